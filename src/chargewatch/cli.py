@@ -1,0 +1,76 @@
+"""The `chargewatch` command: parses, builds the settings, calls one command."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import NoReturn
+
+import click
+
+from chargewatch import __version__
+from chargewatch.errors import ChargewatchError
+from chargewatch.settings import load_settings
+
+COMMANDS: dict[str, str] = {
+    "assess": "assess",
+    "assessments": "assessments",
+    "audit": "audit",
+    "bench": "bench",
+    "db": "db",
+    "demo": "demo",
+    "doctor": "doctor",
+    "evaluate": "evaluate",
+    "ingest": "ingest",
+    "migrate": "migrate",
+    "registry": "registry",
+    "replay": "replay",
+    "serve": "serve",
+    "settings": "settings",
+    "signals": "signals",
+    "simulate": "simulate",
+    "user": "user",
+}
+"""Command name to module of chargewatch.commands; a module is imported when its command runs."""
+
+
+class LazyCommands(click.Group):
+    """Imports a command's module only when it is asked for, so that the command starts fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command by name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"chargewatch.commands.{COMMANDS[cmd_name]}")
+        command: click.Command = module.command
+        return command
+
+
+@click.group(cls=LazyCommands, context_settings={"auto_envvar_prefix": "CHARGEWATCH"})
+@click.option("--debug", is_flag=True, help="Show the cause chain of an error.")
+@click.version_option(__version__, prog_name="chargewatch")
+@click.pass_context
+def root(context: click.Context, debug: bool) -> None:
+    """Metering supervision of EV charging piles."""
+    context.obj = load_settings()
+
+
+def main() -> NoReturn:
+    """Run the command line; exit with 0 (done), 1 (failed) or 2 (wrong usage)."""
+    try:
+        status = root.main(prog_name="chargewatch", standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as exc:
+        exc.show()
+        sys.exit(exc.exit_code)
+    except ChargewatchError as exc:
+        if "--debug" in sys.argv:
+            raise
+        click.echo(f"chargewatch: {exc}", err=True)
+        sys.exit(1)
+    sys.exit(status if isinstance(status, int) else 0)

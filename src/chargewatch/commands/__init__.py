@@ -1,0 +1,1 @@
+"""The commands of `chargewatch`: each parses its options and calls a service."""

@@ -1,0 +1,65 @@
+"""Maximum permissible errors, from rule sets that are kept as data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from functools import cache
+from importlib.resources import files
+
+from chargewatch.errors import SettingError
+
+
+@dataclass(frozen=True)
+class RuleSet:
+    """Limits of one regulation, with its dates of validity."""
+
+    name: str
+    regulation: str
+    valid_from: date
+    valid_until: date | None
+    mpe: Mapping[str, float]
+    light_load_factor: float
+    verification_period_years: int | None
+    clock_limit_s: float
+    checked_against_source: bool
+
+    def mpe_of(self, accuracy_class: str) -> float:
+        """Return the MPE of an accuracy class, a fraction; NaN when the class is not in the set."""
+        return self.mpe.get(accuracy_class, float("nan"))
+
+
+@cache
+def rule_sets() -> Mapping[str, RuleSet]:
+    """Return the rule sets that ship with chargewatch, by name."""
+    text = files("chargewatch.domain").joinpath("mpe_rules.json").read_text(encoding="utf-8")
+    found = {}
+    for row in json.loads(text)["rule_sets"]:
+        until = row["valid_until"]
+        found[row["name"]] = RuleSet(
+            name=row["name"],
+            regulation=row["regulation"],
+            valid_from=date.fromisoformat(row["valid_from"]),
+            valid_until=None if until is None else date.fromisoformat(until),
+            mpe=row["mpe"],
+            light_load_factor=row["light_load_factor"],
+            verification_period_years=row["verification_period_years"],
+            clock_limit_s=row["clock_limit_s"],
+            checked_against_source=row["checked_against_source"],
+        )
+    return found
+
+
+def rule_set(name: str) -> RuleSet:
+    """Return a rule set by name.
+
+    Raises: SettingError that lists the known names.
+    """
+    known = rule_sets()
+    if name not in known:
+        raise SettingError(
+            f"CHARGEWATCH_MPE_RULES: no rule set {name!r}; known: {', '.join(sorted(known))}"
+        )
+    return known[name]

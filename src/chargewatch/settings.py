@@ -1,0 +1,177 @@
+"""One table of settings, read once from the environment and passed in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from chargewatch.errors import SettingError
+
+PREFIX = "CHARGEWATCH_"
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _bool(value: str) -> bool:
+    lowered = value.strip().lower()
+    if lowered in {"1", "true", "yes", "on"}:
+        return True
+    if lowered in {"0", "false", "no", "off"}:
+        return False
+    raise ValueError("use true or false")
+
+
+def _int(value: str) -> int:
+    return int(value)
+
+
+def _positive_int(value: str) -> int:
+    number = int(value)
+    if number <= 0:
+        raise ValueError("must be greater than 0")
+    return number
+
+
+def _float(value: str) -> float:
+    return float(value)
+
+
+def _receipts(value: str) -> str:
+    if value not in {"all", "errors", "none"}:
+        raise ValueError("use all, errors or none")
+    return value
+
+
+def _option(
+    default: Any, meaning: str, read: Callable[[str], Any] = _text, *, secret: bool = False
+) -> Any:
+    return field(default=default, metadata={"meaning": meaning, "read": read, "secret": secret})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All settings; the name of each in the environment is CHARGEWATCH_ and its upper-case name."""
+
+    database_url: str = _option(
+        "", "PostgreSQL or TimescaleDB, postgresql://user:password@host:port/name", secret=True
+    )
+    mqtt_url: str = _option(
+        "", "MQTT broker, mqtt://user:password@host:port or mqtts://...", secret=True
+    )
+    mqtt_ca_file: str = _option("", "certificate authority for mqtts:// (default: the system's)")
+    mqtt_client_id: str = _option("chargewatch-ingest", "client id of the ingest service")
+    mqtt_session_expiry_s: int = _option(
+        604_800, "how long the broker keeps the ingest session while ingest is away", _positive_int
+    )
+    http_host: str = _option("127.0.0.1", "address that API and pages listen on")
+    http_port: int = _option(8080, "port that API and pages listen on", _int)
+    time_zone: str = _option("Asia/Shanghai", "time zone of pages, tariffs and days")
+    currency: str = _option("CNY", "currency of money figures on pages and in exports")
+    max_age_days: float = _option(180.0, "oldest reading that is accepted, days", _float)
+    max_future_s: float = _option(600.0, "how far ahead of arrival a reading may be", _float)
+    receipts: str = _option("all", "which messages get a receipt: all, errors, none", _receipts)
+    batch_readings: int = _option(
+        20_000, "ingest flushes when this many readings wait", _positive_int
+    )
+    batch_ms: int = _option(250, "ingest flushes at the latest after this time", _positive_int)
+    receive_maximum: int = _option(
+        2_000, "messages the broker may have unacknowledged at ingest", _positive_int
+    )
+    metrics_port: int = _option(0, "port of ingest's Prometheus metrics; 0 turns them off", _int)
+    raw_retention_days: int = _option(
+        0, "days of raw readings to keep; 0: 90 with compression, 14 without", _int
+    )
+    rollup_retention_days: int = _option(
+        1_185, "days of 15-minute rollups to keep (3 years and 3 months)", _positive_int
+    )
+    half_life_days: float = _option(14.0, "half-life of evidence for the present error", _float)
+    mpe_rules: str = _option("CN-2022", "rule set that maps accuracy classes to MPE")
+    log_format: str = _option("text", "text or json")
+    log_level: str = _option("info", "debug, info, warning or error")
+    data_folder: str = _option("", "folder of the demo's engines (default: a folder of the user)")
+    secure_cookies: bool = _option(
+        False, "mark the log-in cookie Secure; turn on behind HTTPS", _bool
+    )
+
+    sources: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def require_database_url(self) -> str:
+        """Return the database's URL, or raise SettingError with the next step."""
+        if not self.database_url:
+            raise SettingError(
+                "CHARGEWATCH_DATABASE_URL is not set: point it at PostgreSQL or TimescaleDB "
+                "(postgresql://user@host/name), or try `chargewatch demo`, which brings its own"
+            )
+        return self.database_url
+
+    def require_mqtt_url(self) -> str:
+        """Return the broker's URL, or raise SettingError with the next step."""
+        if not self.mqtt_url:
+            raise SettingError(
+                "CHARGEWATCH_MQTT_URL is not set: point it at an MQTT broker "
+                "(mqtt://user@host:1883), or try `chargewatch demo`, which brings its own"
+            )
+        return self.mqtt_url
+
+
+@dataclass(frozen=True)
+class SettingRow:
+    """One line of ``chargewatch settings``."""
+
+    name: str
+    value: str
+    source: str
+    meaning: str
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Return the settings of an environment (default: the process's).
+
+    Raises: SettingError, naming the variable, when a value can't be read.
+    """
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for option in fields(Settings):
+        if "read" not in option.metadata:
+            continue
+        variable = PREFIX + option.name.upper()
+        if variable not in environ or environ[variable] == "":
+            sources[option.name] = "default"
+            continue
+        try:
+            values[option.name] = option.metadata["read"](environ[variable])
+        except ValueError as exc:
+            raise SettingError(f"{variable}: can't read {environ[variable]!r}: {exc}") from exc
+        sources[option.name] = f"environment ({variable})"
+    return Settings(**values, sources=sources)
+
+
+def _hide_password(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    user = f"{parts.username or ''}:***@"
+    address = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=user + address))
+
+
+def setting_rows(settings: Settings) -> list[SettingRow]:
+    """Return every setting with its value (passwords hidden), source and meaning."""
+    rows = []
+    for option in fields(Settings):
+        if "read" not in option.metadata:
+            continue
+        value = str(getattr(settings, option.name))
+        if option.metadata["secret"]:
+            value = _hide_password(value)
+        source = settings.sources.get(option.name, "default")
+        rows.append(
+            SettingRow(PREFIX + option.name.upper(), value, source, option.metadata["meaning"])
+        )
+    return rows

@@ -1,0 +1,74 @@
+"""Tables of the platform, as SQLAlchemy Core; Alembic makes them from migrations/."""
+
+from chargewatch.storage.tables.base import metadata
+from chargewatch.storage.tables.ledger import (
+    ledger_gap,
+    ledger_stream,
+    message_ledger,
+    quarantine,
+    station_status,
+)
+from chargewatch.storage.tables.registry import (
+    connector,
+    operator,
+    reference_meter,
+    reference_meter_connector,
+    registry_history,
+    registry_import,
+    station,
+    tariff,
+    verification,
+)
+from chargewatch.storage.tables.rollups import connector_interval, meter_interval, rollup_pending
+from chargewatch.storage.tables.runs import assessment, risk_run, run_state, signal
+from chargewatch.storage.tables.telemetry import (
+    charging_session,
+    latest_reading,
+    reference_reading,
+    register_reading,
+    session_name,
+)
+from chargewatch.storage.tables.users import app_user, login_session, operator_token
+
+HYPERTABLES = {
+    "register_reading": "at",
+    "reference_reading": "at",
+    "message_ledger": "received_at",
+    "connector_interval": "slot_at",
+    "meter_interval": "slot_at",
+}
+"""Tables that TimescaleDB chunks by time, and the column it chunks by."""
+
+__all__ = [
+    "HYPERTABLES",
+    "app_user",
+    "assessment",
+    "charging_session",
+    "connector",
+    "connector_interval",
+    "latest_reading",
+    "ledger_gap",
+    "ledger_stream",
+    "login_session",
+    "message_ledger",
+    "metadata",
+    "meter_interval",
+    "operator",
+    "operator_token",
+    "quarantine",
+    "reference_meter",
+    "reference_meter_connector",
+    "reference_reading",
+    "register_reading",
+    "registry_history",
+    "registry_import",
+    "risk_run",
+    "rollup_pending",
+    "run_state",
+    "session_name",
+    "signal",
+    "station",
+    "station_status",
+    "tariff",
+    "verification",
+]

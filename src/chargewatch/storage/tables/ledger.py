@@ -1,0 +1,105 @@
+"""What became of every message: received = stored + duplicate + rejected, per station and topic."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import INT8MULTIRANGE
+
+from chargewatch.storage.tables.base import Timestamp, metadata
+
+# One row per station and topic kind (registers, reference, sessions, status).
+ledger_stream = Table(
+    "ledger_stream",
+    metadata,
+    Column("stream_id", Integer, Identity(), primary_key=True),
+    Column("operator_id", Text, nullable=False),
+    Column("station_id", Text, nullable=False),
+    Column("topic", Text, nullable=False),
+    Column("messages", BigInteger, nullable=False, server_default="0"),
+    Column("received", BigInteger, nullable=False, server_default="0"),
+    Column("stored", BigInteger, nullable=False, server_default="0"),
+    Column("duplicate", BigInteger, nullable=False, server_default="0"),
+    Column("rejected", BigInteger, nullable=False, server_default="0"),
+    Column("unknown_keys", BigInteger, nullable=False, server_default="0"),
+    # Every seq seen; its holes are the lost messages.
+    Column("seen", INT8MULTIRANGE, nullable=False, server_default=text("'{}'::int8multirange")),
+    Column("first_received_at", Timestamp),
+    Column("last_received_at", Timestamp),
+    Column("last_sent_at", Timestamp),
+    UniqueConstraint("operator_id", "station_id", "topic"),
+)
+
+# One row per message that arrived (hypertable by received_at; no key: a re-sent message has two).
+message_ledger = Table(
+    "message_ledger",
+    metadata,
+    Column("received_at", Timestamp, nullable=False),
+    Column("stream_id", Integer, nullable=False),
+    # 0 when the message could not be read; likewise sent_at is then received_at.
+    Column("seq", BigInteger, nullable=False),
+    Column("sent_at", Timestamp, nullable=False),
+    Column("stored", Integer, nullable=False),
+    Column("duplicate", Integer, nullable=False),
+    Column("rejected", Integer, nullable=False),
+    Index(None, "stream_id", "received_at"),
+)
+
+ledger_gap = Table(
+    "ledger_gap",
+    metadata,
+    Column("gap_id", BigInteger, Identity(), primary_key=True),
+    Column("stream_id", Integer, ForeignKey("ledger_stream.stream_id"), nullable=False),
+    Column("first_seq", BigInteger, nullable=False),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("found_at", Timestamp, nullable=False),
+    Column("closed_at", Timestamp),
+    Index(None, "stream_id", "first_seq"),
+    Index("ix_ledger_gap_open", "stream_id", postgresql_where=text("closed_at IS NULL")),
+)
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("quarantine_id", BigInteger, Identity(), primary_key=True),
+    Column("received_at", Timestamp, nullable=False),
+    Column("topic", Text, nullable=False),
+    Column("operator_id", Text),
+    Column("station_id", Text),
+    Column("seq", BigInteger),
+    Column("code", Text, nullable=False),
+    # Which item of the message; null when the whole message was rejected.
+    Column("item_index", Integer),
+    Column("detail", Text, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    Column("content_type", Text),
+    Index(None, "received_at"),
+    Index(None, "station_id", "received_at"),
+    Index(None, "code", "received_at"),
+)
+
+station_status = Table(
+    "station_status",
+    metadata,
+    Column("operator_id", Text, primary_key=True),
+    Column("station_id", Text, primary_key=True),
+    Column("online", Boolean, nullable=False),
+    Column("received_at", Timestamp, nullable=False),
+    Column("sent_at", Timestamp),
+    Column("clock_offset_ms", Double),
+    Column("backlog", BigInteger),
+    Column("firmware", Text),
+)

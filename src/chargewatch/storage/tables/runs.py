@@ -1,0 +1,116 @@
+"""Risk runs and what they found."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from chargewatch.storage.tables.base import Timestamp, metadata
+
+risk_run = Table(
+    "risk_run",
+    metadata,
+    Column("run_id", BigInteger, Identity(), primary_key=True),
+    # running, finished, failed; pages read finished runs only.
+    Column("state", Text, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("as_of", Timestamp, nullable=False),
+    Column("data_from", Timestamp),
+    Column("data_to", Timestamp),
+    Column("started_at", Timestamp, nullable=False),
+    Column("finished_at", Timestamp),
+    Column("version", Text, nullable=False),
+    Column("configuration", JSONB, nullable=False),
+    Column("result_digest", Text),
+    Column("summary", JSONB),
+    Index(None, "as_of"),
+)
+
+assessment = Table(
+    "assessment",
+    metadata,
+    Column("run_id", BigInteger, ForeignKey("risk_run.run_id"), nullable=False),
+    Column("connector_id", Integer, ForeignKey("connector.connector_id"), nullable=False),
+    # NaN: not identifiable (null in exports).
+    Column("relative_error", Double, nullable=False),
+    Column("standard_uncertainty", Double, nullable=False),
+    Column("common_uncertainty", Double, nullable=False),
+    Column("mpe", Double, nullable=False),
+    Column("p_nonconforming", Double, nullable=False),
+    Column("verdict", Text, nullable=False),
+    Column("tier", Text, nullable=False),
+    Column("priority_money", Double, nullable=False),
+    Column("data_from", Timestamp),
+    Column("data_to", Timestamp),
+    Column("n_intervals", Integer, nullable=False),
+    Column("n_sessions", Integer, nullable=False),
+    Column("n_vehicles", Integer, nullable=False),
+    Column("n_direct", Integer, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("reason", Text, nullable=False, server_default=""),
+    # [{"component": ..., "standard_uncertainty": ...}]: adds up to standard_uncertainty.
+    Column("budget", JSONB, nullable=False),
+    # Drift: {"alarm": bool, "statistic": ..., "changed_at": ..., "interval": [...]}, or null.
+    Column("drift", JSONB),
+    PrimaryKeyConstraint("run_id", "connector_id"),
+    Index(None, "connector_id", "run_id"),
+    Index(None, "run_id", "tier"),
+)
+
+# Sufficient statistics that the next nightly run continues from.
+run_state = Table(
+    "run_state",
+    metadata,
+    Column("run_id", BigInteger, ForeignKey("risk_run.run_id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("run_id", "name"),
+)
+
+signal = Table(
+    "signal",
+    metadata,
+    Column("signal_id", BigInteger, Identity(), primary_key=True),
+    Column("code", Text, nullable=False),
+    Column("severity", Text, nullable=False),
+    # What it is about: "connector:<name>", "meter:<name>" or "station:<name>"; unique while open.
+    Column("subject", Text, nullable=False),
+    Column("connector", Text),
+    Column("station_id", Text),
+    Column("operator_id", Text),
+    Column("first_at", Timestamp, nullable=False),
+    Column("last_at", Timestamp, nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("value", Double, nullable=False),
+    Column("limit", Double, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("evidence", JSONB, nullable=False),
+    Column("rule_version", Integer, nullable=False),
+    Column("opened_run", BigInteger, ForeignKey("risk_run.run_id"), nullable=False),
+    Column("last_run", BigInteger, ForeignKey("risk_run.run_id"), nullable=False),
+    Column("closed_run", BigInteger, ForeignKey("risk_run.run_id")),
+    Index(
+        "uq_signal_open",
+        "code",
+        "operator_id",
+        "station_id",
+        "subject",
+        unique=True,
+        postgresql_where=text("closed_run IS NULL"),
+    ),
+    Index(None, "connector"),
+    Index(None, "station_id"),
+)

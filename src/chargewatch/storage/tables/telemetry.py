@@ -1,0 +1,106 @@
+"""What gateways send: registers, reference registers and sessions.
+
+In the reading tables NaN means "not told", so that every row has one fixed binary layout.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    REAL,
+    BigInteger,
+    Column,
+    DateTime,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    Numeric,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.schema import Identity
+
+from chargewatch.storage.tables.base import Timestamp, metadata
+
+register_reading = Table(
+    "register_reading",
+    metadata,
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("connector_id", Integer, nullable=False),
+    Column("energy_wh", Double, nullable=False),
+    Column("power_w", REAL, nullable=False),
+    Column("voltage_v", REAL, nullable=False),
+    Column("current_a", REAL, nullable=False),
+    Column("soc_pct", REAL, nullable=False),
+    # Key of session_name; 0 when the reading names no session.
+    Column("session_key", BigInteger, nullable=False),
+    # Index into wire.payloads.CONTEXTS.
+    Column("context", SmallInteger, nullable=False),
+    PrimaryKeyConstraint("connector_id", "at"),
+)
+
+session_name = Table(
+    "session_name",
+    metadata,
+    Column("session_key", BigInteger, primary_key=True, autoincrement=False),
+    Column("session", Text, nullable=False),
+)
+
+reference_reading = Table(
+    "reference_reading",
+    metadata,
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("meter_id", Integer, nullable=False),
+    Column("energy_wh", Double, nullable=False),
+    PrimaryKeyConstraint("meter_id", "at"),
+)
+
+latest_reading = Table(
+    "latest_reading",
+    metadata,
+    Column("connector_id", Integer, primary_key=True, autoincrement=False),
+    Column("at", Timestamp, nullable=False),
+    Column("energy_wh", Double, nullable=False),
+    Column("power_w", REAL, nullable=False),
+    Column("received_at", Timestamp, nullable=False),
+)
+
+charging_session = Table(
+    "charging_session",
+    metadata,
+    Column("session_id", BigInteger, Identity(), primary_key=True),
+    Column("operator_id", Text, nullable=False),
+    Column("station_id", Text, nullable=False),
+    Column("connector_id", Integer, nullable=False),
+    Column("session", Text, nullable=False),
+    Column("vehicle", Text),
+    Column("started_at", Timestamp, nullable=False),
+    Column("ended_at", Timestamp, nullable=False),
+    Column("start_wh", Double, nullable=False),
+    Column("stop_wh", Double, nullable=False),
+    Column("billed_wh", Double, nullable=False),
+    Column("currency", Text),
+    Column("energy_fee", Numeric),
+    Column("service_fee", Numeric),
+    Column("total_fee", Numeric),
+    Column("periods", JSONB),
+    Column("soc_start_pct", REAL),
+    Column("soc_stop_pct", REAL),
+    Column("battery_capacity_wh", Double),
+    Column("bms_energy_wh", Double),
+    Column("stop_reason", Text),
+    Column("signed_format", Text),
+    Column("signed_data", Text),
+    Column("signed_public_key", Text),
+    # SHA-256 of the canonical content: tells a re-sent session from a changed one.
+    Column("content_hash", LargeBinary, nullable=False),
+    Column("received_at", Timestamp, nullable=False),
+    UniqueConstraint("operator_id", "station_id", "session"),
+    Index(None, "connector_id", "ended_at"),
+    Index(None, "ended_at"),
+    Index(None, "received_at"),
+)
