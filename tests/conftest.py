@@ -1,0 +1,226 @@
+"""Fixtures shared by all tests: real databases, a real broker, the real command."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from chargewatch.local.broker import EmbeddedBroker
+from chargewatch.local.postgres import EmbeddedPostgres
+from chargewatch.local.processes import temporary_folder
+from chargewatch.storage.database import open_database
+from chargewatch.storage.migrate import migrate
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+SERVICES = CHECKOUT / "scripts" / "services"
+
+RunCommand = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the developer's own settings out of the tests."""
+    for name in list(os.environ):
+        if name.startswith("CHARGEWATCH_") and not name.startswith("CHARGEWATCH_TEST_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def engine_folder() -> Iterator[Path]:
+    """A folder for the session's engines that another user can pass through."""
+    with temporary_folder("chargewatch-tests-") as folder:
+        yield folder
+
+
+def with_database(url: str, name: str) -> str:
+    """Return a database URL with another database name."""
+    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+async def _execute(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url, timeout=30)
+    try:
+        for statement in statements:
+            await connection.execute(statement, timeout=120)
+    finally:
+        await connection.close(timeout=10)
+
+
+async def _migrate(url: str) -> None:
+    async with open_database(url) as database:
+        await migrate(database)
+
+
+@dataclass(frozen=True)
+class TemplateDatabase:
+    """A server with one migrated template, of which every test gets a clone."""
+
+    admin_url: str
+    template: str
+
+    async def clone(self) -> str:
+        """Make a fresh migrated database and return its URL."""
+        name = f"test_{uuid.uuid4().hex[:16]}"
+        # The server allows only one clone of a template at a time: repeat when two meet.
+        for attempt in range(50):
+            try:
+                await _execute(self.admin_url, f"CREATE DATABASE {name} TEMPLATE {self.template}")
+                break
+            except asyncpg.ObjectInUseError:
+                if attempt == 49:
+                    raise
+                await asyncio.sleep(0.1)
+        return with_database(self.admin_url, name)
+
+    async def create_empty(self) -> str:
+        """Make a database without any table and return its URL."""
+        name = f"test_{uuid.uuid4().hex[:16]}"
+        await _execute(self.admin_url, f"CREATE DATABASE {name} TEMPLATE template0")
+        return with_database(self.admin_url, name)
+
+    async def drop(self, url: str) -> None:
+        """Drop a database of this server, whoever is still connected to it."""
+        name = urlsplit(url).path.lstrip("/")
+        await _execute(self.admin_url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+def _make_template(admin_url: str) -> TemplateDatabase:
+    name = f"template_{uuid.uuid4().hex[:16]}"
+    asyncio.run(_execute(admin_url, f"CREATE DATABASE {name} TEMPLATE template0"))
+    asyncio.run(_migrate(with_database(admin_url, name)))
+    return TemplateDatabase(admin_url, name)
+
+
+@pytest.fixture(scope="session")
+def embedded_server(engine_folder: Path) -> Iterator[TemplateDatabase]:
+    """PostgreSQL from the wheel with a migrated template; one for the whole session."""
+    # Nothing here outlives the session: no need to wait for the disk.
+    options = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+    with EmbeddedPostgres(engine_folder / "postgres", options=options) as server:
+        yield _make_template(server.url_of("postgres"))
+
+
+@pytest.fixture(scope="session")
+def timescale_server(engine_folder: Path) -> Iterator[TemplateDatabase]:
+    """TimescaleDB of scripts/services, or of CHARGEWATCH_TEST_TIMESCALE_URL, with a template."""
+    url = os.environ.get("CHARGEWATCH_TEST_TIMESCALE_URL", "")
+    state = engine_folder / "services"
+    if url:
+        server = _make_template(url)
+        yield server
+        asyncio.run(_execute(url, f"DROP DATABASE IF EXISTS {server.template} WITH (FORCE)"))
+        return
+    environment = {**os.environ, "CHARGEWATCH_SERVICES_STATE": str(state)}
+    subprocess.run([str(SERVICES), "start"], env=environment, check=True, timeout=600)
+    try:
+        printed = subprocess.run(
+            [str(SERVICES), "env"],
+            env=environment,
+            check=True,
+            timeout=60,
+            capture_output=True,
+            text=True,
+        ).stdout
+        prefix = "export CHARGEWATCH_DATABASE_URL="
+        lines = [line for line in printed.splitlines() if line.startswith(prefix)]
+        yield _make_template(lines[0].removeprefix(prefix).strip("'\""))
+    finally:
+        subprocess.run([str(SERVICES), "stop"], env=environment, check=True, timeout=120)
+
+
+@pytest_asyncio.fixture
+async def database_url(embedded_server: TemplateDatabase) -> AsyncIterator[str]:
+    """A fresh migrated database on embedded PostgreSQL."""
+    url = await embedded_server.clone()
+    yield url
+    await embedded_server.drop(url)
+
+
+@pytest_asyncio.fixture
+async def timescale_url(timescale_server: TemplateDatabase) -> AsyncIterator[str]:
+    """A fresh migrated database on real TimescaleDB."""
+    url = await timescale_server.clone()
+    yield url
+    await timescale_server.drop(url)
+
+
+BOTH_ENGINES = ["embedded", pytest.param("timescale", marks=pytest.mark.timescale)]
+
+
+def _server(request: pytest.FixtureRequest) -> TemplateDatabase:
+    # Asked for by name, so that TimescaleDB starts only when a test wants it.
+    server = request.getfixturevalue(f"{request.param}_server")
+    assert isinstance(server, TemplateDatabase)
+    return server
+
+
+@pytest.fixture(params=BOTH_ENGINES)
+def any_server(request: pytest.FixtureRequest) -> TemplateDatabase:
+    """Each of the two servers in turn."""
+    return _server(request)
+
+
+@pytest_asyncio.fixture
+async def any_database_url(any_server: TemplateDatabase) -> AsyncIterator[str]:
+    """A fresh migrated database, on each of the two engines in turn."""
+    url = await any_server.clone()
+    yield url
+    await any_server.drop(url)
+
+
+@pytest_asyncio.fixture
+async def empty_database_url(any_server: TemplateDatabase) -> AsyncIterator[str]:
+    """A database without any table, on each of the two engines in turn."""
+    url = await any_server.create_empty()
+    yield url
+    await any_server.drop(url)
+
+
+@pytest.fixture
+def broker() -> Iterator[EmbeddedBroker]:
+    """A fresh Mosquitto, anonymous, with .url .kill() .stop() .start() .save() on one port."""
+    with (
+        temporary_folder("chargewatch-broker-") as folder,
+        EmbeddedBroker(folder, anonymous=True, program="mosquitto") as running,
+    ):
+        yield running
+
+
+@pytest.fixture
+def broker_url(broker: EmbeddedBroker) -> str:
+    """The address of a fresh Mosquitto that lets everybody in."""
+    return broker.url
+
+
+@pytest.fixture
+def run_command() -> RunCommand:
+    """Run `python -m chargewatch ARGUMENTS` to its end; env adds to the environment."""
+
+    def run(
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        timeout: float = 60.0,
+        stdin: str | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "chargewatch", *arguments],
+            env={**os.environ, **(env or {})},
+            timeout=timeout,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
