@@ -1,0 +1,51 @@
+"""`chargewatch replay`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
+from chargewatch.settings import Settings
+from chargewatch.simulators.message_file import read_messages
+from chargewatch.simulators.publisher import Gateway, Published, Publisher, broker_address
+
+
+async def show_progress(progress: Published, *, every_s: float = 2.0) -> None:
+    """Print the count of acknowledged messages now and then, on a terminal only."""
+    while sys.stderr.isatty():
+        await asyncio.sleep(every_s)
+        say(f"{progress.messages:,} messages acknowledged")
+
+
+async def _replay(settings: Settings, path: Path, *, rate: float | None) -> Published:
+    publisher = Publisher(broker_address(settings), gateway=Gateway())
+    shown = asyncio.create_task(show_progress(publisher.progress))
+    try:
+        await publisher.publish_all(read_messages(path), rate=rate)
+    finally:
+        shown.cancel()
+    return publisher.progress
+
+
+@click.command("replay")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    default=None,
+    help="Messages per second (default: as fast as the broker takes them).",
+)
+@json_option
+@click.pass_context
+def command(context: click.Context, file: Path, rate: float | None, as_json: bool) -> None:
+    """Publish a messages.jsonl (plain or gzip) at QoS 1, in file order."""
+    done = run_async(_replay(settings_of(context), file, rate=rate))
+    if as_json:
+        print_json({"published": done.messages, **asdict(done)})
+    else:
+        say(f"{done.messages:,} messages acknowledged in {done.seconds:.1f} s")

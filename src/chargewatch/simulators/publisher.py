@@ -1,0 +1,304 @@
+"""Publishes messages at QoS 1 and keeps each until its PUBACK; the only aiomqtt user here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import ssl
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import aiomqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from chargewatch.errors import BrokerError, ChargewatchError, SettingError
+from chargewatch.settings import Settings
+
+log = logging.getLogger(__name__)
+
+READ_AHEAD = 200
+"""Messages that are taken from their source at a time, in a thread."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outgoing:
+    """One message to publish; ``due_s`` is when, in seconds from the start (0: at once)."""
+
+    topic: str
+    payload: bytes
+    retain: bool = False
+    content_type: str | None = None
+    due_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Will:
+    """What the broker says for a gateway that vanished."""
+
+    topic: str
+    payload: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gateway:
+    """Who connects: client id, user and last will."""
+
+    client_id: str | None = None
+    username: str | None = None
+    will: Will | None = None
+
+
+@dataclass
+class Published:
+    """What was acknowledged so far."""
+
+    messages: int = 0
+    resent: int = 0
+    reconnects: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokerAddress:
+    """Where the broker is, from CHARGEWATCH_MQTT_URL."""
+
+    host: str
+    port: int
+    username: str | None
+    password: str | None
+    tls: bool
+    ca_file: str
+
+    def __str__(self) -> str:
+        """Return the address without the password."""
+        return f"{'mqtts' if self.tls else 'mqtt'}://{self.host}:{self.port}"
+
+
+def broker_address(settings: Settings) -> BrokerAddress:
+    """Return the broker's address of the settings.
+
+    Raises: SettingError when the URL is missing or isn't mqtt:// or mqtts://.
+    """
+    parts = urlsplit(settings.require_mqtt_url())
+    if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname:
+        raise SettingError(
+            "CHARGEWATCH_MQTT_URL: use mqtt://host:1883 or mqtts://host:8883, "
+            f"not {parts.scheme or 'a text without a scheme'}"
+        )
+    tls = parts.scheme == "mqtts"
+    return BrokerAddress(
+        host=parts.hostname,
+        port=parts.port or (8883 if tls else 1883),
+        username=unquote(parts.username) if parts.username else None,
+        password=unquote(parts.password) if parts.password else None,
+        tls=tls,
+        ca_file=settings.mqtt_ca_file,
+    )
+
+
+class Publisher:
+    """One connection that publishes in order, many in flight, and survives the broker's absence.
+
+    Order: messages leave in the order given, and after a reconnect all unacknowledged ones leave
+    again before any new one, so that the order of each topic's first arrivals is kept.
+    """
+
+    def __init__(
+        self,
+        address: BrokerAddress,
+        *,
+        gateway: Gateway | None = None,
+        in_flight: int = 500,
+        patience_s: float = 60.0,
+        progress: Published | None = None,
+    ) -> None:
+        self._address = address
+        self._gateway = gateway or Gateway()
+        self._in_flight = in_flight
+        self._patience_s = patience_s
+        self.progress = progress or Published()
+        self._kept: deque[Outgoing] = deque()
+
+    async def publish_all(self, messages: Iterable[Outgoing], *, rate: float | None = None) -> None:
+        """Publish all messages and return when the broker has acknowledged each of them.
+
+        Args:
+            messages: taken in a thread, a few ahead, so it may compute.
+            rate: messages per second; None: as fast as the broker takes them.
+
+        Raises: BrokerError when the broker stays away longer than ``patience_s``.
+        """
+        source = _ReadAhead(iter(messages))
+        started = time.monotonic()
+        away_since = started
+        finished = False
+        while not finished:
+            try:
+                async with self._client() as client:
+                    client.pending_calls_threshold = 10 * self._in_flight
+                    away_since = 0.0
+                    feed = _Feed(source, rate=rate, started=started)
+                    await self._publish_connected(client, feed)
+                    finished = True
+                    source.raise_error()
+            except (aiomqtt.MqttError, OSError) as exc:
+                now = time.monotonic()
+                away_since = away_since or now
+                if now - away_since > self._patience_s:
+                    raise BrokerError(
+                        f"can't reach the broker at {self._address}: {exc}; "
+                        "check CHARGEWATCH_MQTT_URL and that the broker runs"
+                    ) from exc
+                self.progress.reconnects += 1
+                self.progress.resent += len(self._kept)
+                await asyncio.sleep(0.3)
+        self.progress.seconds = time.monotonic() - started
+
+    def _client(self) -> aiomqtt.Client:
+        address = self._address
+        tls = None
+        if address.tls:
+            tls = ssl.create_default_context(cafile=address.ca_file or None)
+        will = self._gateway.will
+        return aiomqtt.Client(
+            address.host,
+            address.port,
+            username=self._gateway.username or address.username,
+            password=address.password,
+            identifier=self._gateway.client_id,
+            protocol=aiomqtt.ProtocolVersion.V5,
+            will=None if will is None else aiomqtt.Will(will.topic, will.payload, 1, retain=True),
+            tls_context=tls,
+            timeout=15,
+            max_queued_outgoing_messages=0,
+            max_inflight_messages=self._in_flight,
+        )
+
+    async def _publish_connected(self, client: aiomqtt.Client, feed: _Feed) -> None:
+        """Publish until the feed ends and everything is acknowledged; MqttError on a cut."""
+        watch = asyncio.create_task(_watch_connection(client))
+        tasks: deque[asyncio.Task[None]] = deque()
+        try:
+            for message in list(self._kept):
+                tasks.append(_send(client, message))
+            while True:
+                while len(tasks) < self._in_flight:
+                    fresh = await feed.next_due(watch)
+                    if fresh is None:
+                        break
+                    self._kept.append(fresh)
+                    tasks.append(_send(client, fresh))
+                if not tasks:
+                    return
+                await _first_acknowledged(tasks[0], watch)
+                while tasks and tasks[0].done():
+                    tasks[0].result()
+                    tasks.popleft()
+                    self._kept.popleft()
+                    self.progress.messages += 1
+        finally:
+            watch.cancel()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(watch, *tasks, return_exceptions=True)
+
+
+class _Feed:
+    """New messages, read ahead in a thread, at a rate or at their due times."""
+
+    def __init__(
+        self,
+        source: _ReadAhead,
+        *,
+        rate: float | None,
+        started: float,
+    ) -> None:
+        self._source = source
+        self._rate = rate
+        self._started = started
+        self._rate_started = time.monotonic()
+        self._given = 0
+
+    async def next_due(self, watch: asyncio.Task[None]) -> Outgoing | None:
+        """Return the next message when it is due, None when there are no more."""
+        ahead = self._source.ahead
+        if not ahead:
+            await asyncio.to_thread(self._source.take)
+        if not ahead:
+            return None
+        due = self._started + ahead[0].due_s
+        if self._rate:
+            due = max(due, self._rate_started + self._given / self._rate)
+        wait_s = due - time.monotonic()
+        if wait_s > 0:
+            await asyncio.wait({watch}, timeout=wait_s)
+            if watch.done():
+                watch.result()
+        self._given += 1
+        return ahead.popleft()
+
+
+class _ReadAhead:
+    """Takes a few messages at a time; an error of the source waits until they are sent."""
+
+    def __init__(self, source: Iterator[Outgoing]) -> None:
+        self._source = source
+        self._error: ChargewatchError | None = None
+        self.ahead: deque[Outgoing] = deque()
+
+    def take(self) -> None:
+        """Fill ``ahead``; it stays empty at the end of the source or after its error."""
+        if self._error is not None:
+            return
+        try:
+            for message in self._source:
+                self.ahead.append(message)
+                # One at a time when each has its own time: the first must not wait for the last.
+                if message.due_s > 0 or len(self.ahead) >= READ_AHEAD:
+                    break
+        except ChargewatchError as exc:
+            self._error = exc
+
+    def raise_error(self) -> None:
+        """Raise the error that ended the source, if there was one."""
+        if self._error is not None:
+            raise self._error
+
+
+def _send(client: aiomqtt.Client, message: Outgoing) -> asyncio.Task[None]:
+    properties: Any = None
+    if message.content_type is not None:
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        properties.ContentType = message.content_type
+    publish = client.publish(
+        message.topic,
+        message.payload,
+        qos=1,
+        retain=message.retain,
+        properties=properties,
+        timeout=math.inf,
+    )
+    return asyncio.create_task(publish)
+
+
+async def _watch_connection(client: aiomqtt.Client) -> None:
+    """End with MqttError when the connection is cut: a pending publish alone would not notice."""
+    async for _ in client.messages:
+        pass
+
+
+async def _first_acknowledged(oldest: asyncio.Task[None], watch: asyncio.Task[None]) -> None:
+    await asyncio.wait({oldest, watch}, timeout=60, return_when=asyncio.FIRST_COMPLETED)
+    if watch.done():
+        watch.result()
+    if not oldest.done():
+        raise aiomqtt.MqttError("no PUBACK within 60 s")
+    with suppress(asyncio.CancelledError):
+        await oldest
