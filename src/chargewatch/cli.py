@@ -73,4 +73,15 @@ def main() -> NoReturn:
             raise
         click.echo(f"chargewatch: {exc}", err=True)
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as exc:
+        if "--debug" in sys.argv:
+            raise
+        click.echo(
+            f"chargewatch: unexpected {type(exc).__name__}: {exc}; "
+            "`chargewatch --debug ...` shows where",
+            err=True,
+        )
+        sys.exit(1)
     sys.exit(status if isinstance(status, int) else 0)

@@ -1,0 +1,82 @@
+"""`chargewatch registry import` and `export`."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from pathlib import Path
+
+import click
+import orjson
+
+from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
+from chargewatch.domain.mpe import rule_set
+from chargewatch.errors import InputFileError
+from chargewatch.settings import Settings
+from chargewatch.storage.database import open_database
+from chargewatch.storage.migrate import require_newest_schema
+from chargewatch.supervision.registry import ImportReport, export_registry, import_registry
+from chargewatch.wire.registry_file import read_registry_file
+
+
+@click.group("registry")
+def command() -> None:
+    """The city's database of instruments under mandatory verification."""
+
+
+async def import_file(settings: Settings, path: Path) -> ImportReport:
+    """Import one registry file with the settings' database and rule set."""
+    file = read_registry_file(path)
+    async with open_database(settings.require_database_url()) as database:
+        await require_newest_schema(database)
+        return await import_registry(
+            database, file, actor=_actor(), rules=rule_set(settings.mpe_rules)
+        )
+
+
+def _actor() -> str:
+    try:
+        return f"command line: {getpass.getuser()}"
+    except (KeyError, OSError):
+        # A container's user need not have a name.
+        return "command line"
+
+
+@command.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@json_option
+@click.pass_context
+def import_command(context: click.Context, file: Path, as_json: bool) -> None:
+    """Take a JSON or XLSX file, or a folder or zip of CSV files: all of it or nothing."""
+    report = run_async(import_file(settings_of(context), file))
+    if as_json:
+        print_json(report)
+        return
+    for name, count in report.rows.items():
+        if count:
+            new, changed = report.new.get(name, 0), report.changed.get(name, 0)
+            say(f"{name}: {count} read, {new} new, {changed} changed")
+    for notice in report.notices:
+        say(f"note: {notice}")
+
+
+@command.command("export")
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@click.pass_context
+def export_command(context: click.Context, file: Path) -> None:
+    """Write the registry as JSON, version 1 (FILE - is stdout)."""
+
+    async def read() -> bytes:
+        async with open_database(settings_of(context).require_database_url()) as database:
+            await require_newest_schema(database)
+            return orjson.dumps(await export_registry(database), option=orjson.OPT_INDENT_2)
+
+    content = run_async(read()) + b"\n"
+    if str(file) == "-":
+        sys.stdout.buffer.write(content)
+        return
+    try:
+        file.write_bytes(content)
+    except OSError as exc:
+        raise InputFileError(f"{file}: can't be written: {exc.strerror}") from exc
+    say(f"registry written to {file}")

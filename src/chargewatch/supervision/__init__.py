@@ -1,0 +1,1 @@
+"""The supervisor's side: the registry of instruments, accounts, evidence."""

@@ -1,0 +1,378 @@
+"""Import and export of the city's database of instruments under mandatory verification."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from typing import Any
+
+from sqlalchemy import Table
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from chargewatch.domain.mpe import RuleSet
+from chargewatch.storage import registry as sql
+from chargewatch.storage import tables
+from chargewatch.storage.database import Database
+from chargewatch.wire.registry_file import PlacedRow, RegistryFile, refuse
+from chargewatch.wire.registry_models import TariffRow
+
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What an import did, by list: rows read, new, changed; and what it noticed."""
+
+    import_id: int
+    rows: Mapping[str, int]
+    new: Mapping[str, int]
+    changed: Mapping[str, int]
+    notices: Sequence[str] = field(default_factory=tuple)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON can hold it; the same moment always as the same text."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    return value.isoformat() if isinstance(value, date) else value
+
+
+class _Import:
+    """One import, in one transaction."""
+
+    def __init__(self, connection: AsyncConnection, file: RegistryFile) -> None:
+        self.connection = connection
+        self.file = file
+        self.new: dict[str, int] = {}
+        self.changed: dict[str, int] = {}
+        self.history: list[Values] = []
+
+    def placed(self, name: str) -> list[PlacedRow]:
+        return self.file.rows[name]
+
+    def values(self, name: str) -> list[Values]:
+        return [placed.row.model_dump() for placed in self.placed(name)]
+
+    async def _known(self, name: str, table: Table, column: str, used: Sequence[Any]) -> set[Any]:
+        """Identifiers that stand in the file or are registered."""
+        in_file = {getattr(placed.row, column) for placed in self.placed(name)}
+        missing = sorted({value for value in used if value is not None} - in_file)
+        stored = await sql.rows_by_key(self.connection, table, [column], first_keys=missing)
+        return in_file | {key[0] for key in stored}
+
+    async def check_references(self) -> None:
+        """Refuse the file when a row refers to something that is not registered."""
+        problems: list[str] = []
+
+        async def check(
+            name: str, column: str, target: str, table: Table, target_column: str
+        ) -> None:
+            rows = self.placed(name)
+            known = await self._known(
+                target, table, target_column, [getattr(placed.row, column) for placed in rows]
+            )
+            problems.extend(
+                placed.error(
+                    column,
+                    f"{getattr(placed.row, column)!r} stands neither in the file's {target} "
+                    "nor in the registry",
+                )
+                for placed in rows
+                if getattr(placed.row, column) not in known | {None}
+            )
+
+        await check("stations", "operator_id", "operators", tables.operator, "operator_id")
+        await check("connectors", "station_id", "stations", tables.station, "station_id")
+        await check("reference_meters", "station_id", "stations", tables.station, "station_id")
+        await check("tariffs", "operator_id", "operators", tables.operator, "operator_id")
+        await check("tariffs", "station_id", "stations", tables.station, "station_id")
+        problems += await self._check_members()
+        refuse(problems)
+
+    async def _check_members(self) -> list[str]:
+        station_of = {
+            placed.row.connector: placed.row.station_id  # type: ignore[attr-defined]
+            for placed in self.placed("connectors")
+        }
+        names = {
+            member
+            for placed in self.placed("reference_meters")
+            for member in placed.row.connectors  # type: ignore[attr-defined]
+        } | {placed.row.connector for placed in self.placed("verifications")}  # type: ignore[attr-defined]
+        stored = await sql.registered_ids(self.connection, sorted(names - set(station_of)))
+        station_of |= {name: row.station_id for name, row in stored.items()}
+        problems = [
+            placed.error(
+                "connector",
+                f"{placed.row.connector!r} is not registered",  # type: ignore[attr-defined]
+            )
+            for placed in self.placed("verifications")
+            if placed.row.connector not in station_of  # type: ignore[attr-defined]
+        ]
+        for placed in self.placed("reference_meters"):
+            for member in placed.row.connectors:  # type: ignore[attr-defined]
+                if member not in station_of:
+                    problems.append(placed.error("connectors", f"{member!r} is not registered"))
+                elif station_of[member] != placed.row.station_id:  # type: ignore[attr-defined]
+                    problems.append(
+                        placed.error(
+                            "connectors", f"{member!r} belongs to station {station_of[member]}"
+                        )
+                    )
+        return problems
+
+    def note(self, name: str, identifier: str, before: Values | None, after: Values) -> bool:
+        """Count a row as new or changed, and keep its history; return whether it must be saved."""
+        old = None if before is None else {key: _plain(before.get(key)) for key in after}
+        new = {key: _plain(value) for key, value in after.items()}
+        if old == new:
+            return False
+        counter = self.new if before is None else self.changed
+        counter[name] = counter.get(name, 0) + 1
+        self.history.append({"kind": name, "identifier": identifier, "before": old, "after": new})
+        return True
+
+    async def save_plain(
+        self, name: str, table: Table, keys: Sequence[str], rows: Sequence[Values]
+    ) -> None:
+        """Save a list whose identifier is its table's key."""
+        stored = await sql.rows_by_key(
+            self.connection, table, keys, first_keys=[row[keys[0]] for row in rows]
+        )
+        fresh = [
+            row
+            for row in rows
+            if self.note(
+                name,
+                " ".join(str(_plain(row[key])) for key in keys),
+                stored.get(tuple(row[key] for key in keys)),
+                row,
+            )
+        ]
+        await sql.upsert(self.connection, table, keys, rows=fresh)
+
+    async def save_instruments(
+        self, name: str, table: Table, column: str, rows: Sequence[Values]
+    ) -> None:
+        """Save connectors or reference meters: new ones, adopted claims, moved ones."""
+        id_column = "connector_id" if table is tables.connector else "meter_id"
+        merge = sql.merge_claim if table is tables.connector else sql.merge_meter_claim
+        stored = await sql.rows_by_key(
+            self.connection,
+            table,
+            [column],
+            first_keys=[row[column] for row in rows],
+            where=table.c.registered,
+        )
+        inserted, updated = [], []
+        for row in rows:
+            before = stored.get((row[column],))
+            if not self.note(name, row[column], before, row):
+                continue
+            if before is None:
+                inserted.append(row | {"registered": True})
+                continue
+            updated.append(row | {id_column: before[id_column]})
+            if (before["operator_id"], before["station_id"]) != (
+                row["operator_id"],
+                row["station_id"],
+            ):
+                await merge(
+                    self.connection,
+                    name=row[column],
+                    operator_id=row["operator_id"],
+                    station_id=row["station_id"],
+                    into=before[id_column],
+                )
+        await sql.update_by_id(self.connection, table, id_column, rows=updated)
+        await sql.upsert(
+            self.connection, table, [column, "operator_id", "station_id"], rows=inserted
+        )
+
+    async def operator_of_station(self, station_ids: Sequence[str]) -> dict[str, str]:
+        stored = await sql.rows_by_key(
+            self.connection, tables.station, ["station_id"], first_keys=station_ids
+        )
+        return {key[0]: row["operator_id"] for key, row in stored.items()}
+
+    async def save_connectors(self) -> None:
+        rows = self.values("connectors")
+        operator_of = await self.operator_of_station([row["station_id"] for row in rows])
+        for row in rows:
+            row["operator_id"] = operator_of[row["station_id"]]
+        await self.save_instruments("connectors", tables.connector, "connector", rows)
+
+    async def save_meters(self) -> None:
+        rows = self.values("reference_meters")
+        if not rows:
+            return
+        operator_of = await self.operator_of_station([row["station_id"] for row in rows])
+        names = [row["meter"] for row in rows]
+        listed = await sql.connectors_of_meters(self.connection, names)
+        members = {}
+        for row in rows:
+            row["operator_id"] = operator_of[row["station_id"]]
+            members[row["meter"]] = sorted(row.pop("connectors"))
+        await self.save_instruments("reference_meters", tables.reference_meter, "meter", rows)
+        changed = {
+            meter: wanted for meter, wanted in members.items() if wanted != listed.get(meter, [])
+        }
+        for meter, wanted in changed.items():
+            self.history.append(
+                {
+                    "kind": "reference_meter_connectors",
+                    "identifier": meter,
+                    "before": {"connectors": listed[meter]} if meter in listed else None,
+                    "after": {"connectors": wanted},
+                }
+            )
+        await self._save_members(changed)
+
+    async def _save_members(self, changed: Mapping[str, Sequence[str]]) -> None:
+        meter_ids = await sql.rows_by_key(
+            self.connection,
+            tables.reference_meter,
+            ["meter"],
+            first_keys=list(changed),
+            where=tables.reference_meter.c.registered,
+        )
+        ids = await sql.registered_ids(
+            self.connection, sorted({name for wanted in changed.values() for name in wanted})
+        )
+        await sql.set_meter_connectors(
+            self.connection,
+            {
+                meter_ids[(meter,)]["meter_id"]: [ids[name].connector_id for name in wanted]
+                for meter, wanted in changed.items()
+            },
+        )
+
+    async def save_verifications(self) -> None:
+        rows = self.values("verifications")
+        ids = await sql.registered_ids(self.connection, [row["connector"] for row in rows])
+        for row in rows:
+            row["connector_id"] = ids[row.pop("connector")].connector_id
+            row["certificate"] = row["certificate"] or ""
+        await self.save_plain(
+            "verifications",
+            tables.verification,
+            ["connector_id", "verified_on", "certificate"],
+            rows,
+        )
+
+    async def save_tariffs(self) -> None:
+        rows = []
+        for placed in self.placed("tariffs"):
+            row = placed.row
+            if not isinstance(row, TariffRow):
+                raise TypeError("the list of tariffs holds tariffs")
+            rows.append(
+                {
+                    "operator_id": row.operator_id,
+                    "station_id": row.station_id or "",
+                    "valid_from": row.valid_from,
+                    "periods": [period.as_json() for period in row.periods],
+                }
+            )
+        await self.save_plain(
+            "tariffs", tables.tariff, ["operator_id", "station_id", "valid_from"], rows
+        )
+
+    async def save(self) -> None:
+        operators = self.values("operators")
+        for row in operators:
+            row["name"] = row["name"] or row["operator_id"]
+        await self.save_plain("operators", tables.operator, ["operator_id"], operators)
+        stations = self.values("stations")
+        for row in stations:
+            row["name"] = row["name"] or row["station_id"]
+        await self.save_plain("stations", tables.station, ["station_id"], stations)
+        await sql.follow_stations(self.connection)
+        await self.save_connectors()
+        await self.save_meters()
+        await self.save_verifications()
+        await self.save_tariffs()
+
+
+def _notices(file: RegistryFile, rules: RuleSet) -> list[str]:
+    notices = [
+        f"{name}: unknown columns were ignored: {', '.join(columns)}"
+        for name, columns in file.unknown_columns.items()
+    ]
+    classes = {placed.row.accuracy_class for placed in file.rows["connectors"]}  # type: ignore[attr-defined]
+    unmapped = sorted(classes - set(rules.mpe))
+    if unmapped:
+        notices.append(
+            f"rule set {rules.name} has no MPE for accuracy class {', '.join(unmapped)}: "
+            "connectors of it can't be assessed"
+        )
+    return notices
+
+
+async def import_registry(
+    database: Database,
+    file: RegistryFile,
+    *,
+    actor: str,
+    rules: RuleSet,
+    progress: Callable[[str], None] = lambda _: None,
+) -> ImportReport:
+    """Take a registry file into the database, all or nothing; return what changed.
+
+    Raises: RegistryFileError, naming file, line and column, when a row refers to something unknown.
+    """
+    counts = {name: len(rows) for name, rows in file.rows.items()}
+    async with database.begin() as connection:
+        work = _Import(connection, file)
+        await work.check_references()
+        progress("rows are valid, saving")
+        await work.save()
+        import_id = await sql.record_import(
+            connection, source=file.source, sha256=file.sha256, row_counts=counts, actor=actor
+        )
+        await sql.record_history(
+            connection, [row | {"import_id": import_id} for row in work.history]
+        )
+        await sql.announce_change(connection)
+    return ImportReport(import_id, counts, work.new, work.changed, _notices(file, rules))
+
+
+async def export_registry(database: Database) -> dict[str, Any]:
+    """Return the registry as a registry file, version 1."""
+    async with database.connect() as connection:
+        connectors = await sql.all_rows(connection, tables.connector, order_by="connector")
+        meters = await sql.all_rows(connection, tables.reference_meter, order_by="meter")
+        members = await sql.connectors_of_meters(connection, [row["meter"] for row in meters])
+        lists = {
+            "operators": await sql.all_rows(connection, tables.operator, order_by="operator_id"),
+            "stations": await sql.all_rows(connection, tables.station, order_by="station_id"),
+            "connectors": connectors,
+            "reference_meters": [
+                row | {"connectors": members.get(row["meter"], [])} for row in meters
+            ],
+            "verifications": await sql.all_verifications(connection),
+            "tariffs": await sql.all_rows(
+                connection, tables.tariff, order_by="operator_id, station_id, valid_from"
+            ),
+        }
+    for row in lists["tariffs"]:
+        row["station_id"] = row["station_id"] or None
+    inner = {"connector_id", "meter_id", "verification_id", "tariff_id", "registered"}
+    inner |= {"first_seen_at"}
+    return {"version": 1} | {
+        name: [
+            {
+                str(key): _plain(value)
+                for key, value in row.items()
+                if key not in inner and not (name != "stations" and _derived(name, key))
+            }
+            for row in rows
+        ]
+        for name, rows in lists.items()
+    }
+
+
+def _derived(name: str, key: str) -> bool:
+    """Whether a column is told by the station and so not part of the file."""
+    return name in {"connectors", "reference_meters"} and key == "operator_id"

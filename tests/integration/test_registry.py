@@ -1,0 +1,200 @@
+"""The registry in the database: import, update with history, export, adoption of claims."""
+
+import copy
+import json
+
+import pytest
+from sqlalchemy import text
+
+from chargewatch.storage.database import open_database
+
+REGISTRY = {
+    "version": 1,
+    "operators": [{"operator_id": "OP1", "name": "甲", "credit_code": "91120", "contact": "x"}],
+    "stations": [
+        {
+            "station_id": "TJ0001",
+            "operator_id": "OP1",
+            "name": "南开一站",
+            "district": "120104",
+            "longitude": 117.16,
+            "latitude": 39.12,
+            "address": "a",
+            "opened_on": "2024-05-01",
+        }
+    ],
+    "connectors": [
+        {
+            "connector": "TJ0001-03-1",
+            "pile": "TJ0001-03",
+            "station_id": "TJ0001",
+            "current": "AC",
+            "accuracy_class": "2",
+            "rated_power_w": 7000.0,
+            "min_current_a": 0.5,
+            "max_current_a": 32.0,
+            "model": "m",
+            "manufacturer": "f",
+            "serial": "s",
+            "resolution_wh": 1.0,
+            "cable_loss_compensated": False,
+            "in_service_on": "2024-05-10",
+            "signing_key": None,
+        }
+    ],
+    "reference_meters": [
+        {
+            "meter": "TJ0001-M1",
+            "station_id": "TJ0001",
+            "scope": "connector",
+            "connectors": ["TJ0001-03-1"],
+            "current": "AC",
+            "relative_uncertainty": 0.002,
+            "coverage_factor": 2.0,
+            "resolution_wh": 10.0,
+            "certificate": "c",
+            "calibrated_on": "2025-11-02",
+            "valid_until": "2026-11-01",
+        }
+    ],
+    "verifications": [
+        {
+            "connector": "TJ0001-03-1",
+            "verified_on": "2024-05-08",
+            "valid_until": "2027-05-07",
+            "result": "pass",
+            "relative_error": -0.0021,
+            "expanded_uncertainty": 0.0015,
+            "coverage_factor": 2.0,
+            "certificate": "z",
+            "institute": "i",
+        }
+    ],
+    "tariffs": [
+        {
+            "operator_id": "OP1",
+            "station_id": "TJ0001",
+            "valid_from": "2025-12-31T16:00:00+00:00",
+            "periods": [
+                {
+                    "from": "00:00",
+                    "to": "07:00",
+                    "energy_price": "0.3500",
+                    "service_price": "0.4000",
+                }
+            ],
+        }
+    ],
+}
+
+
+@pytest.fixture
+def imported(any_database_url, run_command, tmp_path):
+    """Import a registry through the real command; return the result."""
+
+    def run(document, *more):
+        path = tmp_path / "registry.json"
+        path.write_text(json.dumps(document))
+        return run_command(
+            "registry",
+            "import",
+            str(path),
+            *more,
+            env={"CHARGEWATCH_DATABASE_URL": any_database_url},
+        )
+
+    run.url = any_database_url
+    return run
+
+
+async def fetch(url, query):
+    async with open_database(url) as database, database.connect() as connection:
+        return [dict(row) for row in (await connection.execute(text(query))).mappings()]
+
+
+def test_export_gives_back_what_was_imported(imported, run_command):
+    assert imported(REGISTRY).returncode == 0
+    result = run_command("registry", "export", "-", env={"CHARGEWATCH_DATABASE_URL": imported.url})
+    assert json.loads(result.stdout) == REGISTRY
+
+
+async def test_changed_row_keeps_its_history(imported):
+    imported(REGISTRY)
+    again = json.loads(imported(REGISTRY, "--json").stdout)
+    assert (again["new"], again["changed"]) == ({}, {})
+    changed = copy.deepcopy(REGISTRY)
+    changed["connectors"][0]["model"] = "m2"
+    assert json.loads(imported(changed, "--json").stdout)["changed"] == {"connectors": 1}
+    history = await fetch(
+        imported.url,
+        "SELECT before ->> 'model' AS before, after ->> 'model' AS after FROM registry_history "
+        "WHERE kind = 'connectors' ORDER BY history_id",
+    )
+    assert history == [{"before": None, "after": "m"}, {"before": "m", "after": "m2"}]
+
+
+async def test_bad_reference_takes_nothing_of_the_file(imported):
+    document = copy.deepcopy(REGISTRY)
+    document["verifications"][0]["connector"] = "nobody"
+    result = imported(document)
+    assert result.returncode == 1
+    assert "column connector: 'nobody' is not registered" in result.stderr
+    assert await fetch(imported.url, "SELECT * FROM operator") == []
+
+
+async def test_claim_of_an_unregistered_connector_is_adopted_with_its_readings(imported):
+    async with open_database(imported.url) as database, database.begin() as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO connector (connector, operator_id, station_id) "
+                "VALUES ('TJ0001-03-1', 'OP1', 'TJ0001'), ('TJ0001-03-1', 'OP2', 'XX')"
+            )
+        )
+    imported(REGISTRY)
+    rows = await fetch(
+        imported.url, "SELECT operator_id, registered FROM connector ORDER BY connector_id"
+    )
+    assert rows == [
+        {"operator_id": "OP1", "registered": True},
+        {"operator_id": "OP2", "registered": False},
+    ]
+
+
+async def test_connector_that_moves_takes_the_readings_of_its_claim_along(imported):
+    imported(REGISTRY)
+    async with open_database(imported.url) as database, database.begin() as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO connector (connector, operator_id, station_id) "
+                "VALUES ('TJ0001-03-1', 'OP1', 'TJ0002')"
+            )
+        )
+        await connection.execute(
+            text(
+                "INSERT INTO register_reading SELECT '2026-03-01T00:00Z', connector_id, 5, 'NaN', "
+                "'NaN', 'NaN', 'NaN', 0, 0 FROM connector WHERE NOT registered"
+            )
+        )
+    moved = copy.deepcopy(REGISTRY)
+    moved["stations"].append({"station_id": "TJ0002", "operator_id": "OP1"})
+    moved["connectors"][0]["station_id"] = "TJ0002"
+    moved["reference_meters"] = []
+    assert imported(moved).returncode == 0
+    assert await fetch(
+        imported.url,
+        "SELECT c.station_id, r.energy_wh FROM connector c JOIN register_reading r "
+        "USING (connector_id)",
+    ) == [{"station_id": "TJ0002", "energy_wh": 5.0}]
+
+
+async def test_sold_station_gives_its_instruments_the_new_operator(imported):
+    imported(REGISTRY)
+    sold = {
+        "version": 1,
+        "operators": [{"operator_id": "OP9"}],
+        "stations": [{"station_id": "TJ0001", "operator_id": "OP9"}],
+    }
+    assert imported(sold).returncode == 0
+    assert await fetch(imported.url, "SELECT operator_id FROM connector") == [
+        {"operator_id": "OP9"}
+    ]
