@@ -19,7 +19,13 @@ from chargewatch.storage.tables.registry import (
     tariff,
     verification,
 )
-from chargewatch.storage.tables.rollups import connector_interval, meter_interval, rollup_pending
+from chargewatch.storage.tables.rollups import (
+    connector_interval,
+    meter_interval,
+    retention_horizon,
+    rollup_claimed,
+    rollup_pending,
+)
 from chargewatch.storage.tables.runs import assessment, risk_run, run_state, signal
 from chargewatch.storage.tables.telemetry import (
     charging_session,
@@ -62,7 +68,9 @@ __all__ = [
     "register_reading",
     "registry_history",
     "registry_import",
+    "retention_horizon",
     "risk_run",
+    "rollup_claimed",
     "rollup_pending",
     "run_state",
     "session_name",

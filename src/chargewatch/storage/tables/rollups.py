@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     REAL,
+    BigInteger,
     Column,
     Date,
     Double,
@@ -11,6 +12,7 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     SmallInteger,
     Table,
+    Text,
 )
 
 from chargewatch.storage.tables.base import Timestamp, metadata
@@ -41,6 +43,8 @@ meter_interval = Table(
 
 # UTC days whose rollups must be computed (again) because readings of them arrived.
 # instrument: connector_id for kind 0, meter_id for kind 1.
+# Written after the readings in the readings' own transaction; ON CONFLICT DO NOTHING is enough,
+# because a refresh first moves rows to rollup_claimed and then waits for older transactions.
 rollup_pending = Table(
     "rollup_pending",
     metadata,
@@ -48,4 +52,25 @@ rollup_pending = Table(
     Column("instrument_id", Integer, nullable=False),
     Column("day", Date, nullable=False),
     PrimaryKeyConstraint("kind", "day", "instrument_id"),
+)
+
+# Pairs that a refresh has taken over; they stay here until their rollups are committed.
+# claimed_xid: the claiming transaction; readings of older transactions are visible once it is
+# older than every transaction under way.
+rollup_claimed = Table(
+    "rollup_claimed",
+    metadata,
+    Column("kind", SmallInteger, nullable=False),
+    Column("instrument_id", Integer, nullable=False),
+    Column("day", Date, nullable=False),
+    Column("claimed_xid", BigInteger, nullable=False),
+    PrimaryKeyConstraint("kind", "day", "instrument_id"),
+)
+
+# What retention has deleted: rows of the table older than kept_from are gone, all or in part.
+retention_horizon = Table(
+    "retention_horizon",
+    metadata,
+    Column("table_name", Text, primary_key=True),
+    Column("kept_from", Timestamp, nullable=False),
 )
