@@ -1,0 +1,104 @@
+"""What one risk run returns and the numbers that steer it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from numpy.typing import NDArray
+
+from chargewatch.domain.verdict import Verdict
+from chargewatch.risk.inputs import Bools, Floats, Ints
+
+BUDGET_COMPONENTS: tuple[str, ...] = (
+    "statistics",
+    "reference_meter",
+    "register_resolution",
+    "synchronisation",
+    "efficiency_prior",
+    "soc_resolution",
+    "gauge",
+)
+"""Columns of the uncertainty budget (docs/metrology.md, section on uncertainty)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """Numbers that steer the engine; relative quantities are fractions."""
+
+    half_life_days: float = 14.0
+    """Age at which a day's data weigh half for the present error."""
+    p_nonconforming: float = 0.95
+    p_conforming: float = 0.05
+    false_flag_share: float = 0.05
+    """Largest expected share of false flags in the list of nonconforming connectors."""
+    drift_reference: float = 0.5
+    """CUSUM reference value k, in standard deviations."""
+    drift_limit: float = 8.0
+    """CUSUM decision limit h, in standard deviations."""
+    drift_days: int = 45
+    """Days of daily estimates that are kept to date a change."""
+    light_load_fraction: float = 0.2
+    anchor_drift_per_year: float = 0.005
+    """Standard deviation of an error's wander one year after a verification."""
+    model_mean_spread: float = 0.003
+    """Standard deviation of the mean error of one model of pile around zero, before any data."""
+    meter_fault_prior: float = 0.005
+    """Share of reference meters that are wrong by far more than their certificate."""
+    max_gap_s: float = 3600.0
+    energy_price: float = 0.8
+    """Money per kWh where sessions tell no price."""
+    draws: int = 16
+    """Right-hand sides for the Monte Carlo part of the variances."""
+    seed: int = 20260301
+    iterations: int = 4
+    """Rounds of reweighting and empirical Bayes."""
+    min_sessions: int = 5
+    """Fewer sessions than this are no evidence of their own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """Errors, uncertainties and decisions of one run.
+
+    Arrays have shape (n,) over the connectors of the fleet, (m,) over the reference meters.
+    NaN means "not known": a relative_error that the data can't identify, a time that is none.
+    """
+
+    as_of_s: float
+    relative_error: Floats
+    standard_uncertainty: Floats
+    common_uncertainty: Floats
+    relative_error_light: Floats
+    """At light load, less the error at normal load; NaN where the data don't carry it."""
+    standard_uncertainty_light: Floats
+    p_nonconforming: Floats
+    verdict: tuple[Verdict, ...]
+    reason: tuple[str, ...]
+    n_intervals: Ints
+    n_sessions: Ints
+    n_vehicles: Ints
+    n_direct: Ints
+    data_from_s: Floats
+    data_to_s: Floats
+    method: tuple[str, ...]
+    """Evidence that bore on the estimate, such as "balance+vehicles"; "" for none."""
+    overcharge_per_month: Floats
+    """Expected harm, E[max(0, |eps| - MPE)] x energy x price, money per 30 days."""
+    budget_components: tuple[str, ...]
+    budget: Floats
+    """Standard uncertainties, shape (n, c); their root sum of squares is standard_uncertainty."""
+    drift_alarm: Bools
+    drift_statistic: Floats
+    """The larger of the two one-sided CUSUMs, in standard deviations."""
+    drift_changed_s: Floats
+    drift_low_s: Floats
+    drift_high_s: Floats
+    meter_shift: Floats
+    """Estimated relative error of the reference meter, indicated against true."""
+    meter_shift_u: Floats
+    meter_suspect: Bools
+    summary: Mapping[str, float]
+    """expected_false_flags, expected_missed, spreads estimated, counts."""
+    state: Mapping[str, NDArray] = field(repr=False)  # type: ignore[type-arg]
+    """Sufficient statistics with which the next nightly run continues."""
