@@ -18,6 +18,7 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
     func,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -72,11 +73,11 @@ connector = Table(
     Column("signing_key", Text),
     UniqueConstraint("connector", "operator_id", "station_id"),
     CheckConstraint("current IN ('AC', 'DC')", name="current"),
-    Index(
-        "uq_connector_registered", "connector", unique=True, postgresql_where="registered"
-    ),
+    Index("uq_connector_registered", "connector", unique=True, postgresql_where="registered"),
     Index(None, "station_id"),
     Index(None, "operator_id"),
+    # Search by the beginning of a name, as storage.queries_piles asks for it.
+    Index("ix_connector_name_prefix", text("upper(connector) text_pattern_ops")),
 )
 
 reference_meter = Table(
