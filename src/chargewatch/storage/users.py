@@ -1,0 +1,113 @@
+"""Statements on users, their log-in sessions and operators' tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import RowMapping, delete, insert, select, text, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from chargewatch.storage.tables import app_user, login_session, operator, operator_token
+
+# One round trip a request: the session's key finds its user.
+USER_OF_SESSION = text(
+    "SELECT u.user_id, u.username, u.role, u.operator_id, u.disabled "
+    "FROM login_session s JOIN app_user u USING (user_id) "
+    "WHERE s.token_hash = :token_hash AND s.expires_at > :now AND NOT u.disabled"
+)
+
+OPERATOR_OF_TOKEN = text(
+    "SELECT operator_id FROM operator_token WHERE token_hash = :token_hash AND revoked_at IS NULL"
+)
+
+
+async def user_by_name(connection: AsyncConnection, username: str) -> RowMapping | None:
+    """Return a user's row with its password hash."""
+    statement = select(app_user).where(app_user.c.username == username)
+    return (await connection.execute(statement)).mappings().one_or_none()
+
+
+async def all_users(connection: AsyncConnection) -> Sequence[RowMapping]:
+    """Return all users by name, without their password hashes."""
+    columns = [column for column in app_user.c if column.name != "password_hash"]
+    statement = select(*columns).order_by(app_user.c.username)
+    return (await connection.execute(statement)).mappings().all()
+
+
+async def insert_user(connection: AsyncConnection, values: dict[str, Any]) -> int:
+    """Insert a user and return its user_id."""
+    statement = insert(app_user).values(**values).returning(app_user.c.user_id)
+    return int((await connection.execute(statement)).scalar_one())
+
+
+async def update_user(connection: AsyncConnection, user_id: int, values: dict[str, Any]) -> None:
+    """Change columns of a user."""
+    await connection.execute(update(app_user).where(app_user.c.user_id == user_id).values(**values))
+
+
+async def insert_session(
+    connection: AsyncConnection, token_hash: bytes, *, user_id: int, expires_at: datetime
+) -> None:
+    """Open a log-in session."""
+    await connection.execute(
+        insert(login_session).values(token_hash=token_hash, user_id=user_id, expires_at=expires_at)
+    )
+
+
+async def user_of_session(
+    connection: AsyncConnection, token_hash: bytes, *, now: datetime
+) -> RowMapping | None:
+    """Return the enabled user of an unexpired session."""
+    result = await connection.execute(USER_OF_SESSION, {"token_hash": token_hash, "now": now})
+    return result.mappings().one_or_none()
+
+
+async def delete_session(connection: AsyncConnection, token_hash: bytes) -> None:
+    """End one log-in session."""
+    await connection.execute(delete(login_session).where(login_session.c.token_hash == token_hash))
+
+
+async def delete_sessions_of(connection: AsyncConnection, user_id: int) -> None:
+    """End all log-in sessions of a user."""
+    await connection.execute(delete(login_session).where(login_session.c.user_id == user_id))
+
+
+async def delete_expired_sessions(connection: AsyncConnection, *, now: datetime) -> None:
+    """Forget the sessions that have run out."""
+    await connection.execute(delete(login_session).where(login_session.c.expires_at <= now))
+
+
+async def operator_exists(connection: AsyncConnection, operator_id: str) -> bool:
+    """Return whether the registry has an operator."""
+    statement = select(operator.c.operator_id).where(operator.c.operator_id == operator_id)
+    return (await connection.execute(statement)).first() is not None
+
+
+async def insert_operator_token(
+    connection: AsyncConnection, token_hash: bytes, *, operator_id: str, label: str
+) -> None:
+    """Keep the hash of a new operator token."""
+    await connection.execute(
+        insert(operator_token).values(token_hash=token_hash, operator_id=operator_id, label=label)
+    )
+
+
+async def operator_of_token(connection: AsyncConnection, token_hash: bytes) -> str | None:
+    """Return the operator of a token that is not revoked."""
+    result = await connection.execute(OPERATOR_OF_TOKEN, {"token_hash": token_hash})
+    found = result.scalar_one_or_none()
+    return None if found is None else str(found)
+
+
+async def revoke_operator_tokens(
+    connection: AsyncConnection, operator_id: str, *, now: datetime
+) -> int:
+    """Revoke all valid tokens of an operator and return how many there were."""
+    statement = (
+        update(operator_token)
+        .where(operator_token.c.operator_id == operator_id, operator_token.c.revoked_at.is_(None))
+        .values(revoked_at=now)
+    )
+    return (await connection.execute(statement)).rowcount
