@@ -15,7 +15,6 @@ from chargewatch.settings import load_settings
 COMMANDS: dict[str, str] = {
     "assess": "assess",
     "assessments": "assessments",
-    "audit": "audit",
     "bench": "bench",
     "db": "db",
     "demo": "demo",
