@@ -1,4 +1,4 @@
-"""An MQTT 5 broker on 127.0.0.1: Mosquitto where it is installed, rumqttd from a wheel elsewhere."""
+"""An MQTT 5 broker on 127.0.0.1: Mosquitto where it is installed, else rumqttd from a wheel."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 from urllib.parse import quote
 
 from chargewatch.errors import EngineError
@@ -27,13 +27,13 @@ from chargewatch.local.processes import (
     engine_environment,
     free_port,
     make_engine_folder,
-    run_as,
     service_account,
     write_private,
 )
 
 ROLE = "chargewatch"
 DATABASE = "chargewatch"
+DATABASE_NAMES = "SELECT datname FROM pg_database"
 START_ATTEMPTS = 3
 
 
@@ -152,17 +152,15 @@ class EmbeddedPostgres:
                 cwd=self._work_folder,
                 env=engine_environment({"PGPASSWORD": self._password}),
                 check=False,
-                **self._run_as,
+                user=self._account.run_uid,
+                group=self._account.run_gid,
+                extra_groups=self._account.run_groups,
             )
         except (OSError, subprocess.TimeoutExpired) as exc:
             raise EngineError(f"embedded PostgreSQL: {name} failed: {exc}") from exc
         if done.returncode != 0:
             raise EngineError(f"embedded PostgreSQL: {name} failed: {done.stderr.strip()}")
         return done.stdout
-
-    @property
-    def _run_as(self) -> dict[str, Any]:
-        return run_as(self._account)
 
     def _ensure_cluster(self) -> None:
         password_file = self.folder / "postgres.password"
@@ -238,9 +236,8 @@ class EmbeddedPostgres:
 
     def _ensure_database(self) -> None:
         address = [f"--host={LOCALHOST}", f"--port={self.port}", f"--username={ROLE}"]
-        query = f"SELECT count(*) FROM pg_database WHERE datname = '{DATABASE}'"
-        found = self._call("psql", *address, "--dbname=postgres", "-XAtc", query)
-        if found.strip() == "0":
+        found = self._call("psql", *address, "--dbname=postgres", "-XAtc", DATABASE_NAMES)
+        if DATABASE not in found.split():
             self._call("createdb", *address, DATABASE)
 
     def _end_leftover(self) -> None:

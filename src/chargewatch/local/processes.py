@@ -66,6 +66,21 @@ class Account:
         """Whether the engines run as somebody else than this process (that is: this is root)."""
         return self.uid != os.geteuid()
 
+    @property
+    def run_uid(self) -> int | None:
+        """User for subprocess; None keeps the present one."""
+        return self.uid if self.is_other else None
+
+    @property
+    def run_gid(self) -> int | None:
+        """Group for subprocess; None keeps the present one."""
+        return self.gid if self.is_other else None
+
+    @property
+    def run_groups(self) -> list[int] | None:
+        """Supplementary groups for subprocess; None keeps the present ones."""
+        return [] if self.is_other else None
+
 
 def service_account() -> Account:
     """Return whom engines run as: this user, or nobody when this is root."""
@@ -205,7 +220,9 @@ class ChildProcess:
                     env=engine_environment(self._environment),
                     # A Ctrl-C at the terminal is for chargewatch, which then ends the engines.
                     start_new_session=True,
-                    **run_as(self._account),
+                    user=self._account.run_uid,
+                    group=self._account.run_gid,
+                    extra_groups=self._account.run_groups,
                 )
             except OSError as exc:
                 raise EngineError(f"{self.name} did not start: {exc}") from exc
@@ -257,13 +274,6 @@ class ChildProcess:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
-
-
-def run_as(account: Account) -> dict[str, object]:
-    """Return the arguments of subprocess that run a program as an account."""
-    if not account.is_other:
-        return {}
-    return {"user": account.uid, "group": account.gid, "extra_groups": []}
 
 
 def engine_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
