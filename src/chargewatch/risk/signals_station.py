@@ -1,0 +1,363 @@
+"""Signals of clocks, silence, messages and registry: what a station sends, and who it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from chargewatch.risk.inputs import Bools, Floats, Ints
+from chargewatch.risk.signals import DAY_S, MOST_RECORDS, Finding, Limits, time_text
+
+NEIGHBOURS = 15
+"""Messages before and after, of other stations, that a station's clock is compared with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Messages:
+    """Messages in the order of their arrival; shape (m,)."""
+
+    station: Ints
+    sent_s: Floats
+    received_s: Floats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clocks:
+    """What stations say of their own clocks, shape (c,)."""
+
+    station: Ints
+    at_s: Floats
+    offset_s: Floats
+
+
+def clock_findings(messages: Messages, clocks: Clocks, *, limits: Limits) -> list[Finding]:
+    """Return findings of stations whose clock is off by more than 3 min.
+
+    A day counts when a station's lag (sent_at - arrival) is steady: median absolute deviation of
+    at most 60 s. Messages that come faster than they were sent (a replayed history, a backlog
+    after an outage) tell nothing by their arrival; there sent_at is compared with that of the
+    messages of other stations around it in the order of arrival.
+    """
+    found = _clock_days(messages, _lag(messages), limits=limits, against="arrival")
+    by_arrival = {(finding.row, finding.day) for finding in found}
+    neighbours = _lag_to_neighbours(messages)
+    for finding in _clock_days(messages, neighbours, limits=limits, against="other stations"):
+        if (finding.row, finding.day) not in by_arrival:
+            found.append(finding)
+    for k in np.flatnonzero(np.abs(clocks.offset_s) > limits.clock_skew_s):
+        offset = float(clocks.offset_s[k])
+        found.append(
+            Finding(
+                code="clock_skew",
+                kind="station",
+                row=int(clocks.station[k]),
+                day=int(clocks.at_s[k] // DAY_S),
+                first_s=float(clocks.at_s[k]),
+                last_s=float(clocks.at_s[k]),
+                count=1,
+                value=offset,
+                limit=limits.clock_skew_s,
+                detail=f"the gateway says its clock is off by {offset:+.0f} s",
+                excess=abs(offset),
+                records=[{"status_at": time_text(clocks.at_s[k]), "clock_offset_s": offset}],
+            )
+        )
+    return found
+
+
+def _speed(messages: Messages) -> Floats:
+    """Return seconds of sending per second of arrival around each message, over all stations."""
+    size = messages.sent_s.size
+    half = min(500, max(size // 2, 1))
+    first = np.maximum(np.arange(size) - half, 0)
+    last = np.minimum(np.arange(size) + half, size - 1)
+    arrival = messages.received_s[last] - messages.received_s[first]
+    sent = np.sort(messages.sent_s)
+    return np.asarray((sent[last] - sent[first]) / np.maximum(arrival, 1.0))
+
+
+def _lag(messages: Messages) -> Floats:
+    """Return sent_at - arrival, NaN where messages come much faster than they were sent."""
+    return np.where(_speed(messages) < 3.0, messages.sent_s - messages.received_s, np.nan)
+
+
+def _lag_to_neighbours(messages: Messages) -> Floats:
+    """Return sent_at less the median of other stations' around it, for compressed arrival."""
+    size = messages.sent_s.size
+    result = np.full(size, np.nan)
+    if size < 2 * NEIGHBOURS + 1 or np.unique(messages.station).size < 3:
+        return result
+    rows = np.flatnonzero(_speed(messages) >= 3.0)
+    offsets = np.concatenate([np.arange(-NEIGHBOURS, 0), np.arange(1, NEIGHBOURS + 1)])
+    for start in range(0, rows.size, 100_000):
+        part = rows[start : start + 100_000]
+        around = part[:, None] + offsets
+        inside = (around >= 0) & (around < size)
+        around = np.clip(around, 0, size - 1)
+        other = inside & (messages.station[around] != messages.station[part][:, None])
+        enough = other.sum(axis=1) >= NEIGHBOURS // 2
+        values = np.where(other, messages.sent_s[around], np.nan)[enough]
+        result[part[enough]] = messages.sent_s[part[enough]] - np.nanmedian(values, axis=1)
+    return result
+
+
+def _clock_days(
+    messages: Messages, lag_s: Floats, *, limits: Limits, against: str
+) -> list[Finding]:
+    rows = np.flatnonzero(np.isfinite(lag_s))
+    day = np.floor(messages.sent_s[rows] / DAY_S).astype(np.int64)
+    order = np.lexsort((day, messages.station[rows]))
+    rows, day = rows[order], day[order]
+    new = np.ones(rows.size, bool)
+    new[1:] = (np.diff(day) != 0) | (np.diff(messages.station[rows]) != 0)
+    edges = np.append(np.flatnonzero(new), rows.size)
+    found = []
+    for start, end in pairwise(edges):
+        lag = lag_s[rows[start:end]]
+        middle = float(np.median(lag))
+        if lag.size < limits.messages_per_day or abs(middle) <= limits.clock_skew_s:
+            continue
+        spread = float(np.median(np.abs(lag - middle)))
+        if spread > limits.steady_lag_s:
+            continue
+        sent = messages.sent_s[rows[start:end]]
+        found.append(
+            Finding(
+                code="clock_skew",
+                kind="station",
+                row=int(messages.station[rows[start]]),
+                day=int(day[start]),
+                first_s=float(sent.min()),
+                last_s=float(sent.max()),
+                count=1,
+                value=middle,
+                limit=limits.clock_skew_s,
+                detail=f"sent_at is {middle:+.0f} s against {against}, median of a day",
+                excess=abs(middle),
+                records=[
+                    {
+                        "day": time_text(day[start] * DAY_S),
+                        "median_s": middle,
+                        "median_absolute_deviation_s": spread,
+                        "messages": int(lag.size),
+                        "against": against,
+                    }
+                ],
+            )
+        )
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cadence:
+    """How often connectors are read, shape (n,); NaN: never read in the window."""
+
+    last_s: Floats
+    usual_gap_s: Floats  # 95th percentile of the gaps between readings
+    readings: Ints
+
+
+def silent_connectors(cadence: Cadence, *, as_of_s: float, limits: Limits) -> Bools:
+    """Return connectors past their usual cadence x 3, at least 1 h; shape (n,)."""
+    usual = np.nan_to_num(cadence.usual_gap_s, nan=0.0)
+    limit = np.maximum(limits.silence_cadences * usual, limits.silence_least_s)
+    return np.asarray((cadence.readings > 1) & (as_of_s - cadence.last_s > limit))
+
+
+def silence_findings(
+    cadence: Cadence, station: Ints, *, as_of_s: float, limits: Limits
+) -> list[Finding]:
+    """Return findings of silent connectors, and of stations all of whose connectors are silent.
+
+    Where:
+        station: station of each connector, shape (n,).
+    """
+    silent = silent_connectors(cadence, as_of_s=as_of_s, limits=limits)
+    heard = cadence.readings > 1
+    size = int(station.max()) + 1 if station.size else 0
+    of_station = np.bincount(station[heard], minlength=size)
+    silent_of = np.bincount(station[silent], minlength=size)
+    usual = np.nan_to_num(cadence.usual_gap_s, nan=0.0)
+    limit = np.maximum(limits.silence_cadences * usual, limits.silence_least_s)
+    found = [
+        _silence("connector", k, float(cadence.last_s[k]), as_of_s, float(limit[k]), heard="it")
+        for k in np.flatnonzero(silent).tolist()
+    ]
+    for number in np.flatnonzero((of_station > 0) & (silent_of == of_station)).tolist():
+        rows = np.flatnonzero(heard & (station == number))
+        last = float(cadence.last_s[rows].max())
+        found.append(
+            _silence("station", number, last, as_of_s, float(limit[rows].max()), heard="all of it")
+        )
+    return found
+
+
+def _silence(
+    kind: str, row: int, last_s: float, as_of_s: float, limit_s: float, *, heard: str
+) -> Finding:
+    return Finding(
+        code="silence",
+        kind=kind,
+        row=row,
+        day=int(as_of_s // DAY_S),
+        first_s=last_s,
+        last_s=as_of_s,
+        count=1,
+        value=as_of_s - last_s,
+        limit=limit_s,
+        detail=f"no reading of {heard} since {time_text(last_s)}",
+        records=[{"last_reading_at": time_text(last_s), "limit_s": limit_s}],
+    )
+
+
+def missing_message_findings(holes: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    """Return one finding a station whose sequence numbers have holes.
+
+    Where:
+        holes: {"station": row, "topic", "first_seq", "last_seq", "from_s", "to_s"}; from_s and
+            to_s are when the messages around the hole were sent.
+    """
+    by_station: dict[int, list[Mapping[str, Any]]] = {}
+    for hole in holes:
+        by_station.setdefault(int(hole["station"]), []).append(hole)
+    found = []
+    for station, group in by_station.items():
+        missing = sum(int(hole["last_seq"]) - int(hole["first_seq"]) + 1 for hole in group)
+        topics = sorted({str(hole["topic"]) for hole in group})
+        records = [
+            {
+                "topic": hole["topic"],
+                "first_seq": int(hole["first_seq"]),
+                "last_seq": int(hole["last_seq"]),
+            }
+            for hole in group[: 4 * MOST_RECORDS]
+        ]
+        first = group[0]
+        last_s = max(float(hole["to_s"]) for hole in group)
+        found.append(
+            Finding(
+                code="missing_messages",
+                kind="station",
+                row=station,
+                day=int(last_s // DAY_S),
+                first_s=min(float(hole["from_s"]) for hole in group),
+                last_s=last_s,
+                count=missing,
+                value=float(missing),
+                limit=0.0,
+                detail=(
+                    f"{missing} messages missing on {', '.join(topics)}; "
+                    f"first {first['topic']} {first['first_seq']} to {first['last_seq']}"
+                ),
+                records=records,
+            )
+        )
+    return found
+
+
+def unregistered_findings(
+    kind: str, rows: Ints, *, first_s: Floats, last_s: Floats, readings: Ints
+) -> list[Finding]:
+    """Return one finding an instrument ("connector" or "meter") that nobody registered.
+
+    Where:
+        rows: of Fleet or References.
+        first_s, last_s: times of its first and last data, shape of rows.
+        readings: readings and sessions of it, shape of rows.
+    """
+    return [
+        Finding(
+            code="unregistered_instrument",
+            kind=kind,
+            row=int(row),
+            day=int(last_s[k] // DAY_S),
+            first_s=float(first_s[k]),
+            last_s=float(last_s[k]),
+            count=1,
+            value=float(readings[k]),
+            limit=0.0,
+            detail=f"telemetry of a {kind} that is in nobody's registry",
+            records=[{"first_at": time_text(first_s[k]), "last_at": time_text(last_s[k])}],
+        )
+        for k, row in enumerate(rows.tolist())
+    ]
+
+
+def verification_findings(
+    valid_until_s: Floats,
+    *,
+    sold_wh: Floats,
+    first_sold_s: Floats,
+    last_sold_s: Floats,
+    registered: Bools,
+    limits: Limits,
+) -> list[Finding]:
+    """Return findings of connectors that sell energy without a valid verification.
+
+    Where:
+        valid_until_s: end of the newest passed verification, shape (n,); NaN: there is none.
+        sold_wh: energy sold after that end (or at all), Wh, shape (n,).
+        first_sold_s, last_sold_s: when, shape (n,).
+        registered: shape (n,); of the others the platform can't know.
+    """
+    found = []
+    for k in np.flatnonzero(registered & (sold_wh > limits.sold_wh)).tolist():
+        until = float(valid_until_s[k])
+        known = np.isfinite(until)
+        words = f"verification ended {time_text(until)}" if known else "no passed verification"
+        found.append(
+            Finding(
+                code="verification_expired",
+                row=k,
+                day=int(last_sold_s[k] // DAY_S),
+                first_s=float(first_sold_s[k]),
+                last_s=float(last_sold_s[k]),
+                count=1,
+                value=float(sold_wh[k]),
+                limit=limits.sold_wh,
+                detail=f"{words}; {sold_wh[k] / 1000:.1f} kWh sold without one",
+                records=[
+                    {
+                        "valid_until": time_text(until) if known else None,
+                        "sold_wh": float(sold_wh[k]),
+                        "last_sold_at": time_text(last_sold_s[k]),
+                    }
+                ],
+            )
+        )
+    return found
+
+
+def conflict_findings(conflicts: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    """Return one finding an instrument and day with keys that came with two values.
+
+    Where:
+        conflicts: {"kind": connector, meter or station, "row", "at_s", "detail", "id"}.
+    """
+    groups: dict[tuple[str, int, int], list[Mapping[str, Any]]] = {}
+    for conflict in conflicts:
+        key = (str(conflict["kind"]), int(conflict["row"]), int(conflict["at_s"] // DAY_S))
+        groups.setdefault(key, []).append(conflict)
+    return [
+        Finding(
+            code="conflict",
+            kind=kind,
+            row=row,
+            day=day,
+            first_s=min(float(item["at_s"]) for item in group),
+            last_s=max(float(item["at_s"]) for item in group),
+            count=len(group),
+            value=float(len(group)),
+            limit=0.0,
+            detail=str(group[0]["detail"]),
+            records=[
+                {"quarantine_id": item["id"], "at": time_text(item["at_s"])}
+                for item in group[:MOST_RECORDS]
+            ],
+        )
+        for (kind, row, day), group in groups.items()
+    ]
