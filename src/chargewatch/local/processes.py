@@ -33,6 +33,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def port_is_free(port: int) -> bool:
+    """Return whether a port of 127.0.0.1 can be listened on."""
+    with socket.socket() as probe:
+        # As servers do: connections that are still closing don't count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOCALHOST, port))
+        except OSError:
+            return False
+    return True
+
+
 def port_answers(port: int, *, timeout_s: float = 1.0) -> bool:
     """Return whether something accepts TCP connections on a port of 127.0.0.1."""
     try:

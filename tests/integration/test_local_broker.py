@@ -1,0 +1,225 @@
+"""The embedded brokers: roles, limits, what survives."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import aiomqtt
+import pytest
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from chargewatch.errors import EngineError
+from chargewatch.local import broker as broker_module
+from chargewatch.local.broker import EmbeddedBroker
+from chargewatch.local.processes import port_answers, temporary_folder
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with temporary_folder("chargewatch-broker-") as made:
+        yield made
+
+
+@pytest.fixture(params=["mosquitto", "rumqttd"])
+def guarded(request: pytest.FixtureRequest, folder: Path) -> Iterator[EmbeddedBroker]:
+    with EmbeddedBroker(folder, operators=["OP1", "OP2"], program=request.param) as running:
+        yield running
+
+
+def client(url: str, identifier: str, *, persistent: bool = False) -> aiomqtt.Client:
+    parts = urlsplit(url)
+    properties = Properties(PacketTypes.CONNECT)
+    if persistent:
+        properties.SessionExpiryInterval = 3600
+    return aiomqtt.Client(
+        parts.hostname or "",
+        parts.port or 0,
+        identifier=identifier,
+        username=unquote(parts.username) if parts.username else None,
+        password=unquote(parts.password) if parts.password else None,
+        protocol=aiomqtt.ProtocolVersion.V5,
+        clean_start=not persistent,
+        properties=properties,
+        timeout=10,
+    )
+
+
+async def received(subscriber: aiomqtt.Client, *, wait_s: float) -> list[str]:
+    """Return the topics of what arrives until nothing has come for a while."""
+    topics = []
+    messages = aiter(subscriber.messages)
+    while True:
+        try:
+            async with asyncio.timeout(wait_s):
+                topics.append((await anext(messages)).topic.value)
+        except TimeoutError:
+            return topics
+
+
+async def test_message_of_an_operator_reaches_the_platform(guarded: EmbeddedBroker) -> None:
+    async with client(guarded.url, "platform") as platform:
+        await platform.subscribe("cw/v1/+/+/registers", qos=1)
+        async with client(guarded.url_of("OP1"), "OP1:S1") as gateway:
+            await gateway.publish("cw/v1/OP1/S1/registers", b"{}", qos=1)
+        assert await received(platform, wait_s=1) == ["cw/v1/OP1/S1/registers"]
+
+
+async def test_without_a_password_nobody_gets_in(guarded: EmbeddedBroker) -> None:
+    with pytest.raises(aiomqtt.MqttError):
+        async with client(f"mqtt://127.0.0.1:{guarded.port}", "stranger"):
+            pass
+
+
+async def test_operator_cannot_write_as_another_operator(folder: Path) -> None:
+    with EmbeddedBroker(folder, operators=["OP1", "OP2"], program="mosquitto") as running:
+        async with (
+            client(running.url, "platform") as platform,
+            client(running.url_of("OP1"), "OP1:S1") as gateway,
+        ):
+            await platform.subscribe("cw/v1/#", qos=1)
+            for topic in (
+                "cw/v1/OP2/S1/registers",
+                "cw/v1/OP1/S1/receipt",
+                "cw/v1/OP1/S1/surprise",
+                "other/OP1",
+            ):
+                await gateway.publish(topic, b"{}", qos=1, timeout=5)
+            await gateway.publish("cw/v1/OP1/S1/sessions", b"{}", qos=1)
+            assert await received(platform, wait_s=1) == ["cw/v1/OP1/S1/sessions"]
+
+
+async def test_operator_reads_its_own_receipts_only(folder: Path) -> None:
+    with EmbeddedBroker(folder, operators=["OP1", "OP2"], program="mosquitto") as running:
+        async with (
+            client(running.url, "platform") as platform,
+            client(running.url_of("OP1"), "OP1:S1") as gateway,
+        ):
+            await gateway.subscribe("cw/v1/OP1/S1/receipt", qos=1)
+            await gateway.subscribe(
+                "cw/v1/+/+/receipt", options=SubscribeOptions(qos=1, retainAsPublished=True)
+            )
+            await platform.publish("cw/v1/OP2/S9/receipt", b"{}", qos=1)
+            await platform.publish("cw/v1/OP1/S1/receipt", b"{}", qos=1)
+            topics = await received(gateway, wait_s=1)
+        assert set(topics) == {"cw/v1/OP1/S1/receipt"}
+
+
+async def test_payload_of_one_and_a_half_mebibyte_passes(guarded: EmbeddedBroker) -> None:
+    payload = b"x" * (1024 * 1024 * 3 // 2)
+    async with client(guarded.url, "platform") as platform:
+        await platform.subscribe("cw/v1/+/+/registers", qos=1)
+        async with client(guarded.simulator_url, "simulator") as gateway:
+            await gateway.publish("cw/v1/OP1/S1/registers", payload, qos=1)
+        assert await received(platform, wait_s=2) == ["cw/v1/OP1/S1/registers"]
+
+
+async def test_queued_messages_survive_a_stop_and_a_crash_after_a_save(
+    broker: EmbeddedBroker,
+) -> None:
+    async with client(broker.url, "ingest", persistent=True) as subscriber:
+        await subscriber.subscribe("cw/v1/#", qos=1)
+    async with client(broker.url, "gateway") as gateway:
+        await gateway.publish("cw/v1/OP1/S1/registers", b"1", qos=1)
+    broker.stop()
+    port = broker.port
+    broker.start()
+    assert broker.port == port
+    async with client(broker.url, "gateway") as gateway:
+        await gateway.publish("cw/v1/OP1/S1/sessions", b"2", qos=1)
+    broker.save()
+    broker.kill()
+    assert not port_answers(port)
+    broker.start()
+    async with client(broker.url, "ingest", persistent=True) as subscriber:
+        topics = await received(subscriber, wait_s=1)
+    assert topics == ["cw/v1/OP1/S1/registers", "cw/v1/OP1/S1/sessions"]
+
+
+async def test_broker_listens_on_this_machine_only(guarded: EmbeddedBroker) -> None:
+    listening = await asyncio.to_thread(
+        subprocess.run, ["ss", "-Hltn", f"sport = :{guarded.port}"], capture_output=True, text=True
+    )
+    addresses = [line.split()[3] for line in listening.stdout.splitlines()]
+    assert addresses == [f"127.0.0.1:{guarded.port}"]
+
+
+def test_files_with_passwords_are_private(guarded: EmbeddedBroker) -> None:
+    open_files = [
+        path
+        for path in guarded.folder.rglob("*")
+        if path.is_file() and path.name != "lock" and path.stat().st_mode & 0o077
+    ]
+    assert open_files == []
+    assert (guarded.folder / "broker").stat().st_mode & 0o777 == 0o700
+
+
+def test_second_broker_on_the_same_folder_is_refused(broker: EmbeddedBroker) -> None:
+    with pytest.raises(EngineError, match="in use by another chargewatch"):
+        EmbeddedBroker(broker.folder, anonymous=True).start()
+
+
+def test_broker_left_over_by_a_killed_process_is_ended(folder: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from chargewatch.local.broker import EmbeddedBroker\n"
+        "b = EmbeddedBroker(Path(sys.argv[1]), anonymous=True); b.start()\n"
+        "print(b.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, timeout=60
+    )
+    leftover = int(done.stdout)
+    assert Path(f"/proc/{leftover}").exists()
+    with EmbeddedBroker(folder, anonymous=True) as running:
+        assert running.pid != leftover
+        assert not _alive(leftover)
+
+
+def _alive(pid: int) -> bool:
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0]
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        if state == "Z":
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_missing_broker_names_the_next_step(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker_module, "mosquitto_program", lambda: None)
+    monkeypatch.setattr(broker_module, "rumqttd_available", lambda: False)
+    with pytest.raises(EngineError, match=r"install chargewatch\[demo\]"):
+        EmbeddedBroker(folder).start()
+
+
+def test_port_of_another_program_is_named(folder: Path) -> None:
+    with (
+        EmbeddedBroker(folder / "first", anonymous=True) as first,
+        pytest.raises(EngineError, match=f"port {first.port} of 127.0.0.1 is taken"),
+    ):
+        EmbeddedBroker(folder / "second", anonymous=True, port=first.port).start()
+
+
+def test_broker_that_cannot_start_shows_the_end_of_its_log(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker_module, "MOSQUITTO_CONFIGURATION", "no_such_setting 1\n")
+    with pytest.raises(EngineError, match=r"ended with status(.|\n)*no_such_setting"):
+        EmbeddedBroker(folder, program="mosquitto").start()
+
+
+def test_broker_process_runs_as_nobody_when_this_is_root(broker: EmbeddedBroker) -> None:
+    owner = Path(f"/proc/{broker.pid}").stat().st_uid
+    assert owner == (65534 if os.geteuid() == 0 else os.geteuid())
