@@ -1,0 +1,74 @@
+# Needs python3 (3.11 or newer, with venv) and make; everything else is set up by the targets.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+ARGS ?=
+PYTEST_ARGS ?=
+BENCHES ?= ingest storage assess api
+
+.PHONY: help demo setup check lint types layers test bench constraints services-start services-stop clean
+
+help: ## What the targets do
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+demo: $(VENV)/.installed-demo ## A simulated city on this machine: prints an address and a log-in
+	@$(BIN)/chargewatch demo $(ARGS)
+
+setup: $(VENV)/.installed-all ## .venv and system packages for development and all tests
+
+check: setup lint types layers ## Lint, types, layers
+
+test: check ## Everything: check, then all tests on real engines
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: setup ## The benchmarks, on real TimescaleDB and Mosquitto
+	@scripts/services start
+	@trap 'scripts/services stop' EXIT INT TERM; \
+	  eval "$$(scripts/services env)"; \
+	  $(BIN)/chargewatch migrate && \
+	  for bench in $(BENCHES); do $(BIN)/chargewatch bench $$bench $(ARGS) || exit 1; done
+
+lint: $(VENV)/.installed-all
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-all
+	$(BIN)/mypy -p chargewatch
+
+layers: $(VENV)/.installed-all
+	$(BIN)/lint-imports --no-logo
+
+constraints: $(VENV)/.installed-all ## Pin what is installed now in constraints.txt
+	@{ echo "# Exact versions that were tested together; pip install -c constraints.txt. Made by 'make constraints'."; \
+	  $(PIP) freeze --exclude-editable | grep -E '^[A-Za-z0-9._-]+==' | grep -viE '^py-spy==' | sort -f; } > constraints.new
+	@mv constraints.new constraints.txt
+
+services-start: ## Real TimescaleDB and Mosquitto, without Docker
+	@scripts/services start
+
+services-stop: ## End them and delete their data
+	@scripts/services stop
+
+clean: ## Delete what the targets made in the checkout
+	-@scripts/services stop
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is older than 3.11: name a newer one, make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { echo "$(PYTHON) has no venv: on Debian and Ubuntu, apt-get install python3-venv" >&2; exit 1; }
+
+# Each stamp is as old as the newest of what it was made from, so repeating costs nothing.
+$(VENV)/.installed-demo: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing chargewatch into $(VENV)" >&2
+	@$(PIP) install -c constraints.txt -e '.[demo]'
+	@touch $@
+
+$(VENV)/.installed-all: pyproject.toml constraints.txt scripts/system_packages | $(BIN)/python
+	@scripts/system_packages
+	@echo "installing chargewatch and its tools into $(VENV)" >&2
+	@$(PIP) install -c constraints.txt -e '.[test]'
+	@touch $(VENV)/.installed-demo $@
