@@ -1,0 +1,459 @@
+"""Statements on rollups: which days are due, the readings they need, the rows they replace.
+
+A day of an instrument is due from the moment one of its readings is committed until its rollups
+are. Ingest writes `rollup_pending` in the readings' transaction with ON CONFLICT DO NOTHING. To
+take a row over, a refresh moves it to `rollup_claimed` in a short transaction and then waits until
+every transaction that may have found the row still pending has ended: only then does it read the
+readings. A refresh that dies leaves its claims, and the next one begins with them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+import asyncpg
+import numpy as np
+from numpy.typing import NDArray
+
+from chargewatch.errors import DatabaseError
+from chargewatch.storage.bulk import Records, copy_arrays, copy_chunks, copy_records_in
+
+SLOT_US = 900_000_000
+SLOTS_A_DAY = 96
+_REFRESH_LOCK = 7_226_072
+
+READING = np.dtype([("instrument", "i4"), ("at", "M8[us]"), ("energy_wh", "f8"), ("reset", "?")])
+INTERVAL = np.dtype(
+    [
+        ("slot_at", "M8[us]"),
+        ("instrument", "i4"),
+        ("energy_wh", "f8"),
+        ("u_wh", "f4"),
+        ("quality", "i2"),
+    ]
+)
+_KEY = np.dtype([("instrument", "i4"), ("slot_at", "M8[us]")])
+
+Ids = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of instrument: where its readings and its rollups are."""
+
+    number: int
+    noun: str
+    registry: str
+    readings: str
+    rollups: str
+    identifier: str
+    reset: str
+
+    @property
+    def interval_columns(self) -> list[str]:
+        """Columns of the rollups in the order of INTERVAL."""
+        return ["slot_at", self.identifier, "energy_wh", "u_wh", "quality"]
+
+
+def kinds(reset_context: int) -> tuple[Kind, Kind]:
+    """Return connectors and reference meters; `reset_context` is the index of Register.Reset."""
+    return (
+        Kind(
+            number=0,
+            noun="connector",
+            registry="connector",
+            readings="register_reading",
+            rollups="connector_interval",
+            identifier="connector_id",
+            reset=f"context = {int(reset_context)}",
+        ),
+        Kind(
+            number=1,
+            noun="meter",
+            registry="reference_meter",
+            readings="reference_reading",
+            rollups="meter_interval",
+            identifier="meter_id",
+            reset="false",
+        ),
+    )
+
+
+@asynccontextmanager
+async def refresh_lock(
+    connection: asyncpg.Connection, *, timeout_s: float = 600.0
+) -> AsyncIterator[None]:
+    """Hold the lock that lets one refresh run at a time.
+
+    Two at once could overwrite a slot with a result computed from fewer readings.
+    Raises: DatabaseError when another refresh holds the lock for too long.
+    """
+    try:
+        await connection.execute("SELECT pg_advisory_lock($1)", _REFRESH_LOCK, timeout=timeout_s)
+    except TimeoutError as exc:
+        raise DatabaseError(
+            f"another rollup refresh has been running for over {timeout_s:.0f} s; "
+            "wait for it or end it, then repeat"
+        ) from exc
+    try:
+        yield
+    finally:
+        await connection.execute("SELECT pg_advisory_unlock($1)", _REFRESH_LOCK, timeout=10)
+
+
+async def next_due_day(
+    connection: asyncpg.Connection, kind: Kind, *, up_to: date | None, claimed: bool
+) -> date | None:
+    """Return the oldest day that is due: one already claimed, or one pending."""
+    table = "rollup_claimed" if claimed else "rollup_pending"
+    day: date | None = await connection.fetchval(
+        f"SELECT day FROM {table} WHERE kind = $1 AND ($2::date IS NULL OR day <= $2) "  # noqa: S608
+        "ORDER BY day LIMIT 1",
+        kind.number,
+        up_to,
+    )
+    return day
+
+
+async def claim(connection: asyncpg.Connection, kind: Kind, *, day: date, limit: int) -> int:
+    """Move at most `limit` pending instruments of a day to the claims; return their number.
+
+    One short transaction: ingest waits at a row that is being moved.
+    """
+    status = await connection.execute(
+        """
+        WITH moved AS (
+            DELETE FROM rollup_pending p USING (
+                SELECT instrument_id FROM rollup_pending WHERE kind = $1 AND day = $2
+                ORDER BY instrument_id LIMIT $3 FOR UPDATE SKIP LOCKED
+            ) due
+            WHERE p.kind = $1 AND p.day = $2 AND p.instrument_id = due.instrument_id
+            RETURNING p.instrument_id
+        )
+        INSERT INTO rollup_claimed (kind, day, instrument_id, claimed_xid)
+        SELECT $1, $2, instrument_id, pg_current_xact_id()::text::bigint FROM moved
+        ON CONFLICT (kind, day, instrument_id) DO UPDATE SET claimed_xid = excluded.claimed_xid
+        """,
+        kind.number,
+        day,
+        limit,
+        timeout=60,
+    )
+    return int(status.rpartition(" ")[2])
+
+
+async def wait_for_older_writers(
+    connection: asyncpg.Connection, kind: Kind, *, day: date, timeout_s: float
+) -> bool:
+    """Return whether every transaction that may precede the day's claims has ended in time."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            pause_s = 0.002
+            while not await connection.fetchval(
+                "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint > "
+                "COALESCE(max(claimed_xid), 0) FROM rollup_claimed WHERE kind = $1 AND day = $2",
+                kind.number,
+                day,
+            ):
+                await asyncio.sleep(pause_s)
+                pause_s = min(0.1, pause_s * 2)
+    except TimeoutError:
+        return False
+    return True
+
+
+async def claimed_instruments(
+    connection: asyncpg.Connection, kind: Kind, *, day: date, limit: int
+) -> Ids:
+    """Return ids of instruments claimed for a day, ascending."""
+    records = await copy_arrays(
+        connection,
+        "SELECT instrument_id FROM rollup_claimed WHERE kind = $1 AND day = $2 "
+        "ORDER BY instrument_id LIMIT $3",
+        np.dtype([("id", "i4")]),
+        arguments=[kind.number, day, limit],
+    )
+    return np.ascontiguousarray(records["id"])
+
+
+async def release_claims(
+    connection: asyncpg.Connection, kind: Kind, *, day: date, ids: Ids
+) -> None:
+    """Delete claims whose rollups are written in the same transaction."""
+    await connection.execute(
+        "DELETE FROM rollup_claimed WHERE kind = $1 AND day = $2 AND instrument_id = ANY($3)",
+        kind.number,
+        day,
+        ids.tolist(),
+        timeout=60,
+    )
+
+
+def day_bounds(day: date) -> tuple[datetime, datetime]:
+    """Return begin and end of a UTC day."""
+    begin = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    return begin, begin + timedelta(days=1)
+
+
+def _ids_condition(ids: Ids, column: str) -> tuple[str, list[object]]:
+    """Return a condition on ids: a range when they are dense, else a list."""
+    low, high = int(ids[0]), int(ids[-1])
+    if high - low + 1 <= 2 * len(ids):
+        return f"{column} BETWEEN {low} AND {high}", []
+    return f"{column} = ANY($3)", [ids.tolist()]
+
+
+def _edge_query(kind: Kind, *, after: bool) -> str:
+    """Return SQL for the readings around a day that its slots and their neighbours rest on.
+
+    Before the day: the last reading p, those back to the start of the slot before p's, and the
+    last one at or before that start. After the day: the mirror image.
+    """
+    reading, identifier = kind.readings, kind.identifier
+    columns = f"r.{identifier}, r.at, r.energy_wh, {kind.reset} AS reset"
+    if after:
+        day_side, order, within = "r.at >= $2", "ASC", "r.at >= near.at AND r.at < near.edge"
+        beyond = "r.at >= near.edge"
+        edge = (
+            "date_bin('15 min', f.at + interval '899.999999 s', timestamptz 'epoch') "
+            "+ interval '15 min'"
+        )
+    else:
+        day_side, order, within = "r.at < $2", "DESC", "r.at <= near.at AND r.at > near.edge"
+        beyond = "r.at <= near.edge"
+        edge = "date_bin('15 min', f.at, timestamptz 'epoch') - interval '15 min'"
+    return f"""
+        SELECT x.* FROM unnest($1::int4[]) AS due (id)
+        CROSS JOIN LATERAL (
+            SELECT f.at, {edge} AS edge FROM (
+                SELECT r.at FROM {reading} r WHERE r.{identifier} = due.id AND {day_side}
+                ORDER BY r.at {order} LIMIT 1
+            ) f
+        ) near
+        CROSS JOIN LATERAL (
+            SELECT {columns} FROM {reading} r
+            WHERE r.{identifier} = due.id AND {day_side} AND {within}
+            UNION ALL
+            (SELECT {columns} FROM {reading} r
+             WHERE r.{identifier} = due.id AND {day_side} AND {beyond}
+             ORDER BY r.at {order} LIMIT 1)
+        ) x
+    """  # noqa: S608
+
+
+async def read_readings(
+    connection: asyncpg.Connection, kind: Kind, *, day: date, ids: Ids
+) -> Records:
+    """Return the readings of a day and those around it that its rollups rest on.
+
+    `ids` ascend; the result has dtype READING and is sorted by (instrument, at).
+    """
+    begin, end = day_bounds(day)
+    condition, extra = _ids_condition(ids, kind.identifier)
+    inside = await copy_arrays(
+        connection,
+        f"SELECT {kind.identifier}, at, energy_wh, {kind.reset} FROM {kind.readings} "  # noqa: S608
+        f"WHERE at >= $1 AND at < $2 AND {condition}",
+        READING,
+        arguments=[begin, end, *extra],
+    )
+    if not extra:
+        inside = inside[np.isin(inside["instrument"], ids)]
+    parts = [inside]
+    for after, edge in ((False, begin), (True, end)):
+        parts.append(
+            await copy_arrays(
+                connection,
+                _edge_query(kind, after=after),
+                READING,
+                arguments=[ids.tolist(), edge],
+            )
+        )
+    readings = np.concatenate(parts)
+    return readings[np.lexsort((readings["at"], readings["instrument"]))]
+
+
+async def read_stored(
+    connection: asyncpg.Connection, kind: Kind, *, ids: Ids, first_slot: int, last_slot: int
+) -> Records:
+    """Return stored rollups of instruments in [first_slot, last_slot), dtype INTERVAL."""
+    condition, extra = _ids_condition(ids, kind.identifier)
+    records = await copy_arrays(
+        connection,
+        f"SELECT {', '.join(kind.interval_columns)} FROM {kind.rollups} "  # noqa: S608
+        f"WHERE slot_at >= $1 AND slot_at < $2 AND {condition}",
+        INTERVAL,
+        arguments=[slot_time(first_slot), slot_time(last_slot), *extra],
+    )
+    return records if extra else records[np.isin(records["instrument"], ids)]
+
+
+async def stored_coverage(
+    connection: asyncpg.Connection, kind: Kind, *, ids: Ids
+) -> dict[int, tuple[int, int]]:
+    """Return the first and the last stored slot of instruments that have any."""
+    rows = await connection.fetch(
+        f"""
+        SELECT due.id, first.slot_at, last.slot_at FROM unnest($1::int4[]) AS due (id)
+        CROSS JOIN LATERAL (SELECT slot_at FROM {kind.rollups} WHERE {kind.identifier} = due.id
+            ORDER BY slot_at LIMIT 1) first
+        CROSS JOIN LATERAL (SELECT slot_at FROM {kind.rollups} WHERE {kind.identifier} = due.id
+            ORDER BY slot_at DESC LIMIT 1) last
+        """,  # noqa: S608
+        ids.tolist(),
+        timeout=300,
+    )
+    return {row[0]: (slot_of(row[1]), slot_of(row[2])) for row in rows}
+
+
+async def replace_rows(
+    connection: asyncpg.Connection, kind: Kind, *, stale: Records, rows: Records
+) -> None:
+    """Delete the stored rollups that have the keys of `stale`, then write `rows`.
+
+    Both have dtype INTERVAL; runs in the caller's transaction.
+    """
+    if len(stale):
+        keys = np.empty(len(stale), dtype=_KEY)
+        keys["instrument"], keys["slot_at"] = stale["instrument"], stale["slot_at"]
+        await connection.execute(
+            "CREATE TEMP TABLE IF NOT EXISTS rollup_stale "
+            "(instrument int4 NOT NULL, slot_at timestamptz NOT NULL) ON COMMIT DELETE ROWS; "
+            "TRUNCATE rollup_stale"
+        )
+        await copy_records_in(connection, "rollup_stale", keys)
+        await connection.execute("ANALYZE rollup_stale")
+        await connection.execute(
+            f"DELETE FROM {kind.rollups} t USING rollup_stale s "  # noqa: S608
+            f"WHERE t.{kind.identifier} = s.instrument AND t.slot_at = s.slot_at "
+            f"AND t.slot_at >= {_literal(keys['slot_at'].min())} "
+            f"AND t.slot_at <= {_literal(keys['slot_at'].max())}",
+            timeout=600,
+        )
+    if len(rows):
+        await copy_records_in(connection, kind.rollups, rows, columns=kind.interval_columns)
+
+
+def _literal(at: np.datetime64) -> str:
+    """Return a time as SQL; a constant lets TimescaleDB leave chunks out when it plans."""
+    return f"'{at.astype('M8[s]')}+00'::timestamptz"
+
+
+async def resolutions(
+    connection: asyncpg.Connection, kind: Kind, *, unknown_wh: float
+) -> dict[int, float]:
+    """Return the register's step of every instrument, Wh; `unknown_wh` where nobody told it."""
+    rows = await connection.fetch(
+        f"SELECT {kind.identifier}, COALESCE(resolution_wh, $1) FROM {kind.registry}",  # noqa: S608
+        unknown_wh,
+        timeout=60,
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+async def kept_from(connection: asyncpg.Connection, table: str) -> datetime | None:
+    """Return the time before which retention has deleted rows of a table, None if it never did."""
+    at: datetime | None = await connection.fetchval(
+        "SELECT kept_from FROM retention_horizon WHERE table_name = $1", table
+    )
+    return at
+
+
+async def mark_all_pending(connection: asyncpg.Connection, kind: Kind) -> int:
+    """Make every day that has readings due; return the number of (instrument, day) pairs."""
+    status = await connection.execute(
+        f"""
+        INSERT INTO rollup_pending (kind, instrument_id, day)
+        SELECT DISTINCT {kind.number}, {kind.identifier}, (at AT TIME ZONE 'UTC')::date
+        FROM {kind.readings}
+        ON CONFLICT DO NOTHING
+        """,  # noqa: S608
+        timeout=3600,
+    )
+    return int(status.rpartition(" ")[2])
+
+
+async def due_pairs(connection: asyncpg.Connection) -> int:
+    """Return how many (instrument, day) pairs are due."""
+    return int(
+        await connection.fetchval(
+            "SELECT (SELECT count(*) FROM rollup_pending) + (SELECT count(*) FROM rollup_claimed)"
+        )
+    )
+
+
+def slot_time(slot: int) -> datetime:
+    """Return the beginning of a slot (15-minute intervals since 1970)."""
+    return datetime.fromtimestamp(slot * 900, tz=UTC)
+
+
+def slot_of(at: datetime) -> int:
+    """Return the slot that a time lies in."""
+    return int(at.timestamp() // 900)
+
+
+def slots_of(slot_at: NDArray[np.datetime64]) -> NDArray[np.int64]:
+    """Return slots of times of type M8[us]."""
+    return slot_at.view(np.int64) // SLOT_US
+
+
+@dataclass(frozen=True)
+class IntervalColumns:
+    """Rollups as columns of shape (k,), sorted by (instrument, slot); instrument is the id."""
+
+    instrument: NDArray[np.int64]
+    slot: NDArray[np.int64]
+    energy_wh: NDArray[np.float64]
+    u_wh: NDArray[np.float64]
+    quality: NDArray[np.int16]
+
+
+def sorted_columns(chunks: list[Records]) -> IntervalColumns:
+    """Return arrays of dtype INTERVAL as sorted columns; empties `chunks` to save memory."""
+    size = sum(len(chunk) for chunk in chunks)
+    key = np.empty(size, dtype=np.int64)
+    energy_wh = np.empty(size, dtype=np.float64)
+    u_wh = np.empty(size, dtype=np.float32)
+    quality = np.empty(size, dtype=np.int16)
+    end = size
+    while chunks:
+        chunk = chunks.pop()
+        begin = end - len(chunk)
+        part = slice(begin, end)
+        # 2^32 slots reach far beyond any time; one key sorts faster than two.
+        key[part] = (chunk["instrument"].astype(np.int64) << 32) | slots_of(chunk["slot_at"])
+        energy_wh[part] = chunk["energy_wh"]
+        u_wh[part] = chunk["u_wh"]
+        quality[part] = chunk["quality"]
+        end = begin
+    if size > 1 and not (key[1:] > key[:-1]).all():
+        order = np.argsort(key, kind="stable")
+        key, energy_wh, u_wh, quality = key[order], energy_wh[order], u_wh[order], quality[order]
+    return IntervalColumns(
+        key >> 32, key & 0xFFFF_FFFF, energy_wh, u_wh.astype(np.float64), quality
+    )
+
+
+async def read_intervals(
+    connection: asyncpg.Connection, kind: Kind, *, first_slot: int, last_slot: int
+) -> IntervalColumns:
+    """Return all stored rollups of [first_slot, last_slot), sorted by (instrument, slot)."""
+    chunks: list[Records] = []
+    # Day by day: each read has the heap's order of one chunk, and the sort has long runs.
+    first = first_slot
+    while first < last_slot:
+        last = min(last_slot, (first // SLOTS_A_DAY + 1) * SLOTS_A_DAY)
+        await copy_chunks(
+            connection,
+            f"SELECT {', '.join(kind.interval_columns)} FROM {kind.rollups} "  # noqa: S608
+            "WHERE slot_at >= $1 AND slot_at < $2",
+            INTERVAL,
+            consume=chunks.append,
+            arguments=[slot_time(first), slot_time(last)],
+        )
+        first = last
+    return await asyncio.to_thread(sorted_columns, chunks)
