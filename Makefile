@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 ARGS ?=
 PYTEST_ARGS ?=
 BENCHES ?= ingest storage assess api
@@ -42,7 +42,7 @@ layers: $(VENV)/.installed-all
 
 constraints: $(VENV)/.installed-all ## Pin what is installed now in constraints.txt
 	@{ echo "# Exact versions that were tested together; pip install -c constraints.txt. Made by 'make constraints'."; \
-	  $(PIP) freeze --exclude-editable | grep -E '^[A-Za-z0-9._-]+==' | grep -viE '^py-spy==' | sort -f; } > constraints.new
+	  $(BIN)/python -m pip freeze --exclude-editable | grep -E '^[A-Za-z0-9._-]+==' | grep -viE '^py-spy==' | sort -f; } > constraints.new
 	@mv constraints.new constraints.txt
 
 services-start: ## Real TimescaleDB and Mosquitto, without Docker

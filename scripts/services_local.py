@@ -63,7 +63,7 @@ persistence_location {folder}/
 autosave_interval 60
 persistent_client_expiration 14d
 set_tcp_nodelay true
-message_size_limit 2097152
+max_packet_size 2097152
 max_inflight_messages 1000
 max_queued_messages 1000000
 max_queued_bytes 1073741824

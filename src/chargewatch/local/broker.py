@@ -57,7 +57,7 @@ persistence_location {folder}/
 autosave_interval 60
 persistent_client_expiration 14d
 set_tcp_nodelay true
-message_size_limit {max_payload}
+max_packet_size {max_payload}
 max_inflight_messages 1000
 max_queued_messages {max_messages}
 max_queued_bytes {max_bytes}

@@ -1,0 +1,230 @@
+"""`chargewatch doctor`."""
+
+from __future__ import annotations
+
+import platform
+import ssl
+import sys
+import time
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+
+import click
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from chargewatch import __version__
+from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
+from chargewatch.errors import BrokerError, ChargewatchError
+from chargewatch.local.broker import mosquitto_program, rumqttd_available
+from chargewatch.local.postgres import wheel_programs
+from chargewatch.settings import Settings
+from chargewatch.storage.capabilities import Capabilities
+from chargewatch.storage.database import address_of, open_database
+from chargewatch.storage.migrate import current_revision, newest_revision
+
+State = Literal["ok", "note", "failed"]
+
+MARKS: dict[State, str] = {"ok": "ok    ", "note": "note  ", "failed": "FAILED"}
+BROKER_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One thing that was looked at: what was found, and the next step when there is one."""
+
+    name: str
+    state: State
+    found: str
+    next_step: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokerAnswer:
+    """What a broker said when we connected: its limits, as far as it told them."""
+
+    protocol: str
+    receive_maximum: int | None
+    maximum_packet_bytes: int | None
+
+
+def _python() -> Check:
+    found = f"chargewatch {__version__} on Python {platform.python_version()}, {sys.platform}"
+    return Check(name="python", state="ok", found=found)
+
+
+def _features(capabilities: Capabilities) -> Check:
+    have = {
+        "hypertables": capabilities.hypertables,
+        "columnstore": capabilities.columnstore,
+        "retention policies": capabilities.policies,
+    }
+    found = ", ".join(f"{name}: {'yes' if is_there else 'no'}" for name, is_there in have.items())
+    if all(have.values()):
+        return Check(name="features", state="ok", found=found)
+    if capabilities.hypertables:
+        step = "the community edition of TimescaleDB adds compression; without it, retention is "
+        step += "done by `chargewatch db maintain`"
+    else:
+        step = "fine for a demo and small fleets; for a city install TimescaleDB 2.19 or newer"
+    return Check(name="features", state="note", found=found, next_step=step)
+
+
+async def _database(settings: Settings) -> list[Check]:
+    if not settings.database_url:
+        return [
+            Check(
+                name="database",
+                state="note",
+                found="CHARGEWATCH_DATABASE_URL is not set",
+                next_step="set it to postgresql://user@host/name, or try `chargewatch demo`",
+            )
+        ]
+    address = address_of(settings.database_url)
+    try:
+        async with open_database(settings.database_url) as database:
+            capabilities = database.capabilities
+            have, need = await current_revision(database.engine), newest_revision()
+    except ChargewatchError as exc:
+        return [Check(name="database", state="failed", found=str(exc), next_step="mend and repeat")]
+    is_newest = have == need
+    return [
+        Check(name="database", state="ok", found=f"{capabilities.engine} at {address}"),
+        _features(capabilities),
+        Check(
+            name="schema",
+            state="ok" if is_newest else "failed",
+            found=f"revision {have or 'none'}, this version needs {need}",
+            next_step="" if is_newest else "run `chargewatch migrate`",
+        ),
+    ]
+
+
+def ask_broker(settings: Settings) -> BrokerAnswer:
+    """Connect to the configured broker with MQTT 5 and return what it answered.
+
+    Raises: BrokerError with the address and the broker's reason.
+    """
+    parts = urlsplit(settings.require_mqtt_url())
+    secure = parts.scheme == "mqtts"
+    if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname:
+        raise BrokerError(
+            "CHARGEWATCH_MQTT_URL is not a broker's address; use mqtt://user@host:1883 or mqtts://"
+        )
+    port = parts.port or (8883 if secure else 1883)
+    address = f"{parts.hostname}:{port}"
+    answers: list[tuple[ReasonCode, Properties | None]] = []
+
+    def on_connect(_c: Any, _u: Any, _f: Any, reason: ReasonCode, more: Properties | None) -> None:
+        answers.append((reason, more))
+
+    # An identity of its own: the ingest service's would throw that one out.
+    client = paho.Client(
+        CallbackAPIVersion.VERSION2, client_id="", protocol=paho.MQTTv5, reconnect_on_failure=False
+    )
+    client.on_connect = on_connect
+    client.connect_timeout = BROKER_TIMEOUT_S
+    if parts.username:
+        client.username_pw_set(unquote(parts.username), unquote(parts.password or ""))
+    try:
+        if secure:
+            client.tls_set_context(ssl.create_default_context(cafile=settings.mqtt_ca_file or None))
+        client.connect(parts.hostname, port, clean_start=True)
+        _await_answer(client, answers)
+    except (OSError, ValueError) as exc:
+        raise BrokerError(f"no connection to the broker at {address}: {exc}") from exc
+    finally:
+        client.disconnect()
+        client.loop(timeout=0.1)
+    if not answers:
+        raise BrokerError(f"the broker at {address} does not answer an MQTT 5 connection")
+    reason, more = answers[0]
+    if reason.is_failure:
+        raise BrokerError(f"the broker at {address} refuses us: {reason}")
+    return BrokerAnswer(
+        protocol="MQTT 5",
+        receive_maximum=getattr(more, "ReceiveMaximum", None),
+        maximum_packet_bytes=getattr(more, "MaximumPacketSize", None),
+    )
+
+
+def _await_answer(client: paho.Client, answers: list[Any]) -> None:
+    deadline = time.monotonic() + BROKER_TIMEOUT_S
+    while not answers and time.monotonic() < deadline:
+        if client.loop(timeout=0.2) != paho.MQTT_ERR_SUCCESS:
+            return
+
+
+def _broker(settings: Settings) -> Check:
+    if not settings.mqtt_url:
+        return Check(
+            name="broker",
+            state="note",
+            found="CHARGEWATCH_MQTT_URL is not set",
+            next_step="set it to mqtt://user@host:1883, or try `chargewatch demo`",
+        )
+    try:
+        answer = ask_broker(settings)
+    except ChargewatchError as exc:
+        step = "check CHARGEWATCH_MQTT_URL and that the broker runs and knows this user"
+        return Check(name="broker", state="failed", found=str(exc), next_step=step)
+    parts = urlsplit(settings.mqtt_url)
+    found = f"{answer.protocol} at {parts.hostname}:{parts.port or 1883}"
+    if answer.receive_maximum:
+        found += f", receive maximum {answer.receive_maximum}"
+    if answer.maximum_packet_bytes:
+        found += f", packets to {answer.maximum_packet_bytes} bytes"
+    limit = answer.maximum_packet_bytes
+    if limit is not None and limit < 1_100_000:
+        step = "the telemetry contract allows payloads of 1 MiB: raise the broker's limit"
+        return Check(name="broker", state="failed", found=found, next_step=step)
+    return Check(name="broker", state="ok", found=found)
+
+
+def _embedded() -> list[Check]:
+    install = "pip install 'chargewatch[demo]'"
+    postgres = wheel_programs()
+    mosquitto = mosquitto_program()
+    if mosquitto is not None:
+        broker = Check(name="demo broker", state="ok", found=f"Mosquitto at {mosquitto}")
+    elif rumqttd_available():
+        found, step = "rumqttd from a wheel", "install Mosquitto for queues that survive a restart"
+        broker = Check(name="demo broker", state="note", found=found, next_step=step)
+    else:
+        broker = Check(name="demo broker", state="note", found="none", next_step=install)
+    return [
+        Check(
+            name="demo database",
+            state="ok" if postgres else "note",
+            found="PostgreSQL 18 from a wheel" if postgres else "none",
+            next_step="" if postgres else install,
+        ),
+        broker,
+    ]
+
+
+@click.command("doctor")
+@json_option
+@click.pass_context
+def command(context: click.Context, as_json: bool) -> int:
+    """Say what is reachable, which engine and edition, what is missing and how to get it.
+
+    Exit status 1 when something that is configured does not work.
+    """
+    settings = settings_of(context)
+    checks = [_python(), *run_async(_database(settings)), _broker(settings), *_embedded()]
+    failed = [check for check in checks if check.state == "failed"]
+    if as_json:
+        print_json({"ok": not failed, "checks": [asdict(check) for check in checks]})
+    else:
+        width = max(len(check.name) for check in checks)
+        for check in checks:
+            click.echo(f"{MARKS[check.state]}  {check.name:{width}}  {check.found}")
+            if check.next_step:
+                click.echo(f"{'':{width + 10}}-> {check.next_step}")
+    if failed:
+        say(f"chargewatch: {', '.join(check.name for check in failed)}: not working")
+    return 1 if failed else 0

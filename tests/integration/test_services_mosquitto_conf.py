@@ -1,0 +1,98 @@
+"""deploy/mosquitto is what a real Mosquitto takes, and keeps operators apart."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aiomqtt
+import pytest
+
+from chargewatch.local.broker import mosquitto_password_line, mosquitto_program
+from chargewatch.local.processes import (
+    ChildProcess,
+    free_port,
+    make_engine_folder,
+    port_answers,
+    service_account,
+    temporary_folder,
+    write_private,
+)
+
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy" / "mosquitto"
+USERS = ("platform", "OP1", "OP2")
+
+
+@pytest.fixture
+def production_broker() -> Iterator[str]:
+    """Mosquitto on the production configuration, with only paths and port changed."""
+    account, port = service_account(), free_port()
+    with temporary_folder() as folder:
+        work = folder / "broker"
+        make_engine_folder(work, account=account)
+        words = "".join(mosquitto_password_line(user, f"pw-{user}") + "\n" for user in USERS)
+        write_private(work / "passwords", words, account=account)
+        write_private(work / "acl", (DEPLOY / "acl").read_text(), account=account)
+        text = (DEPLOY / "chargewatch.conf").read_text()
+        text = text.replace("/mosquitto/secrets/", f"{work}/").replace(
+            "/mosquitto/config/", f"{work}/"
+        )
+        text = text.replace("/mosquitto/data/", f"{work}/")
+        text = text.replace("listener 1883", f"listener {port} 127.0.0.1")
+        write_private(work / "mosquitto.conf", text, account=account)
+        program = mosquitto_program()
+        assert program is not None
+        process = ChildProcess(
+            "mosquitto",
+            [program, "-c", work / "mosquitto.conf"],
+            log=folder / "log",
+            account=account,
+            folder=work,
+        )
+        with process:
+            process.start(lambda: port_answers(port))
+            yield f"mqtt://127.0.0.1:{port}"
+
+
+def client(url: str, user: str) -> aiomqtt.Client:
+    return aiomqtt.Client(
+        "127.0.0.1",
+        urlsplit(url).port or 0,
+        username=user,
+        password=f"pw-{user}",
+        identifier=f"{user}:S1",
+        protocol=aiomqtt.ProtocolVersion.V5,
+        timeout=10,
+    )
+
+
+async def test_operators_are_kept_apart(production_broker: str) -> None:
+    async with (
+        client(production_broker, "platform") as platform,
+        client(production_broker, "OP1") as gateway,
+    ):
+        await platform.subscribe("cw/v1/#", qos=1)
+        for topic in ("registers", "reference", "sessions", "status", "receipt"):
+            await gateway.publish(f"cw/v1/OP2/S1/{topic}", b"{}", qos=1)
+        for topic in ("registers", "reference", "sessions", "status"):
+            await gateway.publish(f"cw/v1/OP1/S1/{topic}", b"{}", qos=1)
+        arrived = [(await asyncio.wait_for(anext(aiter(platform.messages)), 5)).topic.value]
+        arrived += [
+            (await asyncio.wait_for(anext(aiter(platform.messages)), 5)).topic.value
+            for _ in range(3)
+        ]
+    assert arrived == [
+        f"cw/v1/OP1/S1/{topic}" for topic in ("registers", "reference", "sessions", "status")
+    ]
+
+
+def test_every_number_of_the_configuration_is_explained() -> None:
+    text = (DEPLOY / "chargewatch.conf").read_text()
+    options = re.findall(r"^([a-z_]+) \d+[a-z]?$", text, flags=re.MULTILINE)
+    operating = (DEPLOY.parents[1] / "docs" / "operating.md").read_text()
+    options.remove("listener")
+    assert "max_queued_messages" in options
+    assert [option for option in options if f"`{option}`" not in operating] == []
