@@ -36,7 +36,7 @@ class Draws:
         start = (self.seed * 0x9E3779B97F4A7C15 + zlib.crc32(purpose.encode())) % 2**64
         h = _mix(np.array([start], dtype=np.uint64))
         for index in indices:
-            key = np.asarray(index).astype(np.int64).view(np.uint64)
+            key = np.atleast_1d(np.asarray(index)).astype(np.int64).view(np.uint64)
             h = _mix((h ^ _mix(key + _GOLDEN)) + _GOLDEN)
         return h
 

@@ -172,9 +172,7 @@ def _stations(scenario: Scenario, draws: Draws) -> Stations:
 
 
 def _with_rated_power(stations: Stations, connectors: Connectors) -> Stations:
-    rated = np.bincount(
-        connectors.station, weights=connectors.rated_w, minlength=stations.size
-    )
+    rated = np.bincount(connectors.station, weights=connectors.rated_w, minlength=stations.size)
     return replace(stations, rated_w=rated)
 
 
@@ -184,7 +182,8 @@ def _connectors(scenario: Scenario, draws: Draws, stations: Stations) -> Connect
     position = np.arange(station.size) - stations.first[station]
     # Keyed by station and position: another number of stations changes none of the others.
     key = (station, position)
-    kind = draws.uniform("station kind", np.arange(stations.size))
+    # Golden-ratio steps spread the kinds evenly over few stations, too.
+    kind = (draws.uniform("station kind", 0) + 0.6180339887 * np.arange(stations.size)) % 1.0
     dc_chance = np.where(kind < 0.8 * scenario.dc_share, 1.0, 0.0)
     dc_chance[kind > 1 - 0.8 * (1 - scenario.dc_share)] = 0.0
     mixed = (kind >= 0.8 * scenario.dc_share) & (kind <= 1 - 0.8 * (1 - scenario.dc_share))
@@ -224,16 +223,12 @@ def _connectors(scenario: Scenario, draws: Draws, stations: Stations) -> Connect
     )
 
 
-def _meters(
-    scenario: Scenario, draws: Draws, stations: Stations, connectors: Connectors
-) -> Meters:
+def _meters(scenario: Scenario, draws: Draws, stations: Stations, connectors: Connectors) -> Meters:
     k = np.arange(stations.size)
     feeders = k[draws.uniform("has feeder", k) < scenario.reference_share]
     n = np.arange(connectors.size)
     position = n - stations.first[connectors.station]
-    in_series = n[
-        draws.uniform("has series", connectors.station, position) < scenario.series_share
-    ]
+    in_series = n[draws.uniform("has series", connectors.station, position) < scenario.series_share]
     station = np.concatenate([feeders, connectors.station[in_series]])
     connector = np.concatenate([np.full(feeders.size, -1), in_series]).astype(np.int64)
     key = (station, np.concatenate([np.zeros(feeders.size), 1 + position[in_series]]))

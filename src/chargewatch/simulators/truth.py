@@ -1,0 +1,129 @@
+"""truth.json: every meter's error, every fault, every signal that must be raised."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from chargewatch.simulators.charging import DAY_S
+from chargewatch.simulators.draws import Floats
+from chargewatch.simulators.wire_form import time_texts
+
+if TYPE_CHECKING:
+    from chargewatch.simulators.city import City
+    from chargewatch.simulators.stream import Stream
+
+
+def present_error(city: City, stream: Stream, t_s: float) -> Floats:
+    """Return each meter's energy-weighted error with its lasting part as of t_s, shape (n,).
+
+    The load- and temperature-dependent part is the mean over the energy really delivered; t_s is
+    simulation time. Without energy it is the error of a usual load.
+    """
+    ledger = stream.ledger
+    rows = np.arange(city.layout.connectors.size)
+    usual = np.where(city.layout.connectors.is_dc, 0.5, 0.9)
+    unused = city.meters.load_error(rows, usual, np.full(rows.size, 20.0))
+    by_load = np.divide(ledger.load_error_wh, ledger.true_wh, out=unused, where=ledger.true_wh > 0)
+    return np.asarray(city.meters.lasting_error(rows, np.full(rows.size, t_s)) + by_load)
+
+
+def truth_document(city: City, stream: Stream) -> dict[str, Any]:
+    """Return truth.json of a history that was generated to its end."""
+    begin_s, end_s = city.from_s - city.origin_s, city.to_s - city.origin_s
+    now, before = present_error(city, stream, end_s), present_error(city, stream, begin_s)
+    published = stream.published
+    connectors = []
+    for i, name in enumerate(city.layout.connectors.name):
+        faults = city.faults.of_connector.get(i, [])
+        connectors.append(
+            {
+                "connector": name,
+                "relative_error": round(float(now[i]), 6),
+                "changes": _changes(city, stream, i, (float(before[i]), begin_s, end_s)),
+                "signals": sorted({s for f in faults for s in f.kind.signals}),
+                "allowed_signals": sorted({s for f in faults for s in f.kind.allowed}),
+                "faults": [f.kind.name for f in faults],
+                "mpe": float(city.layout.connectors.mpe[i]),
+                "station_id": city.layout.stations.name[int(city.layout.connectors.station[i])],
+                "sessions": int(published.connector_sessions[i]),
+                "session_wh": round(float(published.session_wh[i]), 3),
+                "billed_wh": round(float(published.billed_wh[i]), 3),
+            }
+        )
+    return {
+        "version": 1,
+        "from": city.time_text(city.from_s),
+        "to": city.time_text(city.to_s),
+        "scenario": city.scenario.name,
+        "seed": city.seed,
+        "connectors": connectors,
+        "stations": _stations(city),
+        "faults": _faults(city),
+        "messages": {
+            "published": published.messages,
+            "distinct_readings": published.readings + published.reference_readings,
+            "connector_readings": published.readings,
+            "reference_readings": published.reference_readings,
+            "sessions": published.sessions,
+        },
+    }
+
+
+def _changes(
+    city: City, stream: Stream, i: int, known: tuple[float, float, float]
+) -> list[dict[str, Any]]:
+    before, begin_s, end_s = known
+    meters = city.meters
+    times = [begin_s]
+    if begin_s < meters.step_at[i] < end_s:
+        times.append(float(meters.step_at[i]))
+    if meters.drift_rate[i]:
+        days = np.arange(max(begin_s, float(meters.drift_from[i])), end_s, 7 * DAY_S)
+        times += [float(t) for t in days if t > begin_s]
+    rows = np.full(len(times), i)
+    at = np.array(times)
+    lasting = meters.lasting_error(rows, at)
+    errors = before + lasting - lasting[0]
+    texts = time_texts(city.origin_s + at)
+    return [
+        {"at": text, "relative_error": round(float(error), 6)}
+        for text, error in zip(texts, errors, strict=True)
+    ]
+
+
+def _stations(city: City) -> list[dict[str, Any]]:
+    stations = city.layout.stations
+    with_reference = set(city.layout.meters.station[city.layout.meters.connector < 0].tolist())
+    rows = []
+    for k, name in enumerate(stations.name):
+        faults = city.faults.of_station.get(k, [])
+        rows.append(
+            {
+                "station_id": name,
+                "reference_meter": k in with_reference,
+                "signals": sorted({s for f in faults for s in f.kind.signals}),
+                "allowed_signals": sorted({s for f in faults for s in f.kind.allowed}),
+                "faults": [f.kind.name for f in faults],
+            }
+        )
+    return rows
+
+
+def _faults(city: City) -> list[dict[str, Any]]:
+    names = {
+        "connector": city.layout.connectors.name,
+        "station": city.layout.stations.name,
+    }
+    return [
+        {
+            "fault": fault.kind.name,
+            "on": fault.kind.on,
+            "target": names[fault.kind.on][fault.target],
+            "parameters": dict(fault.parameters),
+            "signals": list(fault.kind.signals),
+            "allowed_signals": list(fault.kind.allowed),
+        }
+        for fault in city.faults.all
+    ]
