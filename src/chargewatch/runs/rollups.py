@@ -109,8 +109,8 @@ def _affected(readings: Records, *, day: date) -> _Affected:
     near_after = at_s[start[1:] - np.maximum(after, 1)]
     first = np.floor(near_before / SLOT_S).astype(np.int64) - (before > 0)
     last = np.ceil(near_after / SLOT_S).astype(np.int64) + (after > 0)
-    begins = (before == 0) | (earliest > first * SLOT_S)
-    ends = (after == 0) | (latest < last * SLOT_S)
+    begins = (before == 0) | (earliest >= first * SLOT_S)
+    ends = (after == 0) | (latest <= last * SLOT_S)
     return _Affected(
         ids.astype(np.int64),
         start,

@@ -211,20 +211,21 @@ def _edge_query(kind: Kind, *, after: bool) -> str:
     """Return SQL for the readings around a day that its slots and their neighbours rest on.
 
     Before the day: the last reading p, those back to the start of the slot before p's, and the
-    last one at or before that start. After the day: the mirror image.
+    last one before that start, which also tells that the slot isn't the first one covered. After
+    the day: the mirror image.
     """
     reading, identifier = kind.readings, kind.identifier
     columns = f"r.{identifier}, r.at, r.energy_wh, {kind.reset} AS reset"
     if after:
-        day_side, order, within = "r.at >= $2", "ASC", "r.at >= near.at AND r.at < near.edge"
-        beyond = "r.at >= near.edge"
+        day_side, order, within = "r.at >= $2", "ASC", "r.at >= near.at AND r.at <= near.edge"
+        beyond = "r.at > near.edge"
         edge = (
             "date_bin('15 min', f.at + interval '899.999999 s', timestamptz 'epoch') "
             "+ interval '15 min'"
         )
     else:
-        day_side, order, within = "r.at < $2", "DESC", "r.at <= near.at AND r.at > near.edge"
-        beyond = "r.at <= near.edge"
+        day_side, order, within = "r.at < $2", "DESC", "r.at <= near.at AND r.at >= near.edge"
+        beyond = "r.at < near.edge"
         edge = "date_bin('15 min', f.at, timestamptz 'epoch') - interval '15 min'"
     return f"""
         SELECT x.* FROM unnest($1::int4[]) AS due (id)
