@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from alembic import context
+from sqlalchemy import Column
 
 from chargewatch.storage.tables import metadata
 
@@ -15,6 +16,9 @@ def include_name(name, kind, parents):
 
 
 def include_object(item, name, kind, reflected, compare_to):
+    # An expression reads differently in the catalog; tests compare these indexes by name.
+    if kind == "index" and any(not isinstance(part, Column) for part in item.expressions):
+        return False
     # TimescaleDB makes an index of its own on the time column of a hypertable.
     if kind == "index" and reflected and compare_to is None:
         return not (name or "").endswith(("_at_idx", "_received_at_idx", "_slot_at_idx"))

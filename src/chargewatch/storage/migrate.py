@@ -78,13 +78,13 @@ async def migrate(database: Database, *, revision: str = "head") -> tuple[str | 
     """
     before = await current_revision(database.engine)
     try:
-        if before is None:
-            await _enable_timescale(database.engine)
         async with asyncio.timeout(600), database.engine.connect() as connection:
             # Two migrations at once would trip over each other: the second one waits here.
             await connection.execute(text("SELECT pg_advisory_lock(7226071)"))
             await connection.commit()
             try:
+                if before is None:
+                    await _enable_timescale(database.engine)
                 await connection.run_sync(_upgrade, revision)
                 await connection.commit()
             finally:

@@ -18,7 +18,6 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
     func,
-    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -76,8 +75,13 @@ connector = Table(
     Index("uq_connector_registered", "connector", unique=True, postgresql_where="registered"),
     Index(None, "station_id"),
     Index(None, "operator_id"),
-    # Search by the beginning of a name, as storage.queries_piles asks for it.
-    Index("ix_connector_name_prefix", text("upper(connector) text_pattern_ops")),
+)
+
+# Search by the beginning of a name, as storage.queries_piles asks for it.
+Index(
+    "ix_connector_name_prefix",
+    func.upper(connector.c.connector).label("upper_name"),
+    postgresql_ops={"upper_name": "text_pattern_ops"},
 )
 
 reference_meter = Table(
