@@ -1,1 +1,1 @@
-"""The risk engine: numpy and scipy, pure functions on arrays; no clock, randomness or I/O inside."""
+"""The risk engine: numpy and scipy, pure functions on arrays; no clock, no I/O inside."""

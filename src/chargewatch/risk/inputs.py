@@ -21,6 +21,11 @@ SLOT_S = 900
 """Length of an interval of the grid, s."""
 
 
+def sum_by_row(row: Ints, values: Floats, *, size: int) -> Floats:
+    """Return the sums of values by row, shape (size,), added in the order they come."""
+    return np.bincount(row, weights=values, minlength=size).astype(np.float64, copy=False)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Fleet:
     """Connectors under supervision; every array has shape (n,)."""

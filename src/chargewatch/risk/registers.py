@@ -14,7 +14,7 @@ from enum import IntFlag
 
 import numpy as np
 
-from chargewatch.risk.inputs import SLOT_S, Bools, Floats, Intervals, Ints
+from chargewatch.risk.inputs import SLOT_S, Bools, Floats, Intervals, Ints, sum_by_row
 
 FLUCTUATION = 0.05
 """Relative wander of power within a span in which nothing was switched: c_0 below."""
@@ -122,7 +122,7 @@ def _resolution_factor(first: Bools, slot_row: Ints, share: Floats, *, size: int
     before = np.where(first, 0.0, np.concatenate(([0.0], share[:-1])))
     last = np.concatenate((first[1:], [True])) if first.size else first
     change = (before - share) ** 2 + np.where(last, share**2, 0.0)
-    return np.bincount(slot_row, weights=change, minlength=size).astype(np.float64)
+    return sum_by_row(slot_row, change, size=size).astype(np.float64)
 
 
 def interval_energy(
@@ -181,18 +181,14 @@ def interval_energy(
     # bincount adds in the order of time, whatever else is in the arrays: equal to the bit.
     slot_row = np.cumsum(first) - 1
     size = int(slot_row[-1]) + 1
-    energy = np.bincount(slot_row, weights=spans.energy_wh[row] * share, minlength=size).astype(
-        np.float64
-    )
-    variance = np.bincount(
-        slot_row,
-        weights=interpolation_variance(spans.energy_wh[row], share, span_s=end - start),
-        minlength=size,
+    energy = sum_by_row(slot_row, spans.energy_wh[row] * share, size=size).astype(np.float64)
+    variance = sum_by_row(
+        slot_row, interpolation_variance(spans.energy_wh[row], share, span_s=end - start), size=size
     )
     instrument_out = owner[first]
     factor = _resolution_factor(first, slot_row, share * spans.known[row], size=size)
     variance += resolution_wh[instrument_out] ** 2 / 12.0 * factor
-    covered = np.bincount(slot_row, weights=inside, minlength=size)
+    covered = sum_by_row(slot_row, inside, size=size)
     partial = (share < 1.0) & (spans.energy_wh[row] > 0)
     mark = spans.quality[row] | np.where(partial, int(Quality.INTERPOLATED), 0)
     quality = np.bitwise_or.reduceat(mark, np.flatnonzero(first))

@@ -1,0 +1,84 @@
+"""Evidence A and D: reference meters in series with a connector, and verifications."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from chargewatch.risk.inputs import Anchors, Fleet, Floats, Intervals, Ints, References, sum_by_row
+from chargewatch.risk.layout import YEAR_S, Layout
+from chargewatch.risk.registers import Quality
+
+CLOCK_S = 1.0
+"""Standard uncertainty of the offset between two clocks, s."""
+LEAST_WH = 200.0
+UNUSABLE = int(Quality.RESET | Quality.FAULT | Quality.GAP)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectDay:
+    """What in-series meters say of one day; shape (n,), NaN and 0 without."""
+
+    estimate: Floats  # ln(E_indicated / E_reference)
+    precision: Floats
+    rows: Ints
+
+
+def direct_day(
+    fleet: Fleet,
+    references: References,
+    *,
+    layout: Layout,
+    connector_day: Intervals,
+    meter_day: Intervals,
+) -> DirectDay:
+    """Return one day's comparison of connectors with the meters in series with them.
+
+    Energies are summed over the slots where both are good. Equation: gamma = ln(sum E_i / sum
+    E_r); u^2 = [(d_i^2 + d_r^2) / 6 + (u_t P)^2] / E^2: resolution at both ends of the sum, and the
+    clocks' offset at the mean power of the active slots. The reference's own error is left out
+    here: it is the same every day.
+    """
+    n = fleet.size
+    size = max(references.size, 1)
+    meter_key = meter_day.slot * size + meter_day.instrument
+    good_meter = (meter_day.quality & UNUSABLE) == 0
+    order = np.argsort(meter_key[good_meter], kind="stable")
+    keys = meter_key[good_meter][order]
+    energies = meter_day.energy_wh[good_meter][order]
+    instrument = connector_day.instrument
+    meter = layout.direct_meter[instrument]
+    mine = (meter >= 0) & ((connector_day.quality & UNUSABLE) == 0)
+    instrument, meter = instrument[mine], meter[mine]
+    key = connector_day.slot[mine] * size + meter
+    place = np.minimum(np.searchsorted(keys, key), max(keys.size - 1, 0))
+    found = (keys[place] == key) if keys.size else np.zeros(key.size, dtype=bool)
+    instrument = instrument[found]
+    own = sum_by_row(instrument, connector_day.energy_wh[mine][found], size=n)
+    reference_wh = energies[place[found]] if keys.size else np.zeros(0)
+    other = sum_by_row(instrument, reference_wh, size=n)
+    rows = np.bincount(instrument, minlength=n)
+    usable = (own > LEAST_WH) & (other > LEAST_WH)
+    safe_own, safe_other = np.where(usable, own, 1.0), np.where(usable, other, 1.0)
+    reference = np.maximum(layout.direct_meter, 0)
+    step = np.nan_to_num(fleet.resolution_wh, nan=1.0) ** 2
+    if references.size:
+        step = step + np.nan_to_num(references.resolution_wh[reference], nan=1.0) ** 2
+    power = safe_other / np.maximum(rows, 1) * 4.0
+    variance = (step / 6.0 + (CLOCK_S * power / 3600.0) ** 2) / safe_other**2
+    return DirectDay(
+        estimate=np.where(usable, np.log(safe_own / safe_other), np.nan),
+        precision=np.where(usable, 1.0 / variance, 0.0),
+        rows=np.where(usable, rows, 0),
+    )
+
+
+def anchor_variance(anchors: Anchors, *, as_of_s: float, drift_per_year: float) -> Floats:
+    """Return the variance of a verified error as of now, shape (a,).
+
+    Equation: u^2 + q^2 t: the certificate's uncertainty and a random walk of standard deviation q
+    after one year, t years after the verification.
+    """
+    years = np.maximum(as_of_s - anchors.verified_s, 0.0) / YEAR_S
+    return np.asarray(anchors.standard_uncertainty**2 + drift_per_year**2 * years)

@@ -1,0 +1,162 @@
+"""Steps and drifts of a connector's error, from independent daily estimates.
+
+Each day gives an estimate of each connector's error by that day's data alone (`balance`,
+`direct`, `vehicles`). Its innovation against the mean of all earlier days since the last change is
+standardised by the variances of both, so that without a change the innovations are independent
+and standard normal, whatever the days' uncertainties: Kalman's innovations of a constant. A
+two-sided CUSUM watches them. Source: Page, Biometrika 41 (1954); Hawkins, J. Qual. Technol. 19
+(1987) for the self-starting form.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from chargewatch.risk.inputs import Bools, Floats, Ints
+
+CLIP = 4.0
+"""An innovation counts as at most so many standard deviations: one wild day is no drift."""
+DATING_DROP = 1.92
+"""Drop of the log likelihood that bounds a 95 % interval, half the chi-squared quantile."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriftFindings:
+    """Changes found; shape (n,); days are columns of the series."""
+
+    alarm: Bools
+    statistic: Floats
+    changed: Ints  # first column after the last change, -1 for none
+    low: Ints
+    high: Ints
+
+
+def cusum(innovation: Floats, *, reference: float, limit: float) -> tuple[Floats, Ints]:
+    """Return the largest two-sided CUSUM after each day, and the first day above the limit.
+
+    Args:
+        innovation: standardised, shape (n, d); NaN on days without data.
+        reference: k; ``limit``: h.
+
+    Returns: statistic (n, d) and column of the first alarm (n,), -1 for none.
+    Equation: S+ = max(0, S+ + z - k), S- = max(0, S- - z - k), alarm when max(S+, S-) > h.
+    """
+    n, days = innovation.shape
+    up, down = np.zeros(n), np.zeros(n)
+    statistic = np.zeros((n, days))
+    first = np.full(n, -1, dtype=np.int64)
+    for k in range(days):
+        z = np.nan_to_num(innovation[:, k])
+        seen = np.isfinite(innovation[:, k])
+        up = np.where(seen, np.maximum(up + z - reference, 0.0), up)
+        down = np.where(seen, np.maximum(down - z - reference, 0.0), down)
+        statistic[:, k] = np.maximum(up, down)
+        first = np.where((first < 0) & (statistic[:, k] > limit), k, first)
+    return statistic, first
+
+
+def self_starting(estimate: Floats, precision: Floats, *, begin: Ints) -> Floats:
+    """Return standardised innovations against the mean of the days since ``begin``.
+
+    Args:
+        estimate: daily estimates, shape (n, d); ``precision``: 1 / variance, 0 without data.
+        begin: first column that counts, shape (n,).
+
+    Equation: z_k = (x_k - m_{k-1}) / sqrt(1 / p_k + 1 / P_{k-1}), P the sum of the precisions
+    and m the weighted mean of the days before k. NaN on the first day and without data.
+    """
+    n, days = estimate.shape
+    total, weighted = np.zeros(n), np.zeros(n)
+    out = np.full((n, days), np.nan)
+    for k in range(days):
+        p = np.where(k >= begin, precision[:, k], 0.0)
+        x = np.where(p > 0, estimate[:, k], 0.0)
+        ready = (p > 0) & (total > 0)
+        mean = weighted / np.where(total > 0, total, 1.0)
+        spread = np.sqrt(1.0 / np.where(p > 0, p, 1.0) + 1.0 / np.where(total > 0, total, 1.0))
+        out[ready, k] = np.clip((x - mean)[ready] / spread[ready], -CLIP, CLIP)
+        total, weighted = total + p, weighted + p * x
+    return out
+
+
+def dated(estimate: Floats, precision: Floats, *, begin: Ints, end: Ints) -> tuple[Ints, ...]:
+    """Return the most likely first day of the new level, and its 95 % interval: columns (n,).
+
+    The log likelihood of a change before column c is half of p_1 p_2 / (p_1 + p_2) (m_1 - m_2)^2
+    with means and summed precisions before and after; all c within 1.92 of the best are possible.
+    """
+    days = estimate.shape[1]
+    column = np.arange(days)
+    use = (column >= begin[:, None]) & (column <= end[:, None])
+    p = np.where(use, precision, 0.0)
+    px = p * np.where(p > 0, estimate, 0.0)
+    before_p = np.concatenate([np.zeros((p.shape[0], 1)), np.cumsum(p, axis=1)[:, :-1]], axis=1)
+    before = np.concatenate([np.zeros((p.shape[0], 1)), np.cumsum(px, axis=1)[:, :-1]], axis=1)
+    after_p, after = p.sum(axis=1)[:, None] - before_p, px.sum(axis=1)[:, None] - before
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gain = 0.5 * before_p * after_p / (before_p + after_p)
+        gain *= (before / before_p - after / after_p) ** 2
+    gain = np.where(np.isfinite(gain) & use, gain, -np.inf)
+    best = np.argmax(gain, axis=1)
+    top = gain[np.arange(gain.shape[0]), best]
+    possible = gain >= top[:, None] - DATING_DROP
+    low = np.argmax(possible, axis=1)
+    high = days - 1 - np.argmax(possible[:, ::-1], axis=1)
+    return best, low, high
+
+
+def scale_of_day(innovation: Floats) -> Floats:
+    """Return how much wider than 1 the city's innovations are, shape (d,), never below 1.
+
+    The normal quantile of the median of |z|; on a day with fewer than 50 connectors 1.
+    """
+    days = innovation.shape[1]
+    out = np.ones(days)
+    for k in range(days):
+        z = innovation[:, k]
+        z = z[np.isfinite(z)]
+        if z.size >= 50:
+            out[k] = max(1.0, float(np.median(np.abs(z))) / 0.6745)
+    return out
+
+
+def find_changes(
+    estimate: Floats, precision: Floats, *, reference: float, limit: float, rounds: int = 3
+) -> DriftFindings:
+    """Return the last change of each connector within the series, if any.
+
+    Args:
+        estimate: daily estimates, shape (n, d); ``precision``: 0 without data.
+        reference: k; ``limit``: h of the CUSUM.
+        rounds: changes looked for one after the other; each starts anew where the last began.
+    """
+    n, days = estimate.shape
+    begin = np.zeros(n, dtype=np.int64)
+    changed = np.full(n, -1, dtype=np.int64)
+    low, high = changed.copy(), changed.copy()
+    shown = np.zeros(n)
+    if days == 0:
+        return DriftFindings(
+            alarm=changed >= 0, statistic=shown, changed=changed, low=low, high=high
+        )
+    todo = np.arange(n)
+    for turn in range(rounds):
+        z = self_starting(estimate[todo], precision[todo], begin=begin[todo])
+        if turn == 0:
+            scale = scale_of_day(z)
+        statistic, first = cusum(z / scale, reference=reference, limit=limit)
+        hit = first >= 0
+        peak = np.where(hit, statistic[np.arange(todo.size), np.maximum(first, 0)], 0.0)
+        shown[todo] = np.maximum(shown[todo], np.where(hit, peak, statistic[:, -1]))
+        if not hit.any():
+            break
+        rows = todo[hit]
+        best, first_day, last_day = dated(
+            estimate[rows], precision[rows], begin=begin[rows], end=first[hit]
+        )
+        changed[rows], low[rows], high[rows] = best, first_day, last_day
+        begin[rows] = best
+        todo = rows
+    return DriftFindings(alarm=changed >= 0, statistic=shown, changed=changed, low=low, high=high)

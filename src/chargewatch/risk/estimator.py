@@ -1,0 +1,277 @@
+"""Evidence A to D in one weighted least squares, at the scale of a city.
+
+Unknowns: gamma_i = ln(1 + eps_i) for every connector, and a few shared ones ("levels"): the mean
+error lambda_g of each model of pile, the mean log loss mu_h of each class of converter, the mean
+scale c_k of the vehicles by kind. Vehicles leave by a Schur complement (`vehicles`), feeders are
+dense blocks (`balance`), the bias of each reference meter and the spread of each pile's
+efficiency leave by Woodbury's identity inside a block. The matrix over gamma is never formed:
+conjugate gradients with a block-Jacobi preconditioner, one block a feeder.
+
+Variances: draws z from N(0, H) are solved for together with the mean; the variance of gamma_i is
+its conditional variance in its block plus the mean square of the conditional mean over the draws
+(Rao-Blackwell). The conditional mean of a draw x = H^-1 z is x - H_bb^-1 z. Levels are solved
+exactly beside the draws, because a few draws can't tell what all connectors share.
+Source: Siden, Lindgren, Bolin, Villani, JCGS 2018.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from chargewatch.risk.inputs import Floats, Ints, sum_by_row
+from chargewatch.risk.vehicles import KINDS, VehicleGraph, schur_product, score_draws
+
+TOLERANCE = 1e-9
+MAX_STEPS = 200
+DRAWS_AT_ONCE = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeederEvidence:
+    """A group's feeders as Gaussian statements on z = gamma + mu; b feeders of padded size q."""
+
+    member: Ints  # (b, q), -1 where padded
+    converter: Ints  # (b, q), class of the converter for mu, -1 for none
+    precision: Floats  # (b, q, q), Q
+    score: Floats  # (b, q), Q z
+
+
+@dataclass(frozen=True, kw_only=True)
+class CitySystem:
+    """All evidence with its weights; n connectors, g models, h converter classes."""
+
+    feeders: tuple[FeederEvidence, ...]
+    graph: VehicleGraph
+    direct_precision: Floats  # (n,), in-series meters and verifications
+    direct_score: Floats  # (n,), precision x gamma
+    prior_precision: Floats  # (n,), 1 / s_i^2 around the model's mean
+    model: Ints  # (n,), 0 .. g-1
+    model_precision: Floats  # (g,), prior of lambda around 0
+    converter_mean: Floats  # (h,), prior of mu
+    converter_precision: Floats  # (h,)
+
+    @property
+    def size(self) -> int:
+        """Number of connectors n."""
+        return self.direct_precision.size
+
+    @property
+    def levels(self) -> int:
+        """Number of shared unknowns: lambda, mu, c_k."""
+        return self.model_precision.size + self.converter_precision.size + KINDS
+
+
+@dataclass(frozen=True, kw_only=True)
+class CityEstimate:
+    """The posterior; n connectors, t levels."""
+
+    error: Floats  # (n,), gamma
+    variance: Floats  # (n,)
+    level: Floats  # (t,)
+    level_covariance: Floats  # (t, t)
+    sensitivity: Floats  # (n, t), d gamma / d level with the data held
+    deviations: Floats  # (n, r), draws of gamma - mean at fixed levels
+
+
+LEVEL_PRECISION = 1e-4
+"""Next to nothing: the kinds' scales have no prior, but a kind without sessions must not divide."""
+
+
+def _feeder_product(
+    feeder: FeederEvidence, error: Floats, converter: Floats, *, out: Floats, back: Floats
+) -> None:
+    known = feeder.member >= 0
+    values = np.where(known[..., None], error[feeder.member], 0.0)
+    lossy = feeder.converter >= 0
+    values = values + np.where(lossy[..., None], converter[feeder.converter], 0.0)
+    product = feeder.precision @ values
+    out[feeder.member[known]] += product[known]
+    for h in range(converter.shape[0]):
+        mine = feeder.converter == h
+        if mine.any():
+            back[h] += product[mine].sum(axis=0)
+
+
+def normal_product(system: CitySystem, error: Floats, level: Floats) -> tuple[Floats, Floats]:
+    """Return the normal matrix times (gamma, levels): shapes (n, r) and (t, r)."""
+    g, h = system.model_precision.size, system.converter_precision.size
+    mean, converter, kinds = level[:g], level[g : g + h], level[g + h :]
+    out, kind_out = schur_product(system.graph, error, level=kinds)
+    away = system.prior_precision[:, None] * (error - mean[system.model])
+    out += system.direct_precision[:, None] * error + away
+    model_out = system.model_precision[:, None] * mean
+    for r in range(error.shape[1]):
+        model_out[:, r] -= sum_by_row(system.model, away[:, r], size=g)
+    converter_out = system.converter_precision[:, None] * converter
+    for feeder in system.feeders:
+        _feeder_product(feeder, error, converter, out=out, back=converter_out)
+    kind_out = kind_out + LEVEL_PRECISION * kinds
+    return out, np.concatenate([model_out, converter_out, kind_out])
+
+
+def right_hand_side(system: CitySystem) -> tuple[Floats, Floats]:
+    """Return the scores: shapes (n,) and (t,)."""
+    out = system.graph.score + system.direct_score
+    converter = system.converter_precision * system.converter_mean
+    for feeder in system.feeders:
+        known = feeder.member >= 0
+        out[feeder.member[known]] += feeder.score[known]
+        lossy = feeder.converter >= 0
+        converter += sum_by_row(feeder.converter[lossy], feeder.score[lossy], size=converter.size)
+    zero = np.zeros(system.model_precision.size)
+    return out, np.concatenate([zero, converter, system.graph.kind_score])
+
+
+@dataclass(frozen=True)
+class _Preconditioner:
+    system: CitySystem
+    inverses: tuple[Floats, ...]
+    diagonal: Floats  # 1 / H_ii
+
+    def apply(self, values: Floats) -> Floats:
+        """Return the block-diagonal inverse times values (n, r)."""
+        out = self.diagonal[:, None] * values
+        for feeder, inverse in zip(self.system.feeders, self.inverses, strict=True):
+            known = feeder.member >= 0
+            block = np.where(known[..., None], values[feeder.member], 0.0)
+            out[feeder.member[known]] = (inverse @ block)[known]
+        return np.asarray(out)
+
+    def conditional_variance(self) -> Floats:
+        """Return the variance of each gamma given all outside its block, shape (n,)."""
+        out = self.diagonal.copy()
+        for feeder, inverse in zip(self.system.feeders, self.inverses, strict=True):
+            known = feeder.member >= 0
+            out[feeder.member[known]] = np.diagonal(inverse, axis1=1, axis2=2)[known]
+        return np.asarray(out)
+
+
+def block_inverses(system: CitySystem) -> _Preconditioner:
+    """Return the inverse of the normal matrix's diagonal blocks, one a feeder."""
+    own = system.graph.own + system.direct_precision + system.prior_precision
+    inverses = []
+    for feeder in system.feeders:
+        known = feeder.member >= 0
+        full = feeder.precision.copy()
+        index = np.arange(full.shape[1])
+        full[:, index, index] += np.where(known, own[feeder.member], 1.0)
+        inverses.append(np.asarray(np.linalg.inv(full), dtype=np.float64))
+    return _Preconditioner(system, tuple(inverses), 1.0 / own)
+
+
+def solved(system: CitySystem, blocks: _Preconditioner, right: Floats) -> Floats:
+    """Return H^-1 times right-hand sides (n, r) by preconditioned conjugate gradients.
+
+    Every column has its own step lengths; it ends when all residuals are below 1e-9 of their
+    start. Source: Golub, Van Loan, Matrix Computations, 4th ed., algorithm 11.5.1.
+    """
+    zero = np.zeros((system.levels, right.shape[1]))
+    x = np.zeros_like(right)
+    residual = right.copy()
+    z = blocks.apply(residual)
+    direction = z.copy()
+    old = np.einsum("nr,nr->r", residual, z)
+    goal = TOLERANCE**2 * np.maximum(old, 1e-300)
+    for _ in range(MAX_STEPS):
+        product, _ = normal_product(system, direction, zero)
+        curve = np.einsum("nr,nr->r", direction, product)
+        step = np.where(curve > 0, old / np.where(curve > 0, curve, 1.0), 0.0)
+        x += step * direction
+        residual -= step * product
+        z = blocks.apply(residual)
+        new = np.einsum("nr,nr->r", residual, z)
+        if np.all(new <= goal):
+            break
+        direction = z + np.where(old > 0, new / np.where(old > 0, old, 1.0), 0.0) * direction
+        old = new
+    return x
+
+
+def _square_roots(feeder: FeederEvidence) -> Floats:
+    value, vector = np.linalg.eigh(feeder.precision)
+    return np.asarray(vector * np.sqrt(np.maximum(value, 0.0))[:, None, :])
+
+
+def _noise(system: CitySystem, rng: np.random.Generator, *, draws: int) -> Floats:
+    """Return draws from N(0, H), shape (n, draws)."""
+    own = np.sqrt(system.direct_precision + system.prior_precision)
+    out = own[:, None] * rng.standard_normal((system.size, draws))
+    for feeder in system.feeders:
+        known = feeder.member >= 0
+        root = _square_roots(feeder)
+        noise = root @ rng.standard_normal((*feeder.member.shape, draws))
+        out[feeder.member[known]] += noise[known]
+    count = system.graph.weights.nnz + system.graph.nodes
+    for begin in range(0, draws, DRAWS_AT_ONCE):
+        width = min(DRAWS_AT_ONCE, draws - begin)
+        normal = rng.standard_normal((count, width))
+        out[:, begin : begin + width] += score_draws(system.graph, normal)
+    return np.asarray(out)
+
+
+def estimate_city(system: CitySystem, *, draws: int, seed: int) -> CityEstimate:
+    """Return the posterior mean and variance of every connector and level.
+
+    Args:
+        system: the evidence.
+        draws: Monte Carlo draws for the variances; ``seed`` fixes them.
+
+    Equation: with U = H^-1 B (B: coupling of gamma and levels) and C = (T - B^T U)^-1, the levels
+    are C (b_t - U^T b), gamma = H^-1 b - U level, and V_ii = (H^-1)_ii + (U C U^T)_ii.
+    """
+    blocks = block_inverses(system)
+    t = system.levels
+    coupling, own = normal_product(system, np.zeros((system.size, t)), np.eye(t))
+    score, level_score = right_hand_side(system)
+    rng = np.random.default_rng(seed)
+    noise = _noise(system, rng, draws=draws)
+    used = np.flatnonzero(np.abs(coupling).sum(axis=0) > 0)
+    right = np.concatenate([score[:, None], coupling[:, used], noise], axis=1)
+    x = solved(system, blocks, right)
+    sensitivity = np.zeros((system.size, t))
+    sensitivity[:, used] = -x[:, 1 : 1 + used.size]
+    matrix = own + coupling.T @ sensitivity
+    matrix = 0.5 * (matrix + matrix.T)
+    scale = 1.0 / np.sqrt(np.maximum(np.diagonal(matrix), 1e-12))
+    covariance = np.linalg.inv(matrix * scale[:, None] * scale + 1e-13 * np.eye(t))
+    covariance = covariance * scale[:, None] * scale
+    level = covariance @ (level_score + sensitivity.T @ score)
+    deviations = x[:, 1 + used.size :]
+    given = deviations - blocks.apply(noise)
+    variance = blocks.conditional_variance() + np.mean(given**2, axis=1)
+    variance += np.einsum("nt,tu,nu->n", sensitivity, covariance, sensitivity)
+    return CityEstimate(
+        error=x[:, 0] + sensitivity @ level,
+        variance=variance,
+        level=level,
+        level_covariance=covariance,
+        sensitivity=sensitivity,
+        deviations=deviations,
+    )
+
+
+def own_evidence(
+    estimate: CityEstimate, *, model: Ints, prior_precision: Floats
+) -> tuple[Floats, Floats]:
+    """Return a connector's estimate and variance by its data alone, shapes (n,).
+
+    The prior gamma_i ~ N(lambda_g, s_i^2) is divided out again, so that no offender is shrunk
+    towards the good ones; other connectors keep theirs. Leaving out the statement a = gamma_i -
+    lambda_g = 0 with variance s^2: with v = Var(a), c = Cov(gamma_i, a), d = s^2 - v:
+    gamma' = gamma + c a / d, V' = V + c^2 / d. Variance infinite where the data say nothing.
+    """
+    index = np.arange(model.size)
+    coupled = estimate.sensitivity @ estimate.level_covariance
+    shared = coupled[index, model]
+    own = estimate.level_covariance[model, model]
+    variance_a = estimate.variance - 2.0 * shared + own
+    covariance = estimate.variance - shared
+    left = 1.0 / prior_precision - variance_a
+    informed = left > 0.02 / prior_precision
+    safe = np.where(informed, left, 1.0)
+    away = estimate.error - estimate.level[model]
+    error = np.where(informed, estimate.error + covariance * away / safe, np.nan)
+    variance = np.where(informed, estimate.variance + covariance**2 / safe, np.inf)
+    return error, variance

@@ -1,0 +1,222 @@
+"""Evidence C: vehicles as travelling standards.
+
+A session at connector i by vehicle v gives y = ln(E / B) = gamma_i + c_k + c_v + n with gamma_i =
+ln(1 + eps_i), E the energy the connector indicates and B the energy the battery saw. There are
+three kinds of B, and a vehicle has a scale of its own for each and for AC and DC, because an
+on-board charger stands between connector and battery only on AC:
+
+0, 3: the battery management system's integral; 1, 4: dSOC x stated capacity; 2, 5: dSOC alone
+(then c_v holds the capacity); the first of each pair on AC, the second on DC.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from chargewatch.risk.inputs import Bools, Fleet, Floats, Ints, Sessions, sum_by_row
+
+KINDS = 6
+SOC_RESOLUTION = 0.01
+"""Step of the state of charge that vehicles tell; two roundings give sqrt(2/12) of it."""
+TAIL_DEGREES = 5.0
+"""Degrees of freedom of the Student weights of sessions."""
+SPREAD_START = np.array([0.02, 0.03, 0.03, 0.02, 0.03, 0.03])
+"""Standard deviations of n to start from, by kind, SOC resolution apart."""
+VEHICLE_START = np.array([0.03, 0.05, 0.4, 0.03, 0.05, 0.4])
+"""Standard deviations of c_v to start from, by kind."""
+IMPLAUSIBLE = 1.0
+"""Sessions with |y| above this (a factor 2.7) say nothing of an error; they raise a signal."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionRows:
+    """Sessions that carry evidence C; shape (s,)."""
+
+    connector: Ints
+    vehicle: Ints
+    kind: Ints
+    ended_s: Floats
+    log_ratio: Floats
+    soc_variance: Floats  # from the resolution of SOC and register, fraction^2
+    looseness: Floats  # factor >= 1 on the variance: interrupted, short, nearly full
+
+
+def session_rows(sessions: Sessions, fleet: Fleet) -> SessionRows:
+    """Return the sessions whose vehicle and battery energy are known."""
+    energy = sessions.energy_wh
+    dsoc = (sessions.soc_stop_pct - sessions.soc_start_pct) / 100.0
+    bms, capacity = sessions.bms_energy_wh, sessions.battery_capacity_wh
+    with np.errstate(divide="ignore", invalid="ignore"):
+        has_bms = bms > 0
+        has_capacity = ~has_bms & (capacity > 0) & (dsoc >= 0.05)
+        only_soc = ~has_bms & ~has_capacity & (dsoc >= 0.05)
+        battery = np.where(has_bms, bms, np.where(has_capacity, dsoc * capacity, dsoc * 6e4))
+        y = np.log(energy / battery)
+        kind = (
+            np.where(has_bms, 0, np.where(has_capacity, 1, 2)) + 3 * fleet.is_dc[sessions.connector]
+        )
+        soc = np.where(has_bms, 0.0, SOC_RESOLUTION**2 / 6.0 / dsoc**2)
+        resolution = np.nan_to_num(fleet.resolution_wh[sessions.connector], nan=1.0)
+        soc = soc + resolution**2 / 6.0 / energy**2
+    loose = np.where(sessions.interrupted, 4.0, 1.0)
+    loose = np.where(dsoc < 0.15, 2.0 * loose, loose)
+    loose = np.where(sessions.soc_stop_pct > 97.0, 2.0 * loose, loose)
+    usable = (has_bms | has_capacity | only_soc) & (sessions.vehicle >= 0) & (energy > 500.0)
+    usable &= np.isfinite(y)
+    usable[usable] &= np.where(kind[usable] % 3 == 2, 3.0, IMPLAUSIBLE) > np.abs(y[usable])
+    return SessionRows(
+        connector=sessions.connector[usable],
+        vehicle=sessions.vehicle[usable],
+        kind=kind[usable],
+        ended_s=sessions.ended_s[usable],
+        log_ratio=y[usable],
+        soc_variance=soc[usable],
+        looseness=loose[usable],
+    )
+
+
+def joined(first: SessionRows, second: SessionRows) -> SessionRows:
+    """Return the rows of both."""
+    return SessionRows(**{k: np.concatenate([v, vars(second)[k]]) for k, v in vars(first).items()})
+
+
+def chosen(rows: SessionRows, mask: Ints | Bools) -> SessionRows:
+    """Return the rows of a mask or index."""
+    return SessionRows(**{k: v[mask] for k, v in vars(rows).items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class VehicleGraph:
+    """Weighted sessions with the vehicles to be eliminated; v nodes (vehicle, kind)."""
+
+    weights: sparse.csr_array  # (n, v), sum of precisions of the sessions of a pair
+    weights_t: sparse.csr_array  # (v, n)
+    pull: Floats  # (v,), 1 / (sum of weights + 1 / sigma_c^2)
+    vehicle_sd: Floats  # (v,), sigma_c
+    weight: Floats  # (v,), sum of weights
+    kind: Ints  # (v,)
+    connector_weight: Floats  # (n,), sum of weights
+    own: Floats  # (n,), diagonal of the Schur complement
+    score: Floats  # (n,), right-hand side of the Schur complement
+    kind_score: Floats  # (KINDS,)
+    node_mean: Floats  # (v,), sum of weight x y
+
+    @property
+    def nodes(self) -> int:
+        """Number of nodes v."""
+        return self.kind.size
+
+
+def vehicle_graph(
+    connector: Ints,
+    node: Ints,
+    *,
+    node_kind: Ints,
+    log_ratio: Floats,
+    precision: Floats,
+    vehicle_precision: Floats,
+    connectors: int,
+) -> VehicleGraph:
+    """Return the graph of sessions.
+
+    Args:
+        connector: row of the connector, shape (s,); likewise ``node`` of the vehicle and kind.
+        node_kind: shape (v,).
+        log_ratio: y, shape (s,); ``precision``: 1 / variance of n, shape (s,).
+        vehicle_precision: 1 / sigma_c^2, shape (v,).
+        connectors: n.
+
+    Equation: eliminating c_v from sum w (y - gamma_i - c_k - c_v)^2 + c_v^2 / sigma_c^2 leaves
+    S = diag(sum w) - W D^-1 W^T with D_v = sum_s w + 1 / sigma_c^2.
+    """
+    shape = (connectors, node_kind.size)
+    pair = sparse.coo_array((precision, (connector, node)), shape=shape).tocsr()
+    weight = sum_by_row(node, precision, size=node_kind.size)
+    pull = 1.0 / (weight + vehicle_precision)
+    mean = sum_by_row(node, precision * log_ratio, size=node_kind.size)
+    direct = sum_by_row(connector, precision * log_ratio, size=connectors)
+    connector_weight = sum_by_row(connector, precision, size=connectors)
+    squared = pair.copy()
+    squared.data = squared.data**2
+    # What is left of a vehicle's pull on the level of its kind: t (1 - w / D).
+    kind_score = sum_by_row(node_kind, mean * (1.0 - weight * pull), size=KINDS)
+    return VehicleGraph(
+        weights=pair,
+        weights_t=pair.T.tocsr(),
+        pull=pull,
+        vehicle_sd=1.0 / np.sqrt(vehicle_precision),
+        weight=weight,
+        kind=node_kind,
+        connector_weight=connector_weight,
+        own=connector_weight - squared @ pull,
+        score=direct - pair @ (pull * mean),
+        kind_score=kind_score,
+        node_mean=mean,
+    )
+
+
+def schur_product(graph: VehicleGraph, error: Floats, *, level: Floats) -> tuple[Floats, Floats]:
+    """Return the Schur complement times (gamma, c_k): shapes (n, r) and (KINDS, r).
+
+    ``error`` has shape (n, r) and ``level`` (KINDS, r). The complement is never formed.
+    """
+    node_level = level[graph.kind]
+    total = graph.weights_t @ error + graph.weight[:, None] * node_level
+    out = graph.connector_weight[:, None] * error
+    out += graph.weights @ (node_level - graph.pull[:, None] * total)
+    left = total * (1.0 - graph.weight * graph.pull)[:, None]
+    kinds = np.zeros((KINDS, error.shape[1]))
+    for kind in range(KINDS):
+        kinds[kind] = left[graph.kind == kind].sum(axis=0)
+    return out, kinds
+
+
+def vehicle_scales(graph: VehicleGraph, error: Floats, *, level: Floats) -> Floats:
+    """Return the conditional means of c_v given gamma (n,) and c_k (KINDS,), shape (v,)."""
+    fitted = graph.weights_t @ error + graph.weight * level[graph.kind]
+    return np.asarray(graph.pull * (graph.node_mean - fitted))
+
+
+def score_draws(graph: VehicleGraph, draws: Floats) -> Floats:
+    """Return draws from N(0, S), shape (n, r), from standard normal ``draws`` (nnz + v, r).
+
+    The noise of a pair's mean and of the vehicle's scale is drawn, then the score that such
+    data would have; its covariance is the Schur complement.
+    """
+    pair = graph.weights.tocoo()
+    count = pair.data.size
+    weight = pair.data[:, None]
+    data = draws[:count] / np.sqrt(np.maximum(weight, 1e-300))
+    data += (graph.vehicle_sd[:, None] * draws[count:])[pair.col]
+    collect = sparse.csr_array(
+        (pair.data, (pair.col, np.arange(count))), shape=(graph.nodes, count)
+    )
+    mean = graph.pull[:, None] * (collect @ data)
+    spread = sparse.csr_array(
+        (pair.data, (pair.row, np.arange(count))), shape=(graph.weights.shape[0], count)
+    )
+    return np.asarray(spread @ (data - mean[pair.col]))
+
+
+def tail_weights(residual: Floats, variance: Floats) -> Floats:
+    """Return Student weights (nu + 1) / (nu + r^2 / variance), shape (s,)."""
+    return np.asarray((TAIL_DEGREES + 1.0) / (TAIL_DEGREES + residual**2 / variance))
+
+
+def tail_inflation(residual: Floats, variance: Floats) -> float:
+    """Return the factor by which Student weights overstate the information.
+
+    For the score psi = w r / v an M-estimator's variance is E[psi^2] / E[psi']^2 / s, while the
+    weights claim 1 / sum(w / v). Both are averaged over standardised residuals r / sqrt(v).
+    Source: Huber, Ronchetti, Robust Statistics, 2nd ed., section 3.2.
+    """
+    if residual.size < 30:
+        return 1.0
+    t = residual**2 / variance
+    weight = (TAIL_DEGREES + 1.0) / (TAIL_DEGREES + t)
+    slope = (TAIL_DEGREES + 1.0) * (TAIL_DEGREES - t) / (TAIL_DEGREES + t) ** 2
+    mean_slope = max(float(np.mean(slope)), 0.1)
+    return float(np.mean(weight**2 * t) / mean_slope**2 * np.mean(weight))
