@@ -7,6 +7,7 @@ Times are seconds since the start of the history.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -172,7 +173,7 @@ class Demand:
         # Who leaves early takes less; the shape is computed anew for the smaller span.
         cut = np.minimum(1.0, limit_s / profile[0][:, -1])
         end = begin + (end - begin) * cut
-        duration, power, soc, battery_wh = _profile(car, begin, end, rated=rated, is_dc=is_dc)
+        duration, power, soc = _profile(car, begin, end, rated=rated, is_dc=is_dc)
         length = np.maximum(np.ceil(duration[:, -1]), 60.0)
         duration *= (length / duration[:, -1])[:, None]
         energy = power * np.diff(duration, axis=1, prepend=0.0)
@@ -224,7 +225,7 @@ class Demand:
         kept = np.zeros(connector.size, dtype=bool)
         by_rank = np.argsort(rank, kind="stable")
         bounds = np.searchsorted(rank[by_rank], np.arange(rank.max(initial=-1) + 2))
-        for low, high in zip(bounds[:-1], bounds[1:], strict=True):
+        for low, high in pairwise(bounds):
             rows = by_rank[low:high]
             free = self._busy_until[connector[rows]] + GAP_S
             wait = np.maximum(free - sessions.start_s[rows], 0.0)
@@ -244,8 +245,8 @@ class Demand:
 
 def _profile(
     car: Vehicles, begin: Floats, end: Floats, *, rated: Floats, is_dc: Bools
-) -> tuple[Floats, Floats, Floats, Floats]:
-    """Return segment ends (s), powers at the meter (W), SOC at the ends, battery energy (Wh)."""
+) -> tuple[Floats, Floats, Floats]:
+    """Return segment ends (s), powers at the meter (W) and SOC at the ends, (k, SEGMENTS)."""
     edges = begin[:, None] + (end - begin)[:, None] * np.linspace(0, 1, SEGMENTS + 1)
     middle = (edges[:, 1:] + edges[:, :-1]) / 2
     fall = (middle - car.knee[:, None]) / (1 - car.knee[:, None])
@@ -257,4 +258,4 @@ def _profile(
     eff = np.where(is_dc, car.dc_efficiency, car.ac_efficiency)[:, None]
     battery = car.usable_wh[:, None] * np.diff(edges, axis=1)
     seconds = battery / eff / power * 3600
-    return np.cumsum(seconds, axis=1), power, edges[:, 1:], battery.sum(axis=1)
+    return np.cumsum(seconds, axis=1), power, edges[:, 1:]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,6 +30,12 @@ def auxiliary_wh(layout: Layout, draws: Draws, station: Ints, t_local_s: Floats)
         omega = 2 * np.pi / period
         energy = energy + 0.10 / omega * np.sin(omega * t_local_s + phase)
     return np.asarray(mean_w * energy / 3600)
+
+
+def grid_times(begin_s: float, end_s: float, *, step_s: int) -> Floats:
+    """Return the multiples of a step with begin_s <= t < end_s."""
+    first, last = math.ceil(begin_s / step_s), math.ceil(end_s / step_s)
+    return np.arange(first, last, dtype=np.float64) * step_s
 
 
 class Feeders:

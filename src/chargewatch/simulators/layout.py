@@ -173,7 +173,7 @@ def _stations(scenario: Scenario, draws: Draws) -> Stations:
 
 def _with_rated_power(stations: Stations, connectors: Connectors) -> Stations:
     rated = np.bincount(connectors.station, weights=connectors.rated_w, minlength=stations.size)
-    return replace(stations, rated_w=rated)
+    return replace(stations, rated_w=rated.astype(np.float64))
 
 
 def _connectors(scenario: Scenario, draws: Draws, stations: Stations) -> Connectors:

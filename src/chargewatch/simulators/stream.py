@@ -15,7 +15,7 @@ from chargewatch.simulators.charging import DAY_S, Demand
 from chargewatch.simulators.delivery import Delivery
 from chargewatch.simulators.draws import Draws, Floats
 from chargewatch.simulators.faults import Faults
-from chargewatch.simulators.feeders import Feeders
+from chargewatch.simulators.feeders import Feeders, grid_times
 from chargewatch.simulators.layout import Layout
 from chargewatch.simulators.metering import Block, Ledger
 from chargewatch.simulators.readings import CONTEXTS, Cadence, Readings, Registers, Sampler
@@ -72,7 +72,7 @@ class Stream:
         end_s: float,
         electrical: bool,
     ) -> None:
-        self.layout, self.draws, self.origin_s = layout, draws, origin_s
+        self.layout, self.draws, self.faults, self.origin_s = layout, draws, faults, origin_s
         self._demand, self.ledger = parts
         self._electrical = electrical
         self.registers = Registers(layout, faults, end_s=end_s)
@@ -294,8 +294,7 @@ class Stream:
     def _reference_packets(
         self, block: Block, cadence: Cadence, low: float, high: float
     ) -> Iterator[Packet]:
-        step = cadence.reference_s
-        times = np.arange(np.ceil(low / step), np.ceil(high / step)) * step
+        times = grid_times(low, high, step_s=cadence.reference_s)
         meters = self.layout.meters
         if not times.size or not meters.size:
             return
