@@ -1,0 +1,63 @@
+"""`chargewatch ingest`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from dataclasses import asdict
+
+import click
+
+from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
+from chargewatch.ingest.service import IngestService, IngestTotals
+from chargewatch.ingest.stops import hook_from_environment
+from chargewatch.settings import Settings
+from chargewatch.storage.database import open_database
+from chargewatch.storage.migrate import require_newest_schema
+
+
+def _log_to_stderr(settings: Settings) -> None:
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        force=True,
+    )
+
+
+async def _ingest(settings: Settings, until_idle_s: float | None) -> IngestTotals:
+    async with open_database(settings.require_database_url(), pool_size=1) as database:
+        await require_newest_schema(database)
+    service = IngestService(settings, hook=hook_from_environment(os.environ))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, service.stop)
+    if settings.metrics_port:
+        service.metrics.serve(settings.http_host, settings.metrics_port)
+    return await service.run(until_idle_s=until_idle_s)
+
+
+@click.command("ingest")
+@click.option(
+    "--until-idle",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="End after this time without a message (for batch work).",
+)
+@json_option
+@click.pass_context
+def command(context: click.Context, until_idle: float | None, as_json: bool) -> None:
+    """Take telemetry from the broker into the database until told to stop."""
+    settings = settings_of(context)
+    _log_to_stderr(settings)
+    totals = run_async(_ingest(settings, until_idle))
+    if as_json:
+        print_json(asdict(totals))
+    else:
+        say(
+            f"{totals.messages} messages: {totals.stored} stored, "
+            f"{totals.duplicate} duplicate, {totals.rejected} rejected"
+        )

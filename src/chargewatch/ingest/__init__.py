@@ -1,0 +1,1 @@
+"""From the broker, or the HTTP door, into the database: nothing lost, nothing twice."""

@@ -1,0 +1,61 @@
+"""Who owns what, in memory: the topic's station may speak for its own instruments only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from chargewatch.storage.identities import IdentityRows, InstrumentRow
+
+Owner = tuple[str, str]
+"""operator_id, station_id."""
+
+
+class Instruments:
+    """Connectors, or reference meters: their owners, and their keys by owner and name."""
+
+    def __init__(self, rows: Iterable[InstrumentRow]) -> None:
+        self._owners: dict[str, Owner] = {}
+        self._ids: dict[Owner, dict[str, int]] = {}
+        claims = []
+        for row in rows:
+            owner = row.operator_id, row.station_id
+            if row.registered:
+                self._owners[row.name] = owner
+                self._ids.setdefault(owner, {})[row.name] = row.instrument_id
+            else:
+                claims.append(row)
+        self.add_claims(claims)
+
+    def add_claims(self, rows: Iterable[InstrumentRow]) -> None:
+        """Take in instruments that a station sent and nobody registered."""
+        for row in rows:
+            if row.name not in self._owners or row.registered:
+                owner = row.operator_id, row.station_id
+                self._ids.setdefault(owner, {})[row.name] = row.instrument_id
+
+    def ids_of(self, owner: Owner) -> dict[str, int]:
+        """Return the keys of an owner's instruments by name."""
+        return self._ids.get(owner, {})
+
+    def other_owner(self, name: str, owner: Owner) -> Owner | None:
+        """Return whose an instrument is when it is registered to somebody else."""
+        registered = self._owners.get(name)
+        return None if registered == owner else registered
+
+
+class Identities:
+    """The registry as ingest needs it, as of one moment."""
+
+    def __init__(self, rows: IdentityRows) -> None:
+        self.connectors = Instruments(rows.connectors)
+        self.meters = Instruments(rows.meters)
+        self._stations = rows.stations
+
+    def of(self, kind: str) -> Instruments:
+        """Return the instruments that a topic kind speaks about."""
+        return self.meters if kind == "reference" else self.connectors
+
+    def foreign_station(self, owner: Owner) -> str | None:
+        """Return whose a station is when it is registered to another operator."""
+        registered = self._stations.get(owner[1])
+        return None if registered == owner[0] else registered

@@ -1,0 +1,117 @@
+"""One message on its way through ingest."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from chargewatch.wire.decode import Decoded, decode
+from chargewatch.wire.readings import Columns
+from chargewatch.wire.rejection import MALFORMED, RejectedMessage, Rejection
+from chargewatch.wire.sessions import Sessions
+from chargewatch.wire.topics import KINDS, Topic, parse_topic
+
+log = logging.getLogger("chargewatch.ingest")
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A message as it came; `handle` is what its acknowledgement needs."""
+
+    topic: str
+    payload: bytes
+    content_type: str | None
+    received_us: int
+    handle: Any = None
+
+
+@dataclass(slots=True)
+class Message:
+    """An arrival and what could be read of it: either `decoded` or `refused` is set."""
+
+    arrival: Arrival
+    topic: Topic | None
+    decoded: Decoded | None = None
+    refused: RejectedMessage | None = None
+
+    @property
+    def items(self) -> int:
+        """Number of readings or sessions that the books count for this message."""
+        if self.decoded is not None:
+            return self.decoded.items
+        return self.refused.items if self.refused is not None else 1
+
+    @property
+    def seq(self) -> int | None:
+        """The sequence number, None when it could not be read."""
+        if self.decoded is not None:
+            return self.decoded.envelope.seq
+        return self.refused.seq if self.refused is not None else None
+
+    @property
+    def owner(self) -> tuple[str, str]:
+        """Operator and station of the topic."""
+        return (self.topic.operator_id, self.topic.station_id) if self.topic else ("", "")
+
+    @property
+    def item_rejections(self) -> Sequence[Rejection]:
+        """Items that could not be read."""
+        content = self.decoded.content if self.decoded is not None else None
+        return content.rejections if isinstance(content, Columns | Sessions) else ()
+
+    def refuse(self, code: str, detail: str) -> None:
+        """Refuse the whole message, whatever could be read of it."""
+        self.refused = RejectedMessage(code, detail, seq=self.seq, items=self.items)
+        self.decoded = None
+
+
+@dataclass(slots=True)
+class Fate:
+    """What became of one message."""
+
+    stored: int = 0
+    duplicate: int = 0
+    rejected: int = 0
+    rejections: list[Rejection] = field(default_factory=list)
+
+    def reject(self, index: int, code: str, detail: str) -> None:
+        """Count one item as rejected."""
+        self.rejected += 1
+        self.rejections.append(Rejection(index, code, detail))
+
+
+def read_message(arrival: Arrival) -> Message:
+    """Return a message with its content, or with why it is refused."""
+    topic = parse_topic(arrival.topic)
+    message = Message(arrival, topic)
+    if topic is None:
+        message.refused = RejectedMessage(
+            MALFORMED,
+            "the topic is not cw/v1/{operator_id}/{station_id}/{kind} with one of "
+            f"{', '.join(KINDS)} and identities of [A-Za-z0-9_-]{{1,64}}",
+        )
+        return message
+    try:
+        message.decoded = decode(topic, arrival.payload, arrival.content_type)
+    except RejectedMessage as exc:
+        message.refused = exc
+    except Exception as exc:
+        # A fault of the decoder, not of the gateway; the message must not stop the others.
+        log.exception("message_not_readable topic=%s", arrival.topic)
+        message.refused = RejectedMessage(MALFORMED, f"not readable: {type(exc).__name__}")
+    return message
+
+
+def read_messages(arrivals: Sequence[Arrival]) -> list[Message]:
+    """Return messages in order of arrival."""
+    return [read_message(arrival) for arrival in arrivals]
+
+
+def moment_of(time_us: int) -> datetime:
+    """Return a time in microseconds since 1970 as datetime."""
+    return _EPOCH + timedelta(microseconds=time_us)

@@ -1,0 +1,280 @@
+"""The ingest service: source, batches, commits, acknowledgements."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from chargewatch.ingest.batch import TimeLimits
+from chargewatch.ingest.message import Arrival, Fate, Message, read_messages
+from chargewatch.ingest.metrics import IngestMetrics
+from chargewatch.ingest.receipts import receipt_messages
+from chargewatch.ingest.source import MqttSource, SourceOptions, parse_broker_url
+from chargewatch.ingest.writer import BatchWriter, Hook
+from chargewatch.settings import Settings
+from chargewatch.storage import copy_errors
+from chargewatch.wire.topics import filters
+
+log = logging.getLogger("chargewatch.ingest")
+
+BATCH_BYTES = 16 << 20
+DRAIN_S = 15.0
+BROKER_FIGURES = ("$SYS/broker/store/messages/count",)
+
+
+@dataclass
+class IngestTotals:
+    """What a run of the service did."""
+
+    messages: int = 0
+    stored: int = 0
+    duplicate: int = 0
+    rejected: int = 0
+    commits: int = 0
+
+    def add(self, messages: Sequence[Message], fates: Sequence[Fate]) -> None:
+        """Count a committed batch."""
+        self.commits += 1
+        self.messages += len(messages)
+        self.stored += sum(fate.stored for fate in fates)
+        self.duplicate += sum(fate.duplicate for fate in fates)
+        self.rejected += sum(fate.rejected for fate in fates)
+
+
+def estimated_readings(payload: bytes) -> int:
+    """Return about how many readings a payload holds, without reading it."""
+    return payload.count(b'"at"') or 1 + len(payload) // 100
+
+
+class Inbox:
+    """Messages that arrived and wait for a batch."""
+
+    def __init__(self, *, batch_readings: int, batch_messages: int) -> None:
+        self._waiting: deque[tuple[Arrival, int]] = deque()
+        self._readings = 0
+        self._bytes = 0
+        self._batch_readings = batch_readings
+        self._batch_messages = batch_messages
+        self._changed = asyncio.Event()
+        self.last_arrival = time.monotonic()
+
+    def put(self, arrival: Arrival) -> None:
+        """Add a message."""
+        readings = estimated_readings(arrival.payload)
+        self._waiting.append((arrival, readings))
+        self._readings += readings
+        self._bytes += len(arrival.payload)
+        self.last_arrival = time.monotonic()
+        if len(self._waiting) == 1 or self.full:
+            self._changed.set()
+
+    def clear(self) -> None:
+        """Forget what waits."""
+        self._waiting.clear()
+        self._readings = self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def full(self) -> bool:
+        """Whether a batch need not wait any longer."""
+        return (
+            self._readings >= self._batch_readings
+            or len(self._waiting) >= self._batch_messages
+            or self._bytes >= BATCH_BYTES
+        )
+
+    async def wait(self, linger_s: float) -> None:
+        """Return when a batch is full, or `linger_s` after its first message."""
+        while not self._waiting:
+            self._changed.clear()
+            await self._changed.wait()
+        deadline = self._waiting[0][0].received_us / 1e6 + linger_s
+        while not self.full:
+            remaining_s = deadline - time.time()
+            if remaining_s <= 0:
+                return
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(min(remaining_s, linger_s)):
+                    await self._changed.wait()
+            except TimeoutError:
+                return
+
+    def take(self) -> list[Arrival]:
+        """Return the next batch, in order of arrival."""
+        batch: list[Arrival] = []
+        readings = size = 0
+        while self._waiting and (
+            not batch
+            or (
+                readings + self._waiting[0][1] <= self._batch_readings
+                and len(batch) < self._batch_messages
+                and size < BATCH_BYTES
+            )
+        ):
+            arrival, count = self._waiting.popleft()
+            batch.append(arrival)
+            readings += count
+            size += len(arrival.payload)
+        self._readings -= readings
+        self._bytes -= size
+        return batch
+
+
+async def _no_hook(point: str) -> None:
+    del point
+
+
+class IngestService:
+    """Runs until stopped; nothing is acknowledged before it is committed."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        client_id: str = "",
+        topic_filters: Sequence[str] = (),
+        hook: Hook = _no_hook,
+    ) -> None:
+        self.settings = settings
+        self.metrics = IngestMetrics()
+        self.totals = IngestTotals()
+        self._hook = hook
+        self._inbox = Inbox(
+            batch_readings=settings.batch_readings,
+            batch_messages=max(1, settings.receive_maximum // 2),
+        )
+        self._ready: asyncio.Queue[list[Message]] = asyncio.Queue(maxsize=1)
+        self._in_work = 0
+        self._source = MqttSource(
+            parse_broker_url(settings.require_mqtt_url()),
+            SourceOptions(
+                client_id=client_id or settings.mqtt_client_id,
+                filters=topic_filters or filters(),
+                receive_maximum=settings.receive_maximum,
+                session_expiry_s=settings.mqtt_session_expiry_s,
+                ca_file=settings.mqtt_ca_file,
+                extra_filters=BROKER_FIGURES,
+            ),
+            deliver=self._inbox.put,
+            drop=self._inbox.clear,
+        )
+        dsn = "postgresql://" + settings.require_database_url().partition("://")[2]
+        self._writer = BatchWriter(
+            dsn, limits=TimeLimits(settings.max_future_s, settings.max_age_days), hook=hook
+        )
+        self._database_away = ""
+        self._stop = asyncio.Event()
+
+    def stop(self) -> None:
+        """Ask the service to commit what it has and end."""
+        self._stop.set()
+
+    async def run(self, *, until_idle_s: float | None = None) -> IngestTotals:
+        """Serve until `stop`, or until no message came for `until_idle_s`.
+
+        Raises: BrokerError when the broker refuses the service.
+        """
+        async with self._writer:
+            work = [
+                asyncio.create_task(self._source.run(), name="source"),
+                asyncio.create_task(self._read(), name="read"),
+                asyncio.create_task(self._store(), name="store"),
+            ]
+            ends = [asyncio.create_task(self._stopped(), name="stop")]
+            if until_idle_s is not None:
+                ends.append(asyncio.create_task(self._idle(until_idle_s), name="idle"))
+            try:
+                done, _ = await asyncio.wait({*work, *ends}, return_when=asyncio.FIRST_COMPLETED)
+                for task in done & set(work):
+                    task.result()
+                await self._drain(work)
+            finally:
+                for task in (*ends, *work):
+                    task.cancel()
+                await asyncio.gather(*ends, *work, return_exceptions=True)
+        return self.totals
+
+    async def _drain(self, work: Sequence[asyncio.Task[None]]) -> None:
+        """Commit what has arrived; what arrives meanwhile stays with the broker."""
+        deadline = time.monotonic() + DRAIN_S
+        while (self._in_work or len(self._inbox)) and time.monotonic() < deadline:
+            if self._database_away or any(task.done() for task in work):
+                break
+            await asyncio.sleep(0.02)
+        while self._source.unsent and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+    async def _stopped(self) -> None:
+        await self._stop.wait()
+
+    async def _idle(self, idle_s: float) -> None:
+        """Return when nothing came and nothing was in work for a while."""
+        await self._source.connected.wait()
+        quiet_since = time.monotonic()
+        while time.monotonic() - max(quiet_since, self._inbox.last_arrival) < idle_s:
+            await asyncio.sleep(min(0.05, idle_s / 4))
+            if self._in_work or len(self._inbox) or not self._source.connected.is_set():
+                quiet_since = time.monotonic()
+
+    async def _read(self) -> None:
+        linger_s = self.settings.batch_ms / 1000.0
+        while True:
+            await self._inbox.wait(linger_s)
+            arrivals = self._inbox.take()
+            self._in_work += 1
+            messages = await asyncio.to_thread(read_messages, arrivals)
+            await self._ready.put(messages)
+
+    async def _store(self) -> None:
+        while True:
+            messages = await self._ready.get()
+            await self._commit(messages)
+            self._in_work -= 1
+            self.metrics.unacknowledged.set(self._source.unacknowledged)
+            self.metrics.generation.set(self._source.generation)
+            self.metrics.broker_queue.set(self._source.broker_queue)
+
+    async def _commit(self, messages: list[Message]) -> None:
+        """Write one batch, however long it takes; then receipts, then acknowledgements."""
+        attempt = 0
+        while True:
+            if not any(self._source.is_current(message.arrival) for message in messages):
+                return  # the broker sends all of them again
+            try:
+                fates = await self._writer.write(messages)
+                break
+            except Exception as exc:
+                self._note_away(exc)
+                await self._writer.disconnect()
+            attempt += 1
+            await asyncio.sleep(random.uniform(0.05, min(5.0, 0.1 * 2**attempt)))  # noqa: S311
+        self._note_back()
+        await self._hook("before_acknowledge")
+        for topic, payload in receipt_messages(messages, fates, which=self.settings.receipts):
+            self._source.publish(topic, payload)
+        self._source.acknowledge(message.arrival for message in messages)
+        self.totals.add(messages, fates)
+        self.metrics.count(
+            messages, fates, now_us=time.time_ns() // 1000, commit_s=self._writer.commit_s
+        )
+
+    def _note_away(self, error: Exception) -> None:
+        words = copy_errors.in_words(error)
+        if not self._database_away:
+            log.warning("database_away error=%s; messages wait with the broker", words)
+        self._database_away = words
+        self.metrics.database_up.set(0)
+
+    def _note_back(self) -> None:
+        if self._database_away:
+            log.warning("database_back after=%s", self._database_away)
+        self._database_away = ""
+        self.metrics.database_up.set(1)

@@ -1,0 +1,376 @@
+"""The only consumer of MQTT: messages come unacknowledged and are acknowledged on demand.
+
+aiomqtt 2.5 acknowledges a message when it arrives and drops messages when its queue is full. Both
+are put right here and nowhere else: paho below it is set to manual acknowledgement, and messages
+are taken from paho's own callback. `tests/integration/test_ingest_source.py` fails when a new
+version of either behaves differently.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import random
+import ssl
+import struct
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import aiomqtt
+from paho.mqtt.client import MQTTMessage
+from paho.mqtt.enums import MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from chargewatch.errors import BrokerError
+from chargewatch.ingest.message import Arrival
+
+log = logging.getLogger("chargewatch.ingest")
+
+KEEPALIVE_S = 60
+MAX_HELD_BYTES = 48 << 20
+"""Payload bytes held in memory at most; above, reading from the socket stops."""
+
+_READS_AT_ONCE = 64
+_SESSION_TAKEN_OVER = 0x8E
+_FATAL_CONNACK = {0x85: "client id not valid", 0x86: "bad user name or password"} | {
+    0x87: "not authorised",
+    0x8A: "banned",
+    0x8C: "bad authentication method",
+}
+_PUBACK = struct.Struct("!BBH")
+
+
+@dataclass(frozen=True)
+class BrokerAddress:
+    """Where the broker is and how to log in."""
+
+    host: str
+    port: int
+    user: str | None
+    password: str | None
+    tls: bool
+
+    @property
+    def label(self) -> str:
+        """Host and port, for people."""
+        return f"{self.host}:{self.port}"
+
+
+def parse_broker_url(url: str) -> BrokerAddress:
+    """Return the address in an mqtt:// or mqtts:// URL; BrokerError when it is neither."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as exc:
+        raise BrokerError(f"CHARGEWATCH_MQTT_URL can't be read: {exc}") from exc
+    if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname:
+        raise BrokerError(
+            "CHARGEWATCH_MQTT_URL is not a broker's address: use mqtt://user:password@host:1883 "
+            "or mqtts://user:password@host:8883"
+        )
+    tls = parts.scheme == "mqtts"
+    return BrokerAddress(
+        parts.hostname,
+        port or (8883 if tls else 1883),
+        unquote(parts.username) if parts.username else None,
+        unquote(parts.password) if parts.password else None,
+        tls,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """What acknowledges one message; valid on the connection it came by only."""
+
+    generation: int
+    mid: int
+    qos: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """How to connect and what to subscribe to."""
+
+    client_id: str
+    filters: Sequence[str]
+    receive_maximum: int
+    session_expiry_s: int
+    ca_file: str = ""
+    extra_filters: Sequence[str] = ()  # at QoS 0, may be refused: the broker's own figures
+
+
+class MqttSource:
+    """A persistent MQTT 5 session: hands over what arrives, acknowledges what was committed."""
+
+    def __init__(
+        self,
+        address: BrokerAddress,
+        options: SourceOptions,
+        *,
+        deliver: Callable[[Arrival], None],
+        drop: Callable[[], None],
+    ) -> None:
+        """Remember where to deliver; `drop` is called when what waits must be forgotten."""
+        self._address = address
+        self._options = options
+        self._deliver = deliver
+        self._drop = drop
+        self._client: aiomqtt.Client | None = None
+        self._reading = True
+        self._held_bytes = 0
+        self._arrived = 0
+        self.generation = 0
+        self.unacknowledged = 0
+        self.broker_queue = math.nan
+        self._resume: Callable[[], None] | None = None
+        self._connected_before = False
+        self.connected = asyncio.Event()
+
+    async def run(self) -> None:
+        """Stay connected until cancelled; connect again whenever the connection is lost.
+
+        Raises: BrokerError when the first connection fails, when the broker refuses the log-in or
+        the subscription, or when another client takes the session over.
+        """
+        attempt = 0
+        while True:
+            began = time.monotonic()
+            try:
+                await self._connection()
+            except aiomqtt.MqttError as exc:
+                self._explain(exc)
+                log.warning("broker_away address=%s error=%s", self._address.label, exc)
+            attempt = 0 if time.monotonic() - began > KEEPALIVE_S else attempt + 1
+            # Full jitter: workers that lost the broker together do not come back together.
+            await asyncio.sleep(random.uniform(0.05, min(10.0, 0.2 * 2**attempt)))  # noqa: S311
+
+    def _explain(self, error: aiomqtt.MqttError) -> None:
+        """Raise BrokerError when trying again is of no use."""
+        code = getattr(getattr(error, "rc", None), "value", None)
+        where = self._address.label
+        if code == _SESSION_TAKEN_OVER:
+            raise BrokerError(
+                f"another client took over the session {self._options.client_id!r} at {where}: "
+                "two ingest services must not share one client id; end one of them, or give each "
+                "its --shard"
+            ) from error
+        if not self._connected_before:
+            what = _FATAL_CONNACK.get(code or 0, str(error))
+            raise BrokerError(
+                f"no connection to the broker at {where}: {what}; check CHARGEWATCH_MQTT_URL and "
+                "that the broker runs (`chargewatch doctor`)"
+            ) from error
+
+    @contextlib.asynccontextmanager
+    async def _open(self) -> AsyncIterator[aiomqtt.Client]:
+        options, address = self._options, self._address
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.ReceiveMaximum = min(options.receive_maximum, 65_535)
+        properties.SessionExpiryInterval = options.session_expiry_s
+        client = aiomqtt.Client(
+            address.host,
+            address.port,
+            username=address.user,
+            password=address.password,
+            identifier=options.client_id,
+            protocol=aiomqtt.ProtocolVersion.V5,
+            clean_start=False,
+            properties=properties,
+            keepalive=KEEPALIVE_S,
+            tls_context=self._tls_context(),
+            timeout=10,
+        )
+        # The one place that makes acknowledgement ours.
+        client._client.manual_ack_set(True)
+        client._client.on_message = self._on_message
+        async with client:
+            yield client
+
+    def _tls_context(self) -> ssl.SSLContext | None:
+        if not self._address.tls:
+            return None
+        try:
+            return ssl.create_default_context(cafile=self._options.ca_file or None)
+        except OSError as exc:
+            raise BrokerError(
+                f"CHARGEWATCH_MQTT_CA_FILE {self._options.ca_file}: can't be read: {exc}"
+            ) from exc
+
+    async def _connection(self) -> None:
+        """Hold one connection until it breaks."""
+        # Messages may come before connecting has returned: the new generation starts now.
+        self.generation += 1
+        self._begin_generation()
+        try:
+            async with self._open() as client:
+                self._client = client
+                self._take_over_reader(client)
+                log.info(
+                    "broker_connected address=%s client_id=%s generation=%d",
+                    self._address.label,
+                    self._options.client_id,
+                    self.generation,
+                )
+                self._connected_before = True
+                self.connected.set()
+                await self._until_broken(client)
+        finally:
+            self.connected.clear()
+            self._client = None
+            # What waits came by a connection that is gone: the broker sends it again.
+            self._drop()
+            self._begin_generation()
+
+    def _begin_generation(self) -> None:
+        self._held_bytes = 0
+        self.unacknowledged = 0
+        self._reading = True
+
+    async def _until_broken(self, client: aiomqtt.Client) -> None:
+        # SUBACK is not waited for: some brokers send it only after pending messages have been
+        # acknowledged.
+        subscribing = asyncio.create_task(self._subscribe(client))
+        broken = client._disconnected
+        try:
+            await asyncio.wait({subscribing, broken}, return_when=asyncio.FIRST_COMPLETED)
+            if subscribing.done() and not broken.done():
+                subscribing.result()
+            while not broken.done():
+                await asyncio.wait({broken}, timeout=5)
+                self._keep_alive_while_paused(client)
+        finally:
+            subscribing.cancel()
+            await asyncio.gather(subscribing, return_exceptions=True)
+        error = broken.exception()
+        if error is None or isinstance(error, aiomqtt.MqttError):
+            raise error or aiomqtt.MqttError("the broker closed the connection")
+        raise aiomqtt.MqttError(str(error)) from error
+
+    async def _subscribe(self, client: aiomqtt.Client) -> None:
+        options = SubscribeOptions(
+            qos=1,
+            # A station's retained status comes once, not after every reconnect.
+            retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB,
+        )
+        wanted = [(topic_filter, options) for topic_filter in self._options.filters]
+        codes = await client.subscribe(wanted, timeout=math.inf)
+        refused = [
+            f"{topic_filter} ({code})"
+            for (topic_filter, _), code in zip(wanted, codes, strict=True)
+            if _code_value(code) >= 128
+        ]
+        if refused:
+            raise BrokerError(
+                f"the broker at {self._address.label} refuses the subscription of "
+                f"{', '.join(refused)}: let user {self._address.user or '(anonymous)'} read "
+                "cw/v1/# in the broker's access list"
+            )
+        for topic_filter in self._options.extra_filters:
+            await client.subscribe(topic_filter, qos=0, timeout=math.inf)
+
+    def _take_over_reader(self, client: aiomqtt.Client) -> None:
+        """Read several packets whenever the socket is ready, and stop when too much is held."""
+        paho = client._client
+        sock = paho.socket()
+        loop = asyncio.get_running_loop()
+        if sock is None:
+            return
+
+        def read() -> None:
+            try:
+                for _ in range(_READS_AT_ONCE):
+                    before = self._arrived
+                    if paho.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                        return
+                    if self._held_bytes > MAX_HELD_BYTES:
+                        self._reading = False
+                        loop.remove_reader(sock.fileno())
+                        return
+                    if self._arrived == before and not _tls_pending(sock):
+                        return
+            except Exception as exc:
+                # As aiomqtt does: whatever reading raises breaks the connection.
+                if not client._disconnected.done():
+                    client._disconnected.set_exception(exc)
+
+        self._resume = lambda: loop.add_reader(sock.fileno(), read)
+        loop.add_reader(sock.fileno(), read)
+
+    def _keep_alive_while_paused(self, client: aiomqtt.Client) -> None:
+        # PINGRESP waits behind the unread data: paho must not take that for a dead broker.
+        if not self._reading:
+            client._client._last_bytes_received = time.monotonic()
+
+    def _on_message(self, _client: Any, _userdata: Any, message: MQTTMessage) -> None:
+        self._arrived += 1
+        topic = message.topic
+        if topic.startswith("$SYS/"):
+            with contextlib.suppress(ValueError):
+                self.broker_queue = float(message.payload)
+            return
+        payload = bytes(message.payload)
+        self._held_bytes += len(payload)
+        self.unacknowledged += 1
+        self._deliver(
+            Arrival(
+                topic,
+                payload,
+                getattr(message.properties, "ContentType", None),
+                time.time_ns() // 1000,
+                Handle(self.generation, message.mid, message.qos),
+            )
+        )
+
+    def is_current(self, arrival: Arrival) -> bool:
+        """Return whether a message can still be acknowledged."""
+        return arrival.handle is not None and arrival.handle.generation == self.generation
+
+    def acknowledge(self, arrivals: Iterable[Arrival]) -> int:
+        """Acknowledge committed messages in the order given; return how many were.
+
+        Those of a lost connection are left out: the broker sends them again.
+        """
+        client = self._client
+        mids, size = [], 0
+        for arrival in arrivals:
+            if client is None or not self.is_current(arrival):
+                continue
+            self.unacknowledged -= 1
+            size += len(arrival.payload)
+            if arrival.handle.qos:
+                mids.append(arrival.handle.mid)
+        self._held_bytes -= size
+        if client is not None and mids:
+            # One write for all of them: a write each costs more than the rest of this function.
+            packets = b"".join(_PUBACK.pack(0x40, 2, mid) for mid in mids)
+            client._client._packet_queue(0x40, packets, mids[-1], 1)
+        if not self._reading and self._held_bytes < MAX_HELD_BYTES // 2:
+            self._reading = True
+            if client is not None and self._resume is not None:
+                self._resume()
+        return len(mids)
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        """Send a message at QoS 1, if connected; a lost one is made up for by redelivery."""
+        if self._client is not None:
+            self._client._client.publish(topic, payload, qos=1)
+
+    @property
+    def unsent(self) -> int:
+        """Number of published messages that the broker has not acknowledged."""
+        return 0 if self._client is None else len(self._client._client._out_messages)
+
+
+def _code_value(code: Any) -> int:
+    return int(getattr(code, "value", code))
+
+
+def _tls_pending(sock: Any) -> bool:
+    return bool(hasattr(sock, "pending") and sock.pending() > 0)

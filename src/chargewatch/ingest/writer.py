@@ -1,0 +1,351 @@
+"""One batch, one transaction: readings, sessions, ledger, quarantine, latest values."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from chargewatch.ingest.batch import (
+    Batch,
+    ReadingRows,
+    SessionKeys,
+    TimeLimits,
+    assemble,
+    refuse_foreign_stations,
+    unknown_instruments,
+)
+from chargewatch.ingest.identities import Identities
+from chargewatch.ingest.message import Fate, Message, moment_of
+from chargewatch.storage import copy_errors
+from chargewatch.storage.copy import open_ingest_connection
+from chargewatch.storage.identities import claim_instruments, load_identities, registry_mark
+from chargewatch.storage.ledger import (
+    LedgerEntry,
+    StatusRow,
+    StreamKey,
+    lock_streams,
+    notify_readings,
+    record_messages,
+    seen_before,
+    store_status,
+)
+from chargewatch.storage.quarantine import QuarantineRow, store_quarantine
+from chargewatch.storage.readings import (
+    CONFLICT,
+    DUPLICATE,
+    STORED,
+    NewestReadings,
+    load_newest,
+    mark_pending,
+    newest_rows,
+    pending_days,
+    store_readings,
+    update_latest,
+)
+from chargewatch.storage.sessions import store_session_names, store_sessions
+from chargewatch.wire.evidence import item_evidence, items_of, message_evidence
+from chargewatch.wire.rejection import CONFLICT as CONFLICT_CODE
+from chargewatch.wire.rejection import MALFORMED
+
+log = logging.getLogger("chargewatch.ingest")
+
+REGISTRY_CHECK_S = 30.0
+
+
+class Hook(Protocol):
+    """Called at named points of a batch; tests stop the process there."""
+
+    def __call__(self, point: str) -> Awaitable[None]:
+        """Return when ingest may go on."""
+        ...
+
+
+async def _no_hook(point: str) -> None:
+    del point
+
+
+class BatchWriter:
+    """Writes batches through one connection of its own; use as an async context manager."""
+
+    def __init__(self, dsn: str, *, limits: TimeLimits, hook: Hook = _no_hook) -> None:
+        self._dsn = dsn
+        self._limits = limits
+        self._hook = hook
+        self._connection: Any = None
+        self._identities: Identities | None = None
+        self._registry_mark: tuple[int, ...] = ()
+        self._registry_checked = 0.0
+        self._registry_changed = False
+        self._newest = NewestReadings()
+        self._streams: dict[StreamKey, int] = {}
+        self._session_keys = SessionKeys()
+        self.commit_s = 0.0
+
+    async def __aenter__(self) -> BatchWriter:
+        """Return the writer; the first batch connects."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the connection."""
+        await self.disconnect()
+
+    async def disconnect(self) -> None:
+        """Close the connection without waiting for a server that is gone."""
+        connection, self._connection = self._connection, None
+        if connection is not None and not connection.is_closed():
+            try:
+                await connection.close(timeout=2)
+            except (OSError, TimeoutError):
+                connection.terminate()
+
+    async def connect(self) -> None:
+        """Connect if there is no connection, and read what must be known before writing."""
+        if self._connection is not None and not self._connection.is_closed():
+            return
+        self._connection = await open_ingest_connection(
+            self._dsn, on_registry_change=self._on_registry_change
+        )
+        # Whatever was committed without this process knowing is found again here.
+        self._streams.clear()
+        self._newest = await load_newest(self._connection)
+        await self._load_identities()
+
+    def _on_registry_change(self) -> None:
+        self._registry_changed = True
+
+    async def _load_identities(self) -> None:
+        self._registry_changed = False
+        self._registry_mark = await registry_mark(self._connection)
+        self._registry_checked = time.monotonic()
+        self._identities = Identities(await load_identities(self._connection))
+
+    async def _current_identities(self) -> Identities:
+        overdue = time.monotonic() - self._registry_checked > REGISTRY_CHECK_S
+        if overdue and not self._registry_changed:
+            self._registry_checked = time.monotonic()
+            self._registry_changed = await registry_mark(self._connection) != self._registry_mark
+        if self._identities is None or self._registry_changed:
+            await self._load_identities()
+        if self._identities is None:
+            raise TypeError("identities are loaded above")
+        return self._identities
+
+    async def write(self, messages: Sequence[Message]) -> list[Fate]:
+        """Commit messages and return their fates; split the batch where one spoils the others.
+
+        Raises: the database's errors that pass by themselves; nothing is committed then, or, of a
+        split batch, a first part, whose repetition finds duplicates.
+        """
+        try:
+            return await self._write_once(messages)
+        except Exception as exc:
+            if not copy_errors.is_data_fault(exc):
+                raise
+            if len(messages) > 1:
+                middle = len(messages) // 2
+                first = await self.write(messages[:middle])
+                return first + await self.write(messages[middle:])
+            words = copy_errors.in_words(exc)
+            log.error("message_not_storable topic=%s error=%s", messages[0].arrival.topic, words)
+            messages[0].refuse(MALFORMED, f"the database does not take it: {words}")
+            return await self._write_once(messages)
+
+    async def _write_once(self, messages: Sequence[Message]) -> list[Fate]:
+        await self.connect()
+        identities = await self._current_identities()
+        refuse_foreign_stations(messages, identities)
+        await self._claim(messages, identities)
+        try:
+            return await self._transaction(messages, identities, staged_only=False)
+        except Exception as exc:
+            if not copy_errors.is_key_collision(exc):
+                raise
+        return await self._transaction(messages, identities, staged_only=True)
+
+    async def _claim(self, messages: Sequence[Message], identities: Identities) -> None:
+        for table, claims in unknown_instruments(messages, identities).items():
+            if claims:
+                rows = await claim_instruments(self._connection, table, sorted(claims))
+                of = identities.connectors if table == "connector" else identities.meters
+                of.add_claims(rows)
+                log.info("instruments_claimed table=%s count=%d", table, len(rows))
+
+    async def _transaction(
+        self, messages: Sequence[Message], identities: Identities, *, staged_only: bool
+    ) -> list[Fate]:
+        started = time.monotonic()
+        batch = await asyncio.to_thread(
+            assemble,
+            messages,
+            identities,
+            limits=self._limits,
+            session_keys=self._session_keys,
+        )
+        async with self._connection.transaction():
+            streams = await self._write_batch(batch, staged_only=staged_only)
+            await self._hook("before_commit")
+        self._remember(batch, streams, distrust=staged_only)
+        self.commit_s = time.monotonic() - started
+        return batch.fates
+
+    async def _write_batch(self, batch: Batch, *, staged_only: bool) -> dict[StreamKey, int]:
+        connection = self._connection
+        keys = [(*m.owner, m.topic.kind) for m in batch.messages if m.topic is not None]
+        streams = await lock_streams(connection, keys, known=self._streams)
+        await self._write_readings(batch, batch.registers, staged_only=staged_only)
+        await self._write_readings(batch, batch.references, staged_only=staged_only)
+        await self._write_sessions(batch)
+        await store_session_names(connection, batch.session_names)
+        await self._write_statuses(batch, streams)
+        await store_quarantine(connection, _quarantine_rows(batch))
+        await record_messages(connection, _ledger_entries(batch), ids=streams)
+        await notify_readings(connection)
+        return streams
+
+    async def _write_readings(self, batch: Batch, rows: ReadingRows, *, staged_only: bool) -> None:
+        if not rows.size:
+            return
+        result = await store_readings(
+            self._connection,
+            rows.table,
+            rows.records,
+            newest=self._newest,
+            # Of reference meters no newest reading is kept: there are few, staging does.
+            staged_only=staged_only or rows.table.kind != 0,
+        )
+        size = len(batch.messages)
+        for fate_code, name in ((STORED, "stored"), (DUPLICATE, "duplicate")):
+            counts = np.bincount(rows.message[result.fate == fate_code], minlength=size)
+            for number in np.flatnonzero(counts):
+                setattr(batch.fates[number], name, int(counts[number]))
+        for row in np.flatnonzero(result.fate == CONFLICT):
+            place = int(rows.place[row])
+            batch.fates[rows.message[row]].reject(
+                place,
+                CONFLICT_CODE,
+                f"readings[{place}]: {float(result.kept_wh[row]):.15g} Wh is stored already for "
+                f"{np.datetime_as_string(rows.records['at'][row], unit='us')}Z",
+            )
+        stored = rows.records[result.fate == STORED]
+        if len(stored):
+            await mark_pending(self._connection, pending_days(rows.table, stored))
+            if rows.table.kind == 0:
+                latest = newest_rows(rows.table, stored)
+                received_us = max(m.arrival.received_us for m in batch.messages)
+                await update_latest(self._connection, latest, received_us=received_us)
+
+    async def _write_sessions(self, batch: Batch) -> None:
+        fates = await store_sessions(self._connection, [row for _, _, row in batch.sessions])
+        for (number, place, row), code in zip(batch.sessions, fates, strict=True):
+            fate = batch.fates[number]
+            if code == STORED:
+                fate.stored += 1
+            elif code == DUPLICATE:
+                fate.duplicate += 1
+            else:
+                fate.reject(
+                    place,
+                    CONFLICT_CODE,
+                    f"sessions[{place}]: session {row.session} is stored already "
+                    "with other content",
+                )
+
+    async def _write_statuses(self, batch: Batch, streams: dict[StreamKey, int]) -> None:
+        if not batch.statuses:
+            return
+        pairs = []
+        for number, _ in batch.statuses:
+            message = batch.messages[number]
+            stream = streams[(*message.owner, "status")]
+            pairs.append(None if message.seq is None else (stream, message.seq))
+        seen = await seen_before(self._connection, [pair for pair in pairs if pair is not None])
+        rows = []
+        for (number, status), pair in zip(batch.statuses, pairs, strict=True):
+            if pair is not None and pair in seen:
+                batch.fates[number].duplicate = 1
+                continue
+            if pair is not None:
+                seen.add(pair)
+            batch.fates[number].stored = 1
+            message = batch.messages[number]
+            sent_us = message.decoded.envelope.sent_at_us if message.decoded else None
+            rows.append(
+                StatusRow(
+                    *message.owner,
+                    online=status.online,
+                    received_at=moment_of(message.arrival.received_us),
+                    sent_at=None if sent_us is None or sent_us < 0 else moment_of(sent_us),
+                    clock_offset_ms=status.clock_offset_ms,
+                    backlog=status.backlog,
+                    firmware=status.firmware,
+                )
+            )
+        await store_status(self._connection, rows)
+
+    def _remember(self, batch: Batch, streams: dict[StreamKey, int], *, distrust: bool) -> None:
+        """Take into the caches what the commit made true."""
+        self._streams.update(streams)
+        self._session_keys.add_stored(list(batch.session_names))
+        for rows in (batch.registers, batch.references):
+            if rows.size and rows.table.kind == 0:
+                instruments = rows.records[rows.table.instrument]
+                if distrust:
+                    self._newest.distrust(instruments)
+                self._newest.advance(instruments, rows.records["at"].view(np.int64))
+
+
+def _ledger_entries(batch: Batch) -> list[LedgerEntry]:
+    entries = []
+    for message, fate in zip(batch.messages, batch.fates, strict=True):
+        if message.topic is None:
+            continue
+        decoded = message.decoded
+        entries.append(
+            LedgerEntry(
+                (*message.owner, message.topic.kind),
+                message.arrival.received_us,
+                message.seq,
+                decoded.envelope.sent_at_us if decoded is not None else None,
+                fate.stored,
+                fate.duplicate,
+                fate.rejected,
+                decoded.unknown_keys if decoded is not None else 0,
+            )
+        )
+    return entries
+
+
+def _quarantine_rows(batch: Batch) -> list[QuarantineRow]:
+    rows = []
+    for message, fate in zip(batch.messages, batch.fates, strict=True):
+        if not fate.rejections:
+            continue
+        arrival, topic = message.arrival, message.topic
+        items: list[Any] = []
+        for rejection in fate.rejections:
+            if rejection.index is None:
+                payload, kept_type = message_evidence(arrival.payload, arrival.content_type)
+            else:
+                if not items and topic is not None:
+                    items = items_of(arrival.payload, arrival.content_type, topic.kind)
+                payload, kept_type = item_evidence(items[rejection.index]), None
+            rows.append(
+                QuarantineRow(
+                    moment_of(arrival.received_us),
+                    arrival.topic,
+                    topic.operator_id if topic else None,
+                    topic.station_id if topic else None,
+                    message.seq,
+                    rejection.code,
+                    rejection.index,
+                    rejection.detail,
+                    payload,
+                    kept_type,
+                )
+            )
+    return rows

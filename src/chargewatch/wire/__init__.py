@@ -1,0 +1,1 @@
+"""What travels: topics, payloads, receipts and files."""

@@ -1,0 +1,112 @@
+"""From a message's topic and bytes to what can be stored of it.
+
+Random bytes raise RejectedMessage and nothing else; items are refused one by one, so that the good
+ones of the same message are stored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from chargewatch.wire import fields
+from chargewatch.wire.envelope import Envelope, load_object, read_envelope, read_items
+from chargewatch.wire.readings import Columns, read_reference, read_registers
+from chargewatch.wire.rejection import RejectedItem, RejectedMessage
+from chargewatch.wire.sessions import Sessions, read_sessions
+from chargewatch.wire.topics import Topic
+
+_READINGS_KEYS = frozenset({"seq", "sent_at", "readings"})
+_SESSIONS_KEYS = frozenset({"seq", "sent_at", "sessions"})
+_STATUS_KEYS = frozenset({"seq", "sent_at", "online", "clock_offset_ms", "backlog", "firmware"})
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a gateway says about itself."""
+
+    online: bool
+    clock_offset_ms: float | None
+    backlog: int | None
+    firmware: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """One message that could be read: its envelope, its number of items and its content."""
+
+    envelope: Envelope
+    items: int
+    content: Columns | Sessions | Status
+
+    @property
+    def unknown_keys(self) -> int:
+        """Number of keys that this version does not know."""
+        inner = 0 if isinstance(self.content, Status) else self.content.unknown_keys
+        return self.envelope.unknown_keys + inner
+
+
+def _decode_readings(document: dict[str, Any], topic: Topic) -> Decoded:
+    envelope = read_envelope(document, topic, "readings", known=_READINGS_KEYS)
+    items = read_items(document, "readings", envelope.seq)
+    read = read_registers if topic.kind == "registers" else read_reference
+    return Decoded(envelope, len(items), read(items, topic))
+
+
+def _decode_sessions(document: dict[str, Any], topic: Topic) -> Decoded:
+    envelope = read_envelope(document, topic, "sessions", known=_SESSIONS_KEYS)
+    items = read_items(document, "sessions", envelope.seq)
+    return Decoded(envelope, len(items), read_sessions(items, topic))
+
+
+def _last_will_envelope(document: dict[str, Any], topic: Topic) -> Envelope:
+    """Return the envelope of a last will, which was written before it was sent."""
+    stand_ins = {"seq": 1, "sent_at": "1970-01-01T00:00:00Z"}
+    envelope = read_envelope({**stand_ins, **document}, topic, "", known=_STATUS_KEYS)
+    return replace(
+        envelope,
+        seq=envelope.seq if "seq" in document else None,
+        sent_at_us=envelope.sent_at_us if "sent_at" in document else None,
+    )
+
+
+def _decode_status(document: dict[str, Any], topic: Topic) -> Decoded:
+    if document.get("online") is False:
+        envelope = _last_will_envelope(document, topic)
+    else:
+        envelope = read_envelope(document, topic, "", known=_STATUS_KEYS)
+    try:
+        status = _status(document)
+    except RejectedItem as exc:
+        raise RejectedMessage(exc.code, exc.detail, seq=envelope.seq) from None
+    return Decoded(envelope, 1, status)
+
+
+def _status(document: dict[str, Any]) -> Status:
+    online = fields.required(document, "online", "message")
+    if type(online) is not bool:
+        raise fields.invalid("online", "is not true or false")
+    offset = backlog = firmware = None
+    if "clock_offset_ms" in document:
+        offset = fields.number(document["clock_offset_ms"], "clock_offset_ms")
+    if "backlog" in document:
+        backlog = fields.whole_number(document["backlog"], "backlog", least=0)
+    if "firmware" in document:
+        firmware = fields.text_value(document["firmware"], "firmware", least=0)
+    return Status(online, offset, backlog, firmware)
+
+
+_DECODERS = {
+    "registers": _decode_readings,
+    "reference": _decode_readings,
+    "sessions": _decode_sessions,
+    "status": _decode_status,
+}
+
+
+def decode(topic: Topic, payload: bytes, content_type: str | None = None) -> Decoded:
+    """Return what a message says.
+
+    Raises: RejectedMessage, and only that, whatever the bytes are.
+    """
+    return _DECODERS[topic.kind](load_object(payload, content_type), topic)

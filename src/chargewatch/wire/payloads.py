@@ -1,0 +1,180 @@
+"""The wire in pydantic models: what the API's documentation shows.
+
+The hot path of ingest (wire.decode) checks the same by hand; tests hold the two together.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+CONTEXTS = (
+    "Sample.Periodic",
+    "Sample.Clock",
+    "Transaction.Begin",
+    "Transaction.End",
+    "Interruption.Begin",
+    "Interruption.End",
+    "Trigger",
+    "Other",
+    "Register.Reset",
+)
+"""Why a register was read; register_reading.context is the index into this tuple."""
+
+Name = Annotated[str, Field(min_length=1, max_length=64)]
+SessionText = Annotated[str, Field(min_length=1, max_length=255)]
+ShortText = Annotated[str, Field(max_length=255)]
+EnergyWh = Annotated[float, Field(ge=0, le=2**53, description="Wh, up to 3 decimals")]
+Percent = Annotated[float, Field(ge=0, le=100)]
+DecimalText = Annotated[str, Field(pattern=r"^-?[0-9]{1,15}(\.[0-9]{1,9})?$")]
+Seq = Annotated[int, Field(ge=1, le=2**53, description="+1 a message, per topic")]
+Context = Literal[
+    "Sample.Periodic",
+    "Sample.Clock",
+    "Transaction.Begin",
+    "Transaction.End",
+    "Interruption.Begin",
+    "Interruption.End",
+    "Trigger",
+    "Other",
+    "Register.Reset",
+]
+Code = Literal[
+    "malformed",
+    "invalid_field",
+    "naive_time",
+    "in_future",
+    "too_old",
+    "foreign_identity",
+    "conflict",
+    "personal_data",
+]
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+
+class RegisterReading(_Wire):
+    """One reading of a connector's energy register."""
+
+    connector: Name
+    at: AwareDatetime
+    energy_wh: EnergyWh
+    power_w: float | None = None
+    voltage_v: float | None = None
+    current_a: float | None = None
+    soc_pct: Percent | None = None
+    session: ShortText | None = None
+    context: Context = "Sample.Periodic"
+
+
+class RegistersMessage(_Wire):
+    """Payload of cw/v1/{operator_id}/{station_id}/registers."""
+
+    seq: Seq
+    sent_at: AwareDatetime
+    readings: Annotated[list[RegisterReading], Field(max_length=10_000)]
+
+
+class ReferenceReading(_Wire):
+    """One reading of a reference meter's energy register."""
+
+    meter: Name
+    at: AwareDatetime
+    energy_wh: EnergyWh
+
+
+class ReferenceMessage(_Wire):
+    """Payload of cw/v1/{operator_id}/{station_id}/reference."""
+
+    seq: Seq
+    sent_at: AwareDatetime
+    readings: Annotated[list[ReferenceReading], Field(max_length=10_000)]
+
+
+class PricePeriod(_Wire):
+    """A part of a session at one price."""
+
+    from_: Annotated[AwareDatetime, Field(alias="from")]
+    to: AwareDatetime
+    energy_wh: EnergyWh
+    energy_price: DecimalText | None = None
+    service_price: DecimalText | None = None
+
+
+class SignedRecord(_Wire):
+    """What the meter signed itself, for example OCMF."""
+
+    format: ShortText
+    data: str
+    public_key: str | None = None
+
+
+class ChargingSession(_Wire):
+    """A finished charging session; immutable once sent."""
+
+    session: SessionText
+    connector: Name
+    vehicle: Annotated[SessionText | None, Field(description="pseudonym, never a plain VIN")] = None
+    started_at: AwareDatetime
+    ended_at: AwareDatetime
+    start_wh: EnergyWh
+    stop_wh: EnergyWh
+    billed_wh: EnergyWh
+    currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] | None = None
+    energy_fee: DecimalText | None = None
+    service_fee: DecimalText | None = None
+    total_fee: DecimalText | None = None
+    periods: Annotated[list[PricePeriod], Field(max_length=1000)] | None = None
+    soc_start_pct: Percent | None = None
+    soc_stop_pct: Percent | None = None
+    battery_capacity_wh: Annotated[float, Field(ge=0)] | None = None
+    bms_energy_wh: Annotated[float, Field(ge=0)] | None = None
+    stop_reason: ShortText | None = None
+    signed: SignedRecord | None = None
+
+
+class SessionsMessage(_Wire):
+    """Payload of cw/v1/{operator_id}/{station_id}/sessions."""
+
+    seq: Seq
+    sent_at: AwareDatetime
+    sessions: Annotated[list[ChargingSession], Field(max_length=10_000)]
+
+
+class StatusMessage(_Wire):
+    """Payload of cw/v1/{operator_id}/{station_id}/status; a last will has `online` only."""
+
+    seq: Seq | None = None
+    sent_at: AwareDatetime | None = None
+    online: bool
+    clock_offset_ms: float | None = None
+    backlog: Annotated[int, Field(ge=0)] | None = None
+    firmware: ShortText | None = None
+
+
+class ReceiptError(_Wire):
+    """Why one item (index) or the whole message (index null) was refused."""
+
+    index: int | None
+    code: Code
+    detail: str
+
+
+class Receipt(_Wire):
+    """What became of one message."""
+
+    topic: Literal["registers", "reference", "sessions"]
+    seq: int | None
+    stored: int
+    duplicate: int
+    rejected: int
+    errors: Annotated[list[ReceiptError], Field(max_length=100)]
+
+
+class ReceiptsMessage(_Wire):
+    """Payload of cw/v1/{operator_id}/{station_id}/receipt."""
+
+    receipts: list[Receipt]

@@ -1,0 +1,67 @@
+"""Why a message, or one item of it, is not stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from chargewatch.errors import ChargewatchError
+
+MALFORMED = "malformed"
+INVALID_FIELD = "invalid_field"
+NAIVE_TIME = "naive_time"
+IN_FUTURE = "in_future"
+TOO_OLD = "too_old"
+FOREIGN_IDENTITY = "foreign_identity"
+CONFLICT = "conflict"
+PERSONAL_DATA = "personal_data"
+
+CODES = (
+    MALFORMED,
+    INVALID_FIELD,
+    NAIVE_TIME,
+    IN_FUTURE,
+    TOO_OLD,
+    FOREIGN_IDENTITY,
+    CONFLICT,
+    PERSONAL_DATA,
+)
+"""Every code of the contract's table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """One thing that was refused; index None means the whole message."""
+
+    index: int | None
+    code: str
+    detail: str
+
+
+class RejectedMessage(ChargewatchError):  # noqa: N818 - the contract's word
+    """A whole message is refused.
+
+    seq is kept when it could be read; items is how many readings or sessions go with it (1 when
+    they can't be counted), so that stored + duplicate + rejected stays their number.
+    """
+
+    def __init__(self, code: str, detail: str, *, seq: int | None = None, items: int = 1) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+        self.seq = seq
+        self.items = items
+
+
+class RejectedItem(ChargewatchError):  # noqa: N818 - the contract's word
+    """One reading or session is refused; the others of its message are not."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+
+
+def shown(value: object, limit: int = 40) -> str:
+    """Return a value as it may stand in a detail: short, printable, without NUL."""
+    text = ascii(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -1,0 +1,42 @@
+"""Topics of the telemetry contract: cw/v1/{operator_id}/{station_id}/{kind}."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from chargewatch.domain.identity import is_identity
+
+ROOT = "cw/v1"
+KINDS = ("registers", "reference", "sessions", "status")
+"""What gateways send; also the values of ledger_stream.topic."""
+
+RECEIPT = "receipt"
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """Who speaks and about what; the authority on a message's identity."""
+
+    operator_id: str
+    station_id: str
+    kind: str
+
+
+def topic(operator_id: str, station_id: str, kind: str) -> str:
+    """Return the topic of a station's messages of one kind."""
+    return f"{ROOT}/{operator_id}/{station_id}/{kind}"
+
+
+def parse_topic(text: str) -> Topic | None:
+    """Return operator, station and kind of a topic; None when it isn't one of the contract's."""
+    parts = text.split("/")
+    if len(parts) != 5 or parts[0] != "cw" or parts[1] != "v1" or parts[4] not in KINDS:
+        return None
+    if not (is_identity(parts[2]) and is_identity(parts[3])):
+        return None
+    return Topic(parts[2], parts[3], parts[4])
+
+
+def filters(operator_id: str = "+", station_id: str = "+") -> list[str]:
+    """Return the topic filters of everything that a station's gateway sends."""
+    return [topic(operator_id, station_id, kind) for kind in KINDS]
