@@ -1,0 +1,109 @@
+"""What every endpoint has at hand: settings, database, who asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Annotated, Any, Protocol, cast
+
+from fastapi import Depends, Request
+
+from chargewatch.api.cache import FigureCache
+from chargewatch.api.errors import ApiError
+from chargewatch.api.throttle import Throttle
+from chargewatch.settings import Settings
+from chargewatch.storage.database import Database
+from chargewatch.supervision import accounts
+from chargewatch.supervision.accounts import Account, Role
+
+COOKIE = "chargewatch_session"
+
+
+class Intake(Protocol):
+    """Takes a message that came over HTTP the way of those that came over MQTT."""
+
+    async def submit(
+        self,
+        *,
+        kind: str,
+        operator_id: str,
+        station_id: str,
+        payload: bytes,
+        content_type: str | None,
+        received_at: float,
+    ) -> dict[str, Any]:
+        """Store one message and return its receipt.
+
+        received_at: seconds since 1970.
+        Raises: DatabaseError when it can't be committed now.
+        """
+        ...
+
+
+def utc_now() -> datetime:
+    """Return the present time."""
+    return datetime.now(UTC)
+
+
+@dataclass
+class Service:
+    """The state of one running application."""
+
+    settings: Settings
+    database: Database
+    intake: Intake | None = None
+    clock: Callable[[], datetime] = utc_now
+    figures: FigureCache = field(default_factory=FigureCache)
+    throttle: Throttle = field(default_factory=Throttle)
+    event_streams: int = 0
+
+
+def service_of(request: Request) -> Service:
+    """Return the application's state."""
+    return cast("Service", request.app.state.service)
+
+
+def bearer_token(request: Request) -> str | None:
+    """Return the token of the Authorization header."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+
+
+async def find_account(request: Request) -> Account | None:
+    """Return who asks: by bearer token, else by the log-in cookie; None when nobody known."""
+    token = bearer_token(request) or request.cookies.get(COOKIE)
+    if not token or len(token) > 200:
+        return None
+    service = service_of(request)
+    return await accounts.account_of(service.database, token, now=service.clock())
+
+
+async def require_account(request: Request) -> Account:
+    """Return who asks.
+
+    Raises: ApiError 401 with the next step.
+    """
+    account = await find_account(request)
+    if account is None:
+        raise ApiError(
+            401,
+            "not_logged_in",
+            "log in first: POST /api/v1/login gives a token for the Authorization header",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+    return account
+
+
+def require_role(account: Account, *roles: Role) -> None:
+    """Let pass who has one of the roles.
+
+    Raises: ApiError 403.
+    """
+    if account.role not in roles:
+        needed = ", ".join(role.value for role in roles)
+        raise ApiError(403, "forbidden", f"this is for {needed}; ask an administrator")
+
+
+ServiceOf = Annotated[Service, Depends(service_of)]
+Viewer = Annotated[Account, Depends(require_account)]

@@ -1,0 +1,108 @@
+"""The message ledger and the quarantine, as ingest left them."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from chargewatch.api.answers import JsonAnswer, rows_of
+from chargewatch.api.context import ServiceOf, Viewer
+from chargewatch.api.models import ERRORS, Ledger, Quarantine
+from chargewatch.api.piles import Limit, Offset
+from chargewatch.storage import queries_ingest
+
+router = APIRouter(prefix="/ingest", tags=["ingest"])
+
+PREVIEW_BYTES = 4096
+
+
+def preview(row: Mapping[Any, Any]) -> str:
+    """Return the readable beginning of quarantined bytes; gzip is opened, never beyond 4 KiB."""
+    payload = bytes(row["payload"])
+    if row["content_type"] == "application/json+gzip" or payload[:2] == b"\x1f\x8b":
+        try:
+            payload = zlib.decompressobj(wbits=31).decompress(payload, PREVIEW_BYTES)
+        except zlib.error:
+            return payload[:PREVIEW_BYTES].hex(" ")
+    return payload[:PREVIEW_BYTES].decode("utf-8", "backslashreplace").replace("\x00", "\\x00")
+
+
+def quarantined_item(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return a quarantined item with a readable beginning instead of its bytes."""
+    item = {str(key): value for key, value in row.items() if key != "payload"}
+    return {**item, "preview": preview(row)}
+
+
+@router.get("/ledger", response_class=JsonAnswer, responses={200: {"model": Ledger}, **ERRORS})
+async def show_ledger(
+    service: ServiceOf,
+    viewer: Viewer,
+    station: Annotated[str, Query(max_length=64)] = "",
+    operator: Annotated[str, Query(max_length=64)] = "",
+    gaps: Annotated[bool, Query(description="only streams with an open gap")] = False,
+    unbalanced: Annotated[bool, Query(description="only streams that don't balance")] = False,
+    limit: Limit = 100,
+    offset: Offset = 0,
+) -> JsonAnswer:
+    """Answer what became of every message, per station and topic, and the open gaps."""
+    async with service.database.connect() as connection:
+        streams = await queries_ingest.ledger(
+            connection,
+            scope=viewer.scope,
+            limit=limit,
+            offset=offset,
+            station_id=station,
+            operator_id=operator,
+            only_gaps=gaps,
+            only_unbalanced=unbalanced,
+        )
+        totals = await queries_ingest.ledger_totals(
+            connection, scope=viewer.scope, station_id=station, operator_id=operator
+        )
+        open_gaps = await queries_ingest.open_gaps(
+            connection, scope=viewer.scope, limit=500, station_id=station, operator_id=operator
+        )
+    return JsonAnswer(
+        {
+            "balanced": all(row["unbalanced"] == 0 for row in totals),
+            "totals": rows_of(totals),
+            "streams": rows_of(streams),
+            "open_gaps": rows_of(open_gaps),
+            "limit": limit,
+            "offset": offset,
+        }
+    )
+
+
+@router.get(
+    "/quarantine", response_class=JsonAnswer, responses={200: {"model": Quarantine}, **ERRORS}
+)
+async def show_quarantine(
+    service: ServiceOf,
+    viewer: Viewer,
+    code: Annotated[str, Query(max_length=64)] = "",
+    station: Annotated[str, Query(max_length=64)] = "",
+    before: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
+    limit: Limit = 50,
+) -> JsonAnswer:
+    """Answer rejected items, newest first, with the beginning of their bytes."""
+    async with service.database.connect() as connection:
+        rows = await queries_ingest.quarantined(
+            connection,
+            scope=viewer.scope,
+            limit=limit,
+            before_id=before,
+            code=code,
+            station_id=station,
+        )
+        codes = await queries_ingest.quarantine_codes(connection, scope=viewer.scope)
+    return JsonAnswer(
+        {
+            "codes": rows_of(codes),
+            "items": [quarantined_item(row) for row in rows],
+            "next_before": rows[-1]["quarantine_id"] if len(rows) == limit else None,
+        }
+    )

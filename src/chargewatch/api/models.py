@@ -1,0 +1,393 @@
+"""What the API's answers look like, for its OpenAPI document."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+
+class ErrorBody(BaseModel):
+    """Why a request failed and what to do next."""
+
+    code: str
+    message: str
+
+
+class Error(BaseModel):
+    """The body of every error."""
+
+    error: ErrorBody
+
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    401: {"model": Error, "description": "Not logged in"},
+    404: {"model": Error, "description": "Not there, or not yours to see"},
+}
+
+
+class Token(BaseModel):
+    """A log-in: send the token as `Authorization: Bearer ...`."""
+
+    token: str
+    expires_at: datetime
+    username: str
+    role: str
+    operator_id: str | None
+
+
+class Me(BaseModel):
+    """Who is logged in."""
+
+    username: str
+    role: str
+    operator_id: str | None
+
+
+class Pile(BaseModel):
+    """One connector with what the newest finished run says of it; fractions, never per cent."""
+
+    connector: str
+    pile: str | None
+    station_id: str
+    station_name: str | None
+    district: str | None
+    operator_id: str
+    operator_name: str | None
+    current: str | None
+    accuracy_class: str | None
+    model: str | None
+    registered: bool
+    relative_error: float | None = Field(description="null: not identifiable or not assessed")
+    standard_uncertainty: float | None
+    common_uncertainty: float | None
+    mpe: float | None
+    p_nonconforming: float | None
+    verdict: str | None
+    tier: str | None
+    priority_money: float | None = Field(description="expected overcharge per month, money")
+    data_to: datetime | None
+    latest_at: datetime | None
+    open_signals: list[str] | None
+
+
+class Piles(BaseModel):
+    """One page of the triage list."""
+
+    run_id: int | None
+    as_of: datetime | None
+    total: int
+    total_is_exact: bool
+    limit: int
+    offset: int
+    piles: list[Pile]
+
+
+class BudgetComponent(BaseModel):
+    """One component of an uncertainty budget."""
+
+    component: str
+    standard_uncertainty: float
+
+
+class Assessment(BaseModel):
+    """What one run says of a connector."""
+
+    run_id: int
+    as_of: datetime
+    relative_error: float | None
+    standard_uncertainty: float | None
+    common_uncertainty: float | None
+    mpe: float | None
+    p_nonconforming: float | None
+    verdict: str
+    tier: str
+    priority_money: float | None
+    data_from: datetime | None
+    data_to: datetime | None
+    n_intervals: int
+    n_sessions: int
+    n_vehicles: int
+    n_direct: int
+    method: str
+    reason: str
+    budget: list[BudgetComponent]
+    drift: dict[str, Any] | None
+
+
+class Verification(BaseModel):
+    """One verification of a connector."""
+
+    verified_on: date
+    valid_until: date | None
+    result: str
+    relative_error: float | None
+    expanded_uncertainty: float | None
+    coverage_factor: float | None
+    certificate: str
+    institute: str | None
+
+
+class Signal(BaseModel):
+    """One integrity signal with its evidence."""
+
+    signal_id: int
+    code: str
+    severity: str
+    subject: str
+    connector: str | None
+    station_id: str | None
+    operator_id: str | None
+    first_at: datetime
+    last_at: datetime
+    count: int
+    value: float | None
+    limit: float | None
+    detail: str
+    evidence: dict[str, Any]
+    rule_version: int
+    opened_run: int
+    last_run: int
+    closed_run: int | None
+
+
+class PileDetail(BaseModel):
+    """Everything about one connector but its long lists."""
+
+    registry: dict[str, Any]
+    assessment: Assessment | None
+    verifications: list[Verification]
+    signals: list[Signal]
+    n_sessions_stored: int
+
+
+class HistoryPoint(BaseModel):
+    """What one run said."""
+
+    run_id: int
+    as_of: datetime
+    relative_error: float | None
+    standard_uncertainty: float | None
+    common_uncertainty: float | None
+    mpe: float | None
+    p_nonconforming: float | None
+    verdict: str
+    tier: str
+
+
+class History(BaseModel):
+    """What the finished runs said of a connector, oldest first."""
+
+    connector: str
+    history: list[HistoryPoint]
+
+
+class Session(BaseModel):
+    """One charging session as it was sent; fees are decimal strings."""
+
+    session: str
+    vehicle: str | None
+    started_at: datetime
+    ended_at: datetime
+    start_wh: float
+    stop_wh: float
+    billed_wh: float
+    currency: str | None
+    energy_fee: str | None
+    service_fee: str | None
+    total_fee: str | None
+    periods: list[dict[str, Any]] | None
+    soc_start_pct: float | None
+    soc_stop_pct: float | None
+    battery_capacity_wh: float | None
+    bms_energy_wh: float | None
+    stop_reason: str | None
+    signed_format: str | None
+    received_at: datetime
+
+
+class Sessions(BaseModel):
+    """One page of a connector's sessions, newest first."""
+
+    connector: str
+    total: int
+    limit: int
+    offset: int
+    sessions: list[Session]
+
+
+class Readings(BaseModel):
+    """Raw registers as columns of equal length, oldest first; null: not told."""
+
+    connector: str
+    since: datetime
+    until: datetime
+    truncated: bool
+    at: list[datetime]
+    energy_wh: list[float]
+    power_w: list[float | None]
+    voltage_v: list[float | None]
+    current_a: list[float | None]
+    soc_pct: list[float | None]
+
+
+class Station(BaseModel):
+    """A station with the tiers of its connectors."""
+
+    station_id: str
+    name: str
+    district: str | None
+    operator_id: str
+    operator_name: str | None
+    longitude: float | None
+    latitude: float | None
+    connectors: int
+    red: int
+    orange: int
+    yellow: int
+    grey: int
+    green: int
+    money: float | None
+    meters: int
+    online: bool | None
+    status_at: datetime | None
+
+
+class Stations(BaseModel):
+    """One page of stations."""
+
+    total: int
+    limit: int
+    offset: int
+    stations: list[Station]
+
+
+class BalanceStep(BaseModel):
+    """A feeder's energy beside the sum of its piles in one step of time."""
+
+    at: datetime
+    reference_wh: float
+    piles_wh: float
+    slots: int
+
+
+class Balance(BaseModel):
+    """The energy balance of one feeder meter."""
+
+    meter: str
+    since: datetime | None
+    until: datetime | None
+    step_s: int
+    steps: list[BalanceStep]
+
+
+class StationDetail(BaseModel):
+    """A station, its meters, piles, energy balance and gaps."""
+
+    station: dict[str, Any]
+    meters: list[dict[str, Any]]
+    balances: list[Balance]
+    piles: list[dict[str, Any]]
+    gaps: list[dict[str, Any]]
+
+
+class Signals(BaseModel):
+    """One page of signals, newest first."""
+
+    limit: int
+    offset: int
+    signals: list[Signal]
+
+
+class Run(BaseModel):
+    """One risk run; summary and configuration are for the authority's users only."""
+
+    run_id: int
+    state: str
+    mode: str
+    as_of: datetime
+    data_from: datetime | None
+    data_to: datetime | None
+    started_at: datetime
+    finished_at: datetime | None
+    version: str
+    configuration: dict[str, Any] | None
+    result_digest: str | None
+    summary: dict[str, Any] | None
+
+
+class Runs(BaseModel):
+    """Runs, newest first."""
+
+    runs: list[Run]
+
+
+class Stream(BaseModel):
+    """What became of the messages of one station and topic."""
+
+    operator_id: str
+    station_id: str
+    topic: str
+    messages: int
+    received: int
+    stored: int
+    duplicate: int
+    rejected: int
+    unknown_keys: int
+    balanced: bool
+    newest_seq: int | None
+    open_gaps: int
+    missing: int
+    first_received_at: datetime | None
+    last_received_at: datetime | None
+    last_sent_at: datetime | None
+
+
+class Ledger(BaseModel):
+    """The message ledger: received = stored + duplicate + rejected, per station and topic."""
+
+    balanced: bool
+    totals: list[dict[str, Any]]
+    streams: list[Stream]
+    open_gaps: list[dict[str, Any]]
+    limit: int
+    offset: int
+
+
+class Quarantine(BaseModel):
+    """Rejected items, newest first; `before` of the next page is the last `quarantine_id`."""
+
+    codes: list[dict[str, Any]]
+    items: list[dict[str, Any]]
+    next_before: int | None
+
+
+class Health(BaseModel):
+    """Whether the service can work."""
+
+    status: str
+    version: str
+    database: str
+    engine: str
+    schema_revision: str | None
+    newest_run_as_of: datetime | None
+
+
+class ReceiptError(BaseModel):
+    """Why one item of a message was rejected."""
+
+    index: int | None
+    code: str
+    detail: str
+
+
+class Receipt(BaseModel):
+    """What became of a message, as in the telemetry contract."""
+
+    topic: str
+    seq: int | None
+    stored: int
+    duplicate: int
+    rejected: int
+    errors: list[ReceiptError] | None = None

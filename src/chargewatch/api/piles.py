@@ -1,0 +1,264 @@
+"""Piles: the triage list and everything about one connector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from chargewatch.api.answers import JsonAnswer, rows_of
+from chargewatch.api.context import Service, ServiceOf, Viewer
+from chargewatch.api.errors import ApiError, not_found
+from chargewatch.api.models import ERRORS, History, PileDetail, Piles, Readings, Sessions
+from chargewatch.domain.verdict import Tier
+from chargewatch.storage import queries, queries_pile, queries_piles
+from chargewatch.storage.queries import Scope
+from chargewatch.storage.queries_piles import COUNT_LIMIT, ORDERS, PileFilter
+
+router = APIRouter(tags=["piles"])
+
+MAX_READINGS = 20_000
+MAX_OFFSET = 1_000_000
+
+TIERS = frozenset(tier.value for tier in Tier)
+Limit = Annotated[int, Query(ge=1, le=500)]
+Offset = Annotated[int, Query(ge=0, le=MAX_OFFSET)]
+StationId = Annotated[str | None, Query(alias="station_id", max_length=64)]
+
+
+def pile_filter(
+    tier: Annotated[list[str] | None, Query(description="red, orange, yellow, grey, green")] = None,
+    operator: Annotated[str, Query(max_length=64)] = "",
+    station: Annotated[str, Query(max_length=64)] = "",
+    district: Annotated[str, Query(max_length=12)] = "",
+    signal: Annotated[str, Query(max_length=64, description="code of an open signal")] = "",
+    q: Annotated[str, Query(max_length=64, description="beginning of a name, or station")] = "",
+    sort: Annotated[str, Query(description="priority, money, error, probability, connector")] = (
+        "priority"
+    ),
+) -> PileFilter:
+    """Return the filter that a query string asks for.
+
+    Raises: ApiError 422 that lists the known words.
+    """
+    wanted = tuple(sorted({name for part in tier or () for name in part.split(",") if name}))
+    unknown = set(wanted) - TIERS
+    if unknown:
+        names = ", ".join(item.value for item in Tier)
+        raise ApiError(422, "unknown_tier", f"no tier {sorted(unknown)[0]!r}; known: {names}")
+    if sort not in ORDERS:
+        raise ApiError(422, "unknown_sort", f"no sort {sort!r}; known: {', '.join(ORDERS)}")
+    return PileFilter(
+        tiers=wanted,
+        operator_id=operator,
+        station_id=station,
+        district=district,
+        signal=signal,
+        text=q.strip(),
+        sort=sort,
+    )
+
+
+async def count(
+    service: Service, wanted: PileFilter, *, run: Mapping[Any, Any] | None, scope: Scope
+) -> int:
+    """Return the length of a list; from the run's summary where it has it, else kept a while."""
+    run_id = None if run is None else run["run_id"]
+    if run is not None and scope is None and wanted.only_tiers:
+        tiers = (run["summary"] or {}).get("tiers")
+        if tiers:
+            return int(sum(n for name, n in tiers.items() if name in (wanted.tiers or TIERS)))
+
+    async def load() -> int:
+        async with service.database.connect() as connection:
+            return await queries_piles.count_piles(connection, wanted, run_id=run_id, scope=scope)
+
+    key = ("count", run_id, scope, PileFilter(**{**vars(wanted), "sort": "priority"}))
+    return int(await service.figures.get(key, load, lifetime_s=60 if run else 5))
+
+
+async def find_pile(
+    connection: AsyncConnection, name: str, *, scope: Scope, station_id: str | None = None
+) -> Mapping[Any, Any]:
+    """Return a connector's row.
+
+    Raises: ApiError 404 also when it is somebody else's.
+    """
+    row = await queries_pile.pile(connection, name, scope=scope, station_id=station_id)
+    if row is None:
+        raise not_found("pile", name)
+    return row
+
+
+@router.get("/piles", response_class=JsonAnswer, responses={200: {"model": Piles}, **ERRORS})
+async def list_piles(
+    service: ServiceOf,
+    viewer: Viewer,
+    tier: Annotated[list[str] | None, Query(description="red, orange, yellow, grey, green")] = None,
+    operator: Annotated[str, Query(max_length=64)] = "",
+    station: Annotated[str, Query(max_length=64)] = "",
+    district: Annotated[str, Query(max_length=12)] = "",
+    signal: Annotated[str, Query(max_length=64, description="code of an open signal")] = "",
+    q: Annotated[str, Query(max_length=64, description="beginning of a name, or station")] = "",
+    sort: Annotated[str, Query(description="priority, money, error, probability, connector")] = (
+        "priority"
+    ),
+    limit: Limit = 50,
+    offset: Offset = 0,
+) -> JsonAnswer:
+    """Answer one page of the triage list of the newest finished run."""
+    wanted = pile_filter(tier, operator, station, district, signal, q, sort)
+    async with service.database.connect() as connection:
+        run = await queries.newest_run(connection)
+        run_id = None if run is None else run["run_id"]
+        rows = await queries_piles.piles(
+            connection, wanted, run_id=run_id, scope=viewer.scope, limit=limit, offset=offset
+        )
+    total = await count(service, wanted, run=run, scope=viewer.scope)
+    return JsonAnswer(
+        {
+            "run_id": run_id,
+            "as_of": None if run is None else run["as_of"],
+            "total": total,
+            "total_is_exact": total <= COUNT_LIMIT or wanted.only_tiers,
+            "limit": limit,
+            "offset": offset,
+            "piles": rows_of(rows),
+        }
+    )
+
+
+@router.get(
+    "/piles/{connector}",
+    response_class=JsonAnswer,
+    responses={200: {"model": PileDetail}, **ERRORS},
+)
+async def show_pile(
+    service: ServiceOf, viewer: Viewer, connector: str, station_id: StationId = None
+) -> JsonAnswer:
+    """Answer registry data, the newest assessment with its budget, verifications and signals."""
+    async with service.database.connect() as connection:
+        row = await find_pile(connection, connector, scope=viewer.scope, station_id=station_id)
+        run = await queries.newest_run(connection)
+        assessment = None
+        if run is not None:
+            assessment = await queries_pile.assessment_of(
+                connection, row["connector_id"], run_id=run["run_id"]
+            )
+        verifications = await queries_pile.verifications(connection, row["connector_id"])
+        signals = await queries_pile.signals_of_pile(
+            connection, connector, operator_id=row["operator_id"]
+        )
+        sessions = await queries_pile.session_count(connection, row["connector_id"])
+    return JsonAnswer(
+        {
+            "registry": {k: v for k, v in row.items() if k != "connector_id"},
+            "assessment": None
+            if assessment is None
+            else {k: v for k, v in assessment.items() if k != "connector_id"},
+            "verifications": rows_of(verifications),
+            "signals": rows_of(signals),
+            "n_sessions_stored": sessions,
+        }
+    )
+
+
+@router.get(
+    "/piles/{connector}/history",
+    response_class=JsonAnswer,
+    responses={200: {"model": History}, **ERRORS},
+)
+async def show_history(
+    service: ServiceOf,
+    viewer: Viewer,
+    connector: str,
+    station_id: StationId = None,
+    limit: Annotated[int, Query(ge=1, le=2000)] = 400,
+) -> JsonAnswer:
+    """Answer what the finished runs said of a connector, oldest first."""
+    async with service.database.connect() as connection:
+        row = await find_pile(connection, connector, scope=viewer.scope, station_id=station_id)
+        rows = await queries_pile.history(connection, row["connector_id"], limit=limit)
+    return JsonAnswer({"connector": connector, "history": rows_of(rows)})
+
+
+@router.get(
+    "/piles/{connector}/sessions",
+    response_class=JsonAnswer,
+    responses={200: {"model": Sessions}, **ERRORS},
+)
+async def show_sessions(
+    service: ServiceOf,
+    viewer: Viewer,
+    connector: str,
+    station_id: StationId = None,
+    limit: Limit = 50,
+    offset: Offset = 0,
+) -> JsonAnswer:
+    """Answer one page of a connector's sessions, newest first."""
+    async with service.database.connect() as connection:
+        row = await find_pile(connection, connector, scope=viewer.scope, station_id=station_id)
+        total = await queries_pile.session_count(connection, row["connector_id"])
+        rows = await queries_pile.sessions(
+            connection, row["connector_id"], limit=limit, offset=offset
+        )
+    return JsonAnswer(
+        {
+            "connector": connector,
+            "total": total,
+            "limit": limit,
+            "offset": offset,
+            "sessions": rows_of(rows),
+        }
+    )
+
+
+def aware(name: str, time: datetime | None) -> datetime | None:
+    """Return a time that has an offset.
+
+    Raises: ApiError 422 for a naive one.
+    """
+    if time is not None and time.tzinfo is None:
+        raise ApiError(422, "naive_time", f"{name} has no UTC offset: write 2026-03-01T08:00+08:00")
+    return time
+
+
+@router.get(
+    "/piles/{connector}/readings",
+    response_class=JsonAnswer,
+    responses={200: {"model": Readings}, **ERRORS},
+)
+async def show_readings(
+    service: ServiceOf,
+    viewer: Viewer,
+    connector: str,
+    station_id: StationId = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_READINGS)] = 10_000,
+) -> JsonAnswer:
+    """Answer raw registers as columns; without times the two days before the newest reading."""
+    since, until = aware("since", since), aware("until", until)
+    async with service.database.connect() as connection:
+        row = await find_pile(connection, connector, scope=viewer.scope, station_id=station_id)
+        newest = row["latest_at"] or service.clock()
+        until = until or newest + timedelta(seconds=1)
+        since = since or until - timedelta(days=2)
+        rows = await queries_pile.readings(
+            connection, row["connector_id"], since=since, until=until, limit=limit + 1
+        )
+    columns = {
+        name: [reading[name] for reading in rows[:limit]]
+        for name in ("at", "energy_wh", "power_w", "voltage_v", "current_a", "soc_pct")
+    }
+    answer = {
+        "connector": connector,
+        "since": since,
+        "until": until,
+        "truncated": len(rows) > limit,
+        **columns,
+    }
+    return JsonAnswer(answer)

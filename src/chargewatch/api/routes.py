@@ -1,0 +1,26 @@
+"""All endpoints of the API under one prefix."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from chargewatch.api import (
+    events,
+    health,
+    ledger,
+    piles,
+    runs,
+    session,
+    stations,
+    telemetry,
+)
+
+PREFIX = "/api/v1"
+
+
+def api_router() -> APIRouter:
+    """Return the router of /api/v1."""
+    router = APIRouter(prefix=PREFIX)
+    for module in (session, piles, stations, runs, ledger, telemetry, events, health):
+        router.include_router(module.router)
+    return router

@@ -1,0 +1,49 @@
+"""`chargewatch serve`: API and pages."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import click
+
+from chargewatch.commands.common import run_async, say, settings_of
+from chargewatch.ingest.intake import Intake
+from chargewatch.settings import Settings
+from chargewatch.storage.database import open_database
+from chargewatch.storage.migrate import require_newest_schema
+from chargewatch.web.app import create_app
+from chargewatch.web.server import address_of, listen, serve
+
+
+async def _serve(settings: Settings) -> None:
+    listener = listen(settings.http_host, settings.http_port)
+    with listener:
+        async with open_database(settings.require_database_url(), pool_size=10) as database:
+            await require_newest_schema(database)
+            say(f"chargewatch serves on {address_of(listener)} ({database.capabilities.engine})")
+            async with Intake(settings) as intake:
+                await serve(create_app(settings, database, intake=intake), listener)
+
+
+@click.command("serve")
+@click.option("--host", help="Address to listen on (default: CHARGEWATCH_HTTP_HOST).")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    help="Port to listen on; 0 takes a free one (default: CHARGEWATCH_HTTP_PORT).",
+)
+@click.pass_context
+def command(context: click.Context, host: str | None, port: int | None) -> None:
+    """Serve the API and the pages."""
+    settings = settings_of(context)
+    settings = replace(
+        settings,
+        http_host=host or settings.http_host,
+        http_port=settings.http_port if port is None else port,
+    )
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    run_async(_serve(settings))

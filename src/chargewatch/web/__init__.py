@@ -1,0 +1,1 @@
+"""Pages for people: Jinja templates, static files, charts."""

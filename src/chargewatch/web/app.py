@@ -1,0 +1,138 @@
+"""The application: the API under /api/v1 and the pages beside it."""
+
+from __future__ import annotations
+
+import logging
+
+import asyncpg
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import RedirectResponse, Response
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
+
+from chargewatch import __version__
+from chargewatch.api.context import Intake, Service
+from chargewatch.api.errors import ApiError, error_answer
+from chargewatch.api.routes import PREFIX, api_router
+from chargewatch.errors import ChargewatchError
+from chargewatch.settings import Settings
+from chargewatch.storage.database import Database
+from chargewatch.web import (
+    page_overview,
+    page_pile,
+    page_piles,
+    page_session,
+    page_stations,
+    page_system,
+)
+from chargewatch.web.assets import static_folder
+from chargewatch.web.render import render
+from chargewatch.web.security import SecurityHeaders
+
+log = logging.getLogger(__name__)
+
+YEAR_S = 31_536_000
+
+
+class PinnedStaticFiles(StaticFiles):
+    """Static files; an address with a hash of its content may be kept for a year."""
+
+    def file_response(self, *args: object, **kwargs: object) -> Response:
+        """Return the file with its caching header."""
+        response = super().file_response(*args, **kwargs)  # type: ignore[arg-type]
+        scope = args[2] if len(args) > 2 else kwargs["scope"]
+        pinned = isinstance(scope, dict) and b"v=" in scope.get("query_string", b"")
+        lifetime = f"public, max-age={YEAR_S}, immutable" if pinned else "no-cache"
+        response.headers["cache-control"] = lifetime
+        return response
+
+
+def _answer_error(
+    request: Request, status: int, code: str, message: str, headers: dict[str, str] | None = None
+) -> Response:
+    if request.url.path.startswith(PREFIX):
+        return error_answer(status, code, message, headers=headers)
+    if status == 401:
+        return page_session.redirect_to_log_in(request)
+    page = render(
+        request, "error.html", account=None, status=status, code=code, message=message,
+        http_status=status,
+    )  # fmt: skip
+    page.headers.update(headers or {})
+    return page
+
+
+def _install_error_handlers(app: FastAPI) -> None:
+    async def on_api_error(request: Request, exc: Exception) -> Response:
+        if not isinstance(exc, ApiError):
+            raise exc
+        return _answer_error(request, exc.status, exc.code, str(exc), exc.headers)
+
+    async def on_http_error(request: Request, exc: Exception) -> Response:
+        status = exc.status_code if isinstance(exc, HTTPException) else 500
+        words = {404: "nothing is at this address", 405: "this address takes another method"}
+        message = f"{words.get(status, 'the request was refused')}: {request.url.path}"
+        headers = dict(getattr(exc, "headers", None) or {})
+        return _answer_error(request, status, f"http_{status}", message, headers)
+
+    async def on_invalid_request(request: Request, exc: Exception) -> Response:
+        errors = exc.errors() if isinstance(exc, RequestValidationError) else []
+        first = errors[0] if errors else {"loc": ("request",), "msg": "invalid"}
+        place = ".".join(str(part) for part in first["loc"])
+        return _answer_error(request, 422, "invalid_request", f"{place}: {first['msg']}")
+
+    async def on_own_error(request: Request, exc: Exception) -> Response:
+        log.warning("request_failed path=%s error=%s", request.url.path, exc)
+        return _answer_error(request, 500, "failed", str(exc))
+
+    async def on_database_error(request: Request, exc: Exception) -> Response:
+        log.error("database_failed path=%s error=%s", request.url.path, exc)
+        message = "the database does not answer: try again in a minute"
+        return _answer_error(request, 503, "database_down", message, {"Retry-After": "30"})
+
+    app.add_exception_handler(ApiError, on_api_error)
+    app.add_exception_handler(HTTPException, on_http_error)
+    app.add_exception_handler(RequestValidationError, on_invalid_request)
+    app.add_exception_handler(ChargewatchError, on_own_error)
+    for error in (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        app.add_exception_handler(error, on_database_error)
+
+
+def create_app(settings: Settings, database: Database, *, intake: Intake | None = None) -> FastAPI:
+    """Return the application.
+
+    Args:
+        settings: time zone, currency, cookies.
+        database: an open database with the newest schema; stays the caller's to close.
+        intake: takes messages of POST /api/v1/telemetry; None: that door is closed.
+    """
+    app = FastAPI(
+        title="chargewatch",
+        version=__version__,
+        summary="Metering supervision of EV charging piles",
+        openapi_url=f"{PREFIX}/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.service = Service(settings, database, intake)
+    app.add_middleware(SecurityHeaders, secure=settings.secure_cookies)
+    _install_error_handlers(app)
+    app.include_router(api_router())
+    for module in (
+        page_overview,
+        page_piles,
+        page_pile,
+        page_stations,
+        page_system,
+        page_session,
+    ):
+        app.include_router(module.router, include_in_schema=False)
+    app.mount("/static", PinnedStaticFiles(directory=static_folder()), name="static")
+
+    @app.get("/favicon.ico", include_in_schema=False)
+    async def favicon() -> RedirectResponse:
+        return RedirectResponse("/static/mark.svg", status_code=308)
+
+    return app

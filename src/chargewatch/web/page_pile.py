@@ -1,0 +1,131 @@
+"""One pile: why is it flagged?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+from chargewatch.api.context import service_of
+from chargewatch.api.piles import MAX_OFFSET, find_pile
+from chargewatch.storage import queries, queries_pile
+from chargewatch.web.formats import Formats, is_known
+from chargewatch.web.page_session import Visitor
+from chargewatch.web.render import formats_of, render
+
+router = APIRouter()
+
+SESSION_ROWS = 25
+
+
+def explanation(assessment: Mapping[Any, Any], signals: list[Any], formats: Formats) -> list[str]:
+    """Return why a pile has its tier, in sentences."""
+    t = formats.t
+    sentences = []
+    if is_known(assessment["relative_error"]):
+        error = assessment["relative_error"]
+        sentences.append(
+            t(
+                "why.reads_high" if error >= 0 else "why.reads_low",
+                error=formats.error(error, assessment["standard_uncertainty"]).lstrip("+−"),
+                mpe=formats.percent(assessment["mpe"], 1),
+                p=formats.probability(assessment["p_nonconforming"]),
+            )
+        )
+        sentences.append(t(f"why.verdict.{assessment['verdict']}"))
+    else:
+        reason = t.known("reason", assessment["reason"])
+        sentences.append(t("why.not_identifiable"))
+        if reason:
+            sentences.append(reason)
+    drift = assessment["drift"]
+    if drift and drift.get("alarm"):
+        sentences.append(t("why.drift"))
+    open_signals = [row for row in signals if row["closed_run"] is None]
+    if open_signals:
+        names = t("list.separator").join(
+            sorted({t.known("signal", row["code"]) for row in open_signals})
+        )
+        sentences.append(t("why.signals", n=len(open_signals), names=names))
+    return sentences
+
+
+def budget_rows(assessment: Mapping[Any, Any]) -> list[dict[str, Any]]:
+    """Return the uncertainty budget with each component's share of the variance.
+
+    The root sum of squares of the listed components is the total; what a budget leaves unlisted is
+    shown as a line of its own, so that the table always adds up.
+    """
+    total = assessment["standard_uncertainty"]
+    if not is_known(total) or total <= 0:
+        return []
+    rows = [
+        {"component": part["component"], "u": float(part["standard_uncertainty"])}
+        for part in assessment["budget"] or []
+        if is_known(part.get("standard_uncertainty"))
+    ]
+    listed = math.fsum(row["u"] ** 2 for row in rows)
+    rest = total**2 - listed
+    if abs(rest) > 1e-4 * total**2:
+        rows.append({"component": "unlisted", "u": math.copysign(math.sqrt(abs(rest)), rest)})
+    for row in rows:
+        row["share"] = math.copysign(row["u"] ** 2, row["u"]) / total**2
+    return sorted(rows, key=lambda row: -row["share"])
+
+
+def chart_texts(formats: Formats) -> dict[str, str]:
+    """Return the words of the charts in the visitor's language."""
+    names = ("error", "band", "mpe", "verified", "energy", "power", "soc", "reference", "piles",
+             "residual", "empty", "failed", "connectors", "red")  # fmt: skip
+    return {name: formats.t(f"chart.{name}") for name in names}
+
+
+@router.get("/piles/{connector}")
+async def show_pile(
+    request: Request,
+    account: Visitor,
+    connector: str,
+    station_id: Annotated[str | None, Query(max_length=64)] = None,
+    sessions: Annotated[int, Query(ge=1, le=MAX_OFFSET // SESSION_ROWS)] = 1,
+) -> Response:
+    """Show everything about one connector."""
+    service = service_of(request)
+    async with service.database.connect() as connection:
+        row = await find_pile(connection, connector, scope=account.scope, station_id=station_id)
+        key = row["connector_id"]
+        run = await queries.newest_run(connection)
+        assessment = None
+        if run is not None:
+            assessment = await queries_pile.assessment_of(connection, key, run_id=run["run_id"])
+        verifications = await queries_pile.verifications(connection, key)
+        signals = list(
+            await queries_pile.signals_of_pile(
+                connection, connector, operator_id=row["operator_id"]
+            )
+        )
+        n_sessions = await queries_pile.session_count(connection, key)
+        session_rows = await queries_pile.sessions(
+            connection, key, limit=SESSION_ROWS, offset=(sessions - 1) * SESSION_ROWS
+        )
+    formats = formats_of(request)
+    return render(
+        request,
+        "pile.html",
+        account=account,
+        pile=row,
+        station_id=station_id,
+        run=run,
+        assessment=assessment,
+        why=[] if assessment is None else explanation(assessment, signals, formats),
+        budget=[] if assessment is None else budget_rows(assessment),
+        verifications=verifications,
+        signals=signals,
+        session_rows=session_rows,
+        n_sessions=n_sessions,
+        sessions_page=sessions,
+        session_page_rows=SESSION_ROWS,
+        texts=chart_texts(formats),
+    )

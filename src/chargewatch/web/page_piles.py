@@ -1,0 +1,144 @@
+"""The triage list of piles and its export."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import Response, StreamingResponse
+
+from chargewatch.api.context import Service, service_of
+from chargewatch.api.piles import MAX_OFFSET, count, pile_filter
+from chargewatch.domain.signal import SIGNAL_SEVERITY
+from chargewatch.storage import queries, queries_piles
+from chargewatch.storage.queries_piles import COUNT_LIMIT, ORDERS, PileFilter
+from chargewatch.web.formats import Formats
+from chargewatch.web.page_overview import district_names
+from chargewatch.web.page_session import Visitor
+from chargewatch.web.render import formats_of, render
+
+router = APIRouter()
+
+PAGE_ROWS = 50
+EXPORT_COLUMNS = (
+    "connector",
+    "pile",
+    "station_id",
+    "station_name",
+    "district",
+    "operator_id",
+    "operator_name",
+    "tier",
+    "verdict",
+    "relative_error",
+    "standard_uncertainty",
+    "common_uncertainty",
+    "mpe",
+    "p_nonconforming",
+    "priority_money",
+    "data_to",
+    "latest_at",
+    "open_signals",
+)
+
+Wanted = Annotated[PileFilter, Depends(pile_filter)]
+
+
+def filter_parameters(wanted: PileFilter) -> dict[str, Any]:
+    """Return a filter as the parameters of an address, so that a view can be sent around."""
+    return {
+        "q": wanted.text,
+        "tier": list(wanted.tiers),
+        "operator": wanted.operator_id,
+        "station": wanted.station_id,
+        "district": wanted.district,
+        "signal": wanted.signal,
+        "sort": "" if wanted.sort == "priority" else wanted.sort,
+    }
+
+
+@router.get("/piles")
+async def list_piles(
+    request: Request,
+    account: Visitor,
+    wanted: Wanted,
+    page: Annotated[int, Query(ge=1, le=MAX_OFFSET // PAGE_ROWS)] = 1,
+) -> Response:
+    """Show one page of the list."""
+    service = service_of(request)
+    async with service.database.connect() as connection:
+        run = await queries.newest_run(connection)
+        run_id = None if run is None else run["run_id"]
+        rows = await queries_piles.piles(
+            connection,
+            wanted,
+            run_id=run_id,
+            scope=account.scope,
+            limit=PAGE_ROWS,
+            offset=(page - 1) * PAGE_ROWS,
+        )
+        operators = await queries.operators(connection, scope=account.scope)
+    total = await count(service, wanted, run=run, scope=account.scope)
+    return render(
+        request,
+        "piles.html",
+        account=account,
+        run=run,
+        rows=rows,
+        wanted=wanted,
+        parameters=filter_parameters(wanted),
+        operators=operators,
+        districts=district_names(),
+        signal_codes_known=sorted(SIGNAL_SEVERITY),
+        sorts=list(ORDERS),
+        page=page,
+        page_rows=PAGE_ROWS,
+        total=total,
+        total_is_exact=total <= COUNT_LIMIT or wanted.only_tiers,
+    )
+
+
+def _cell(value: Any, formats: Formats) -> Any:
+    """Return a cell that a spreadsheet can't take for a formula."""
+    if value is None or value != value:  # NaN is unlike itself
+        return ""
+    if isinstance(value, list):
+        return " ".join(value)
+    if hasattr(value, "astimezone"):
+        return value.astimezone(formats.zone).isoformat()
+    if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t", "\r"}:
+        return "'" + value
+    return value
+
+
+async def _export(
+    service: Service, wanted: PileFilter, *, scope: str | None, formats: Formats
+) -> AsyncIterator[bytes]:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow([*EXPORT_COLUMNS, "as_of", "time_zone"])
+    async with service.database.connect() as connection:
+        run = await queries.newest_run(connection)
+        run_id = None if run is None else run["run_id"]
+        as_of = "" if run is None else _cell(run["as_of"], formats)
+        # The mark lets spreadsheets see that this is UTF-8.
+        yield b"\xef\xbb\xbf"
+        async for row in queries_piles.stream_piles(connection, wanted, run_id=run_id, scope=scope):
+            cells = [_cell(row[name], formats) for name in EXPORT_COLUMNS]
+            writer.writerow([*cells, as_of, formats.zone.key])
+            if text.tell() > 65_536:
+                yield text.getvalue().encode()
+                text.seek(0)
+                text.truncate()
+    yield text.getvalue().encode()
+
+
+@router.get("/piles.csv")
+async def export_piles(request: Request, account: Visitor, wanted: Wanted) -> Response:
+    """Send the whole filtered list as CSV."""
+    content = _export(service_of(request), wanted, scope=account.scope, formats=formats_of(request))
+    headers = {"Content-Disposition": 'attachment; filename="piles.csv"'}
+    return StreamingResponse(content, media_type="text/csv; charset=utf-8", headers=headers)

@@ -1,0 +1,86 @@
+"""The system page: does the ledger balance, what is in quarantine, what ran."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+from chargewatch.api.context import service_of
+from chargewatch.api.ledger import quarantined_item
+from chargewatch.api.piles import MAX_OFFSET
+from chargewatch.storage import queries, queries_ingest
+from chargewatch.storage.migrate import current_revision
+from chargewatch.web.page_session import Visitor
+from chargewatch.web.render import render
+
+router = APIRouter()
+
+LEDGER_ROWS = 25
+QUARANTINE_ROWS = 20
+RUN_ROWS = 10
+
+
+@router.get("/system")
+async def show_system(
+    request: Request,
+    account: Visitor,
+    page: Annotated[int, Query(ge=1, le=MAX_OFFSET // LEDGER_ROWS)] = 1,
+    show: Annotated[str, Query(max_length=12)] = "",
+    station: Annotated[str, Query(max_length=64)] = "",
+    code: Annotated[str, Query(max_length=64)] = "",
+    before: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
+) -> Response:
+    """Show engine, ledger, gaps, quarantine and runs; `show` is gaps or unbalanced."""
+    service = service_of(request)
+    scope = account.scope
+    station = station.strip()
+    async with service.database.connect() as connection:
+        totals = await queries_ingest.ledger_totals(connection, scope=scope)
+        streams = await queries_ingest.ledger(
+            connection,
+            scope=scope,
+            limit=LEDGER_ROWS + 1,
+            offset=(page - 1) * LEDGER_ROWS,
+            station_id=station,
+            only_gaps=show == "gaps",
+            only_unbalanced=show == "unbalanced",
+        )
+        gaps = await queries_ingest.open_gaps(connection, scope=scope, limit=50, station_id=station)
+        codes = await queries_ingest.quarantine_codes(connection, scope=scope)
+        quarantined = await queries_ingest.quarantined(
+            connection,
+            scope=scope,
+            limit=QUARANTINE_ROWS,
+            before_id=before,
+            code=code,
+            station_id=station,
+        )
+        runs = await queries.runs(connection, limit=RUN_ROWS, offset=0)
+    return render(
+        request,
+        "system.html",
+        account=account,
+        engine=service.database.capabilities.engine,
+        columnstore=service.database.capabilities.columnstore,
+        hypertables=service.database.capabilities.hypertables,
+        revision=await current_revision(service.database.engine),
+        totals=totals,
+        balanced=all(row["unbalanced"] == 0 for row in totals),
+        streams=streams[:LEDGER_ROWS],
+        more_streams=len(streams) > LEDGER_ROWS,
+        page=page,
+        page_rows=LEDGER_ROWS,
+        show=show if show in {"gaps", "unbalanced"} else "",
+        station=station,
+        code=code,
+        gaps=gaps,
+        codes=codes,
+        quarantined=[quarantined_item(row) for row in quarantined],
+        next_before=quarantined[-1]["quarantine_id"]
+        if len(quarantined) == QUARANTINE_ROWS
+        else None,
+        runs=runs,
+        runs_in_full=scope is None,
+    )

@@ -1,0 +1,112 @@
+"""What keeps the pages safe: headers, form tokens, local redirects, bounded forms."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import MutableMapping
+from urllib.parse import parse_qs, urlsplit
+
+from fastapi import Request
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from chargewatch.api.errors import ApiError
+
+MAX_FORM_BYTES = 16_384
+
+# No inline script and no inline style anywhere: charts read JSON endpoints and data attributes.
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "font-src 'self'",
+        "connect-src 'self'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+        "base-uri 'none'",
+    )
+)
+
+HEADERS = {
+    "content-security-policy": CONTENT_SECURITY_POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=()",
+}
+
+
+class SecurityHeaders:
+    """Adds the security headers to every answer; pages and API answers aren't kept by caches."""
+
+    def __init__(self, app: ASGIApp, *, secure: bool) -> None:
+        self.app = app
+        self._headers = dict(HEADERS)
+        if secure:
+            self._headers["strict-transport-security"] = "max-age=31536000"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on and add headers to its answer."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in self._headers.items():
+                    headers.setdefault(name, value)
+                headers.setdefault("cache-control", "no-store")
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)
+
+
+def form_token(secret: str) -> str:
+    """Return the token of a form that belongs to a secret (a session or a log-in form)."""
+    return hmac.new(secret.encode(), b"chargewatch form", hashlib.sha256).hexdigest()
+
+
+def check_form(request: Request, form: MutableMapping[str, str], *, secret: str | None) -> None:
+    """Let pass a form that this site gave to this very browser.
+
+    Raises: ApiError 403.
+    """
+    origin = request.headers.get("origin")
+    foreign = origin not in (None, "null") and urlsplit(str(origin)).netloc != request.headers.get(
+        "host"
+    )
+    given = form.get("form_token", "")
+    if foreign or not secret or not hmac.compare_digest(form_token(secret), given):
+        raise ApiError(403, "stale_form", "this form is out of date: reload the page and try again")
+
+
+async def read_form(request: Request) -> dict[str, str]:
+    """Return the fields of a small urlencoded form.
+
+    Raises: ApiError 413 or 400.
+    """
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_FORM_BYTES:
+            raise ApiError(413, "too_large", "the form is too large: shorten its fields")
+    try:
+        fields = parse_qs(body.decode("utf-8"), keep_blank_values=True, max_num_fields=50)
+    except ValueError as exc:
+        raise ApiError(400, "malformed", "the form can't be read: reload the page") from exc
+    return {name: values[-1] for name, values in fields.items()}
+
+
+def local_path(target: str) -> str:
+    """Return a path of this site, the start page for anything else; redirects stay here."""
+    parts = urlsplit(target)
+    bad = parts.scheme or parts.netloc or not target.startswith("/") or "\\" in target
+    if bad or target.startswith("//") or any(ord(letter) < 32 for letter in target):
+        return "/"
+    return target
