@@ -78,6 +78,9 @@ class Finding:
     limit: float
     detail: str
     kind: str = "connector"
+    # What it was found in, so what decides whether a later run checks it again: readings (of its
+    # day), fees (of its connector and day), messages (of its day), window (every run).
+    origin: str = "window"
     # How far past its limit; the worst finding gives the signal's value and detail.
     excess: float = 1.0
     records: Sequence[Mapping[str, Any]] = field(default_factory=tuple)

@@ -1,0 +1,105 @@
+"""`chargewatch assess`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+
+import click
+
+from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
+from chargewatch.errors import ChargewatchError
+from chargewatch.runs.assess import WINDOW_DAYS, RunOutcome, run_assessment
+from chargewatch.settings import Settings
+from chargewatch.storage.database import open_database
+
+
+class Moment(click.ParamType):
+    """A time, RFC 3339 with an offset."""
+
+    name = "time"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        """Return an aware time, or fail with what is wrong."""
+        if isinstance(value, datetime):
+            return value
+        try:
+            at = datetime.fromisoformat(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is not a time such as 2026-03-01T00:00:00+08:00", param, ctx)
+        if at.tzinfo is None:
+            self.fail(f"{value!r} has no UTC offset; write it as in ...T00:00:00+08:00", param, ctx)
+        return at
+
+
+async def _assess(
+    settings: Settings, *, as_of: datetime | None, full: bool, days: float, quiet: bool
+) -> RunOutcome:
+    async with open_database(settings.require_database_url()) as database:
+        return await run_assessment(
+            database,
+            settings,
+            as_of=as_of,
+            full=full,
+            days=days,
+            say=(lambda _line: None) if quiet else say,
+        )
+
+
+def _number(value: float | None) -> str:
+    return "not known" if value is None or value != value else f"{value:.1f}"
+
+
+def _print(outcome: RunOutcome, currency: str) -> None:
+    click.echo(
+        f"Run {outcome.run_id} ({outcome.mode}) as of {outcome.as_of.isoformat()}: "
+        f"{outcome.connectors} connectors in {sum(outcome.seconds.values()):.1f} s"
+    )
+    click.echo("  " + ", ".join(f"{count} {tier}" for tier, count in outcome.tiers.items()))
+    click.echo(
+        f"  expected false flags {_number(outcome.expected_false_flags)}, "
+        f"expected missed offenders {_number(outcome.expected_missed)}"
+    )
+    found = ", ".join(f"{count} {code}" for code, count in outcome.signals.items())
+    click.echo(f"  signals: {found or 'none'}")
+    for meter in outcome.summary["suspect_meters"]:
+        click.echo(
+            f"  reference meter {meter['meter']} looks wrong: {meter['relative_error']:+.4f}"
+        )
+    click.echo(f"  result {outcome.result_digest[:16]}; money in {currency}")
+
+
+@click.command("assess")
+@click.option("--as-of", "as_of", type=Moment(), help="Only data up to this time count. [now]")
+@click.option("--full", is_flag=True, help="Recompute the window from the rollups.")
+@click.option(
+    "--days",
+    type=click.FloatRange(min=1, max=1200),
+    default=WINDOW_DAYS,
+    show_default=True,
+    help="Length of the window.",
+)
+@click.option("--dask", "dask", metavar="ADDRESS", help="Run on a Dask cluster.")
+@json_option
+@click.pass_context
+def command(
+    context: click.Context,
+    as_of: datetime | None,
+    full: bool,
+    days: float,
+    dask: str | None,
+    as_json: bool,
+) -> None:
+    """Do one risk run: errors, uncertainties, verdicts and signals of every connector."""
+    if dask:
+        raise ChargewatchError(
+            "--dask is not in this version: leave it out, the run then uses this machine"
+        )
+    settings = settings_of(context)
+    outcome = run_async(_assess(settings, as_of=as_of, full=full, days=days, quiet=as_json))
+    if as_json:
+        print_json(asdict(outcome))
+    else:
+        _print(outcome, settings.currency)

@@ -1,0 +1,71 @@
+"""`chargewatch assessments export`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from chargewatch.commands.common import run_async, say, settings_of
+from chargewatch.errors import InputFileError
+from chargewatch.runs.exports import ASSESSMENT_SCHEMA, FORMATS, assessment_rows
+from chargewatch.settings import Settings
+from chargewatch.storage.database import open_database
+
+
+def export_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --format and --out."""
+    for option in (
+        click.option(
+            "--out", type=click.Path(dir_okay=False, path_type=Path), help="File. [stdout]"
+        ),
+        click.option(
+            "--format",
+            "form",
+            type=click.Choice(sorted(FORMATS)),
+            default="json",
+            show_default=True,
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def write_export(rows: list[dict[str, Any]], schema: Any, *, form: str, out: Path | None) -> None:
+    """Write rows in a format to a file, or to stdout.
+
+    Raises: InputFileError when the file can't be written.
+    """
+    content = FORMATS[form](rows, schema)
+    if out is None:
+        stream = click.get_binary_stream("stdout")
+        stream.write(content)
+        stream.flush()
+        return
+    try:
+        out.write_bytes(content)
+    except OSError as exc:
+        raise InputFileError(f"{out} can't be written: {exc.strerror}") from exc
+    say(f"{len(rows)} rows in {out}")
+
+
+async def _rows(settings: Settings, run_id: int | None) -> list[dict[str, Any]]:
+    async with open_database(settings.require_database_url()) as database:
+        return await assessment_rows(database, run_id=run_id)
+
+
+@click.group("assessments")
+def command() -> None:
+    """What the newest risk run says of every connector."""
+
+
+@command.command("export")
+@export_options
+@click.option("--run", "run_id", type=int, help="A finished run's number. [the newest]")
+@click.pass_context
+def export(context: click.Context, form: str, out: Path | None, run_id: int | None) -> None:
+    """Write the newest assessment of every connector."""
+    rows = run_async(_rows(settings_of(context), run_id))
+    write_export(rows, ASSESSMENT_SCHEMA, form=form, out=out)

@@ -1,0 +1,1 @@
+"""One risk run: load, find signals, estimate, decide, save; and its exports."""

@@ -1,0 +1,451 @@
+"""One risk run, from the rollups to the pages: refresh, load, find, estimate, decide, save."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import asyncpg
+import numpy as np
+import orjson
+
+from chargewatch import __version__
+from chargewatch.domain.assessment import Assessment
+from chargewatch.domain.mpe import rule_set
+from chargewatch.domain.signal import Signal
+from chargewatch.risk.engine import assess
+from chargewatch.risk.inputs import SLOT_S
+from chargewatch.risk.results import EngineConfig, RunResult
+from chargewatch.risk.signals import RULE_VERSION, merge_findings
+from chargewatch.runs.decide import decide, tiers
+from chargewatch.runs.load import Loaded, load
+from chargewatch.runs.rollups import refresh_rollups
+from chargewatch.runs.signals import Scan, find_signals, full_scan, next_scan
+from chargewatch.runs.signed import Verified
+from chargewatch.runs.state import RunState, pack_state, unpack_engine, unpack_state
+from chargewatch.settings import Settings
+from chargewatch.storage import load as load_store
+from chargewatch.storage import runs as store
+from chargewatch.storage.database import Database
+from chargewatch.storage.migrate import require_newest_schema
+from chargewatch.storage.signal_records import store_signals
+
+WINDOW_DAYS = 90.0
+LATE_SHARE = 0.01
+"""A nightly run doesn't go on from the last one when more connectors than this sent late data."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOutcome:
+    """What a run did, for people and for `--json`."""
+
+    run_id: int
+    mode: str
+    as_of: datetime
+    data_from: datetime
+    connectors: int
+    tiers: Mapping[str, int]
+    expected_false_flags: float
+    expected_missed: float
+    signals: Mapping[str, int]
+    result_digest: str
+    seconds: Mapping[str, float]
+    summary: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """Full, or on from an earlier run."""
+
+    mode: str
+    first: datetime  # the engine reads from here
+    window_first: datetime
+    prior: dict[str, Any] | None
+    late: Mapping[int, int]
+    reason: str
+
+
+def _ignore(_line: str) -> None:
+    """Take a line of progress and drop it."""
+
+
+def configuration_of(settings: Settings, *, days: float) -> dict[str, Any]:
+    """Return all that steers a run besides its data."""
+    config = EngineConfig(half_life_days=settings.half_life_days)
+    return {
+        "engine": asdict(config),
+        "mpe_rules": settings.mpe_rules,
+        "time_zone": settings.time_zone,
+        "signal_rules": RULE_VERSION,
+        "window_days": days,
+    }
+
+
+async def run_assessment(
+    database: Database,
+    settings: Settings,
+    *,
+    as_of: datetime | None = None,
+    full: bool = False,
+    days: float = WINDOW_DAYS,
+    say: Say = _ignore,
+) -> RunOutcome:
+    """Do one risk run and return what it found; pages see it when it is complete.
+
+    Where:
+        as_of: only data up to this time count; default: now.
+        full: recompute the window instead of going on from the last run.
+        days: length of the window.
+
+    Raises: DatabaseError when another run is going on.
+    """
+    as_of = (as_of or datetime.now(UTC)).astimezone(UTC)
+    await require_newest_schema(database)
+    async with store.only_run(database):
+        clock = _Stopwatch()
+        late = await _late_days(database)
+        say("bringing the rollups up to date")
+        await refresh_rollups(database)
+        clock.lap("rollups")
+        configuration = configuration_of(settings, days=days)
+        plan = await _plan(database, as_of, full=full, days=days, late=late, config=configuration)
+        run_id = await store.begin_run(
+            database,
+            mode=plan.mode,
+            as_of=as_of,
+            version=__version__,
+            configuration=configuration,
+        )
+        say(f"run {run_id}, {plan.mode}{f' ({plan.reason})' if plan.reason else ''}")
+        try:
+            return await _run(
+                database, settings, run_id, as_of=as_of, plan=plan, clock=clock, say=say
+            )
+        except BaseException as exc:
+            # Whatever ended it, cancellation too: the run must not stay "running".
+            await asyncio.shield(
+                store.fail_run(database, run_id, error=f"{type(exc).__name__}: {exc}")
+            )
+            raise
+
+
+async def _late_days(database: Database) -> dict[int, int]:
+    """Return the earliest day with new readings of each connector, days since 1970."""
+    async with database.raw() as connection:
+        pending = await load_store.rows(connection, load_store.PENDING)
+    return {row["instrument_id"]: (row["day"] - date(1970, 1, 1)).days for row in pending}
+
+
+async def _plan(
+    database: Database,
+    as_of: datetime,
+    *,
+    full: bool,
+    days: float,
+    late: Mapping[int, int],
+    config: Mapping[str, Any],
+) -> _Plan:
+    window_first = as_of - timedelta(days=days)
+    window_first = window_first.replace(hour=0, minute=0, second=0, microsecond=0)
+    prior = None if full else await store.prior_run(database, before=as_of)
+    reason = "asked for" if full else "" if prior else "no earlier run to go on from"
+    if prior and prior["version"] != __version__:
+        prior, reason = None, "the last run was of another version"
+    if prior and orjson.loads(prior["configuration"]) != orjson.loads(orjson.dumps(config)):
+        prior, reason = None, "the settings have changed"
+    if prior and prior["as_of"] <= window_first:
+        prior, reason = None, "the last run is older than the window"
+    if prior:
+        day = int(prior["as_of"].timestamp() // 86_400)
+        behind = sum(1 for first_day in late.values() if first_day < day - 1)
+        if behind > LATE_SHARE * max(len(late), 1):
+            prior, reason = None, f"late data of {behind} connectors"
+    if prior is None:
+        return _Plan(
+            mode="full",
+            first=window_first,
+            window_first=window_first,
+            prior=None,
+            late={},
+            reason=reason,
+        )
+    slot_s = float(unpack_engine(prior["state"])["clock"][0]) * SLOT_S
+    first = datetime.fromtimestamp(slot_s, UTC) - timedelta(hours=1)
+    return _Plan(
+        mode="nightly",
+        first=max(min(first, as_of), window_first),
+        window_first=window_first,
+        prior=prior,
+        late=late,
+        reason=f"on from run {prior['run_id']}",
+    )
+
+
+async def _run(
+    database: Database,
+    settings: Settings,
+    run_id: int,
+    *,
+    as_of: datetime,
+    plan: _Plan,
+    clock: _Stopwatch,
+    say: Say,
+) -> RunOutcome:
+    zone, rules = ZoneInfo(settings.time_zone), rule_set(settings.mpe_rules)
+    async with load_store.snapshot(database) as connection:
+        say("loading")
+        loaded = await load(
+            connection,
+            first=plan.first,
+            sessions_first=plan.window_first,
+            as_of=as_of,
+            rules=rules,
+            zone=zone,
+        )
+        state = _state(plan, loaded)
+        clock.lap("load")
+        say("checking the records")
+        found = await find_signals(
+            connection,
+            loaded,
+            _scan(plan, as_of),
+            prior=state.findings,
+            usual_gap_s=state.usual_gap_s,
+            verified=state.verified,
+            zone=zone,
+            say=say,
+        )
+        signals = await _with_session_names(
+            connection, merge_findings(found.findings, loaded.registry.names)
+        )
+    clock.lap("signals")
+    say(f"estimating {loaded.inputs.fleet.size} connectors")
+    config = EngineConfig(half_life_days=settings.half_life_days)
+    result = await asyncio.to_thread(assess, loaded.inputs, config=config, state=state.engine)
+    clock.lap("engine")
+    days = (as_of - plan.window_first).total_seconds() / 86_400
+    assessments = decide(loaded, result, signals, days=days, default_price=config.energy_price)
+    kept = _heard(loaded, result)
+    packed = await asyncio.to_thread(
+        pack_state,
+        loaded.registry,
+        engine=result.state,
+        findings=found.findings,
+        verified=found.verified,
+        usual_gap_s=found.cadence.usual_gap_s,
+    )
+    clock.lap("decide")
+    shown = [assessments[row] for row in kept]
+    digest = result_digest(shown, signals)
+    summary = _summary(result, loaded, signals, tier_counts=tiers(shown), plan=plan)
+    await _save(
+        database,
+        run_id,
+        as_of=as_of,
+        rows=[_values(run_id, loaded, row, assessments[row]) for row in kept],
+        signals=signals,
+        state=packed,
+        data=(_least(result.data_from_s), _most(result.data_to_s)),
+        digest=digest,
+        summary=summary,
+    )
+    clock.lap("save")
+    return RunOutcome(
+        run_id=run_id,
+        mode=plan.mode,
+        as_of=as_of,
+        data_from=plan.window_first,
+        connectors=len(shown),
+        tiers=summary["tiers"],
+        expected_false_flags=summary["expected_false_flags"],
+        expected_missed=summary["expected_missed"],
+        signals=summary["signals"],
+        result_digest=digest,
+        seconds=clock.laps,
+        summary=summary,
+    )
+
+
+def _state(plan: _Plan, loaded: Loaded) -> RunState:
+    if plan.prior is None:
+        unknown = np.full(loaded.inputs.fleet.size, np.nan)
+        return RunState(engine=None, findings=[], verified=Verified.none(), usual_gap_s=unknown)
+    return unpack_state(plan.prior["state"], loaded.registry)
+
+
+def _scan(plan: _Plan, as_of: datetime) -> Scan:
+    if plan.prior is None:
+        return full_scan(plan.window_first, as_of)
+    return next_scan(
+        plan.window_first,
+        as_of,
+        prior_as_of=plan.prior["as_of"],
+        prior_started=plan.prior["started_at"],
+        late=plan.late,
+    )
+
+
+def _heard(loaded: Loaded, result: RunResult) -> list[int]:
+    """Return the rows to save: registered connectors, and others that sent something by as_of."""
+    fleet = loaded.inputs.fleet
+    rows = loaded.registry.connector_rows(loaded.sessions["connector_id"])
+    heard = np.isfinite(loaded.last_reading_s) | np.isfinite(result.data_to_s)
+    heard[rows] = True
+    return [int(row) for row in np.flatnonzero(fleet.registered | heard)]
+
+
+async def _with_session_names(
+    connection: asyncpg.Connection, signals: Sequence[Signal]
+) -> list[Signal]:
+    """Return signals whose evidence names sessions by their text instead of their row."""
+    keys = ("session", "session_before")
+    ids = {r[k] for s in signals for r in s.evidence["records"] for k in keys if k in r}
+    rows = await load_store.rows(connection, load_store.SESSION_NAMES, sorted(ids))
+    names = {row["session_id"]: row["session"] for row in rows}
+    renamed = []
+    for signal in signals:
+        records = [
+            {k: names.get(v, v) if k in keys else v for k, v in record.items()}
+            for record in signal.evidence["records"]
+        ]
+        renamed.append(replace(signal, evidence={**signal.evidence, "records": records}))
+    return renamed
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def result_digest(assessments: Sequence[Assessment], signals: Sequence[Signal]) -> str:
+    """Return the SHA-256 of all that a run found: equal results, equal digest, to the last bit."""
+    digest = hashlib.sha256()
+    for assessment in sorted(assessments, key=lambda a: (a.operator_id, a.station_id, a.connector)):
+        digest.update(orjson.dumps(asdict(assessment), option=orjson.OPT_APPEND_NEWLINE))
+    for signal in signals:
+        digest.update(orjson.dumps(asdict(signal), option=orjson.OPT_APPEND_NEWLINE))
+    return digest.hexdigest()
+
+
+def _summary(
+    result: RunResult,
+    loaded: Loaded,
+    signals: Sequence[Signal],
+    *,
+    tier_counts: Mapping[str, int],
+    plan: _Plan,
+) -> dict[str, Any]:
+    by_code: dict[str, int] = {}
+    for signal in signals:
+        by_code[signal.code] = by_code.get(signal.code, 0) + 1
+    meters = loaded.inputs.references.meter
+    suspects = np.flatnonzero(result.meter_suspect)
+    verdicts: dict[str, int] = {}
+    for verdict in result.verdict:
+        verdicts[verdict.value] = verdicts.get(verdict.value, 0) + 1
+    return {
+        **{name: _finite(float(value)) for name, value in result.summary.items()},
+        "expected_false_flags": float(result.summary.get("expected_false_flags", math.nan)),
+        "expected_missed": float(result.summary.get("expected_missed", math.nan)),
+        "tiers": dict(tier_counts),
+        "verdicts": verdicts,
+        "signals": dict(sorted(by_code.items())),
+        "suspect_meters": [
+            {
+                "meter": meters[k],
+                "relative_error": _finite(float(result.meter_shift[k])),
+                "standard_uncertainty": _finite(float(result.meter_shift_u[k])),
+            }
+            for k in suspects.tolist()
+        ],
+        "continued_from": None if plan.prior is None else plan.prior["run_id"],
+    }
+
+
+def _values(run_id: int, loaded: Loaded, row: int, found: Assessment) -> tuple[Any, ...]:
+    return (
+        run_id,
+        int(loaded.registry.connector_ids[row]),
+        found.relative_error,
+        found.standard_uncertainty,
+        found.common_uncertainty,
+        found.mpe,
+        found.p_nonconforming,
+        found.verdict.value,
+        found.tier.value,
+        found.priority_money,
+        found.data_from,
+        found.data_to,
+        found.n_intervals,
+        found.n_sessions,
+        found.n_vehicles,
+        found.n_direct,
+        found.method,
+        found.reason,
+        orjson.dumps(found.budget).decode(),
+        None if found.drift is None else orjson.dumps(found.drift).decode(),
+    )
+
+
+def _least(times: Any) -> datetime | None:
+    known = times[np.isfinite(times)]
+    return datetime.fromtimestamp(float(known.min()), UTC) if known.size else None
+
+
+def _most(times: Any) -> datetime | None:
+    known = times[np.isfinite(times)]
+    return datetime.fromtimestamp(float(known.max()), UTC) if known.size else None
+
+
+async def _save(
+    database: Database,
+    run_id: int,
+    *,
+    as_of: datetime,
+    rows: Sequence[tuple[Any, ...]],
+    signals: Sequence[Signal],
+    state: Mapping[str, bytes],
+    data: tuple[datetime | None, datetime | None],
+    digest: str,
+    summary: dict[str, Any],
+) -> None:
+    """Write all of a run in one transaction.
+
+    Signals open and close by the run that is as of the latest time; a replay of an earlier time
+    leaves them as they are.
+    """
+    async with database.raw() as connection, connection.transaction():
+        await store.save_assessments(connection, rows)
+        await store.save_state(connection, run_id, state)
+        if await store.is_newest(connection, as_of):
+            summary["signal_changes"] = await store_signals(connection, run_id, signals)
+        await store.finish_run(
+            connection,
+            run_id,
+            data_from=data[0],
+            data_to=data[1],
+            digest=digest,
+            summary=summary,
+        )
+
+
+class _Stopwatch:
+    """Seconds of each part of a run."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, name: str) -> None:
+        """Book the time since the last lap under a name."""
+        now = time.monotonic()
+        self.laps[name] = round(now - self._last, 3)
+        self._last = now

@@ -1,0 +1,169 @@
+"""From the engine's result and the signals to one assessment a connector, with tier and money."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+
+from chargewatch.domain.assessment import Assessment, tier_of
+from chargewatch.domain.signal import Severity, Signal
+from chargewatch.domain.verdict import Tier
+from chargewatch.risk.inputs import Bools, Floats
+from chargewatch.risk.results import RunResult
+from chargewatch.risk.signals import EPOCH, Names, time_text
+from chargewatch.runs.load import Loaded
+
+BILLING_CODES = {"loss_adjusted_billing", "session_register_mismatch"}
+MONTH_DAYS = 30.0
+
+
+def _time(at_s: float) -> datetime | None:
+    return EPOCH + timedelta(seconds=float(at_s)) if math.isfinite(at_s) else None
+
+
+def severities_by_connector(
+    signals: Sequence[Signal], names: Names
+) -> tuple[list[list[Severity]], Bools]:
+    """Return the severities that bear on each connector, and which connectors are silent.
+
+    A signal of a station or meter bears on every connector of the station; silence is told apart.
+    """
+    rows: dict[tuple[str, str], list[int]] = {}
+    row_of: dict[tuple[str, str, str], int] = {}
+    for row, name in enumerate(names.connector):
+        place = names.connector_operator[row], names.connector_station[row]
+        rows.setdefault(place, []).append(row)
+        row_of[*place, name] = row
+    severities: list[list[Severity]] = [[] for _ in names.connector]
+    silent = np.zeros(len(names.connector), bool)
+    for signal in signals:
+        place = signal.operator_id or "", signal.station_id or ""
+        touched = (
+            rows.get(place, []) if signal.connector is None else [row_of[*place, signal.connector]]
+        )
+        for row in touched:
+            if signal.code == "silence":
+                silent[row] = True
+            elif signal.connector is not None or signal.severity != Severity.SEVERE:
+                severities[row].append(signal.severity)
+    return severities, silent
+
+
+def overbilled_per_month(
+    loaded: Loaded, signals: Sequence[Signal], *, days: float, default_price: float
+) -> Floats:
+    """Return the money of billing signals per 30 days, by connector; shape (n,).
+
+    Equation: sum max(0, billed - metered) x price over the window's sessions of connectors with
+    such a signal, x 30 / days; price is total_fee / billed_wh, or the default.
+    """
+    records, registry = loaded.sessions, loaded.registry
+    money = np.zeros(registry.connector_ids.size)
+    row = registry.connector_rows(records["connector_id"])
+    extra_wh = np.maximum(records["billed_wh"] - (records["stop_wh"] - records["start_wh"]), 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        price = records["total_fee"] / records["billed_wh"] * 1000
+    price = np.where(np.isfinite(price), price, default_price)
+    np.add.at(money, row, extra_wh / 1000 * price)
+    flagged = {
+        (s.operator_id, s.station_id, s.connector) for s in signals if s.code in BILLING_CODES
+    }
+    names = registry.names
+    keep = [
+        (names.connector_operator[k], names.connector_station[k], name) in flagged
+        for k, name in enumerate(names.connector)
+    ]
+    return np.asarray(np.where(keep, money, 0.0) * MONTH_DAYS / max(days, 1.0))
+
+
+def _budget(result: RunResult, row: int) -> list[dict[str, Any]]:
+    return [
+        {"component": name, "standard_uncertainty": float(result.budget[row, k])}
+        for k, name in enumerate(result.budget_components)
+        if math.isfinite(result.budget[row, k])
+    ]
+
+
+def _drift(result: RunResult, row: int) -> Mapping[str, Any] | None:
+    statistic = float(result.drift_statistic[row])
+    if not math.isfinite(statistic):
+        return None
+    changed = float(result.drift_changed_s[row])
+    low, high = float(result.drift_low_s[row]), float(result.drift_high_s[row])
+    return {
+        "alarm": bool(result.drift_alarm[row]),
+        "statistic": statistic,
+        "changed_at": time_text(changed) if math.isfinite(changed) else None,
+        "interval": [time_text(at) if math.isfinite(at) else None for at in (low, high)],
+    }
+
+
+def decide(
+    loaded: Loaded,
+    result: RunResult,
+    signals: Sequence[Signal],
+    *,
+    days: float,
+    default_price: float,
+) -> list[Assessment]:
+    """Return the assessment of every connector, in the order of the fleet.
+
+    Where:
+        days: length of the window, for money per month.
+        default_price: money per kWh of sessions that tell none.
+    """
+    names = loaded.registry.names
+    severities, silent = severities_by_connector(signals, names)
+    money = overbilled_per_month(loaded, signals, days=days, default_price=default_price)
+    money = money + np.nan_to_num(result.overcharge_per_month)
+    found = []
+    for row, name in enumerate(names.connector):
+        p = float(result.p_nonconforming[row])
+        reason = result.reason[row]
+        if silent[row]:
+            since = f"silent since {time_text(loaded.last_reading_s[row])}"
+            reason = f"{reason}; {since}" if reason else since
+        found.append(
+            Assessment(
+                connector=name,
+                station_id=names.connector_station[row],
+                operator_id=names.connector_operator[row],
+                relative_error=float(result.relative_error[row]),
+                standard_uncertainty=float(result.standard_uncertainty[row]),
+                common_uncertainty=float(result.common_uncertainty[row]),
+                mpe=float(loaded.inputs.fleet.mpe[row]),
+                p_nonconforming=p,
+                verdict=result.verdict[row],
+                tier=tier_of(
+                    result.verdict[row],
+                    p,
+                    severities=severities[row],
+                    drift_alarm=bool(result.drift_alarm[row]),
+                    silent=bool(silent[row]),
+                ),
+                priority_money=float(money[row]),
+                data_from=_time(result.data_from_s[row]),
+                data_to=_time(result.data_to_s[row]),
+                n_intervals=int(result.n_intervals[row]),
+                n_sessions=int(result.n_sessions[row]),
+                n_vehicles=int(result.n_vehicles[row]),
+                n_direct=int(result.n_direct[row]),
+                method=result.method[row],
+                reason=reason,
+                budget=_budget(result, row),
+                drift=_drift(result, row),
+            )
+        )
+    return found
+
+
+def tiers(assessments: Sequence[Assessment]) -> dict[str, int]:
+    """Return how many connectors are in each tier."""
+    counts = {tier.value: 0 for tier in Tier}
+    for assessment in assessments:
+        counts[assessment.tier.value] += 1
+    return counts

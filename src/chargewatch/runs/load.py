@@ -1,0 +1,330 @@
+"""From the database to the arrays of one risk run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import asyncpg
+import numpy as np
+
+from chargewatch.domain.mpe import RuleSet
+from chargewatch.risk.inputs import (
+    SLOT_S,
+    Anchors,
+    Fleet,
+    Floats,
+    Intervals,
+    Ints,
+    References,
+    RunInputs,
+    Sessions,
+)
+from chargewatch.risk.signals import Names
+from chargewatch.storage import load as store
+from chargewatch.storage.bulk import Records, copy_chunks, seconds_of
+
+Rows = list[dict[str, Any]]
+Place = tuple[str, str]
+"""operator_id and station_id."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registry:
+    """Who is there: rows in the order of their identifiers, and where they stand."""
+
+    connectors: Rows
+    meters: Rows  # all, registered or not
+    connector_ids: Ints
+    meter_ids: Ints
+    places: Sequence[Place]
+    place_rows: dict[Place, int]
+    names: Names
+
+    def connector_rows(self, connector_ids: Ints) -> Ints:
+        """Return rows of Fleet from identifiers of the database."""
+        return np.searchsorted(self.connector_ids, connector_ids)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """What one run reads, besides the raw readings that are streamed."""
+
+    inputs: RunInputs
+    registry: Registry
+    sessions: Records  # of the window, in the order of RunInputs.sessions
+    last_reading_s: Floats  # of each connector, at or before as_of; NaN: none
+    valid_until_s: Floats  # of the newest passed verification; NaN: none
+
+
+def column(rows: Rows, name: str, *, default: float = np.nan) -> Floats:
+    """Return a column of numbers; None becomes `default`."""
+    return np.array([default if row[name] is None else row[name] for row in rows], float)
+
+
+def day_end_s(day: date, zone: ZoneInfo) -> float:
+    """Return the end of a local day, s."""
+    return datetime.combine(day + timedelta(days=1), time(), zone).timestamp()
+
+
+def _day_ends(rows: Rows, name: str, zone: ZoneInfo) -> Floats:
+    """Return the ends of a column's days, s; NaN where there is none."""
+    return np.array(
+        [np.nan if row[name] is None else day_end_s(row[name], zone) for row in rows], float
+    )
+
+
+async def load_registry(connection: asyncpg.Connection) -> Registry:
+    """Return connectors, meters and stations, registered or only heard of."""
+    connectors = await store.rows(connection, store.CONNECTORS)
+    meters = await store.rows(connection, store.METERS)
+    streams = await store.rows(connection, store.STREAMS)
+    places = sorted({(r["operator_id"], r["station_id"]) for r in [*connectors, *meters, *streams]})
+    return Registry(
+        connectors=connectors,
+        meters=meters,
+        connector_ids=np.array([row["connector_id"] for row in connectors], np.int64),
+        meter_ids=np.array([row["meter_id"] for row in meters], np.int64),
+        places=places,
+        place_rows={place: row for row, place in enumerate(places)},
+        names=Names(
+            connector=[row["connector"] for row in connectors],
+            connector_station=[row["station_id"] for row in connectors],
+            connector_operator=[row["operator_id"] for row in connectors],
+            station=[place[1] for place in places],
+            station_operator=[place[0] for place in places],
+            meter=[row["meter"] for row in meters],
+            meter_station=[row["station_id"] for row in meters],
+            meter_operator=[row["operator_id"] for row in meters],
+        ),
+    )
+
+
+def _numbers(texts: Sequence[Any]) -> Ints:
+    """Return the number of each text in the order of all texts."""
+    known = {text: number for number, text in enumerate(sorted(set(texts)))}
+    return np.array([known[text] for text in texts], np.int64)
+
+
+def make_fleet(registry: Registry, rules: RuleSet) -> Fleet:
+    """Return the connectors with their MPE by a rule set."""
+    rows = registry.connectors
+    is_dc = np.array([row["current"] == "DC" for row in rows], bool)
+    places = [(row["operator_id"], row["station_id"]) for row in rows]
+    return Fleet(
+        connector=registry.names.connector,
+        station=np.array([registry.place_rows[place] for place in places], np.int64),
+        operator=_numbers([row["operator_id"] for row in rows]),
+        model=_numbers([(bool(row["current"] == "DC"), row["model"] or "") for row in rows]),
+        is_dc=is_dc,
+        cable_loss_compensated=np.array([bool(row["cable_loss_compensated"]) for row in rows]),
+        mpe=np.array([rules.mpe_of(row["accuracy_class"] or "") for row in rows], float),
+        rated_power_w=column(rows, "rated_power_w"),
+        max_current_a=column(rows, "max_current_a"),
+        resolution_wh=column(rows, "resolution_wh"),
+        registered=np.array([row["registered"] for row in rows], bool),
+    )
+
+
+async def _references(
+    connection: asyncpg.Connection, registry: Registry, zone: ZoneInfo
+) -> tuple[References, Ints]:
+    """Return the registered reference meters and their identifiers."""
+    meters = [row for row in registry.meters if row["registered"]]
+    listed: dict[int, list[int]] = {}
+    for link in await store.rows(connection, store.METER_MEMBERS):
+        row = int(registry.connector_rows(np.array([link["connector_id"]]))[0])
+        listed.setdefault(link["meter_id"], []).append(row)
+    by_place: dict[Place, list[int]] = {}
+    for row, connector in enumerate(registry.connectors):
+        place = connector["operator_id"], connector["station_id"]
+        by_place.setdefault(place, []).append(row)
+    members, starts = [], [0]
+    for meter in meters:
+        place = meter["operator_id"], meter["station_id"]
+        members += listed.get(meter["meter_id"]) or (
+            by_place.get(place, []) if meter["scope"] == "station" else []
+        )
+        starts.append(len(members))
+    references = References(
+        meter=[meter["meter"] for meter in meters],
+        station=np.array(
+            [registry.place_rows[m["operator_id"], m["station_id"]] for m in meters], np.int64
+        ),
+        in_series=np.array([meter["scope"] == "connector" for meter in meters], bool),
+        is_dc=np.array([meter["current"] == "DC" for meter in meters], bool),
+        standard_uncertainty=column(meters, "relative_uncertainty")
+        / column(meters, "coverage_factor", default=2.0),
+        resolution_wh=column(meters, "resolution_wh"),
+        valid_until_s=np.array(
+            [
+                np.nan if m["valid_until"] is None else day_end_s(m["valid_until"], zone)
+                for m in meters
+            ],
+            float,
+        ),
+        member_start=np.array(starts, np.int64),
+        members=np.array(members, np.int64),
+    )
+    return references, np.array([meter["meter_id"] for meter in meters], np.int64)
+
+
+async def _intervals(
+    connection: asyncpg.Connection, kind: str, *, ids: Ints, first: datetime, as_of: datetime
+) -> Intervals:
+    """Return rollups that depend on readings at or before as_of only.
+
+    The energy of a slot is known from the readings up to the first one at or after its end; a
+    slot that ends after the instrument's last reading would know something of what came later.
+    """
+    last = await store.last_readings(connection, kind, first=first, last=as_of)
+    limit_s = np.full(ids.size, as_of.timestamp())
+    known = np.isin(last["connector_id"], ids)
+    limit_s[np.searchsorted(ids, last["connector_id"][known])] = seconds_of(last["at"][known])
+    parts: dict[str, list[Any]] = {name: [] for name in ("row", "slot", "energy", "u", "quality")}
+
+    def take(chunk: Records) -> None:
+        row = np.searchsorted(ids, chunk["instrument"])
+        inside = np.minimum(row, max(ids.size - 1, 0))
+        slot = chunk["slot_at"].view(np.int64) // (SLOT_S * 1_000_000)
+        keep = np.flatnonzero(
+            (ids[inside] == chunk["instrument"]) & ((slot + 1) * SLOT_S <= limit_s[inside])
+        )
+        parts["row"].append(row[keep].astype(np.int32))
+        parts["slot"].append(slot[keep].astype(np.int32))
+        parts["energy"].append(chunk["energy_wh"][keep])
+        parts["u"].append(chunk["u_wh"][keep])
+        parts["quality"].append(chunk["quality"][keep])
+
+    if ids.size:
+        begin = datetime.fromtimestamp(first.timestamp() // SLOT_S * SLOT_S, UTC)
+        await copy_chunks(
+            connection,
+            store.interval_query(kind),
+            store.INTERVAL,
+            consume=take,
+            arguments=(begin, as_of),
+        )
+
+    def joined(name: str, dtype: Any) -> Any:
+        chunks = parts.pop(name)
+        return np.concatenate([chunk.astype(dtype) for chunk in chunks] or [np.empty(0, dtype)])
+
+    return Intervals(
+        instrument=joined("row", np.int64),
+        slot=joined("slot", np.int64),
+        energy_wh=joined("energy", np.float64),
+        u_wh=joined("u", np.float64),
+        quality=joined("quality", np.int16),
+    )
+
+
+def make_sessions(registry: Registry, records: Records) -> Sessions:
+    """Return the engine's sessions from rows of the database."""
+    # The key of the vehicle's name, not a number of this run: the next run goes on with it.
+    vehicle = np.where(
+        records["vehicle"] != 0, records["vehicle"] & np.int64(2**59 - 1), np.int64(-1)
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        price = np.where(
+            records["billed_wh"] > 0, records["total_fee"] * 1000 / records["billed_wh"], np.nan
+        )
+    return Sessions(
+        connector=registry.connector_rows(records["connector_id"]),
+        vehicle=vehicle.astype(np.int64),
+        started_s=seconds_of(records["started_at"]),
+        ended_s=seconds_of(records["ended_at"]),
+        energy_wh=records["stop_wh"] - records["start_wh"],
+        billed_wh=records["billed_wh"].copy(),
+        soc_start_pct=records["soc_start_pct"].astype(float),
+        soc_stop_pct=records["soc_stop_pct"].astype(float),
+        battery_capacity_wh=records["battery_capacity_wh"].copy(),
+        bms_energy_wh=records["bms_energy_wh"].copy(),
+        interrupted=records["interrupted"].copy(),
+        energy_price=price,
+    )
+
+
+def _anchors(verifications: Rows, registry: Registry, zone: ZoneInfo) -> Anchors:
+    stated = [
+        row
+        for row in verifications
+        if row["relative_error"] is not None and row["expanded_uncertainty"]
+    ]
+    ids = np.array([row["connector_id"] for row in stated], np.int64)
+    return Anchors(
+        connector=registry.connector_rows(ids),
+        verified_s=np.array([day_end_s(row["verified_on"], zone) for row in stated], float),
+        valid_until_s=_day_ends(stated, "valid_until", zone),
+        relative_error=column(stated, "relative_error"),
+        standard_uncertainty=column(stated, "expanded_uncertainty")
+        / column(stated, "coverage_factor", default=2.0),
+    )
+
+
+def _valid_until(
+    verifications: Rows, registry: Registry, zone: ZoneInfo, *, years: int | None
+) -> Floats:
+    """Return the end of validity of each connector's newest verification; a failed one ends it."""
+    until = np.full(registry.connector_ids.size, np.nan)
+    for row in verifications:  # in the order of their days
+        at = int(registry.connector_rows(np.array([row["connector_id"]]))[0])
+        if row["result"] == "fail":
+            until[at] = day_end_s(row["verified_on"], zone)
+        elif row["valid_until"] is not None:
+            until[at] = day_end_s(row["valid_until"], zone)
+        else:
+            end = row["verified_on"] + timedelta(days=round(365.25 * (years or 100)))
+            until[at] = day_end_s(end, zone)
+    return until
+
+
+async def load(
+    connection: asyncpg.Connection,
+    *,
+    first: datetime,
+    sessions_first: datetime,
+    as_of: datetime,
+    rules: RuleSet,
+    zone: ZoneInfo,
+) -> Loaded:
+    """Return what a run as of a time reads.
+
+    Where:
+        first: the engine's data begin here (in a nightly run, where the last run ended).
+        sessions_first: the window of signals begins here; at or before `first`.
+    """
+    registry = await load_registry(connection)
+    references, meter_ids = await _references(connection, registry, zone)
+    day = as_of.astimezone(zone).date()
+    verifications = await store.rows(connection, store.VERIFICATIONS, day)
+    records = await store.sessions(connection, first=sessions_first, last=as_of)
+    last = await store.last_readings(connection, "connector", first=sessions_first, last=as_of)
+    last_s = np.full(registry.connector_ids.size, np.nan)
+    last_s[registry.connector_rows(last["connector_id"])] = seconds_of(last["at"])
+    engine_records = records[seconds_of(records["ended_at"]) > first.timestamp()]
+    inputs = RunInputs(
+        as_of_s=as_of.timestamp(),
+        from_s=first.timestamp(),
+        fleet=make_fleet(registry, rules),
+        references=references,
+        connector_intervals=await _intervals(
+            connection, "connector", ids=registry.connector_ids, first=first, as_of=as_of
+        ),
+        meter_intervals=await _intervals(
+            connection, "meter", ids=meter_ids, first=first, as_of=as_of
+        ),
+        sessions=make_sessions(registry, engine_records),
+        anchors=_anchors(verifications, registry, zone),
+    )
+    years = rules.verification_period_years
+    return Loaded(
+        inputs=inputs,
+        registry=registry,
+        sessions=records,
+        last_reading_s=last_s,
+        valid_until_s=_valid_until(verifications, registry, zone, years=years),
+    )

@@ -1,0 +1,435 @@
+"""Integrity signals of one run: streams readings in blocks and puts all checks together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import asyncpg
+import numpy as np
+
+from chargewatch.risk.inputs import Bools, Floats, Ints
+from chargewatch.risk.signals import DAY_S, LIMITS, Finding
+from chargewatch.risk.signals_idle import (
+    BilledSessions,
+    discontinuities,
+    idle_consumption,
+    sessions_off_register,
+    timeline,
+)
+from chargewatch.risk.signals_registers import (
+    Pairs,
+    Piles,
+    Readings,
+    register_findings,
+    without_unit_days,
+)
+from chargewatch.risk.signals_sessions import (
+    BatterySessions,
+    billing_findings,
+    soc_findings,
+)
+from chargewatch.risk.signals_station import Cadence
+from chargewatch.risk.signals_tariffs import (
+    BilledPeriods,
+    Fees,
+    clock_findings,
+    fee_findings,
+    tariff_findings,
+)
+from chargewatch.runs.load import Loaded
+from chargewatch.runs.money import load_curves
+from chargewatch.runs.signed import Verified, signature_checks
+from chargewatch.runs.stations import station_findings
+from chargewatch.storage import load as store
+from chargewatch.storage.bulk import Records, seconds_of
+from chargewatch.wire.payloads import CONTEXTS
+
+RESET_CONTEXT = CONTEXTS.index("Register.Reset")
+READINGS_A_BLOCK = 1_000_000
+DAY_KEY = 1_000_000
+"""More days than any row has: (row, day) as one number."""
+OVERLAP_S = 600.0
+"""Sessions that came so long before the last run began may have been committed after it read."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """What of the window is checked anew; the findings of the other days are kept."""
+
+    first: datetime  # begin of the window
+    as_of: datetime
+    day: int  # readings from this UTC day on
+    late: Mapping[int, int]  # connector_id: earlier day, because readings came late
+    received_after: datetime  # sessions that came later are new, whenever they were
+    ended_after: datetime
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the whole window is checked."""
+        return self.day * DAY_S <= self.first.timestamp()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """All findings of a run, and what later steps need of the readings."""
+
+    findings: list[Finding]
+    cadence: Cadence
+    verified: Verified
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Context:
+    """What every block of connectors needs."""
+
+    loaded: Loaded
+    piles: Piles
+    billed: BilledSessions  # sorted by (connector, started_s)
+    fees: Fees  # rows of new sessions
+    periods: BilledPeriods
+    complete: Bools
+    as_of_s: float
+    base_s: float
+
+
+def billed_sessions(loaded: Loaded) -> tuple[BilledSessions, Ints]:
+    """Return the window's sessions by (connector, started_s), and their rows in Loaded."""
+    records = loaded.sessions
+    connector = loaded.registry.connector_rows(records["connector_id"])
+    started = seconds_of(records["started_at"])
+    order = np.lexsort((started, connector))
+    return (
+        BilledSessions(
+            name=records["session_id"][order],
+            connector=connector[order],
+            started_s=started[order],
+            ended_s=seconds_of(records["ended_at"])[order],
+            start_wh=records["start_wh"][order],
+            stop_wh=records["stop_wh"][order],
+            billed_wh=records["billed_wh"][order],
+        ),
+        order,
+    )
+
+
+async def find_signals(
+    connection: asyncpg.Connection,
+    loaded: Loaded,
+    scan: Scan,
+    *,
+    prior: list[Finding],
+    usual_gap_s: Floats,
+    verified: Verified,
+    zone: ZoneInfo,
+    say: Say,
+) -> Found:
+    """Return all findings of the window as of the run.
+
+    Where:
+        prior: findings of the last run; those of days that are checked again are dropped.
+        usual_gap_s: of each connector as the last run knew it; NaN: not known.
+        verified: signed records that earlier runs verified.
+    """
+    fleet = loaded.inputs.fleet
+    billed, order = billed_sessions(loaded)
+    holes = await store.rows(connection, store.HOLES, scan.as_of)
+    with_holes = {loaded.registry.place_rows[h["operator_id"], h["station_id"]] for h in holes}
+    new_rows, checked_fees = _new_sessions(loaded, scan)
+    fees, periods = await _money(connection, loaded, scan, new_rows)
+    context = _Context(
+        loaded=loaded,
+        piles=Piles(rated_power_w=fleet.rated_power_w, resolution_wh=fleet.resolution_wh),
+        billed=billed,
+        fees=fees,
+        periods=periods,
+        complete=~np.isin(fleet.station, np.array(sorted(with_holes), np.int64)),
+        as_of_s=scan.as_of.timestamp(),
+        base_s=scan.first.timestamp() - 10 * DAY_S,
+    )
+    by_readings, gap_s, count, checked = await _scan(connection, context, scan, say=say)
+    cadence = Cadence(
+        last_s=loaded.last_reading_s,
+        usual_gap_s=np.where(np.isnan(gap_s), usual_gap_s, gap_s),
+        readings=np.maximum(count, np.where(np.isfinite(loaded.last_reading_s), 2, 0)),
+    )
+    curves, curve_of = await load_curves(connection, loaded, scan.first, scan.as_of, zone=zone)
+    by_fees = await asyncio.to_thread(
+        lambda: [
+            *fee_findings(
+                fees, periods, resolution_wh=fleet.resolution_wh[fees.connector], limits=LIMITS
+            ),
+            *tariff_findings(fees, periods, curves, curve_of=curve_of, limits=LIMITS),
+        ]
+    )
+    by_fees = [replace(finding, origin="fees") for finding in by_fees]
+    stations = await station_findings(
+        connection,
+        loaded,
+        first=scan.first,
+        as_of=scan.as_of,
+        holes=holes,
+        cadence=cadence,
+        day=scan.day,
+    )
+    signed, verified = await signature_checks(connection, loaded, known=verified)
+    kept = _kept(prior, scan, checked=checked, checked_fees=checked_fees)
+    findings = [*kept, *by_readings, *by_fees, *stations, *signed]
+    findings += _by_sessions(loaded, billed, order, findings)
+    return Found(findings=without_unit_days(findings), cadence=cadence, verified=verified)
+
+
+def _kept(prior: list[Finding], scan: Scan, *, checked: Ints, checked_fees: Ints) -> list[Finding]:
+    """Return findings of the last run that this one doesn't check again.
+
+    Where:
+        checked: first day whose readings are checked again, by row of Fleet.
+        checked_fees: (connector, day) keys whose fees are checked again.
+    """
+    if scan.is_full:
+        return []
+    oldest = int(scan.first.timestamp() // DAY_S)
+    kept = []
+    again = set(checked_fees.tolist())
+    for finding in prior:
+        if finding.day < oldest or finding.origin == "window":
+            continue
+        if finding.origin == "readings" and finding.day >= checked[finding.row]:
+            continue
+        if finding.origin == "messages" and finding.day >= scan.day:
+            continue
+        if finding.origin == "fees" and finding.row * DAY_KEY + finding.day in again:
+            continue
+        kept.append(finding)
+    return kept
+
+
+def _new_sessions(loaded: Loaded, scan: Scan) -> tuple[Ints, Ints]:
+    """Return rows of sessions whose fees are checked, and the keys of their (connector, day).
+
+    A day of a connector is checked again as a whole when one of its sessions is new.
+    """
+    records = loaded.sessions
+    received, ended = seconds_of(records["received_at"]), seconds_of(records["ended_at"])
+    key = _day_keys(loaded.registry.connector_rows(records["connector_id"]), ended)
+    new = received > scan.received_after.timestamp() - OVERLAP_S
+    new |= ended > scan.ended_after.timestamp()
+    checked = np.unique(key[new])
+    return np.flatnonzero(np.isin(key, checked)), checked
+
+
+def _day_keys(row: Ints, at_s: Floats) -> Ints:
+    return row * DAY_KEY + np.floor(at_s / DAY_S).astype(np.int64)
+
+
+async def _money(
+    connection: asyncpg.Connection, loaded: Loaded, scan: Scan, rows: Ints
+) -> tuple[Fees, BilledPeriods]:
+    """Return fees and priced periods of some sessions."""
+    records = loaded.sessions
+    rows = rows[np.argsort(records["session_id"][rows])]
+    part = records[rows]
+    fees = Fees(
+        name=part["session_id"].copy(),
+        connector=loaded.registry.connector_rows(part["connector_id"]),
+        started_s=seconds_of(part["started_at"]),
+        ended_s=seconds_of(part["ended_at"]),
+        start_wh=part["start_wh"].copy(),
+        stop_wh=part["stop_wh"].copy(),
+        billed_wh=part["billed_wh"].copy(),
+        energy_fee=part["energy_fee"].copy(),
+        service_fee=part["service_fee"].copy(),
+        total_fee=part["total_fee"].copy(),
+    )
+    priced = await store.periods(
+        connection,
+        first=scan.first,
+        last=scan.as_of,
+        session_ids=None if rows.size == records.size else part["session_id"].tolist(),
+    )
+    periods = BilledPeriods(
+        session=np.searchsorted(fees.name, priced["session_id"]),
+        from_s=seconds_of(priced["from_at"]),
+        to_s=seconds_of(priced["to_at"]),
+        energy_wh=priced["energy_wh"].copy(),
+        energy_price=priced["energy_price"].copy(),
+        service_price=priced["service_price"].copy(),
+    )
+    return fees, periods
+
+
+async def _scan(
+    connection: asyncpg.Connection, context: _Context, scan: Scan, *, say: Say
+) -> tuple[list[Finding], Floats, Ints, Ints]:
+    """Return findings, usual gaps, counts and first checked day from readings, block by block."""
+    registry = context.loaded.registry
+    size = registry.connector_ids.size
+    gap_s, count = np.full(size, np.nan), np.zeros(size, np.int64)
+    checked = np.full(size, scan.day, np.int64)
+    for connector_id, day in scan.late.items():
+        row = int(registry.connector_rows(np.array([connector_id]))[0])
+        checked[row] = min(checked[row], day)
+    alive = np.flatnonzero(np.isfinite(context.loaded.last_reading_s))
+    alive = alive[context.loaded.last_reading_s[alive] >= (checked[alive] - 1) * DAY_S]
+    # Connectors whose late readings reach far back come together, so that others stay cheap.
+    alive = alive[np.argsort(checked[alive], kind="stable")]
+    found: list[Finding] = []
+    position, step = 0, 8
+    while position < alive.size:
+        rows = np.sort(alive[position : position + step])
+        day = int(checked[rows].min())
+        checked[rows] = day
+        # A day more, so that the first pair of the first day is whole.
+        begin = max(scan.first, datetime.fromtimestamp((day - 1) * DAY_S, UTC))
+        records = await store.readings(
+            connection,
+            registry.connector_ids[rows].tolist(),
+            first=begin,
+            last=scan.as_of,
+            reset_context=RESET_CONTEXT,
+        )
+        found += await asyncio.to_thread(
+            _check_block, context, records, rows, gap_s, count, first_day=day
+        )
+        position += step
+        per_connector = max(records.size / rows.size, 1.0)
+        step = int(np.clip(READINGS_A_BLOCK / per_connector, 8, 5_000))
+        if alive.size > 2_000:
+            say(f"signals: readings of {min(position, alive.size)} of {alive.size} connectors")
+    return found, gap_s, count, checked
+
+
+def _check_block(
+    context: _Context, records: Records, rows: Ints, gap_s: Floats, count: Ints, *, first_day: int
+) -> list[Finding]:
+    """Return the findings of some connectors' readings; fill in their usual gaps and counts."""
+    readings = Readings(
+        connector=context.loaded.registry.connector_rows(records["connector_id"]),
+        at_s=seconds_of(records["at"]),
+        energy_wh=records["energy_wh"].copy(),
+        power_w=records["power_w"].astype(float),
+        in_session=records["in_session"].copy(),
+        is_reset=records["is_reset"].copy(),
+    )
+    if readings.at_s.size < 2:
+        return []
+    found, pairs = register_findings(readings, context.piles, limits=LIMITS)
+    _fill_cadence(pairs, gap_s, count)
+    billed = _sessions_of(context.billed, rows)
+    options: dict[str, Any] = {"base_s": context.base_s, "limits": LIMITS}
+    moment: dict[str, Any] = {"complete": context.complete, "as_of_s": context.as_of_s}
+    found += idle_consumption(pairs, billed, **moment, **options)
+    found += sessions_off_register(pairs, billed, **options)
+    found += discontinuities(pairs, billed, **moment, **options)
+    found += clock_findings(
+        context.fees,
+        _periods_of(context, rows),
+        timeline(readings, base_s=context.base_s),
+        pairs,
+        limits=LIMITS,
+    )
+    return [replace(f, origin="readings") for f in found if f.day >= first_day]
+
+
+def _sessions_of(billed: BilledSessions, rows: Ints) -> BilledSessions:
+    """Return the sessions of some connectors (rows ascending)."""
+    first = np.searchsorted(billed.connector, rows, side="left")
+    last = np.searchsorted(billed.connector, rows, side="right")
+    if rows.size == 0:
+        return billed.take(np.empty(0, np.int64))
+    return billed.take(
+        np.concatenate([np.arange(a, b) for a, b in zip(first, last, strict=True)]).astype(np.int64)
+    )
+
+
+def _periods_of(context: _Context, rows: Ints) -> BilledPeriods:
+    """Return the priced periods of some connectors' sessions."""
+    periods = context.periods
+    if periods.session.size == 0:
+        return periods
+    keep = np.flatnonzero(np.isin(context.fees.connector[periods.session], rows))
+    return BilledPeriods(
+        **{name: getattr(periods, name)[keep] for name in periods.__dataclass_fields__}
+    )
+
+
+def _fill_cadence(pairs: Pairs, gap_s: Floats, count: Ints) -> None:
+    """Fill in the 95th percentile of gaps between readings, and how many readings there are."""
+    edges = np.flatnonzero(np.diff(pairs.readings.connector, prepend=-1))
+    ends = np.append(edges[1:], pairs.readings.at_s.size)
+    for start, end in zip(edges, ends, strict=True):
+        number = int(pairs.readings.connector[start])
+        count[number] = end - start
+        if end - start > 1:
+            gap_s[number] = np.quantile(pairs.span_s[start : end - 1], 0.95)
+
+
+def _by_sessions(
+    loaded: Loaded, billed: BilledSessions, order: Ints, findings: list[Finding]
+) -> list[Finding]:
+    """Return findings of billed energies and states of charge, over the whole window."""
+    records = loaded.sessions[order]
+    resolution = loaded.inputs.fleet.resolution_wh[billed.connector]
+    found = billing_findings(billed, resolution_wh=resolution, limits=LIMITS)
+    off = [
+        record["session"]
+        for finding in (*findings, *found)
+        if finding.code in {"unit_fault", "session_register_mismatch"}
+        for record in finding.records
+        if "session" in record
+    ]
+    wrecked = [
+        finding.row * DAY_KEY + finding.day + later
+        for finding in (*findings, *found)
+        if finding.code in {"unit_fault", "stuck_register", "register_jump", "register_decrease"}
+        for later in (0, 1)
+    ]
+    explained = np.isin(billed.name, np.array(off, np.int64))
+    explained |= np.isin(_day_keys(billed.connector, billed.ended_s), np.array(wrecked, np.int64))
+    battery = BatterySessions(
+        soc_start_pct=records["soc_start_pct"].astype(float),
+        soc_stop_pct=records["soc_stop_pct"].astype(float),
+        battery_capacity_wh=records["battery_capacity_wh"].copy(),
+        bms_energy_wh=records["bms_energy_wh"].copy(),
+    )
+    found += soc_findings(billed, battery, explained=explained, limits=LIMITS)
+    return [replace(finding, origin="window") for finding in found]
+
+
+def full_scan(first: datetime, as_of: datetime) -> Scan:
+    """Return the scan that checks the whole window."""
+    ever = datetime(1970, 1, 1, tzinfo=UTC)
+    return Scan(
+        first=first,
+        as_of=as_of,
+        day=int(first.timestamp() // DAY_S),
+        late={},
+        received_after=ever,
+        ended_after=ever,
+    )
+
+
+def next_scan(
+    first: datetime,
+    as_of: datetime,
+    *,
+    prior_as_of: datetime,
+    prior_started: datetime,
+    late: Mapping[int, int],
+) -> Scan:
+    """Return the scan of a run that goes on from an earlier one: the days since, and one more."""
+    day = int((prior_as_of - timedelta(days=1)).timestamp() // DAY_S)
+    return Scan(
+        first=first,
+        as_of=as_of,
+        day=max(day, int(first.timestamp() // DAY_S)),
+        late={k: v for k, v in late.items() if v < day},
+        received_after=prior_started,
+        ended_after=prior_as_of,
+    )

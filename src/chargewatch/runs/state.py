@@ -1,0 +1,118 @@
+"""What a run leaves for the next: statistics, findings by the day, verified records."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from chargewatch.risk.inputs import Floats
+from chargewatch.risk.signals import Finding
+from chargewatch.runs.load import Registry
+from chargewatch.runs.signed import Verified
+
+Arrays = Mapping[str, NDArray]  # type: ignore[type-arg]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunState:
+    """State of an earlier run, on the rows of today's fleet."""
+
+    engine: Arrays | None
+    findings: list[Finding]
+    verified: Verified
+    usual_gap_s: Floats
+
+
+def _packed(array: NDArray) -> bytes:  # type: ignore[type-arg]
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return zlib.compress(buffer.getbuffer(), 1)
+
+
+def _unpacked(content: bytes) -> NDArray:  # type: ignore[type-arg]
+    return np.load(io.BytesIO(zlib.decompress(content)), allow_pickle=False)  # type: ignore[no-any-return]
+
+
+def _identifier(finding: Finding, registry: Registry) -> Any:
+    if finding.kind == "connector":
+        return int(registry.connector_ids[finding.row])
+    if finding.kind == "meter":
+        return int(registry.meter_ids[finding.row])
+    return list(registry.places[finding.row])
+
+
+def _row(kind: str, identifier: Any, registry: Registry) -> int | None:
+    if kind == "station":
+        return registry.place_rows.get((identifier[0], identifier[1]))
+    ids = registry.connector_ids if kind == "connector" else registry.meter_ids
+    row = int(np.searchsorted(ids, identifier))
+    return row if row < ids.size and ids[row] == identifier else None
+
+
+def pack_state(
+    registry: Registry,
+    *,
+    engine: Arrays,
+    findings: list[Finding],
+    verified: Verified,
+    usual_gap_s: Floats,
+) -> dict[str, bytes]:
+    """Return a run's state by name; findings that every run makes anew are left out."""
+    kept = [
+        {**asdict(finding), "row": _identifier(finding, registry)}
+        for finding in findings
+        if finding.origin != "window"
+    ]
+    state = {f"engine/{name}": _packed(array) for name, array in engine.items()}
+    state["findings"] = zlib.compress(orjson.dumps(kept), 1)
+    state["cadence/connector_id"] = _packed(registry.connector_ids)
+    state["cadence/usual_gap_s"] = _packed(usual_gap_s)
+    state["signed/session_id"] = _packed(verified.session_id)
+    state["signed/valid"] = _packed(verified.valid)
+    state["signed/pagination"] = _packed(verified.pagination)
+    state["signed/last_pagination"] = _packed(verified.last_pagination)
+    state["signed/reason"] = zlib.compress(orjson.dumps(list(verified.reason)), 1)
+    return state
+
+
+def unpack_engine(state: Mapping[str, bytes]) -> dict[str, NDArray]:  # type: ignore[type-arg]
+    """Return the engine's arrays of a state."""
+    return {
+        name.removeprefix("engine/"): _unpacked(content)
+        for name, content in state.items()
+        if name.startswith("engine/")
+    }
+
+
+def unpack_state(state: Mapping[str, bytes], registry: Registry) -> RunState:
+    """Return a state on the rows of today's fleet; what is gone from the registry is dropped."""
+    findings = []
+    for item in orjson.loads(zlib.decompress(state["findings"])):
+        row = _row(item["kind"], item["row"], registry)
+        if row is not None:
+            findings.append(Finding(**{**item, "row": row}))
+    usual = np.full(registry.connector_ids.size, np.nan)
+    ids = _unpacked(state["cadence/connector_id"])
+    if usual.size:
+        rows = np.minimum(registry.connector_rows(ids), usual.size - 1)
+        same = registry.connector_ids[rows] == ids
+        usual[rows[same]] = _unpacked(state["cadence/usual_gap_s"])[same]
+    return RunState(
+        engine=unpack_engine(state),
+        findings=findings,
+        verified=Verified(
+            _unpacked(state["signed/session_id"]),
+            _unpacked(state["signed/valid"]),
+            _unpacked(state["signed/pagination"]),
+            _unpacked(state["signed/last_pagination"]),
+            tuple(orjson.loads(zlib.decompress(state["signed/reason"]))),
+        ),
+        usual_gap_s=usual,
+    )

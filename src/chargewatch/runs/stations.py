@@ -1,0 +1,247 @@
+"""Findings about stations, messages and registry, from the ledger and the registry's tables."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import zlib
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import numpy as np
+import orjson
+
+from chargewatch.risk.inputs import Floats
+from chargewatch.risk.signals import DAY_S, LIMITS, Finding
+from chargewatch.risk.signals_station import (
+    Cadence,
+    Clocks,
+    Messages,
+    clock_findings,
+    conflict_findings,
+    missing_message_findings,
+    silence_findings,
+    unregistered_findings,
+    verification_findings,
+)
+from chargewatch.runs.load import Loaded, Rows
+from chargewatch.storage import load as store
+from chargewatch.storage.bulk import seconds_of
+
+
+async def station_findings(
+    connection: asyncpg.Connection,
+    loaded: Loaded,
+    *,
+    first: datetime,
+    as_of: datetime,
+    holes: Rows,
+    cadence: Cadence,
+    day: int,
+) -> list[Finding]:
+    """Return findings of clocks, silence, messages, conflicts, registration and verification.
+
+    Where: day: messages from this UTC day on are checked for their clock.
+    """
+    as_of_s = as_of.timestamp()
+    place_rows = loaded.registry.place_rows
+    found = await _clocks(connection, loaded, first=first, as_of=as_of, day=day)
+    found += silence_findings(cadence, loaded.inputs.fleet.station, as_of_s=as_of_s, limits=LIMITS)
+    found += missing_message_findings(
+        [
+            {
+                **hole,
+                "station": place_rows[hole["operator_id"], hole["station_id"]],
+                "from_s": (hole["from_at"] or as_of).timestamp(),
+                "to_s": (hole["to_at"] or as_of).timestamp(),
+            }
+            for hole in holes
+        ]
+    )
+    found += await _conflicts(connection, loaded, first=first, as_of=as_of)
+    found += await _unregistered(connection, loaded, first=first, as_of=as_of)
+    return found + _verifications(loaded)
+
+
+async def _clocks(
+    connection: asyncpg.Connection, loaded: Loaded, *, first: datetime, as_of: datetime, day: int
+) -> list[Finding]:
+    place_rows = loaded.registry.place_rows
+    streams = await store.rows(connection, store.STREAMS)
+    ids = np.array([row["stream_id"] for row in streams], np.int64)
+    station = np.array(
+        [place_rows[row["operator_id"], row["station_id"]] for row in streams], np.int64
+    )
+    begin = max(first, datetime.fromtimestamp(day * DAY_S, UTC))
+    records = await store.messages(connection, first=begin, last=as_of)
+    told = await store.rows(connection, store.CLOCKS, as_of)
+    clocks = Clocks(
+        station=np.array(
+            [place_rows.get((row["operator_id"], row["station_id"]), -1) for row in told], np.int64
+        ),
+        at_s=np.array([row["at"].timestamp() for row in told], float),
+        offset_s=np.array([row["clock_offset_ms"] / 1000 for row in told], float),
+    )
+    heard = np.flatnonzero(clocks.station >= 0)
+    clocks = Clocks(
+        station=clocks.station[heard], at_s=clocks.at_s[heard], offset_s=clocks.offset_s[heard]
+    )
+    messages = Messages(
+        station=station[np.searchsorted(ids, records["stream_id"])]
+        if records.size
+        else np.empty(0, np.int64),
+        sent_s=seconds_of(records["sent_at"]),
+        received_s=seconds_of(records["received_at"]),
+    )
+    found = await asyncio.to_thread(clock_findings, messages, clocks, limits=LIMITS)
+    told_by_status = {"status_at"}
+    return [
+        finding if told_by_status & set(finding.records[0]) else replace(finding, origin="messages")
+        for finding in found
+    ]
+
+
+def _conflicting_item(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the reading or session of a quarantined conflict; {} where it can't be read."""
+    payload = bytes(row["payload"])
+    try:
+        if payload[:2] == b"\x1f\x8b":
+            payload = gzip.decompress(payload)
+        value = orjson.loads(payload)
+    except (ValueError, OSError, EOFError, zlib.error):
+        return {}
+    if not isinstance(value, dict):
+        return {}
+    items = value.get("readings") or value.get("sessions")
+    index = row["item_index"]
+    if isinstance(items, list) and index is not None and 0 <= index < len(items):
+        value = items[index]
+    return value if isinstance(value, dict) else {}
+
+
+def _time_s(text: Any) -> float | None:
+    try:
+        at = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return at.timestamp() if at.tzinfo else None
+
+
+async def _conflicts(
+    connection: asyncpg.Connection, loaded: Loaded, *, first: datetime, as_of: datetime
+) -> list[Finding]:
+    names, place_rows = loaded.registry.names, loaded.registry.place_rows
+    connectors = {
+        (names.connector_operator[k], names.connector_station[k], name): k
+        for k, name in enumerate(names.connector)
+    }
+    meters = {
+        (names.meter_operator[k], names.meter_station[k], name): k
+        for k, name in enumerate(names.meter)
+    }
+    conflicts = []
+    for row in await store.rows(connection, store.CONFLICTS):
+        item = _conflicting_item(row)
+        at_s = _time_s(item.get("at") or item.get("ended_at"))
+        at_s = row["received_at"].timestamp() if at_s is None else at_s
+        place = row["operator_id"], row["station_id"]
+        if not first.timestamp() < at_s <= as_of.timestamp():
+            continue
+        connector, meter = str(item.get("connector")), str(item.get("meter"))
+        if (*place, connector) in connectors:
+            kind, number = "connector", connectors[*place, connector]
+        elif (*place, meter) in meters:
+            kind, number = "meter", meters[*place, meter]
+        elif place in place_rows:
+            kind, number = "station", place_rows[place]
+        else:
+            continue
+        conflicts.append(
+            {
+                "kind": kind,
+                "row": number,
+                "at_s": at_s,
+                "detail": row["detail"],
+                "id": row["quarantine_id"],
+            }
+        )
+    return conflict_findings(conflicts)
+
+
+async def _unregistered(
+    connection: asyncpg.Connection, loaded: Loaded, *, first: datetime, as_of: datetime
+) -> list[Finding]:
+    registry, fleet = loaded.registry, loaded.inputs.fleet
+    ended = seconds_of(loaded.sessions["ended_at"])
+    rows_of = registry.connector_rows(loaded.sessions["connector_id"])
+    last = np.fmax(loaded.last_reading_s, _extreme(np.fmax, rows_of, ended, len(fleet.connector)))
+    heard = np.flatnonzero(~fleet.registered & np.isfinite(last))
+    begun = _extreme(
+        np.fmin, rows_of, seconds_of(loaded.sessions["started_at"]), len(fleet.connector)
+    )
+    begun = np.fmin(begun, last)
+    sessions = np.bincount(rows_of, minlength=fleet.size).astype(np.int64)
+    found = unregistered_findings(
+        "connector",
+        heard,
+        first_s=begun[heard],
+        last_s=last[heard],
+        readings=np.maximum(sessions[heard], 1),
+    )
+    unknown = [row["meter_id"] for row in registry.meters if not row["registered"]]
+    if unknown:
+        spans = await store.rows(connection, store.METER_SPANS, unknown, first, as_of)
+        found += unregistered_findings(
+            "meter",
+            np.searchsorted(registry.meter_ids, np.array([s["meter_id"] for s in spans], np.int64)),
+            first_s=np.array([span["first_at"].timestamp() for span in spans], float),
+            last_s=np.array([span["last_at"].timestamp() for span in spans], float),
+            readings=np.array([span["readings"] for span in spans], np.int64),
+        )
+    return found
+
+
+def _extreme(function: np.ufunc, rows: Any, values: Any, size: int) -> Floats:
+    """Return the largest (fmax) or smallest (fmin) value of each row; NaN where it has none."""
+    result = np.full(size, np.nan)
+    function.at(result, rows, values)
+    return result
+
+
+def _verifications(loaded: Loaded) -> list[Finding]:
+    """Return findings of connectors that sold energy after their verification's end.
+
+    Energy is that of finished sessions or, when that is more, of the register's rollups.
+    """
+    fleet, until = loaded.inputs.fleet, loaded.valid_until_s
+    size = fleet.size
+    limit = np.where(np.isnan(until), -np.inf, until)
+    rows = loaded.registry.connector_rows(loaded.sessions["connector_id"])
+    energy = np.maximum(loaded.sessions["stop_wh"] - loaded.sessions["start_wh"], 0.0)
+    started, ended = (seconds_of(loaded.sessions[name]) for name in ("started_at", "ended_at"))
+    after = started >= limit[rows]
+    intervals = loaded.inputs.connector_intervals
+    slot_s = intervals.slot * 900.0
+    late = (slot_s >= limit[intervals.instrument]) & (intervals.energy_wh > 0)
+    by_session = np.bincount(rows[after], weights=energy[after], minlength=size)
+    by_register = np.bincount(
+        intervals.instrument[late], weights=intervals.energy_wh[late], minlength=size
+    )
+    first = np.fmin(
+        _extreme(np.fmin, rows[after], started[after], size),
+        _extreme(np.fmin, intervals.instrument[late], slot_s[late], size),
+    )
+    last = np.fmax(
+        _extreme(np.fmax, rows[after], ended[after], size),
+        _extreme(np.fmax, intervals.instrument[late], slot_s[late] + 900.0, size),
+    )
+    return verification_findings(
+        until,
+        sold_wh=np.maximum(by_session, by_register).astype(float),
+        first_sold_s=first,
+        last_sold_s=last,
+        registered=fleet.registered,
+        limits=LIMITS,
+    )
