@@ -14,24 +14,21 @@ from chargewatch.settings import Settings
 from chargewatch.storage.database import open_database
 
 
-class Moment(click.ParamType):
-    """A time, RFC 3339 with an offset."""
-
-    name = "time"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> datetime:
-        """Return an aware time, or fail with what is wrong."""
-        if isinstance(value, datetime):
-            return value
-        try:
-            at = datetime.fromisoformat(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is not a time such as 2026-03-01T00:00:00+08:00", param, ctx)
-        if at.tzinfo is None:
-            self.fail(f"{value!r} has no UTC offset; write it as in ...T00:00:00+08:00", param, ctx)
-        return at
+def moment(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> datetime | None:
+    """Return a time, RFC 3339 with an offset; BadParameter says what is wrong with it."""
+    if value is None:
+        return None
+    try:
+        at = datetime.fromisoformat(value)
+    except ValueError as exc:
+        raise click.BadParameter(
+            f"{value!r} is not a time such as 2026-03-01T00:00:00+08:00"
+        ) from exc
+    if at.tzinfo is None:
+        raise click.BadParameter(f"{value!r} has no UTC offset; write ...T00:00:00+08:00")
+    return at
 
 
 async def _assess(
@@ -72,7 +69,12 @@ def _print(outcome: RunOutcome, currency: str) -> None:
 
 
 @click.command("assess")
-@click.option("--as-of", "as_of", type=Moment(), help="Only data up to this time count. [now]")
+@click.option(
+    "--as-of",
+    metavar="TIME",
+    callback=moment,
+    help="Only data up to this time count, RFC 3339 with an offset. [now]",
+)
 @click.option("--full", is_flag=True, help="Recompute the window from the rollups.")
 @click.option(
     "--days",

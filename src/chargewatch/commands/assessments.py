@@ -17,20 +17,15 @@ from chargewatch.storage.database import open_database
 
 def export_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --format and --out."""
-    for option in (
-        click.option(
-            "--out", type=click.Path(dir_okay=False, path_type=Path), help="File. [stdout]"
-        ),
-        click.option(
-            "--format",
-            "form",
-            type=click.Choice(sorted(FORMATS)),
-            default="json",
-            show_default=True,
-        ),
-    ):
-        command = option(command)
-    return command
+    command = click.option(
+        "--format",
+        "form",
+        type=click.Choice(sorted(FORMATS)),
+        default="json",
+        show_default=True,
+    )(command)
+    path = click.Path(dir_okay=False, path_type=Path)
+    return click.option("--out", type=path, help="File. [stdout]")(command)
 
 
 def write_export(rows: list[dict[str, Any]], schema: Any, *, form: str, out: Path | None) -> None:

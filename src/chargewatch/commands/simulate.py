@@ -12,6 +12,8 @@ from chargewatch.commands.common import json_option, print_json, say
 from chargewatch.errors import InputFileError
 from chargewatch.simulators.city import City, make_city
 from chargewatch.simulators.city_files import write_city
+from chargewatch.simulators.real_sessions import NAME as REAL_SESSIONS
+from chargewatch.simulators.real_sessions import RealSessions
 from chargewatch.simulators.scenario import parse_overrides
 
 
@@ -28,7 +30,13 @@ def parse_time(text: str | None) -> datetime | None:
     return found
 
 
-def _city(scenario: str, *, seed: int, to: str | None, assignments: tuple[str, ...]) -> City:
+def _city(
+    scenario: str, *, seed: int, to: str | None, assignments: tuple[str, ...]
+) -> City | RealSessions:
+    if scenario == REAL_SESSIONS:
+        if to is not None or assignments:
+            raise InputFileError(f"{REAL_SESSIONS} are as measured: neither --to nor --set applies")
+        return RealSessions()
     return make_city(scenario, seed=seed, to=parse_time(to), **parse_overrides(assignments))
 
 
