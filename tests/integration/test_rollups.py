@@ -327,7 +327,10 @@ def long_lived_url(embedded_server: Any) -> Iterator[str]:
 
 
 @settings(
-    max_examples=40, deadline=None, phases=NO_SHRINK, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40,
+    deadline=None,
+    phases=NO_SHRINK,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(draws=READINGS, order=st.randoms(use_true_random=False), batches=st.integers(1, 6))
 def test_any_order_of_arrival_gives_the_same_rows(

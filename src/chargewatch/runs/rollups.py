@@ -208,19 +208,28 @@ def _protect(
     stored: Records,
     computed: Records,
     *,
+    every_slot: Records,
+    readings: Records,
     affected: _Affected,
     horizon_slot: int,
     coverage: Mapping[int, tuple[int, int]],
 ) -> Records:
     """Return what belongs where readings were deleted: stored rows, filled where they may be.
 
-    A slot is protected if it begins before the horizon, or if it has lost the reading before it.
-    It takes its computed row only if it was not covered before, or was covered with GAP and no
-    longer is.
+    A slot is protected if it begins before the horizon, or if it has lost the reading before it:
+    up to the first reading that was kept. It takes its computed row only if it was not covered
+    before, or was covered with GAP and no longer is.
     """
     bounds = np.array([coverage.get(int(i), (2**40, -1)) for i in affected.ids]).reshape(-1, 2)
     lost = (affected.covered_from >= 0) & (bounds[:, 0] < affected.covered_from)
-    limit = np.where(lost, np.maximum(affected.covered_from + 1, horizon_slot), horizon_slot)
+    slot = store.slots_of(readings["at"])
+    counts = np.diff(affected.start)
+    owner = np.repeat(np.arange(len(counts)), counts)
+    # A late reading from before the horizon has not its neighbours any more.
+    old = np.bincount(owner[slot < horizon_slot], minlength=len(counts))
+    begin = affected.start[:-1] - affected.start[0]
+    first_kept = np.where(old < counts, slot[begin + np.minimum(old, counts - 1)], 2**40)
+    limit = np.where(lost | (old > 0), np.maximum(first_kept + 1, horizon_slot), horizon_slot)
 
     def protected(rows: Records) -> Bools:
         row = np.searchsorted(affected.ids, rows["instrument"])
@@ -231,13 +240,14 @@ def _protect(
 
     held, fresh = stored[protected(stored)], computed[protected(computed)]
     row = np.searchsorted(affected.ids, fresh["instrument"])
-    slot = store.slots_of(fresh["slot_at"])
-    uncovered = (slot < bounds[row, 0]) | (slot > bounds[row, 1])
+    at = store.slots_of(fresh["slot_at"])
+    uncovered = fresh[(at < bounds[row, 0]) | (at > bounds[row, 1])]
     gaps = _key(held)[(held["quality"] & int(Quality.GAP)) != 0]
-    mends = np.isin(_key(fresh), gaps) & ((fresh["quality"] & int(Quality.GAP)) == 0)
-    taken = fresh[uncovered | mends]
-    kept = held[~np.isin(_key(held), _key(taken))]
-    return np.concatenate([computed[~protected(computed)], kept, taken])
+    # Among all slots: a gap may turn out to have been idle.
+    known = every_slot[protected(every_slot) & ((every_slot["quality"] & int(Quality.GAP)) == 0)]
+    mended = known[np.isin(_key(known), gaps)]
+    kept = held[~np.isin(_key(held), _key(mended))]
+    return np.concatenate([computed[~protected(computed)], uncovered, mended, kept])
 
 
 async def _refresh_part(
@@ -266,7 +276,13 @@ async def _refresh_part(
     ):
         coverage = await store.stored_coverage(connection, kind, ids=ids)
         computed = _protect(
-            stored, computed, affected=affected, horizon_slot=horizon_slot, coverage=coverage
+            stored,
+            computed,
+            every_slot=compute_rows(readings, affected, resolution_wh=resolution_wh, dense=True),
+            readings=readings[affected.start[0] : affected.start[-1]],
+            affected=affected,
+            horizon_slot=horizon_slot,
+            coverage=coverage,
         )
     changes = _changes(stored, computed, affected=affected)
     await store.replace_rows(connection, kind, stale=changes.stale, rows=changes.rows)

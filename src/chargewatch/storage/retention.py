@@ -1,0 +1,275 @@
+"""How long rows stay: raw readings, the message ledger, rollups; and what is compressed meanwhile.
+
+Raw readings are deleted by the platform itself on every edition, because it alone knows which of
+them still have to be rolled up: a TimescaleDB policy would not wait. On TimescaleDB whole chunks
+are dropped, on plain PostgreSQL rows are deleted in batches. With the community licence chunks
+older than the window of late data are compressed by a policy, and rollups and ledger are dropped
+by policies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from chargewatch.errors import DatabaseError
+from chargewatch.storage.capabilities import Capabilities
+from chargewatch.storage.database import Database
+
+RAW_DAYS_COMPRESSED = 90
+RAW_DAYS = 14
+LEDGER_DAYS = 400
+"""A year and a month: a dispute over lost messages ends within a year."""
+COMPRESS_AFTER_DAYS = 7
+"""Nearly all late data come within a week; later ones are inserted into compressed chunks."""
+DELETE_BATCH = 50_000
+
+RAW_KINDS = {"register_reading": 0, "reference_reading": 1}
+"""Tables of raw readings, and their kind in rollup_pending."""
+
+SEGMENT_BY = {
+    "register_reading": ("connector_id", "at"),
+    "reference_reading": ("meter_id", "at"),
+    "message_ledger": ("stream_id", "received_at"),
+    "connector_interval": ("connector_id", "slot_at"),
+    "meter_interval": ("meter_id", "slot_at"),
+}
+"""Column by which a compressed chunk is segmented, and the one it is ordered by."""
+
+
+@dataclass(frozen=True)
+class TableRetention:
+    """How long the rows of one table stay."""
+
+    table: str
+    column: str
+    keep_days: int
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What retention did, or would do, with one table."""
+
+    table: str
+    kept_from: datetime
+    rows: int  # deleted one by one (plain PostgreSQL); 0 when whole chunks were dropped
+    chunks: int
+    held_back_by: datetime | None  # the oldest day still to be rolled up, if that decided
+
+
+def raw_retention_days(capabilities: Capabilities, *, setting: int) -> int:
+    """Return for how many days raw readings stay: the setting, or 90 with compression, else 14."""
+    if setting > 0:
+        return setting
+    return RAW_DAYS_COMPRESSED if capabilities.columnstore else RAW_DAYS
+
+
+def retention_rules(
+    capabilities: Capabilities, *, raw_days: int, rollup_days: int
+) -> tuple[TableRetention, ...]:
+    """Return the rule of every table that retention looks after; `raw_days` 0: by edition."""
+    raw = raw_retention_days(capabilities, setting=raw_days)
+    return (
+        TableRetention("register_reading", "at", raw),
+        TableRetention("reference_reading", "at", raw),
+        TableRetention("message_ledger", "received_at", LEDGER_DAYS),
+        TableRetention("connector_interval", "slot_at", rollup_days),
+        TableRetention("meter_interval", "slot_at", rollup_days),
+    )
+
+
+def _midnight(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+async def _oldest_due(connection: AsyncConnection, table: str) -> datetime | None:
+    """Return the begin of the oldest day of raw readings that is not rolled up yet."""
+    if table not in RAW_KINDS:
+        return None
+    day = await connection.scalar(
+        text(
+            "SELECT least((SELECT min(day) FROM rollup_pending WHERE kind = :kind), "
+            "(SELECT min(day) FROM rollup_claimed WHERE kind = :kind))"
+        ),
+        {"kind": RAW_KINDS[table]},
+    )
+    return None if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+async def _old_chunks(connection: AsyncConnection, rule: TableRetention, limit: datetime) -> int:
+    return int(
+        await connection.scalar(
+            text(
+                "SELECT count(*) FROM show_chunks(CAST(:table AS regclass), "
+                "older_than => CAST(:limit AS timestamptz))"
+            ),
+            {"table": rule.table, "limit": limit},
+        )
+        or 0
+    )
+
+
+async def _note_horizon(connection: AsyncConnection, table: str, limit: datetime) -> None:
+    await connection.execute(
+        text(
+            "INSERT INTO retention_horizon (table_name, kept_from) VALUES (:table, :limit) "
+            "ON CONFLICT (table_name) DO UPDATE "
+            "SET kept_from = greatest(retention_horizon.kept_from, excluded.kept_from)"
+        ),
+        {"table": table, "limit": limit},
+    )
+
+
+async def _limit_of(
+    connection: AsyncConnection, rule: TableRetention, *, now: datetime
+) -> tuple[datetime, datetime | None]:
+    """Return the time before which rows may go, and the day that holds it back, if any.
+
+    The lock keeps ingest from committing late readings between this look and the deletion.
+    """
+    limit = _midnight(now) - timedelta(days=rule.keep_days)
+    if rule.table not in RAW_KINDS:
+        return limit, None
+    await connection.execute(text("SET LOCAL lock_timeout = '10s'"))
+    await connection.execute(text("LOCK TABLE rollup_pending IN SHARE MODE"))
+    due = await _oldest_due(connection, rule.table)
+    # A day that is due needs the readings around it as well.
+    if due is None or due - timedelta(days=1) >= limit:
+        return limit, None
+    return due - timedelta(days=1), due
+
+
+async def _drop_chunks(database: Database, rule: TableRetention, *, now: datetime) -> Removal:
+    async with database.begin() as connection:
+        limit, due = await _limit_of(connection, rule, now=now)
+        chunks = await _old_chunks(connection, rule, limit)
+        if chunks:
+            await _note_horizon(connection, rule.table, limit)
+            await connection.execute(text("SET LOCAL lock_timeout = '10s'"))
+            await connection.execute(
+                text(
+                    "SELECT drop_chunks(CAST(:table AS regclass), "
+                    "older_than => CAST(:limit AS timestamptz))"
+                ),
+                {"table": rule.table, "limit": limit},
+            )
+    return Removal(rule.table, limit, 0, chunks, due)
+
+
+async def _delete_in_batches(database: Database, rule: TableRetention, *, now: datetime) -> Removal:
+    """Delete old rows a batch at a time, each batch in its own short transaction."""
+    deleted = 0
+    statement = text(
+        f"DELETE FROM {rule.table} WHERE ctid = ANY(ARRAY("  # noqa: S608
+        f"SELECT ctid FROM {rule.table} WHERE {rule.column} < :limit LIMIT {DELETE_BATCH}))"
+    )
+    while True:
+        async with database.begin() as connection:
+            limit, due = await _limit_of(connection, rule, now=now)
+            count = (await connection.execute(statement, {"limit": limit})).rowcount
+            if count:
+                await _note_horizon(connection, rule.table, limit)
+        deleted += count
+        if count < DELETE_BATCH:
+            return Removal(rule.table, limit, deleted, 0, due)
+
+
+async def _look(database: Database, rule: TableRetention, *, now: datetime) -> Removal:
+    """Return what would be deleted."""
+    async with database.begin() as connection:
+        limit, due = await _limit_of(connection, rule, now=now)
+        if database.capabilities.hypertables:
+            return Removal(rule.table, limit, 0, await _old_chunks(connection, rule, limit), due)
+        rows = await connection.scalar(
+            text(f"SELECT count(*) FROM {rule.table} WHERE {rule.column} < :limit"),  # noqa: S608
+            {"limit": limit},
+        )
+        return Removal(rule.table, limit, int(rows or 0), 0, due)
+
+
+async def apply_retention(
+    database: Database,
+    *,
+    raw_days: int,
+    rollup_days: int,
+    now: datetime,
+    dry_run: bool = False,
+) -> list[Removal]:
+    """Delete rows past their time, on every edition; return what was (or would be) deleted.
+
+    Raw readings wait until their rollups are written. Times are whole UTC days.
+    Raises: DatabaseError when the role may not, or a table stays locked.
+    """
+    rules = retention_rules(database.capabilities, raw_days=raw_days, rollup_days=rollup_days)
+    apply_rule = _drop_chunks if database.capabilities.hypertables else _delete_in_batches
+    if dry_run:
+        apply_rule = _look
+    try:
+        return [await apply_rule(database, rule, now=now) for rule in rules]
+    except DBAPIError as exc:
+        raise DatabaseError(
+            f"retention stopped: {exc.orig}; run it as the role that owns the tables "
+            "(chargewatch_migrate), again when nothing locks them"
+        ) from exc
+
+
+async def _compression_on(connection: AsyncConnection, table: str) -> bool:
+    return bool(
+        await connection.scalar(
+            text(
+                "SELECT compression_enabled FROM timescaledb_information.hypertables "
+                "WHERE hypertable_schema = 'public' AND hypertable_name = :table"
+            ),
+            {"table": table},
+        )
+    )
+
+
+def policy_statements(rules: Sequence[TableRetention], table: str) -> list[str]:
+    """Return the statements that give a table its community policies; they may be repeated."""
+    segment_by, order_by = SEGMENT_BY[table]
+    keep_days = next(rule.keep_days for rule in rules if rule.table == table)
+    statements = [
+        f"ALTER TABLE {table} SET (timescaledb.compress, "
+        f"timescaledb.compress_segmentby = '{segment_by}', "
+        f"timescaledb.compress_orderby = '{order_by}')",
+        f"SELECT remove_compression_policy('{table}', if_exists => true)",
+        f"SELECT add_compression_policy('{table}', INTERVAL '{COMPRESS_AFTER_DAYS} days')",
+    ]
+    if table not in RAW_KINDS:
+        statements += [
+            f"SELECT remove_retention_policy('{table}', if_exists => true)",
+            f"SELECT add_retention_policy('{table}', INTERVAL '{keep_days} days')",
+        ]
+    return statements
+
+
+async def apply_policies(database: Database, *, raw_days: int, rollup_days: int) -> list[str]:
+    """Give every hypertable its compression and retention policies; return the tables' names.
+
+    Only the community licence has policies: elsewhere nothing is done and [] returned.
+    Inserts into compressed chunks (late data, up to 180 days) work with ON CONFLICT DO NOTHING;
+    the limit on decompressed tuples doesn't bind them, because segments are found by the key.
+    Raises: DatabaseError when the server refuses a statement.
+    """
+    if not database.capabilities.policies:
+        return []
+    rules = retention_rules(database.capabilities, raw_days=raw_days, rollup_days=rollup_days)
+    try:
+        async with database.begin() as connection:
+            await connection.execute(text("SET LOCAL lock_timeout = '10s'"))
+            for table in SEGMENT_BY:
+                statements = policy_statements(rules, table)
+                if await _compression_on(connection, table):
+                    # Its settings can't be changed while compressed chunks exist.
+                    statements = statements[1:]
+                for statement in statements:
+                    await connection.execute(text(statement))
+    except DBAPIError as exc:
+        raise DatabaseError(f"policies were not set, nothing was changed: {exc.orig}") from exc
+    return list(SEGMENT_BY)

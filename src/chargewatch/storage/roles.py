@@ -1,0 +1,222 @@
+"""Least privilege: one database role for each of migrate, ingest, assess and serve.
+
+Rights are one table, RIGHTS; a table that is not in it is open to nobody but its owner, and a
+test finds it. Applying is idempotent: rights that are no longer listed are taken away.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from chargewatch.errors import DatabaseError
+from chargewatch.storage.database import Database
+
+DUTIES = ("migrate", "ingest", "assess", "serve")
+"""What the roles are for; the role's name is a prefix, an underscore and its duty."""
+
+_READ = "SELECT"
+_ADD = "SELECT, INSERT"
+_CHANGE = "SELECT, INSERT, UPDATE"
+_ALL = "SELECT, INSERT, UPDATE, DELETE"
+
+RIGHTS: Mapping[str, Mapping[str, str]] = {
+    # The registry: ingest adds instruments that nobody registered, pages import files.
+    "operator": {"ingest": _READ, "assess": _READ, "serve": _CHANGE},
+    "station": {"ingest": _READ, "assess": _READ, "serve": _CHANGE},
+    "connector": {"ingest": _ADD, "assess": _READ, "serve": _CHANGE},
+    "reference_meter": {"ingest": _ADD, "assess": _READ, "serve": _CHANGE},
+    "reference_meter_connector": {"ingest": _READ, "assess": _READ, "serve": _ALL},
+    "verification": {"assess": _READ, "serve": _CHANGE},
+    "tariff": {"assess": _READ, "serve": _CHANGE},
+    "registry_import": {"assess": _READ, "serve": _ADD},
+    "registry_history": {"assess": _READ, "serve": _ADD},
+    # Telemetry: only ingest writes it.
+    "register_reading": {"ingest": _ADD, "assess": _READ, "serve": _READ},
+    "reference_reading": {"ingest": _ADD, "assess": _READ, "serve": _READ},
+    "session_name": {"ingest": _ADD, "assess": _READ, "serve": _READ},
+    "charging_session": {"ingest": _ADD, "assess": _READ, "serve": _READ},
+    "latest_reading": {"ingest": _CHANGE, "assess": _READ, "serve": _READ},
+    "ledger_stream": {"ingest": _CHANGE, "assess": _READ, "serve": _READ},
+    "message_ledger": {"ingest": _ADD, "assess": _READ, "serve": _READ},
+    "ledger_gap": {"ingest": _ALL, "assess": _READ, "serve": _READ},
+    "quarantine": {"ingest": _ADD, "assess": _READ, "serve": _READ},
+    "station_status": {"ingest": _CHANGE, "assess": _READ, "serve": _READ},
+    # Rollups and runs: only assess writes them.
+    "rollup_pending": {"ingest": _CHANGE, "assess": _ALL, "serve": _READ},
+    "rollup_claimed": {"assess": _ALL, "serve": _READ},
+    "connector_interval": {"assess": _ALL, "serve": _READ},
+    "meter_interval": {"assess": _ALL, "serve": _READ},
+    "retention_horizon": {"ingest": _READ, "assess": _READ, "serve": _READ},
+    "risk_run": {"assess": _ALL, "serve": _READ},
+    "assessment": {"assess": _ALL, "serve": _READ},
+    "run_state": {"assess": _ALL},
+    "signal": {"assess": _ALL, "serve": _READ},
+    # People: only serve sees them.
+    "app_user": {"serve": _ALL},
+    "login_session": {"serve": _ALL},
+    "operator_token": {"serve": _ALL},
+    "alembic_version": {"ingest": _READ, "assess": _READ, "serve": _READ},
+}
+"""Table, duty and what the duty may do with the table. migrate owns all tables."""
+
+_STATEMENT_TIMEOUT = {"serve": "30s", "ingest": "60s"}
+
+
+@dataclass(frozen=True)
+class RoleReport:
+    """What was made: the roles, and the passwords of those that got a new one."""
+
+    roles: tuple[str, ...]
+    passwords: Mapping[str, str]
+    tables_without_rights: tuple[str, ...]
+
+
+def password_variable(duty: str) -> str:
+    """Return the environment variable that may hold the password of a role."""
+    return f"CHARGEWATCH_{duty.upper()}_PASSWORD"
+
+
+def passwords_from(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the password of every duty from the environment.
+
+    Raises: DatabaseError that names the missing variables.
+    """
+    environ = os.environ if environ is None else environ
+    variables = {duty: password_variable(duty) for duty in DUTIES}
+    missing = [name for name in variables.values() if not environ.get(name)]
+    if missing:
+        raise DatabaseError(f"set {', '.join(missing)}, or leave --passwords-from out")
+    return {duty: environ[name] for duty, name in variables.items()}
+
+
+def scram_verifier(password: str, *, salt: bytes | None = None, rounds: int = 4096) -> str:
+    """Return what PostgreSQL keeps of a password, so that its text never reaches a server log.
+
+    Raises: DatabaseError if the password holds other than printable ASCII characters.
+    Source: RFC 5802, section 3; RFC 7677.
+    """
+    if not (password.isascii() and password.isprintable()):
+        raise DatabaseError("a role's password may hold printable ASCII characters only")
+    salt = secrets.token_bytes(16) if salt is None else salt
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, rounds)
+    stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    server = hmac.digest(salted, b"Server Key", "sha256")
+    parts = (base64.b64encode(part).decode() for part in (salt, stored, server))
+    return "SCRAM-SHA-256${}:{}${}:{}".format(rounds, *parts)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+async def _make_role(
+    connection: AsyncConnection, name: str, *, password: str | None, rotate: bool
+) -> str | None:
+    """Create a role if it is missing; return its password when it got a new one."""
+    exists = await connection.scalar(
+        text("SELECT count(*) FROM pg_roles WHERE rolname = :name"), {"name": name}
+    )
+    if not exists:
+        await connection.execute(
+            text(
+                f"CREATE ROLE {_quoted(name)} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE "
+                "NOREPLICATION NOBYPASSRLS"
+            )
+        )
+    elif password is None and not rotate:
+        return None
+    password = password or secrets.token_urlsafe(24)
+    await connection.execute(
+        text(f"ALTER ROLE {_quoted(name)} PASSWORD '{scram_verifier(password)}'")
+    )
+    return password
+
+
+async def _tables(connection: AsyncConnection) -> list[str]:
+    rows = await connection.execute(
+        text(
+            "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+            "WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p') "
+            "AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e') "
+            "ORDER BY 1"
+        )
+    )
+    return [str(name) for (name,) in rows]
+
+
+async def _apply_rights(
+    connection: AsyncConnection, tables: list[str], *, roles: Mapping[str, str]
+) -> None:
+    owner = _quoted(roles["migrate"])
+    for table in tables:
+        await connection.execute(text(f"ALTER TABLE public.{_quoted(table)} OWNER TO {owner}"))
+        await connection.execute(text(f"REVOKE ALL ON public.{_quoted(table)} FROM PUBLIC"))
+        for duty in DUTIES[1:]:
+            role = _quoted(roles[duty])
+            await connection.execute(text(f"REVOKE ALL ON public.{_quoted(table)} FROM {role}"))
+            rights = RIGHTS.get(table, {}).get(duty)
+            if rights:
+                await connection.execute(
+                    text(f"GRANT {rights} ON public.{_quoted(table)} TO {role}")
+                )
+
+
+async def make_roles(
+    database: Database,
+    *,
+    prefix: str = "chargewatch",
+    passwords: Mapping[str, str] | None = None,
+    rotate: bool = False,
+) -> RoleReport:
+    """Make the four roles with their rights on the present tables; return new passwords once.
+
+    Run it again after a migration. Identity columns need no right on their sequence. A table
+    that a later migration adds is closed to all but its owner until then.
+
+    Raises: DatabaseError if the connected role may not make roles, or a statement is refused.
+    """
+    roles = {duty: f"{prefix}_{duty}" for duty in DUTIES}
+    new: dict[str, str] = {}
+    try:
+        async with database.begin() as connection:
+            await connection.execute(text("SET LOCAL lock_timeout = '5s'"))
+            name = str(await connection.scalar(text("SELECT current_database()")))
+            for duty, role in roles.items():
+                given = (passwords or {}).get(duty)
+                password = await _make_role(connection, role, password=given, rotate=rotate)
+                if password is not None and given is None:
+                    new[role] = password
+                await connection.execute(
+                    text(f"GRANT CONNECT, TEMPORARY ON DATABASE {_quoted(name)} TO {_quoted(role)}")
+                )
+                await connection.execute(text(f"GRANT USAGE ON SCHEMA public TO {_quoted(role)}"))
+                timeout = _STATEMENT_TIMEOUT.get(duty)
+                if timeout:
+                    await connection.execute(
+                        text(
+                            f"ALTER ROLE {_quoted(role)} IN DATABASE {_quoted(name)} "
+                            f"SET statement_timeout = '{timeout}'"
+                        )
+                    )
+            migrate = _quoted(roles["migrate"])
+            await connection.execute(text(f"GRANT CREATE ON SCHEMA public TO {migrate}"))
+            await connection.execute(text("REVOKE CREATE ON SCHEMA public FROM PUBLIC"))
+            tables = await _tables(connection)
+            await _apply_rights(connection, tables, roles=roles)
+    except DBAPIError as exc:
+        raise DatabaseError(
+            f"roles were not made, nothing was changed: {exc.orig}; connect as a superuser "
+            "or as the owner of the database with CREATEROLE"
+        ) from exc
+    unknown = tuple(table for table in tables if table not in RIGHTS)
+    return RoleReport(tuple(roles.values()), new, unknown)
