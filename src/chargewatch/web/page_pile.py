@@ -14,6 +14,7 @@ from chargewatch.api.piles import MAX_OFFSET, find_pile
 from chargewatch.storage import queries, queries_pile
 from chargewatch.web.formats import Formats, is_known
 from chargewatch.web.page_session import Visitor
+from chargewatch.web.reason import translate_reason
 from chargewatch.web.render import formats_of, render
 
 router = APIRouter()
@@ -37,10 +38,7 @@ def explanation(assessment: Mapping[Any, Any], signals: list[Any], formats: Form
         )
         sentences.append(t(f"why.verdict.{assessment['verdict']}"))
     else:
-        reason = t.known("reason", assessment["reason"])
         sentences.append(t("why.not_identifiable"))
-        if reason:
-            sentences.append(reason)
     drift = assessment["drift"]
     if drift and drift.get("alarm"):
         sentences.append(t("why.drift"))
@@ -51,6 +49,12 @@ def explanation(assessment: Mapping[Any, Any], signals: list[Any], formats: Form
         )
         sentences.append(t("why.signals", n=len(open_signals), names=names))
     return sentences
+
+
+def method_names(method: str, formats: Formats) -> str:
+    """Return the kinds of evidence that a run used ("direct+balance") in words."""
+    names = [formats.t.known("method", part) for part in method.split("+") if part]
+    return " + ".join(names) or formats.t("method.none")
 
 
 def budget_rows(assessment: Mapping[Any, Any]) -> list[dict[str, Any]]:
@@ -120,6 +124,8 @@ async def show_pile(
         run=run,
         assessment=assessment,
         why=[] if assessment is None else explanation(assessment, signals, formats),
+        reason="" if assessment is None else translate_reason(assessment["reason"], formats.t),
+        method="" if assessment is None else method_names(assessment["method"], formats),
         budget=[] if assessment is None else budget_rows(assessment),
         verifications=verifications,
         signals=signals,

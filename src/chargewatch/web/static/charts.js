@@ -90,9 +90,12 @@
     var limit = Math.max.apply(null, rows.map(function (row) {
       return Math.abs(row.relative_error) + 2 * row.standard_uncertainty;
     }).concat([mpe * 1.5]));
+    // A whole number of steps on both sides, so that the axis shows round figures.
+    var step = [0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1].find(function (size) { return limit * 1.05 / size <= 5; }) || limit;
+    limit = Math.ceil(limit * 1.05 / step) * step;
     var option = base(element, colours, write, (last - first) / 86400000);
     option.legend.data = [texts.error, texts.band, texts.mpe];
-    option.yAxis = axis("", colours, function (value) { return percent(value, 1); }, { min: -limit * 1.1, max: limit * 1.1 });
+    option.yAxis = axis("", colours, function (value) { return percent(value, step < 0.005 ? 2 : 1); }, { min: -limit, max: limit, interval: step });
     option.tooltip.formatter = function (parameters) {
       var row = rows[parameters[0].dataIndex];
       return write(milliseconds(row.as_of)) + "\n" + texts.error + " " + percent(row.relative_error) +
