@@ -29,8 +29,8 @@ from chargewatch.risk.registers import Quality
 SLOTS_A_DAY = 86400 // SLOT_S
 SLOT_H = SLOT_S / 3600.0
 NUISANCES = 10
-DAILY = 5
-"""The first nuisances, the auxiliaries, are free on every day when a day is judged alone."""
+DAILY = 6
+"""The first nuisances, auxiliaries and clock, are free when a day is judged alone."""
 NUISANCE_MEAN = np.array([0, 0, 0, 0, 0, 0, 0.004, 0.005, 0.008, 0.004])
 NUISANCE_U = np.array([1e5, 1e3, 1e3, 1e3, 1e3, 5.0, 0.003, 0.004, 0.012, 0.006])
 """Prior means and standard uncertainties: W, s, and fractions of rated power for the losses."""
@@ -43,7 +43,10 @@ TAIL_DEGREES = 4.0
 """Degrees of freedom of the Student weights of intervals."""
 LOAD_NOISE = 0.003
 CHUNK_VALUES = 6_000_000
-FLOOR_WH = 2.0
+FLOOR_WH = 0.5
+"""White noise of a slot is never taken below this, Wh."""
+SPAN = 8
+"""Slots in the spans from which noise is judged: two hours."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +130,7 @@ def _dense(
     layout: Layout,
     number: int,
     day: int,
+    resolution_wh: Floats,
 ) -> _Rows:
     b = group.meter[picked].size
     begin = picked.start
@@ -153,7 +157,9 @@ def _dense(
     wrecked = (meter_day.quality[mine] & int(Quality.RESET | Quality.FAULT)) != 0
     partial = ((meter_day.quality[mine] & int(Quality.GAP)) != 0) & (meter_day.u_wh[mine] <= 0)
     present[row, slot] = ~wrecked & ~partial
-    np.add.at(variance, (row, slot), meter_day.u_wh[mine] ** 2)
+    # The register's resolution is modelled at the boundaries, apart from interpolation.
+    step = resolution_wh[row] ** 2 / 6.0
+    np.add.at(variance, (row, slot), np.maximum(meter_day.u_wh[mine] ** 2 - step, 0.0))
     return _Rows(energy=energy, reference=reference, present=present & ~bad, variance=variance)
 
 
@@ -232,10 +238,47 @@ def _solved(matrix: Floats, vector: Floats, *, precision: Floats, mean: Floats) 
     return np.asarray(np.linalg.solve(scaled, right[..., None])[..., 0] * scale)
 
 
+def _noise_scales(
+    residual: Floats, rows: _Rows, old: FeederStatistics, *, step: Floats
+) -> tuple[Floats, Floats]:
+    """Return the white noise's idle variance, Wh^2 a slot, and load factor of each feeder, (b,).
+
+    Both from sums over spans of two hours: there the anticorrelated part cancels but for its ends,
+    and what lasts as long as a session counts in full. As long as a feeder has been seen for less
+    than five days its solution follows the data too closely for that, and the larger of the
+    values from spans and from single slots holds.
+    """
+    found = []
+    for length in (1, SPAN):
+        windows = residual.shape[1] // length
+        shape = (residual.shape[0], windows, length)
+        total = rows.energy.sum(axis=2).reshape(shape).sum(axis=2)
+        whole = rows.present.reshape(shape).all(axis=2)
+        sums = residual.reshape(shape).sum(axis=2)
+        idle = (_spread(sums, whole & (total <= 0)) - 2.0 * step) / length
+        idle = np.where(np.isnan(idle), old.idle_variance, np.maximum(idle, FLOOR_WH**2))
+        white = ((LOAD_NOISE * rows.energy.sum(axis=2)) ** 2).reshape(shape).sum(axis=2)
+        ends = rows.variance.reshape(shape)[..., [0, -1]].mean(axis=2)
+        known = length * np.nan_to_num(idle, nan=FLOOR_WH**2) + 2.0 * step
+        rest = np.maximum(sums**2 - known[:, None], 0.0)
+        loaded = whole & (total > 0)
+        ratio = np.sqrt(np.where(loaded, rest / np.where(loaded, white + ends, 1.0), 0.0))
+        found.append((idle, np.clip(_spread(ratio, loaded), 0.02, 100.0)))
+    early = old.weight < 5.0 * SLOTS_A_DAY
+    idle, factor = (
+        np.where(early, np.fmax(one, many), np.where(np.isnan(many), one, many))
+        for one, many in zip(*found, strict=True)
+    )
+    return (
+        _blended(old.idle_variance, idle, fallback=FLOOR_WH**2),
+        _blended(old.load_factor, factor, fallback=1.0),
+    )
+
+
 def _spread(residual: Floats, mask: Bools) -> Floats:
-    """Return the robust variance (1.4826 MAD)^2 of rows per feeder, NaN for fewer than 8 rows."""
+    """Return the robust variance (1.4826 MAD)^2 of rows per feeder, NaN for fewer than 3 rows."""
     masked = np.where(mask, np.abs(residual), np.nan)
-    masked[mask.sum(axis=1) < 8] = np.nan
+    masked[mask.sum(axis=1) < 3] = np.nan
     quiet = np.isnan(masked).all(axis=1)
     masked[quiet] = 0.0
     return np.where(quiet, np.nan, (1.4826 * np.nanmedian(masked, axis=1)) ** 2)
@@ -280,7 +323,14 @@ def feeder_day(
     parts = []
     for picked in _chunks(group):
         rows = _dense(
-            group, picked, connector_day, meter_day, layout=layout, number=number, day=day
+            group,
+            picked,
+            connector_day,
+            meter_day,
+            layout=layout,
+            number=number,
+            day=day,
+            resolution_wh=meter_resolution_wh[group.meter[picked]],
         )
         part = FeederStatistics(**{k: v[picked] for k, v in vars(statistics).items()})
         part, mean, information, active = _chunk_day(
@@ -332,7 +382,6 @@ def _chunk_day(
     load_factor = np.where(np.isnan(old.load_factor), 1.0, old.load_factor)
     first_time = np.isnan(old.load_factor)
     heavy = np.ones(total.shape)
-    idle, loaded = rows.present & (total <= 0), rows.present & (total > 0)
     for turn in range(2):
         factor = load_factor[:, None]
         unexplained = np.where((turn == 0) & first_time, 0.03, LOAD_NOISE)[:, None]
@@ -348,15 +397,10 @@ def _chunk_day(
         if turn == 1:
             break
         residual = rows.reference - np.einsum("btp,bp->bt", design, solution)
-        idle_new = np.maximum(_spread(residual, idle) - 2.0 * step[:, 0], FLOOR_WH**2)
-        idle_variance = _blended(old.idle_variance, idle_new, fallback=FLOOR_WH**2)
+        idle_variance, load_factor = _noise_scales(residual, rows, old, step=step[:, 0])
         shape = rows.variance + (LOAD_NOISE * total) ** 2
-        rest = np.maximum(residual**2 - idle_variance[:, None] - 2.0 * step, 0.0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = np.sqrt(np.where(loaded & (shape > 0), rest / shape, 0.0))
-        factor_new = np.clip(_spread(ratio, loaded), 0.02, 100.0)
-        load_factor = _blended(old.load_factor, factor_new, fallback=1.0)
         variance = idle_variance[:, None] + 2.0 * step + load_factor[:, None] * shape
+        variance = np.maximum(variance, _spread(residual, rows.present)[:, None])
         heavy = np.maximum((TAIL_DEGREES + residual**2 / variance) / (TAIL_DEGREES + 1.0), 1.0)
 
     estimate, information = _day_alone(matrix, vector, solution, precision, q=q)
@@ -387,8 +431,9 @@ def _day_alone(
 ) -> tuple[Floats, Floats]:
     """Return a day's own estimate of z and its precision for each connector, shapes (b, q).
 
-    The day is solved around the present solution: auxiliaries free, losses held, each gain with
-    a prior of 1 %; then a connector's own prior is divided out of its marginal, so that what
+    The day is solved around the present gains: auxiliaries and clock free, each gain with a prior
+    of 1 %, losses held at their prior means, because what is learnt of them from day to day would
+    look like a drift of the gains; then a connector's own prior is divided out of its marginal, so that what
     remains is what this day says of it.
     """
     index = np.arange(matrix.shape[1])
@@ -402,7 +447,9 @@ def _day_alone(
     scale = 1.0 / np.sqrt(full[:, index, index])
     covariance = np.linalg.inv(full * scale[:, :, None] * scale[:, None, :])
     covariance *= scale[:, :, None] * scale[:, None, :]
-    score = vector - np.einsum("bij,bj->bi", matrix, solution)
+    point = solution.copy()
+    point[:, q + DAILY :] = NUISANCE_MEAN[DAILY:]
+    score = vector - np.einsum("bij,bj->bi", matrix, point)
     change = np.einsum("bij,bj->bi", covariance, score)[:, :q]
     marginal = covariance[:, index[:q], index[:q]]
     information = 1.0 / marginal - own

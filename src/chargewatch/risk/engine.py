@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from chargewatch.domain.verdict import Verdict
 from chargewatch.risk.decision import expected_excess, flagged, p_nonconforming
-from chargewatch.risk.drift import DriftFindings, find_changes
+from chargewatch.risk.drift import DriftFindings, day_to_day_variance, find_changes, with_variance
 from chargewatch.risk.inference import UNKNOWN_MPE, Inference, infer
 from chargewatch.risk.inputs import Bools, Floats, Ints, RunInputs, sum_by_row
 from chargewatch.risk.reasons import Findings, reasons
@@ -60,7 +60,7 @@ def assess(
     """
     statistics = updated(inputs, config=config, state=state)
     inference = infer(inputs, statistics, config=config)
-    drift = _drift(statistics, inference, config=config, as_of_s=inputs.as_of_s)
+    drift = _drift(inputs, statistics, inference, config=config)
     return _result(inputs, statistics, inference, drift, config=config)
 
 
@@ -87,8 +87,9 @@ def _centred(estimate: Floats, precision: Floats) -> Floats:
 
 
 def _drift(
-    statistics: CityStatistics, inference: Inference, *, config: EngineConfig, as_of_s: float
+    inputs: RunInputs, statistics: CityStatistics, inference: Inference, *, config: EngineConfig
 ) -> _Drift:
+    as_of_s = inputs.as_of_s
     n = inference.error.size
     rows = statistics.sessions
     session_days = np.floor(rows.ended_s / DAY_S).astype(np.int64)
@@ -108,6 +109,11 @@ def _drift(
     metered[:, place[use]] = statistics.metered[:, use]
     metered_p[:, place[use]] = statistics.metered_precision[:, use]
     session, session_p = _session_series(statistics, inference, days, connectors=n)
+    for crossing in (False, True):
+        mine = inputs.fleet.is_dc == crossing
+        extra = day_to_day_variance(metered[mine], metered_p[mine])
+        metered_p[mine] = with_variance(metered_p[mine], extra)
+    session_p = with_variance(session_p, day_to_day_variance(session, session_p))
     precision = metered_p + session_p
     estimate = metered_p * _centred(metered, metered_p) + session_p * _centred(session, session_p)
     estimate = estimate / np.where(precision > 0, precision, 1.0)
