@@ -110,6 +110,16 @@ def password_line(user: str, password: str) -> str:
     return f"{user}:$7${PBKDF2_ROUNDS}$" + "$".join(parts) + "\n"
 
 
+def processes_in(folder: Path) -> list[int]:
+    """Return the processes whose working folder is a folder or lies below it."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "cwd").readlink().is_relative_to(folder):
+                found.append(int(process.name))
+    return found
+
+
 def data_folders(state_folder: Path, instance: str) -> list[Path]:
     """Return every folder in which services of a state folder may keep data."""
     return [
@@ -169,6 +179,7 @@ class LocalServices:
         database, broker = self.running(state)
         if not database:
             self._end(state.database_pid, signal.SIGINT)
+            self._forget_dead_server()
             self._ensure_cluster(state)
             state.database_port = self._port(state.database_port)
             state.database_pid = self._start_postgres(state)
@@ -315,14 +326,33 @@ class LocalServices:
         if found.strip() == "0":
             self._run(self._programs / "createdb", *address, "chargewatch", **words)
 
+    def _forget_dead_server(self) -> None:
+        """Remove a killed server's pid file once its last process is gone.
+
+        PostgreSQL does that itself, except where nothing collects dead processes, as in containers
+        without an init: there the number still seems to be in use.
+        """
+        data = self.data / "postgres" / "data"
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while processes_in(data):
+            if time.monotonic() > deadline:
+                raise ServicesError(f"processes of a killed server still use {data}")
+            time.sleep(0.1)
+        self._remove_shared_memory()
+        (data / "postmaster.pid").unlink(missing_ok=True)
+
     def _remove_shared_memory(self) -> None:
         """Remove the small System V segment that a killed server could not remove itself."""
         pid_file = self.data / "postgres" / "data" / "postmaster.pid"
         try:
-            segment = pid_file.read_text("utf-8").splitlines()[6].split()[1]
-        except (FileNotFoundError, IndexError):
+            key, segment = pid_file.read_text("utf-8").splitlines()[6].split()
+            lines = Path("/proc/sysvipc/shm").read_text("utf-8").splitlines()[1:]
+        except (FileNotFoundError, IndexError, ValueError):
             return
-        subprocess.run(["ipcrm", "--shmem-id", segment], capture_output=True, check=False)
+        # Number and key must agree and nobody use it: after a reboot it may be another program's.
+        rows = [line.split() for line in lines]
+        if any(row[0] == key and row[1] == segment and row[6] == "0" for row in rows):
+            subprocess.run(["ipcrm", "--shmem-id", segment], capture_output=True, check=False)
 
     # --- Mosquitto ---
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import hashlib
 import importlib.util
 import os
@@ -25,6 +24,7 @@ from chargewatch.local.processes import (
     Account,
     ChildProcess,
     FolderLock,
+    end_process,
     free_port,
     make_engine_folder,
     port_answers,
@@ -311,15 +311,10 @@ class EmbeddedBroker:
         try:
             pid = int(self._pid_file.read_text("utf-8"))
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, ProcessLookupError, ValueError):
             return
         if str(self._work_folder).encode() in command:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-                for _ in range(500):
-                    os.kill(pid, 0)
-                    time.sleep(0.02)
-                os.kill(pid, signal.SIGKILL)
+            end_process(pid, signal.SIGTERM)
         self._pid_file.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:

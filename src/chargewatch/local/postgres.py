@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import importlib.util
-import os
 import secrets
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -25,9 +22,11 @@ from chargewatch.local.processes import (
     ChildProcess,
     FolderLock,
     closed_parent,
+    end_process,
     engine_environment,
     free_port,
     make_engine_folder,
+    process_runs,
     service_account,
     write_private,
 )
@@ -257,19 +256,13 @@ class EmbeddedPostgres:
         try:
             pid = int(pid_file.read_text("utf-8").splitlines()[0])
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except (FileNotFoundError, ValueError, IndexError):
+        except (FileNotFoundError, ProcessLookupError, ValueError, IndexError):
             return
-        if str(self._data).encode() not in command:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGINT)
-            for _ in range(1000):
-                os.kill(pid, 0)
-                time.sleep(0.02)
-            raise EngineError(
-                f"a PostgreSQL server left over on {self._data} (process {pid}) does not end: "
-                "end it by hand"
-            )
+        if str(self._data).encode() in command:
+            end_process(pid, signal.SIGINT)
+        elif not process_runs(pid):
+            # Killed and never collected: to PostgreSQL its number seems to be in use.
+            pid_file.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         self.start()

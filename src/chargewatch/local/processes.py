@@ -54,6 +54,35 @@ def port_answers(port: int, *, timeout_s: float = 1.0) -> bool:
         return False
 
 
+def process_runs(pid: int) -> bool:
+    """Return whether a process lives; one that died and was not collected does not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    try:
+        # The state follows the name, which is in parentheses and may hold anything.
+        state = Path(f"/proc/{pid}/stat").read_text("utf-8", errors="replace")
+    except OSError:
+        return True
+    return state.rpartition(")")[2].split()[0] not in {"Z", "X"}
+
+
+def end_process(pid: int, how: signal.Signals, *, timeout_s: float = 20.0) -> None:
+    """End a process that is not a child of this one; by force when it takes too long."""
+    for number, patience_s in ((how, timeout_s), (signal.SIGKILL, 5.0)):
+        deadline = time.monotonic() + patience_s
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        while process_runs(pid) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if not process_runs(pid):
+            return
+    raise EngineError(f"process {pid} does not end: end it by hand")
+
+
 def default_data_folder() -> Path:
     """Return where the demo's engines keep their data when CHARGEWATCH_DATA_FOLDER is not set.
 

@@ -1,0 +1,156 @@
+"""Settings, command line, packaging and documentation agree with each other."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+
+import click
+import pytest
+
+from chargewatch import __version__, cli
+from chargewatch.errors import ChargewatchError, SettingError
+from chargewatch.settings import PREFIX, Settings, load_settings, setting_rows
+from conftest import RunCommand
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+SETTING_NAMES = [option.name for option in fields(Settings) if "read" in option.metadata]
+
+
+def documentation() -> str:
+    pages = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").rglob("*.md"))]
+    return "\n".join(page.read_text("utf-8") for page in pages)
+
+
+@pytest.mark.parametrize("name", SETTING_NAMES)
+def test_every_setting_is_documented(name: str) -> None:
+    assert f"`{PREFIX}{name.upper()}`" in documentation()
+
+
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+def test_every_command_is_documented_and_can_be_loaded(name: str) -> None:
+    assert f"chargewatch {name}" in documentation()
+    module = importlib.import_module(f"chargewatch.commands.{cli.COMMANDS[name]}")
+    assert isinstance(module.command, click.Command)
+    assert module.command.help
+
+
+def test_documented_variables_exist() -> None:
+    named = set(re.findall(r"`(CHARGEWATCH_[A-Z0-9_]+)`", documentation()))
+    known = {PREFIX + name.upper() for name in SETTING_NAMES}
+    of_scripts = {
+        name for name in named if name.startswith(("CHARGEWATCH_SERVICES_", "CHARGEWATCH_TEST_"))
+    }
+    of_compose = set(
+        re.findall(r"\$\{(CHARGEWATCH_[A-Z_]+)", (CHECKOUT / "compose.yaml").read_text())
+    )
+    assert named - known - of_scripts - of_compose == set()
+
+
+def test_settings_come_from_the_environment_with_their_source() -> None:
+    settings = load_settings({"CHARGEWATCH_HTTP_PORT": "9000", "CHARGEWATCH_SECURE_COOKIES": "yes"})
+    assert settings.http_port == 9000
+    assert settings.secure_cookies is True
+    rows = {row.name: row for row in setting_rows(settings)}
+    assert rows["CHARGEWATCH_HTTP_PORT"].source == "environment (CHARGEWATCH_HTTP_PORT)"
+    assert rows["CHARGEWATCH_HTTP_HOST"].source == "default"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("CHARGEWATCH_HTTP_PORT", "eighty"),
+        ("CHARGEWATCH_BATCH_READINGS", "0"),
+        ("CHARGEWATCH_RECEIPTS", "some"),
+        ("CHARGEWATCH_SECURE_COOKIES", "maybe"),
+        ("CHARGEWATCH_MAX_AGE_DAYS", "long"),
+    ],
+)
+def test_unreadable_setting_is_named(variable: str, value: str) -> None:
+    with pytest.raises(SettingError, match=f"{variable}.*{value}"):
+        load_settings({variable: value})
+
+
+def test_empty_variable_counts_as_not_set() -> None:
+    assert load_settings({"CHARGEWATCH_HTTP_PORT": ""}).http_port == Settings().http_port
+
+
+def test_password_of_a_url_is_hidden() -> None:
+    settings = load_settings({"CHARGEWATCH_DATABASE_URL": "postgresql://me:secret@host:5432/db"})
+    row = next(row for row in setting_rows(settings) if row.name == "CHARGEWATCH_DATABASE_URL")
+    assert row.value == "postgresql://me:***@host:5432/db"
+
+
+def test_missing_address_names_the_next_step() -> None:
+    for ask in (Settings().require_database_url, Settings().require_mqtt_url):
+        with pytest.raises(SettingError, match="chargewatch demo"):
+            ask()
+
+
+def test_settings_command_prints_every_setting_as_json(run_command: RunCommand) -> None:
+    done = run_command("settings", "--json", env={"CHARGEWATCH_MQTT_URL": "mqtt://u:topsecret@h"})
+    assert done.returncode == 0, done.stderr
+    assert "topsecret" not in done.stdout
+    names = re.findall(r"CHARGEWATCH_[A-Z_]+", done.stdout)
+    json.loads(done.stdout)
+    assert {PREFIX + name.upper() for name in SETTING_NAMES} <= set(names)
+
+
+def test_wrong_usage_exits_with_2(run_command: RunCommand) -> None:
+    for arguments in (["nonsense"], ["migrate", "--nonsense"]):
+        done = run_command(*arguments)
+        assert done.returncode == 2
+        assert done.stdout == ""
+
+
+def test_failure_exits_with_1_and_one_clear_line(run_command: RunCommand) -> None:
+    done = run_command("migrate")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "CHARGEWATCH_DATABASE_URL is not set" in done.stderr
+    assert "Traceback" in run_command("--debug", "migrate").stderr
+
+
+def test_version_is_the_same_everywhere(run_command: RunCommand) -> None:
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+    assert project["project"]["version"] == __version__
+    assert __version__ in run_command("--version").stdout
+
+
+def test_every_error_derives_from_the_root() -> None:
+    module = importlib.import_module("chargewatch.errors")
+    errors = [item for item in vars(module).values() if isinstance(item, type)]
+    assert errors
+    assert all(issubclass(error, ChargewatchError) for error in errors)
+
+
+def test_constraints_are_exact_versions_without_addresses() -> None:
+    lines = (CHECKOUT / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.+!-]*", line) for line in pins)
+
+
+def test_constraints_cover_every_dependency() -> None:
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["demo"], *extras["docs"], *extras["test"]]
+    names = {re.split(r"[\[<>=]", item)[0].lower() for item in wanted} - {"chargewatch"}
+    pinned = {
+        line.split("==")[0].lower()
+        for line in (CHECKOUT / "constraints.txt").read_text().splitlines()
+    }
+    assert {name.replace("_", "-") for name in names} <= {pin.replace("_", "-") for pin in pinned}
+
+
+def test_no_password_has_a_default_in_the_compose_files() -> None:
+    for name in ("compose.yaml", "deploy/services/compose.yaml"):
+        text = (CHECKOUT / name).read_text()
+        uses = re.findall(r"\$\{[A-Z_]*PASSWORD[^}]*", text)
+        assert uses
+        assert all(":?" in use for use in uses)
+        assert re.search(r"PASSWORD: (?!\"?\$)", text) is None
