@@ -11,7 +11,7 @@ import click
 
 from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
 from chargewatch.settings import Settings
-from chargewatch.simulators.message_file import read_messages
+from chargewatch.simulators.message_file import check_readable, read_messages
 from chargewatch.simulators.publisher import Gateway, Published, Publisher, broker_address
 
 
@@ -23,6 +23,7 @@ async def show_progress(progress: Published, *, every_s: float = 2.0) -> None:
 
 
 async def _replay(settings: Settings, path: Path, *, rate: float | None) -> Published:
+    check_readable(path)
     publisher = Publisher(broker_address(settings), gateway=Gateway())
     shown = asyncio.create_task(show_progress(publisher.progress))
     try:

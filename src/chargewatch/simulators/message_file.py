@@ -26,6 +26,11 @@ def open_binary(path: Path) -> IO[bytes]:
     return cast(IO[bytes], gzip.open(file, "rb")) if magic == b"\x1f\x8b" else file
 
 
+def check_readable(path: Path) -> None:
+    """Raise InputFileError when a file is missing or can't be read."""
+    open_binary(path).close()
+
+
 def read_messages(path: Path) -> Iterator[Outgoing]:
     """Yield the messages of a file in its order; status messages are marked retained.
 

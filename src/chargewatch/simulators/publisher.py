@@ -23,6 +23,8 @@ from chargewatch.settings import Settings
 
 log = logging.getLogger(__name__)
 
+FIRST_PATIENCE_S = 10.0
+"""How long a broker that was never reached is tried."""
 READ_AHEAD = 200
 """Messages that are taken from their source at a time, in a thread."""
 
@@ -137,13 +139,13 @@ class Publisher:
         """
         source = _ReadAhead(iter(messages))
         started = time.monotonic()
-        away_since = started
+        away_since, patience_s = started, min(self._patience_s, FIRST_PATIENCE_S)
         finished = False
         while not finished:
             try:
                 async with self._client() as client:
                     client.pending_calls_threshold = 10 * self._in_flight
-                    away_since = 0.0
+                    away_since, patience_s = 0.0, self._patience_s
                     feed = _Feed(source, rate=rate, started=started)
                     await self._publish_connected(client, feed)
                     finished = True
@@ -151,7 +153,7 @@ class Publisher:
             except (aiomqtt.MqttError, OSError) as exc:
                 now = time.monotonic()
                 away_since = away_since or now
-                if now - away_since > self._patience_s:
+                if now - away_since > patience_s:
                     raise BrokerError(
                         f"can't reach the broker at {self._address}: {exc}; "
                         "check CHARGEWATCH_MQTT_URL and that the broker runs"
