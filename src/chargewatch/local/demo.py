@@ -1,0 +1,392 @@
+"""The whole platform on one machine: engines, a simulated city, ingest, risk run, pages."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from chargewatch.domain.mpe import rule_set
+from chargewatch.errors import EngineError
+from chargewatch.local.broker import EmbeddedBroker
+from chargewatch.local.postgres import EmbeddedPostgres
+from chargewatch.local.processes import (
+    LOCALHOST,
+    Account,
+    ChildProcess,
+    free_port,
+    port_answers,
+    temporary_folder,
+)
+from chargewatch.settings import PREFIX, Settings
+from chargewatch.simulators.city import City, make_city
+from chargewatch.simulators.publisher import (
+    BrokerAddress,
+    Outgoing,
+    Published,
+    Publisher,
+    broker_address,
+)
+from chargewatch.storage.database import open_database
+from chargewatch.storage.migrate import migrate
+from chargewatch.storage.totals import received_items, stored_items
+from chargewatch.supervision import accounts
+from chargewatch.supervision.registry import import_registry
+from chargewatch.wire.registry_file import read_registry_file
+
+SUPERVISOR = "supervisor"
+IDLE_S = 3.0
+"""Ingest has dealt with everything when nothing came for this long, s."""
+ASSESS_EVERY_S = 300.0
+"""Time between the risk runs of a live demo, s."""
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engines:
+    """Where the demo's database and broker are."""
+
+    database_url: str
+    mqtt_url: str
+    simulator_mqtt_url: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One connector that is wrong or was flagged: the truth beside the finding."""
+
+    connector: str
+    true_error: float
+    mpe: float
+    relative_error: float | None
+    standard_uncertainty: float | None
+    tier: str
+    true_signals: Sequence[str]
+    found_signals: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What went in, what was found, and whether that is what had to be found."""
+
+    stored: int
+    published: int
+    true_faults: int
+    flagged: int
+    false_flags: int
+    seconds: float
+    findings: Sequence[Finding]
+    missed: Sequence[str]
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing was lost and every fault of at least 2 MPE is red."""
+        return self.stored == self.published and not self.missed
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `chargewatch demo --once --json` prints."""
+        return {
+            "stored": self.stored,
+            "published": self.published,
+            "true_faults": self.true_faults,
+            "flagged": self.flagged,
+            "false_flags": self.false_flags,
+            "seconds": round(self.seconds, 1),
+        }
+
+
+@contextmanager
+def engines(settings: Settings, folder: Path, *, operators: Sequence[str]) -> Iterator[Engines]:
+    """Yield the engines of the settings; embedded ones, on free ports, where none is set."""
+    with ExitStack() as stack:
+        database_url = settings.database_url
+        if not database_url:
+            database_url = stack.enter_context(EmbeddedPostgres(folder / "database")).url
+        mqtt_url = simulator_url = settings.mqtt_url
+        if not mqtt_url:
+            broker = stack.enter_context(EmbeddedBroker(folder / "broker", operators=operators))
+            mqtt_url, simulator_url = broker.url, broker.simulator_url
+        yield Engines(
+            database_url=database_url, mqtt_url=mqtt_url, simulator_mqtt_url=simulator_url
+        )
+
+
+class Demo:
+    """One run of the demo on engines that are up."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        engines: Engines,
+        *,
+        city: City,
+        folder: Path,
+        say: Progress,
+        progress: Progress,
+    ) -> None:
+        self.settings = replace(
+            settings, database_url=engines.database_url, mqtt_url=engines.mqtt_url
+        )
+        self.engines = engines
+        self.city = city
+        self.folder = folder
+        self.say = say
+        self.progress = progress
+        self.registry = city.registry()
+        self.station_ids = sorted({row["station_id"] for row in self.registry["stations"]})
+        self.password = accounts.generate_password()
+        self.port = settings.http_port
+
+    @property
+    def address(self) -> str:
+        """Where the pages are."""
+        host = self.settings.http_host
+        return f"http://{LOCALHOST if host == '0.0.0.0' else host}:{self.port}/"  # noqa: S104
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of the demo's own commands."""
+        return {
+            **os.environ,
+            f"{PREFIX}DATABASE_URL": self.engines.database_url,
+            f"{PREFIX}MQTT_URL": self.engines.mqtt_url,
+            f"{PREFIX}HTTP_PORT": str(self.port),
+        }
+
+    def child(self, *arguments: str) -> ChildProcess:
+        """Return one of the platform's services as a child process, not yet started."""
+        return ChildProcess(
+            f"chargewatch {arguments[0]}",
+            [sys.executable, "-m", "chargewatch", *arguments],
+            log=self.folder / f"{arguments[0]}.log",
+            account=Account(os.geteuid(), os.getegid()),
+            folder=self.folder,
+            environment=self.environment(),
+        )
+
+    def command(self, *arguments: str) -> Any:
+        """Run one of the platform's commands and return the JSON document it prints."""
+        result = subprocess.run(
+            [sys.executable, "-m", "chargewatch", *arguments],
+            env=self.environment(),
+            capture_output=True,
+            timeout=600,
+            check=False,
+        )
+        if result.returncode != 0:
+            raise EngineError(
+                f"`chargewatch {' '.join(arguments)}` failed: {result.stderr.decode().strip()}"
+            )
+        return orjson.loads(result.stdout)
+
+    async def prepare(self) -> None:
+        """Bring up the schema, the registry and the supervisor's account."""
+        path = self.folder / "registry.json"
+        path.write_bytes(orjson.dumps(self.registry))
+        async with open_database(self.engines.database_url) as database:
+            await migrate(database)
+            async with database.connect() as connection:
+                already = await stored_items(connection, self.station_ids)
+            if already:
+                raise EngineError(
+                    f"the database holds {already} readings of the demo's stations already: "
+                    "give the demo an empty database (createdb) in CHARGEWATCH_DATABASE_URL"
+                )
+            await import_registry(
+                database,
+                read_registry_file(path),
+                actor="demo",
+                rules=rule_set(self.settings.mpe_rules),
+            )
+            role = accounts.Role.SUPERVISOR
+            await accounts.add_user(database, SUPERVISOR, role=role, password=self.password)
+
+    def ingest_ready(self) -> bool:
+        """Whether ingest has its session at the broker, by its log."""
+        return b"subscribed" in (self.folder / "ingest.log").read_bytes()
+
+    async def publish_history(self) -> None:
+        """Publish the city's history and return when ingest has dealt with all of it."""
+        progress = Published()
+        publisher = Publisher(self.simulator_address(), progress=progress)
+        history = (
+            Outgoing(topic=topic, payload=payload) for topic, payload in self.city.messages()
+        )
+        async with asyncio.TaskGroup() as group:
+            work = group.create_task(publisher.publish_all(history))
+            await self._until_taken_in(work, progress)
+
+    async def _until_taken_in(self, work: asyncio.Task[None], progress: Published) -> None:
+        """Return when all is published and ingest has been idle for a while."""
+        last, changed_at = -1, time.monotonic()
+        async with open_database(self.engines.database_url) as database:
+            while not work.done() or time.monotonic() - changed_at < IDLE_S:
+                async with database.connect() as connection:
+                    received = await received_items(connection, self.station_ids)
+                if received != last:
+                    last, changed_at = received, time.monotonic()
+                    self.progress(
+                        f"history: {progress.messages:,} messages published, "
+                        f"{received:,} readings and sessions taken in"
+                    )
+                await asyncio.sleep(0.5)
+
+    def simulator_address(self) -> BrokerAddress:
+        """Return the broker's address for who speaks for all gateways."""
+        return broker_address(replace(self.settings, mqtt_url=self.engines.simulator_mqtt_url))
+
+    def assess(self) -> Mapping[str, Any]:
+        """Make one risk run as of the end of the history."""
+        summary: Mapping[str, Any] = self.command(
+            "assess", "--json", "--as-of", self.city.truth()["to"]
+        )
+        return summary
+
+    async def outcome(self, *, started: float) -> Outcome:
+        """Compare what the run found with what the city is made of."""
+        async with (
+            open_database(self.engines.database_url) as database,
+            database.connect() as connection,
+        ):
+            stored = await stored_items(connection, self.station_ids)
+        truth = self.city.truth()
+        published = truth["messages"]["distinct_readings"] + truth["messages"]["sessions"]
+        rows = self.command("assessments", "export", "--format", "json")
+        signals = self.command("signals", "export", "--format", "json")
+        found = {row["connector"]: row for row in rows}
+        findings = _findings(truth, found, signals)
+        bad = [finding for finding in findings if abs(finding.true_error) > finding.mpe]
+        red = [finding for finding in findings if finding.tier == "red"]
+        return Outcome(
+            stored=stored,
+            published=int(published),
+            true_faults=len(bad),
+            flagged=len(red),
+            false_flags=sum(abs(finding.true_error) <= finding.mpe for finding in red),
+            seconds=time.monotonic() - started,
+            findings=findings,
+            missed=[
+                finding.connector
+                for finding in bad
+                if abs(finding.true_error) >= 2 * finding.mpe and finding.tier != "red"
+            ],
+        )
+
+    def check_pages(self) -> None:
+        """Ask the server for its health, as a load balancer would."""
+        with urllib.request.urlopen(f"{self.address}api/v1/health", timeout=10) as answer:  # noqa: S310
+            if answer.status != 200:
+                raise EngineError(f"{self.address} answers with status {answer.status}")
+
+    async def live(self) -> None:
+        """Go on publishing in real time and assess every few minutes, until cancelled."""
+        publisher = Publisher(self.simulator_address(), patience_s=3600)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(publisher.publish_all(self.live_messages()))
+            while True:
+                await asyncio.sleep(ASSESS_EVERY_S)
+                now = datetime.now(UTC).isoformat()
+                run = await asyncio.to_thread(self.command, "assess", "--json", "--as-of", now)
+                self.say(f"risk run {run['run_id']} as of {now[:16]} UTC is done")
+
+    def live_messages(self) -> Iterator[Outgoing]:
+        """Yield the messages after the history, each due at its own time."""
+        started = time.time()
+        for due_at_s, topic, payload in self.city.live():
+            yield Outgoing(topic=topic, payload=payload, due_s=max(0.0, due_at_s - started))
+
+
+def _findings(
+    truth: Mapping[str, Any],
+    found: Mapping[str, Mapping[str, Any]],
+    signals: Sequence[Mapping[str, Any]],
+) -> list[Finding]:
+    raised: dict[str, set[str]] = {}
+    for signal in signals:
+        if signal["connector"]:
+            raised.setdefault(signal["connector"], set()).add(signal["code"])
+    return [
+        Finding(
+            connector=row["connector"],
+            true_error=row["relative_error"],
+            # Nobody knows the class of an unregistered connector but its simulator.
+            mpe=found[row["connector"]]["mpe"] or row["mpe"],
+            relative_error=found[row["connector"]]["relative_error"],
+            standard_uncertainty=found[row["connector"]]["standard_uncertainty"],
+            tier=found[row["connector"]]["tier"],
+            true_signals=sorted(row.get("signals", [])),
+            found_signals=sorted(raised.get(row["connector"], set())),
+        )
+        for row in truth["connectors"]
+        if row["connector"] in found
+    ]
+
+
+def demo_end() -> datetime:
+    """Return the end of the demo's history: the last full quarter of an hour."""
+    now = datetime.now(UTC).replace(second=0, microsecond=0)
+    return now - timedelta(minutes=now.minute % 15)
+
+
+@contextmanager
+def demo_folder(settings: Settings) -> Iterator[Path]:
+    """Yield a fresh folder for the demo's engines and logs, deleted afterwards."""
+    if settings.data_folder:
+        folder = Path(settings.data_folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+        return
+    with temporary_folder("chargewatch-demo-") as folder:
+        yield folder
+
+
+async def run_demo(
+    settings: Settings,
+    *,
+    seed: int,
+    scenario: str,
+    once: bool,
+    say: Progress,
+    progress: Progress,
+    show: Callable[[Demo, Outcome], None],
+) -> Outcome:
+    """Run the demo to its outcome; without `once`, go on live until cancelled.
+
+    Raises: EngineError that names the part that failed and where its log is.
+    """
+    started = time.monotonic()
+    progress("laying out the city and starting the engines")
+    city = await asyncio.to_thread(make_city, scenario, seed=seed, to=demo_end())
+    operators = [row["operator_id"] for row in city.registry()["operators"]]
+    with demo_folder(settings) as folder, engines(settings, folder, operators=operators) as where:
+        demo = Demo(settings, where, city=city, folder=folder, say=say, progress=progress)
+        say("engines are up; bringing up the schema and the registry")
+        await demo.prepare()
+        with ExitStack() as services:
+            ingest = services.enter_context(demo.child("ingest"))
+            ingest.start(demo.ingest_ready)
+            await demo.publish_history()
+            say("history is stored; estimating every connector's error")
+            progress("one risk run over the history")
+            await asyncio.to_thread(demo.assess)
+            if once:
+                demo.port = free_port()
+            serve = services.enter_context(demo.child("serve"))
+            serve.start(lambda: port_answers(demo.port))
+            outcome = await demo.outcome(started=started)
+            await asyncio.to_thread(demo.check_pages)
+            show(demo, outcome)
+            if not once:
+                await demo.live()
+            return outcome
