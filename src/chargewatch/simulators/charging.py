@@ -177,7 +177,9 @@ class Demand:
         length = np.maximum(np.ceil(duration[:, -1]), 60.0)
         duration *= (length / duration[:, -1])[:, None]
         energy = power * np.diff(duration, axis=1, prepend=0.0)
-        scale = 1 - connectors.cable_loss[connector] * power[:, 0] / rated
+        # A compensated meter indicates what leaves the plug: its cable's loss lies before that.
+        after_meter = np.where(connectors.compensated, 0.0, connectors.cable_loss)[connector]
+        scale = 1 - after_meter * power[:, 0] / rated
         bms_noise = 1 + car.bms_scale + 0.004 * draws.normal("bms noise", *address)
         eff = np.where(is_dc, car.dc_efficiency, car.ac_efficiency)
         wobble = 1 + 0.003 * draws.normal("battery heat", *address)

@@ -117,7 +117,10 @@ def input_efficiency(layout: Layout, connector: Ints, load: Floats) -> Floats:
     best, rise, scale, fall = (curve[..., k] for k in range(4))
     dc = best - rise * np.exp(-load / scale) - fall * load**2
     is_dc = connectors.is_dc[connector]
-    return np.asarray(np.where(is_dc, dc, AC_EFFICIENCY) + connectors.efficiency_shift[connector])
+    pile = np.where(is_dc, dc, AC_EFFICIENCY) + connectors.efficiency_shift[connector]
+    # A compensated meter indicates what leaves the plug, so the cable lies before that point.
+    cable = np.where(connectors.compensated, connectors.cable_loss, 0.0)[connector] * load
+    return np.asarray(pile * (1 - cable))
 
 
 @dataclass(frozen=True, kw_only=True)
