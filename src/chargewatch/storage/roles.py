@@ -127,17 +127,15 @@ async def _make_role(
         text("SELECT count(*) FROM pg_roles WHERE rolname = :name"), {"name": name}
     )
     if not exists:
-        await connection.execute(
-            text(
-                f"CREATE ROLE {_quoted(name)} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE "
-                "NOREPLICATION NOBYPASSRLS"
-            )
+        await connection.exec_driver_sql(
+            f"CREATE ROLE {_quoted(name)} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE "
+            "NOREPLICATION NOBYPASSRLS"
         )
     elif password is None and not rotate:
         return None
     password = password or secrets.token_urlsafe(24)
-    await connection.execute(
-        text(f"ALTER ROLE {_quoted(name)} PASSWORD '{scram_verifier(password)}'")
+    await connection.exec_driver_sql(
+        f"ALTER ROLE {_quoted(name)} PASSWORD '{scram_verifier(password)}'"
     )
     return password
 
@@ -159,15 +157,15 @@ async def _apply_rights(
 ) -> None:
     owner = _quoted(roles["migrate"])
     for table in tables:
-        await connection.execute(text(f"ALTER TABLE public.{_quoted(table)} OWNER TO {owner}"))
-        await connection.execute(text(f"REVOKE ALL ON public.{_quoted(table)} FROM PUBLIC"))
+        await connection.exec_driver_sql(f"ALTER TABLE public.{_quoted(table)} OWNER TO {owner}")
+        await connection.exec_driver_sql(f"REVOKE ALL ON public.{_quoted(table)} FROM PUBLIC")
         for duty in DUTIES[1:]:
             role = _quoted(roles[duty])
-            await connection.execute(text(f"REVOKE ALL ON public.{_quoted(table)} FROM {role}"))
+            await connection.exec_driver_sql(f"REVOKE ALL ON public.{_quoted(table)} FROM {role}")
             rights = RIGHTS.get(table, {}).get(duty)
             if rights:
-                await connection.execute(
-                    text(f"GRANT {rights} ON public.{_quoted(table)} TO {role}")
+                await connection.exec_driver_sql(
+                    f"GRANT {rights} ON public.{_quoted(table)} TO {role}"
                 )
 
 
@@ -189,28 +187,26 @@ async def make_roles(
     new: dict[str, str] = {}
     try:
         async with database.begin() as connection:
-            await connection.execute(text("SET LOCAL lock_timeout = '5s'"))
+            await connection.exec_driver_sql("SET LOCAL lock_timeout = '5s'")
             name = str(await connection.scalar(text("SELECT current_database()")))
             for duty, role in roles.items():
                 given = (passwords or {}).get(duty)
                 password = await _make_role(connection, role, password=given, rotate=rotate)
                 if password is not None and given is None:
                     new[role] = password
-                await connection.execute(
-                    text(f"GRANT CONNECT, TEMPORARY ON DATABASE {_quoted(name)} TO {_quoted(role)}")
+                await connection.exec_driver_sql(
+                    f"GRANT CONNECT, TEMPORARY ON DATABASE {_quoted(name)} TO {_quoted(role)}"
                 )
-                await connection.execute(text(f"GRANT USAGE ON SCHEMA public TO {_quoted(role)}"))
+                await connection.exec_driver_sql(f"GRANT USAGE ON SCHEMA public TO {_quoted(role)}")
                 timeout = _STATEMENT_TIMEOUT.get(duty)
                 if timeout:
-                    await connection.execute(
-                        text(
-                            f"ALTER ROLE {_quoted(role)} IN DATABASE {_quoted(name)} "
-                            f"SET statement_timeout = '{timeout}'"
-                        )
+                    await connection.exec_driver_sql(
+                        f"ALTER ROLE {_quoted(role)} IN DATABASE {_quoted(name)} "
+                        f"SET statement_timeout = '{timeout}'"
                     )
             migrate = _quoted(roles["migrate"])
-            await connection.execute(text(f"GRANT CREATE ON SCHEMA public TO {migrate}"))
-            await connection.execute(text("REVOKE CREATE ON SCHEMA public FROM PUBLIC"))
+            await connection.exec_driver_sql(f"GRANT CREATE ON SCHEMA public TO {migrate}")
+            await connection.exec_driver_sql("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
             tables = await _tables(connection)
             await _apply_rights(connection, tables, roles=roles)
     except DBAPIError as exc:

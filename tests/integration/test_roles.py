@@ -1,0 +1,197 @@
+"""Least privilege: each role can do its duty and nothing else."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+
+from chargewatch.errors import DatabaseError
+from chargewatch.storage.database import open_database
+from chargewatch.storage.roles import (
+    DUTIES,
+    RIGHTS,
+    make_roles,
+    password_variable,
+    passwords_from,
+    scram_verifier,
+)
+from chargewatch.storage.tables import metadata
+
+READING = (
+    "INSERT INTO register_reading VALUES "
+    "('2026-03-01T00:00Z', 1, 0, 'NaN', 'NaN', 'NaN', 'NaN', 0, 0)"
+)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A database with roles of its own."""
+
+    url: str
+    prefix: str
+    passwords: dict[str, str]
+
+    def url_of(self, duty: str) -> str:
+        parts = urlsplit(self.url)
+        role = f"{self.prefix}_{duty}"
+        address = parts.netloc.rpartition("@")[2]
+        return urlunsplit(parts._replace(netloc=f"{role}:{self.passwords[role]}@{address}"))
+
+    async def may(self, duty: str, *statements: str) -> None:
+        """Run statements as a role and roll them back."""
+        connection = await asyncpg.connect(self.url_of(duty))
+        try:
+            transaction = connection.transaction()
+            await transaction.start()
+            for statement in statements:
+                await connection.execute(statement)
+            await transaction.rollback()
+        finally:
+            await connection.close()
+
+    async def may_not(self, duty: str, statement: str) -> None:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await self.may(duty, statement)
+
+
+@pytest.fixture
+async def site(any_database_url: str) -> AsyncIterator[Site]:
+    # Roles belong to the whole server: each test has its own names.
+    prefix = f"t{uuid.uuid4().hex[:10]}"
+    async with open_database(any_database_url) as database:
+        report = await make_roles(database, prefix=prefix)
+        assert report.tables_without_rights == ()
+        yield Site(any_database_url, prefix, dict(report.passwords))
+        async with database.raw() as connection:
+            owner = await connection.fetchval("SELECT current_user")
+            for duty in DUTIES:
+                await connection.execute(f"REASSIGN OWNED BY {prefix}_{duty} TO {owner}")
+                await connection.execute(f"DROP OWNED BY {prefix}_{duty}")
+                await connection.execute(f"DROP ROLE {prefix}_{duty}")
+
+
+async def test_pages_can_not_write_readings(site: Site) -> None:
+    await site.may("serve", "SELECT * FROM register_reading")
+    await site.may_not("serve", READING)
+    await site.may_not("serve", "DELETE FROM register_reading")
+    await site.may_not("serve", "UPDATE charging_session SET billed_wh = 0")
+    await site.may_not("serve", "DELETE FROM quarantine")
+    await site.may_not("serve", "UPDATE assessment SET tier = 'green'")
+    await site.may_not("serve", "UPDATE connector_interval SET energy_wh = 0")
+
+
+async def test_ingest_can_not_read_users(site: Site) -> None:
+    for table in ("app_user", "login_session", "operator_token"):
+        await site.may_not("ingest", f"SELECT * FROM {table}")
+        await site.may_not("assess", f"SELECT * FROM {table}")
+        await site.may("serve", f"SELECT * FROM {table}")
+
+
+async def test_ingest_stores_readings_and_unregistered_connectors(site: Site) -> None:
+    await site.may(
+        "ingest",
+        # A new chunk, an identity column, a temporary table and the day that is due.
+        READING,
+        "INSERT INTO connector (connector, operator_id, station_id) VALUES ('C', 'O', 'S')",
+        "CREATE TEMP TABLE stage (n int) ON COMMIT DROP",
+        "INSERT INTO rollup_pending VALUES (0, 1, '2026-03-01') ON CONFLICT DO NOTHING",
+        "NOTIFY anything",
+    )
+    await site.may_not("ingest", "DELETE FROM register_reading")
+    await site.may_not("ingest", "UPDATE register_reading SET energy_wh = 0")
+    await site.may_not("ingest", "UPDATE quarantine SET payload = ''")
+    await site.may_not("ingest", "UPDATE connector SET registered = true")
+
+
+async def test_assess_writes_rollups_and_runs_only(site: Site) -> None:
+    await site.may(
+        "assess",
+        "INSERT INTO connector_interval VALUES ('2026-03-01T00:00Z', 1, 0, 0, 0)",
+        "INSERT INTO risk_run (state, mode, as_of, started_at, version, configuration) "
+        "VALUES ('running', 'full', now(), now(), '0', '{}')",
+        "DELETE FROM rollup_pending",
+    )
+    await site.may_not("assess", READING)
+    await site.may_not("assess", "INSERT INTO operator VALUES ('O', 'n')")
+
+
+async def test_only_migrate_changes_the_schema(site: Site) -> None:
+    await site.may(
+        "migrate",
+        "ALTER TABLE register_reading ADD COLUMN another integer",
+        "CREATE TABLE later (n integer)",
+    )
+    for duty in ("ingest", "assess", "serve"):
+        await site.may_not(duty, "CREATE TABLE later (n integer)")
+        await site.may_not(duty, "DROP TABLE quarantine")
+
+
+async def test_repeating_takes_away_what_is_no_longer_granted(site: Site) -> None:
+    async with open_database(site.url) as database:
+        async with database.raw() as connection:
+            await connection.execute(f"GRANT ALL ON app_user TO {site.prefix}_ingest")
+        report = await make_roles(database, prefix=site.prefix)
+    assert report.passwords == {}
+    await site.may_not("ingest", "SELECT * FROM app_user")
+
+
+async def test_rotation_changes_passwords(site: Site) -> None:
+    async with open_database(site.url) as database:
+        report = await make_roles(database, prefix=site.prefix, rotate=True)
+    with pytest.raises(asyncpg.InvalidPasswordError):
+        await site.may("serve", "SELECT 1")
+    renewed = Site(site.url, site.prefix, dict(report.passwords))
+    await renewed.may("serve", "SELECT 1")
+
+
+async def test_given_passwords_are_used_and_not_printed(site: Site) -> None:
+    given = {duty: f"given by {duty} '\\" for duty in DUTIES}
+    async with open_database(site.url) as database:
+        report = await make_roles(database, prefix=site.prefix, passwords=given)
+        assert report.passwords == {}
+    connection = await asyncpg.connect(
+        site.url_of("serve"), password=given["serve"], user=f"{site.prefix}_serve"
+    )
+    await connection.close()
+
+
+def test_every_table_is_in_the_table_of_rights() -> None:
+    assert set(metadata.tables) <= set(RIGHTS)
+
+
+def test_missing_password_is_named() -> None:
+    environ = {password_variable(duty): "x" for duty in DUTIES[1:]}
+    with pytest.raises(DatabaseError, match="CHARGEWATCH_MIGRATE_PASSWORD"):
+        passwords_from(environ)
+
+
+def test_password_beyond_ascii_is_refused() -> None:
+    with pytest.raises(DatabaseError, match="ASCII"):
+        scram_verifier("密码")
+
+
+def test_verifier_follows_the_standard() -> None:
+    # The example of RFC 7677, section 3: user "user", password "pencil".
+    salt = b"[m\x99h\x9d\x125\x8e\xec\xa0K\x14\x126\xfa\x81"
+    assert scram_verifier("pencil", salt=salt) == (
+        "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$"
+        "WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:"
+        "wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="
+    )
+
+
+def test_command_prints_new_passwords_once(database_url: str, run_command: Any) -> None:
+    environment = {"CHARGEWATCH_DATABASE_URL": database_url}
+    prefix = f"t{uuid.uuid4().hex[:10]}"
+    first = run_command("db", "roles", "--prefix", prefix, "--json", env=environment)
+    assert first.returncode == 0, first.stderr
+    assert len(json.loads(first.stdout)["passwords"]) == 4
+    second = run_command("db", "roles", "--prefix", prefix, "--json", env=environment)
+    assert json.loads(second.stdout)["passwords"] == {}
