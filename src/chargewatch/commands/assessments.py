@@ -24,7 +24,7 @@ def export_options(command: Callable[..., Any]) -> Callable[..., Any]:
         default="json",
         show_default=True,
     )(command)
-    path = click.Path(dir_okay=False, path_type=Path)
+    path: click.Path = click.Path(dir_okay=False, path_type=Path)
     return click.option("--out", type=path, help="File. [stdout]")(command)
 
 

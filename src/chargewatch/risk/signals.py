@@ -33,6 +33,7 @@ class Limits:
     power_margin: float = 1.1  # of rated power
     clock_step_s: float = 2.0  # times of readings may be rounded to the second
     longest_pair_s: float = 1_800.0  # readings farther apart say nothing of what was between
+    longest_power_s: float = 900.0  # power is not integrated over longer spans
     charging_fraction: float = 0.02  # of rated power: less is not charging
     stuck_wh: float = 200.0
     power_mismatch: float = 0.05

@@ -101,7 +101,7 @@ def _outside(
     than half an hour counts only where no message of the station is missing. After a connector's
     last finished session, charging of the last day may be a session still running.
     """
-    named = pairs.readings.in_session
+    named = pairs.readings.session != 0
     dense = (pairs.span_s <= limits.longest_pair_s) | complete[pairs.row]
     outside = pairs.sound & ~named[1:] & ~named[:-1] & dense
     outside &= ~_overlaps_session(pairs, sessions, base_s=base_s)

@@ -27,8 +27,10 @@ class Readings:
     at_s: Floats
     energy_wh: Floats
     power_w: Floats
-    in_session: Bools  # the reading names a running session
+    session: Ints  # key of the running session; 0: the reading names none
     is_reset: Bools  # context Register.Reset
+    is_begin: Bools  # context Transaction.Begin
+    is_end: Bools  # context Transaction.End
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,14 @@ class Pairs:
     def start_s(self) -> Floats:
         """Time of the earlier reading."""
         return self.readings.at_s[:-1]
+
+    @property
+    def one_charge(self) -> Bools:
+        """Pairs that don't reach over the end of one session or the begin of another."""
+        readings = self.readings
+        known = (readings.session[1:] != 0) & (readings.session[:-1] != 0)
+        other = known & (readings.session[1:] != readings.session[:-1])
+        return np.asarray(~other & ~readings.is_end[:-1] & ~readings.is_begin[1:])
 
     @property
     def sound(self) -> Bools:
@@ -198,7 +208,8 @@ def _charging(pairs: Pairs, limits: Limits) -> Bools:
     power = pairs.readings.power_w
     least = np.fmax(limits.charging_fraction * np.nan_to_num(pairs.rated_w), 100.0)
     both = (power[:-1] > least) & (power[1:] > least)
-    return np.asarray(pairs.valid & both & (pairs.span_s <= limits.longest_pair_s))
+    near = pairs.valid & pairs.one_charge & (pairs.span_s <= limits.longest_power_s)
+    return np.asarray(near & both)
 
 
 def _runs(marked: Bools, connector: Ints) -> Ints:
@@ -258,7 +269,8 @@ def power_mismatches(pairs: Pairs, *, stuck: Bools, limits: Limits) -> list[Find
     trapezoid rule's uncertainty, u^2 = sum (dt dP)^2 / 12, a mismatch.
     """
     power = pairs.readings.power_w
-    told = (power[:-1] > 0) & (power[1:] > 0) & (pairs.span_s <= limits.longest_pair_s)
+    told = (power[:-1] > 0) & (power[1:] > 0) & (pairs.span_s <= limits.longest_power_s)
+    told &= pairs.one_charge
     rate = pairs.step_wh * 3600 / np.where(pairs.span_s > 0, pairs.span_s, np.inf)
     least = limits.charging_fraction * np.nan_to_num(pairs.rated_w)
     active = np.minimum(power[:-1], power[1:]) > least

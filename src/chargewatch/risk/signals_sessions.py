@@ -212,11 +212,15 @@ class SignedSessions:
     reason: tuple[str, ...]  # why a record isn't valid
 
 
-def signature_findings(signed: SignedSessions) -> list[Finding]:
+def signature_findings(signed: SignedSessions, *, complete: Bools) -> list[Finding]:
     """Return findings of records that don't verify, and of holes in their counter.
 
     The counter of a connector goes on by the same step from session to session (1, or 2 where a
     session has a record at its begin and one at its end); a repeated number is a replayed record.
+    A hole where session messages of the station are missing tells nothing more than that.
+
+    Where:
+        complete: shape (n,) over connectors: no session message of the station is missing.
     """
     bad = np.flatnonzero(~signed.valid)
     found = findings_by_day(
@@ -239,7 +243,8 @@ def signature_findings(signed: SignedSessions) -> list[Finding]:
     same = signed.connector[before] == signed.connector[after]
     before, after = before[same], after[same]
     step = signed.pagination[after] - signed.last_pagination[before]
-    hole = np.flatnonzero(step != _usual_step(signed.connector[after], step))
+    usual = _usual_step(signed.connector[after], step)
+    hole = np.flatnonzero((step < usual) | ((step > usual) & complete[signed.connector[after]]))
     found += findings_by_day(
         "signature_pagination_gap",
         signed.connector[after[hole]],

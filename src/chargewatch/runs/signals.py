@@ -41,7 +41,7 @@ from chargewatch.risk.signals_tariffs import (
     fee_findings,
     tariff_findings,
 )
-from chargewatch.runs.load import Loaded
+from chargewatch.runs.load import Loaded, Rows
 from chargewatch.runs.money import load_curves
 from chargewatch.runs.signed import Verified, signature_checks
 from chargewatch.runs.stations import station_findings
@@ -50,6 +50,8 @@ from chargewatch.storage.bulk import Records, seconds_of
 from chargewatch.wire.payloads import CONTEXTS
 
 RESET_CONTEXT = CONTEXTS.index("Register.Reset")
+BEGIN_CONTEXT = CONTEXTS.index("Transaction.Begin")
+END_CONTEXT = CONTEXTS.index("Transaction.End")
 READINGS_A_BLOCK = 1_000_000
 DAY_KEY = 1_000_000
 """More days than any row has: (row, day) as one number."""
@@ -140,7 +142,8 @@ async def find_signals(
     fleet = loaded.inputs.fleet
     billed, order = billed_sessions(loaded)
     holes = await store.rows(connection, store.HOLES, scan.as_of)
-    with_holes = {loaded.registry.place_rows[h["operator_id"], h["station_id"]] for h in holes}
+    complete = _complete(loaded, holes)
+    complete_sessions = _complete(loaded, [hole for hole in holes if hole["topic"] == "sessions"])
     new_rows, checked_fees = _new_sessions(loaded, scan)
     fees, periods = await _money(connection, loaded, scan, new_rows)
     context = _Context(
@@ -149,7 +152,7 @@ async def find_signals(
         billed=billed,
         fees=fees,
         periods=periods,
-        complete=~np.isin(fleet.station, np.array(sorted(with_holes), np.int64)),
+        complete=complete,
         as_of_s=scan.as_of.timestamp(),
         base_s=scan.first.timestamp() - 10 * DAY_S,
     )
@@ -178,11 +181,19 @@ async def find_signals(
         cadence=cadence,
         day=scan.day,
     )
-    signed, verified = await signature_checks(connection, loaded, known=verified)
+    signed, verified = await signature_checks(
+        connection, loaded, known=verified, complete=complete_sessions
+    )
     kept = _kept(prior, scan, checked=checked, checked_fees=checked_fees)
     findings = [*kept, *by_readings, *by_fees, *stations, *signed]
     findings += _by_sessions(loaded, billed, order, findings)
     return Found(findings=without_unit_days(findings), cadence=cadence, verified=verified)
+
+
+def _complete(loaded: Loaded, holes: Rows) -> Bools:
+    """Return the connectors of stations without a hole in their sequence numbers."""
+    rows = {loaded.registry.place_rows[hole["operator_id"], hole["station_id"]] for hole in holes}
+    return ~np.isin(loaded.inputs.fleet.station, np.array(sorted(rows), np.int64))
 
 
 def _kept(prior: list[Finding], scan: Scan, *, checked: Ints, checked_fees: Ints) -> list[Finding]:
@@ -292,7 +303,6 @@ async def _scan(
             registry.connector_ids[rows].tolist(),
             first=begin,
             last=scan.as_of,
-            reset_context=RESET_CONTEXT,
         )
         found += await asyncio.to_thread(
             _check_block, context, records, rows, gap_s, count, first_day=day
@@ -314,8 +324,10 @@ def _check_block(
         at_s=seconds_of(records["at"]),
         energy_wh=records["energy_wh"].copy(),
         power_w=records["power_w"].astype(float),
-        in_session=records["in_session"].copy(),
-        is_reset=records["is_reset"].copy(),
+        session=records["session_key"].copy(),
+        is_reset=records["context"] == RESET_CONTEXT,
+        is_begin=records["context"] == BEGIN_CONTEXT,
+        is_end=records["context"] == END_CONTEXT,
     )
     if readings.at_s.size < 2:
         return []

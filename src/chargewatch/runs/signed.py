@@ -80,9 +80,12 @@ def _outcomes(
 
 
 async def signature_checks(
-    connection: asyncpg.Connection, loaded: Loaded, *, known: Verified
+    connection: asyncpg.Connection, loaded: Loaded, *, known: Verified, complete: Bools
 ) -> tuple[list[Finding], Verified]:
-    """Return the findings of signed records in the window, and all outcomes of the window."""
+    """Return the findings of signed records in the window, and all outcomes of the window.
+
+    Where: complete: connectors of stations whose session messages have no hole.
+    """
     records = loaded.sessions[loaded.sessions["signed"]]
     records = records[np.argsort(records["session_id"])]
     ids = records["session_id"].astype(np.int64)
@@ -118,4 +121,4 @@ async def signature_checks(
         last_pagination=last[order],
         reason=tuple(reason[k] for k in order.tolist()),
     )
-    return await asyncio.to_thread(signature_findings, signed), verified
+    return await asyncio.to_thread(signature_findings, signed, complete=complete), verified

@@ -50,8 +50,8 @@ READING = np.dtype(
         ("at", "M8[us]"),
         ("energy_wh", "f8"),
         ("power_w", "f4"),
-        ("in_session", "?"),
-        ("is_reset", "?"),
+        ("session_key", "i8"),
+        ("context", "i2"),
     ]
 )
 PERIOD = np.dtype(
@@ -137,7 +137,7 @@ SESSION_NAMES = """
 SELECT session_id, session FROM charging_session WHERE session_id = ANY($1::bigint[])
 """
 READINGS = """
-SELECT connector_id, at, energy_wh, power_w, session_key <> 0, context = $4
+SELECT connector_id, at, energy_wh, power_w, session_key, context
 FROM register_reading
 WHERE connector_id = ANY($1::int[]) AND at >= $2 AND at <= $3 ORDER BY connector_id, at
 """
@@ -257,14 +257,13 @@ async def readings(
     *,
     first: datetime,
     last: datetime,
-    reset_context: int,
 ) -> Records:
     """Return the register readings of some connectors in [first, last]."""
     return await copy_arrays(
         connection,
         READINGS,
         READING,
-        arguments=(list(connector_ids), first, last, reset_context),
+        arguments=(list(connector_ids), first, last),
     )
 
 
