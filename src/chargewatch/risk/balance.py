@@ -121,6 +121,13 @@ class _Rows:
     variance: Floats  # (b, t), Wh^2, from interpolation
 
 
+def too_much(intervals: Intervals, fleet: Fleet) -> Bools:
+    """Return the intervals of connectors with more energy than 1.15 rated power x time, (k,)."""
+    rated = np.nan_to_num(fleet.rated_power_w, nan=1e6)[intervals.instrument]
+    step = np.nan_to_num(fleet.resolution_wh, nan=10.0)[intervals.instrument]
+    return np.asarray(intervals.energy_wh > 1.15 * rated * SLOT_H + 2.0 * step)
+
+
 def _dense(
     group: Group,
     picked: slice,
@@ -131,6 +138,7 @@ def _dense(
     number: int,
     day: int,
     resolution_wh: Floats,
+    fleet: Fleet,
 ) -> _Rows:
     b = group.meter[picked].size
     begin = picked.start
@@ -141,10 +149,12 @@ def _dense(
     row = layout.connector_row[instrument] - begin
     mine = (layout.connector_group[instrument] == number) & (row >= 0) & (row < b)
     row, slot = row[mine], connector_day.slot[mine] - day * SLOTS_A_DAY
-    energy[row, slot, layout.connector_column[instrument[mine]]] = connector_day.energy_wh[mine]
+    believed = np.where(too_much(connector_day, fleet), 0.0, connector_day.energy_wh)
+    energy[row, slot, layout.connector_column[instrument[mine]]] = believed[mine]
     moved = np.where(connector_day.energy_wh[mine] > 0, connector_day.u_wh[mine] ** 2, 0.0)
     np.add.at(variance, (row, slot), moved)
     wrecked = (connector_day.quality[mine] & int(Quality.RESET | Quality.FAULT)) != 0
+    wrecked |= too_much(connector_day, fleet)[mine]
     bad[row[wrecked], slot[wrecked]] = True
 
     reference = np.zeros((b, SLOTS_A_DAY))
@@ -331,6 +341,7 @@ def feeder_day(
             number=number,
             day=day,
             resolution_wh=meter_resolution_wh[group.meter[picked]],
+            fleet=fleet,
         )
         part = FeederStatistics(**{k: v[picked] for k, v in vars(statistics).items()})
         part, mean, information, active = _chunk_day(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from chargewatch.risk.balance import too_much
 from chargewatch.risk.inputs import Anchors, Fleet, Floats, Intervals, Ints, References, sum_by_row
 from chargewatch.risk.layout import YEAR_S, Layout
 from chargewatch.risk.registers import Quality
@@ -50,6 +51,7 @@ def direct_day(
     instrument = connector_day.instrument
     meter = layout.direct_meter[instrument]
     mine = (meter >= 0) & ((connector_day.quality & UNUSABLE) == 0)
+    mine &= ~too_much(connector_day, fleet)
     instrument, meter = instrument[mine], meter[mine]
     key = connector_day.slot[mine] * size + meter
     place = np.minimum(np.searchsorted(keys, key), max(keys.size - 1, 0))

@@ -117,6 +117,15 @@ def _robust_scale(innovation: Floats, *, axis: int, least: int) -> Floats:
     return np.where(count >= least, median / NORMAL_QUARTILE, 1.0)
 
 
+def _steps(estimate: Floats, precision: Floats) -> Floats:
+    """Return standardised differences of successive days, (n, d - 1), NaN without data.
+
+    A step or a drift hardly touches them, so they tell a connector's own noise.
+    """
+    p = np.where(precision > 0, precision, np.nan)
+    return np.asarray(np.diff(estimate, axis=1) / np.sqrt(1.0 / p[:, 1:] + 1.0 / p[:, :-1]))
+
+
 def day_to_day_variance(estimate: Floats, precision: Floats, *, rounds: int = 20) -> float:
     """Return the variance between days that the daily estimates have beyond their own.
 
@@ -177,7 +186,7 @@ def find_changes(
         z = self_starting(estimate[todo], precision[todo], begin=begin[todo])
         if turn == 0:
             by_day = np.maximum(_robust_scale(z, axis=0, least=50), 1.0)
-            own = np.maximum(_robust_scale(z / by_day, axis=1, least=8), 1.0)
+            own = np.maximum(_robust_scale(_steps(estimate, precision), axis=1, least=8), 1.0)
         z = z / by_day / own[todo][:, None]
         statistic, first = cusum(z, reference=reference, limit=limit)
         hit = first >= 0

@@ -6,13 +6,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chargewatch.risk.balance import FeederStatistics, nuisance_prior, prior_gain
+from chargewatch.risk.balance import (
+    EFFICIENCY,
+    EFFICIENCY_U,
+    FeederStatistics,
+    nuisance_prior,
+    prior_gain,
+)
 from chargewatch.risk.inputs import Bools, Fleet, Floats, Ints
 from chargewatch.risk.layout import Group
 from chargewatch.risk.results import EngineConfig
 
 AC_SPREAD = 0.0005
 """Spread between AC piles of what lies between the feeder meter and theirs, beyond the model."""
+AC_EFFICIENCY, AC_EFFICIENCY_U = 0.9985, 0.0015
+"""Prior of an AC pile's efficiency between feeder and its meter: close to 1."""
 SUSPECT_U = 0.03
 """Standard uncertainty that a suspect reference meter is given."""
 SUSPECT_ODDS = 20.0
@@ -48,18 +56,27 @@ def effective_rows(statistics: FeederStatistics) -> Floats:
 
 
 def converter_classes(fleet: Fleet, *, limit: int = 8) -> Ints:
-    """Return the class of converter of each connector's model, shape (n,); -1 on AC.
+    """Return the class of converter of each connector's model, shape (n,).
 
-    The ``limit`` most frequent models have one each, the rest share one.
+    The ``limit`` most frequent DC models have one each, the rest share one; class 0 is AC: what
+    contactors and wiring of an AC pile lose before its meter.
     """
-    out = np.full(fleet.size, -1, dtype=np.int64)
+    out = np.zeros(fleet.size, dtype=np.int64)
     models, row, count = np.unique(
         fleet.model[fleet.is_dc], return_inverse=True, return_counts=True
     )
     rank = np.empty(models.size, dtype=np.int64)
     rank[np.argsort(-count, kind="stable")] = np.arange(models.size)
-    out[fleet.is_dc] = np.minimum(rank[row], limit)
+    out[fleet.is_dc] = 1 + np.minimum(rank[row], limit)
     return out
+
+
+def converter_prior(classes: int) -> tuple[Floats, Floats]:
+    """Return prior mean and precision of each class's log efficiency, shape (classes,)."""
+    mean = np.full(classes, np.log(EFFICIENCY))
+    u = np.full(classes, EFFICIENCY_U / EFFICIENCY)
+    mean[0], u[0] = np.log(AC_EFFICIENCY), AC_EFFICIENCY_U
+    return mean, u**-2.0
 
 
 def first_gains(group: Group, statistics: FeederStatistics, fleet: Fleet) -> Floats:
@@ -120,12 +137,14 @@ def feeder_view(
     gradient = -gain * (eta - (reduced @ gain[..., None])[..., 0])
     information = (lam @ np.where(known, z, 0.0)[..., None])[..., 0] + gradient
     crossing = known & ~group.same_side
+    # A DC meter above DC piles sees no converter; every AC pile has some loss of its own.
+    dc = known & (classes[group.member] > 0)
     return FeederView(
         group=group,
         precision=lam,
         information=information,
         spread=np.where(crossing, spread[group.member], np.where(known, AC_SPREAD, 0.0)),
-        converter=np.where(crossing, classes[group.member], -1),
+        converter=np.where(known & (crossing | ~dc), classes[group.member], -1),
         z=z,
     )
 
@@ -209,7 +228,8 @@ def meter_findings(
     left = 1.0 / marginal - loose
     informed = known & (left > 0.05 * loose)
     own_variance = np.where(informed, 1.0 / np.where(informed, left, 1.0), np.inf)
-    own = np.where(informed, (z / marginal - loose * centre) * own_variance, 0.0)
+    own = np.where(informed, z / marginal - loose * centre, 0.0)
+    own = own * np.where(informed, own_variance, 0.0)
     own = np.where(informed, own - mu, 0.0)
 
     outside_p = np.where(informed, outside.precision[member], 0.0)

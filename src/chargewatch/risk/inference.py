@@ -8,7 +8,6 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from chargewatch.risk.balance import EFFICIENCY, EFFICIENCY_U
 from chargewatch.risk.decision import (
     PRIOR_POPULATION,
     Population,
@@ -30,6 +29,7 @@ from chargewatch.risk.feeders import (
     MeterFindings,
     Outside,
     converter_classes,
+    converter_prior,
     feeder_view,
     first_gains,
     meter_findings,
@@ -55,6 +55,8 @@ MODEL_GROUPS = 16
 FEW_DRAWS = 8
 ANCHOR_DEGREES = 4.0
 UNKNOWN_MPE = 0.02
+SITE_SPREAD_START = 0.0015
+"""Spread between connectors of what vehicles see beyond the meter's error, to start from."""
 SPREAD_COUNTS = 20.0
 """Weight of the starting spreads against those of the data, in sessions or vehicles."""
 
@@ -66,6 +68,7 @@ class Spreads:
     session: Floats  # (KINDS,), of n, resolution apart
     vehicle: Floats  # (KINDS,), of c_v
     converter: float  # tau of DC piles
+    site: float  # of what all sessions of a connector share: cable, power, habits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +209,13 @@ def _graph(
     base = rows.looseness * (state.spreads.session[rows.kind] ** 2 + rows.soc_variance)
     information = state.tail / (base * state.inflation[rows.kind])
     precision = information * age_weight
+    vehicle_variance = state.spreads.vehicle[nodes.kind] ** 2 / state.node_tail
+    weight = sum_by_row(nodes.node, precision, size=nodes.kind.size)
+    pull = 1.0 / (weight + 1.0 / vehicle_variance)
+    seen = 1.0 / (1.0 / precision + pull[nodes.node])
+    # What all sessions of a connector share caps what they say together at 1 / tau^2.
+    own = sum_by_row(rows.connector, seen, size=connectors)
+    precision = precision / (1.0 + own * state.spreads.site**2)[rows.connector]
     vehicle = state.node_tail / state.spreads.vehicle[nodes.kind] ** 2
     graph = vehicle_graph(
         rows.connector,
@@ -304,7 +314,7 @@ def _converter_spread(
     """Return tau: what the spread of DC piles' z has beyond that of errors and statistics."""
     found, expected = [], []
     for view in views:
-        lossy = view.converter >= 0
+        lossy = view.converter > 0
         index = np.arange(view.group.size)
         own = view.precision[:, index, index]
         use = lossy & (own > 0.004**-2)
@@ -318,6 +328,31 @@ def _converter_spread(
     count = float(z.size)
     return float(
         np.sqrt((count * excess + SPREAD_COUNTS * DC_SPREAD_START**2) / (count + SPREAD_COUNTS))
+    )
+
+
+def _site_spread(
+    system: CitySystem, estimate: CityEstimate, kinds: Floats, *, before: float
+) -> float:
+    """Return the spread between connectors of what vehicles see beyond the meter's error.
+
+    From connectors that a verification or an in-series meter judges too: the squared difference
+    of both has the variances of both and this one.
+    """
+    product, _ = schur_product(system.graph, estimate.error[:, None], level=kinds[:, None])
+    own, direct = system.graph.own, system.direct_precision
+    both = (own > 0.003**-2) & (direct > 0.004**-2)
+    count = float(both.sum())
+    if count < 5:
+        return before
+    score = system.graph.score - product[:, 0] + own * estimate.error
+    away = score[both] / own[both] - system.direct_score[both] / direct[both]
+    # The connectors' part is in 1 / own already, as it was assumed before.
+    known = 1.0 / own[both] - before**2 + 1.0 / direct[both]
+    spread = (1.4826 * np.median(np.abs(away - np.median(away)))) ** 2
+    excess = max(spread - float(np.median(known)), 0.0003**2)
+    return float(
+        np.sqrt((count * excess + SPREAD_COUNTS * SITE_SPREAD_START**2) / (count + SPREAD_COUNTS))
     )
 
 
@@ -338,13 +373,17 @@ def infer(inputs: RunInputs, statistics: CityStatistics, *, config: EngineConfig
     group, groups = model_groups(fleet.model, fleet.is_dc)
     classes = converter_classes(fleet)
     converters = max(int(classes.max(initial=0)) + 1, 1)
+    converter_mean, converter_precision = converter_prior(converters)
     nodes = _nodes(statistics)
     age_weight = _age_weights(statistics, inputs, config)
     direct_p, direct_s = _direct(inputs, statistics)
     layout = statistics.layout
     state = _Round(
         spreads=Spreads(
-            session=SPREAD_START.copy(), vehicle=VEHICLE_START.copy(), converter=DC_SPREAD_START
+            session=SPREAD_START.copy(),
+            vehicle=VEHICLE_START.copy(),
+            converter=DC_SPREAD_START,
+            site=SITE_SPREAD_START,
         ),
         population=PRIOR_POPULATION,
         prior_precision=(PRIOR_POPULATION.spread[0] * mpe) ** -2.0,
@@ -383,8 +422,8 @@ def infer(inputs: RunInputs, statistics: CityStatistics, *, config: EngineConfig
             prior_precision=state.prior_precision,
             model=group,
             model_precision=np.full(groups, config.model_mean_spread**-2.0),
-            converter_mean=np.full(converters, np.log(EFFICIENCY)),
-            converter_precision=np.full(converters, (EFFICIENCY_U / EFFICIENCY) ** -2.0),
+            converter_mean=converter_mean,
+            converter_precision=converter_precision,
         )
         estimate = estimate_city(
             system, draws=config.draws if last else FEW_DRAWS, seed=config.seed
@@ -405,9 +444,12 @@ def infer(inputs: RunInputs, statistics: CityStatistics, *, config: EngineConfig
             level=kinds,
             seed=config.seed + 1,
         )
-        if any((v.converter >= 0).any() for v in views):
+        if any((v.converter > 0).any() for v in views):
             tau = _converter_spread(views, error, population, mpe=mpe, level=converter_level)
             spreads = replace(spreads, converter=tau)
+        if rows.connector.size:
+            site = _site_spread(system, estimate, kinds, before=state.spreads.site)
+            spreads = replace(spreads, site=site)
         if turn >= 1:
             outside = _outside(system, estimate, kinds)
             expected = estimate.level[group]
