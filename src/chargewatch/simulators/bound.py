@@ -122,7 +122,7 @@ def _missed(
 
 def _prior_sd(city: City, feeders: Ints) -> Floats:
     c, m = city.layout.connectors, city.layout.meters
-    cable = np.where(c.is_dc, 0.004, 0.007) / math.sqrt(12)
+    cable = np.where(c.is_dc, 0.003, 0.0045) * 0.4 / math.sqrt(12)
     mean_w = city.layout.stations.auxiliary_w[m.station[feeders]]
     feeder = np.ones((feeders.size, FEEDER_UNKNOWNS))
     feeder[:, 0] = mean_w

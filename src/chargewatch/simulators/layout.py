@@ -214,10 +214,10 @@ def _connectors(scenario: Scenario, draws: Draws, stations: Stations) -> Connect
         register_wh=np.floor(np.exp(draws.normal("register", *key) * 0.7) * 4e6),
         gain=scenario.gain_sd_mpe * mpe * truncated,
         light=0.004 * draws.normal("light", *key),
-        temperature_coefficient=1.2e-4 * draws.normal("temperature", *key),
+        temperature_coefficient=0.7e-4 * draws.normal("temperature", *key),
         aging=2e-3 * draws.normal("aging", *key) / (365 * 86_400),
         creep_w=0.15 * np.abs(draws.normal("creep", *key)),
-        cable_loss=np.where(is_dc, 0.004, 0.007) * (0.5 + draws.uniform("cable", *key)),
+        cable_loss=np.where(is_dc, 0.003, 0.0045) * (0.8 + 0.4 * draws.uniform("cable", *key)),
         efficiency_shift=np.where(is_dc, 0.004, 0.0005) * draws.normal("pile efficiency", *key),
         signs=draws.uniform("signs", *key) < scenario.signed_share,
     )

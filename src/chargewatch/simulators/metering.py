@@ -29,7 +29,7 @@ DC_CURVES = np.array(
         [0.948, 0.080, 0.11, 0.008],
     ]
 )
-AC_EFFICIENCY = 0.998
+AC_EFFICIENCY = 0.9985
 
 
 @dataclass(kw_only=True)
