@@ -94,7 +94,8 @@ class Station:
                 "connector": name,
                 "at": at.isoformat(),
                 "energy_wh": self.register(name),
-                "power_w": session["power"] if session else 0.0,
+                # The display and the register come from the same meter.
+                "power_w": session["power"] * (1 + ERRORS[name]) if session else 0.0,
                 "context": context,
             }
             | ({"session": session["session"]} if session else {})
