@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,6 +14,7 @@ from chargewatch.runs.rollups import refresh_rollups
 from chargewatch.settings import Settings
 from chargewatch.storage.database import open_database
 from chargewatch.storage.migrate import require_newest_schema
+from chargewatch.storage.parquet import ExportedTable, export_day
 from chargewatch.storage.retention import apply_policies, apply_retention
 from chargewatch.storage.roles import RoleReport, make_roles, passwords_from
 
@@ -122,3 +124,33 @@ def roles_command(
             say("the passwords above are shown once; only their SCRAM verifiers are kept")
     if report.tables_without_rights:
         say(f"tables open to their owner only: {', '.join(report.tables_without_rights)}")
+
+
+async def _export(settings: Settings, *, day: date, folder: Path) -> list[ExportedTable]:
+    async with open_database(settings.require_database_url()) as database:
+        await require_newest_schema(database)
+        return await export_day(database, day, folder=folder)
+
+
+@command.command("export")
+@click.option(
+    "--day", required=True, type=click.DateTime(["%Y-%m-%d"]), help="UTC day, 2026-03-01."
+)
+@click.option(
+    "--out",
+    "folder",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder that the files go into.",
+)
+@json_option
+@click.pass_context
+def export_command(context: click.Context, day: datetime, folder: Path, as_json: bool) -> None:
+    """Write rollups, readings and sessions of one UTC day to Parquet."""
+    files = run_async(_export(settings_of(context), day=day.date(), folder=folder))
+    rows = [{**asdict(file), "path": str(file.path)} for file in files]
+    if as_json:
+        print_json({"day": day.date(), "files": rows})
+        return
+    for row in rows:
+        say(f"{row['path']}: {row['rows']} rows, {row['bytes']} bytes")
