@@ -2,13 +2,14 @@
 
 For a slot of a feeder with connectors i
 
-    R = sum_i g_i E_i + a(t) dt + delta dS + l S^2 / P + k_c X_c + k_d X_d + p_0 X_0 + n
+    R = sum_i g_i E_i + a(t) dt + delta dS + l S^2 / P + k_c X_c + k_d X_d + p_0 X_0 + p_1 X_1 + n
 
 with g_i = exp(-z_i), z_i = ln(1 + eps_i) + ln(eta_i) - b: error, efficiency and the reference
 meter's own bias can't be told apart here, only in `estimator`. a(t): auxiliaries, a constant and
-two harmonics of the day; delta: offset between the clocks of gateway and meter, S the sum of the
+two harmonics of the day, and a wander around them that is new every day; delta: offset between the clocks of gateway and meter, S the sum of the
 E_i; l: feeder loss at rated power P; X_c: cable loss after the meters whose indication leaves it
-out; X_d and X_0: load-dependent and constant part of a converter's loss.
+out; X_d, X_0 and X_1: the parts of a converter's loss that grow with load, are constant, and grow
+towards light load.
 
 n = e_k + q_k - q_{k-1}: e is white, q sits at the boundaries of slots (resolution of the feeder's
 register, interpolation), so successive errors are anticorrelated and long spans lose nothing. The
@@ -28,11 +29,11 @@ from chargewatch.risk.registers import Quality
 
 SLOTS_A_DAY = 86400 // SLOT_S
 SLOT_H = SLOT_S / 3600.0
-NUISANCES = 10
+NUISANCES = 11
 DAILY = 6
 """The first nuisances, auxiliaries and clock, are free when a day is judged alone."""
-NUISANCE_MEAN = np.array([0, 0, 0, 0, 0, 0, 0.004, 0.005, 0.008, 0.004])
-NUISANCE_U = np.array([1e5, 1e3, 1e3, 1e3, 1e3, 5.0, 0.003, 0.004, 0.012, 0.006])
+NUISANCE_MEAN = np.array([0, 0, 0, 0, 0, 0, 0.004, 0.005, 0.008, 0.002, 0.03])
+NUISANCE_U = np.array([1e5, 1e3, 1e3, 1e3, 1e3, 5.0, 0.003, 0.004, 0.012, 0.004, 0.04])
 """Prior means and standard uncertainties: W, s, and fractions of rated power for the losses."""
 EFFICIENCY = 0.955
 EFFICIENCY_U = 0.012
@@ -41,7 +42,19 @@ DAY_SPREAD = 0.01
 """Prior standard deviation of a day's error around the present one when a day is judged alone."""
 TAIL_DEGREES = 4.0
 """Degrees of freedom of the Student weights of intervals."""
+LIGHT_SCALE = 0.1
+"""Load below which a converter's efficiency falls, fraction of rated power."""
 LOAD_NOISE = 0.003
+KNOT_SLOTS = 8
+"""Slots between the knots of the auxiliaries' wander: two hours."""
+WANDER = SLOT_H * np.maximum(
+    0.0,
+    1.0
+    - np.abs(np.arange(SLOTS_A_DAY)[:, None] + 0.5 - KNOT_SLOTS * np.arange(SLOTS_A_DAY // 8 + 1))
+    / KNOT_SLOTS,
+)
+"""Energy in each slot per watt at each knot, linear in between, shape (96, 13)."""
+WANDER_START_W = 15.0
 CHUNK_VALUES = 6_000_000
 FLOOR_WH = 0.5
 """White noise of a slot is never taken below this, Wh."""
@@ -51,7 +64,7 @@ SPAN = 8
 
 @dataclass(frozen=True, kw_only=True)
 class FeederStatistics:
-    """Sufficient statistics of a group's feeders, with forgetting; b feeders, p = q + 10."""
+    """Sufficient statistics of a group's feeders, with forgetting; b feeders, p = q + 11."""
 
     matrix: Floats  # (b, p, p), 1 / units
     vector: Floats  # (b, p)
@@ -59,6 +72,7 @@ class FeederStatistics:
     weight_squared: Floats  # (b,)
     idle_variance: Floats  # (b,), Wh^2
     load_factor: Floats  # (b,), scale of what grows with load
+    wander_variance: Floats  # (b,), W^2, of the auxiliaries around their daily pattern
     boundary_share: Floats  # (b,), share of the rows' variance that sits at the boundaries
     resolution_share: Floats  # (b,), share that is the register's resolution
 
@@ -82,6 +96,7 @@ def empty_statistics(group: Group) -> FeederStatistics:
         weight_squared=np.zeros(b),
         idle_variance=np.full(b, np.nan),
         load_factor=np.full(b, np.nan),
+        wander_variance=np.full(b, np.nan),
         boundary_share=np.zeros(b),
         resolution_share=np.zeros(b),
     )
@@ -174,7 +189,7 @@ def _dense(
 
 
 def _columns(group: Group, picked: slice, rows: _Rows, *, fleet: Fleet, day: int) -> Floats:
-    """Return the columns of the nuisances, shape (b, t, 10)."""
+    """Return the columns of the nuisances, shape (b, t, 11)."""
     member = group.member[picked]
     known = member >= 0
     rated = np.where(known, np.nan_to_num(fleet.rated_power_w[member], nan=7000.0), 0.0)
@@ -206,6 +221,8 @@ def _columns(group: Group, picked: slice, rows: _Rows, *, fleet: Fleet, day: int
     columns[..., 7] = np.einsum("btq,bq->bt", loaded, compensated.astype(np.float64))
     columns[..., 8] = np.einsum("btq,bq->bt", loaded, dc.astype(np.float64))
     columns[..., 9] = np.einsum("btq,bq->bt", active_h, dc * rated)
+    light = rows.energy * np.exp(-load / LIGHT_SCALE)
+    columns[..., 10] = np.einsum("btq,bq->bt", light, dc.astype(np.float64))
     return columns
 
 
@@ -246,6 +263,43 @@ def _solved(matrix: Floats, vector: Floats, *, precision: Floats, mean: Floats) 
     scaled[:, index, index] += 1e-12
     right = (vector + precision * mean) * scale
     return np.asarray(np.linalg.solve(scaled, right[..., None])[..., 0] * scale)
+
+
+@dataclass(frozen=True)
+class _Wander:
+    """The auxiliaries' wander of a day given the other unknowns: mean - response x, (b, k)."""
+
+    mean: Floats
+    response: Floats  # (b, k, p)
+    variance: Floats
+
+
+def _without_wander(rows: Floats, variance: Floats) -> tuple[Floats, Floats, _Wander]:
+    """Return the normal equations of whitened rows with the day's wander integrated out.
+
+    Args:
+        rows: columns of the unknowns, of the wander and the reference, shape (b, t, p + k + 1).
+        variance: of the wander at its knots, W^2, shape (b,).
+
+    Equation: Schur complement, N - C (D + 1 / variance)^-1 C'.
+    """
+    k = WANDER.shape[1]
+    full = rows.transpose(0, 2, 1) @ rows
+    p = full.shape[1] - k - 1
+    own = full[:, p:-1, p:-1].copy()
+    index = np.arange(k)
+    own[:, index, index] += 1.0 / variance[:, None]
+    inverse = np.linalg.inv(own)
+    coupling = full[:, p:-1, :p]
+    response = inverse @ coupling
+    mean = (inverse @ full[:, p:-1, -1:])[..., 0]
+    matrix = full[:, :p, :p] - coupling.transpose(0, 2, 1) @ response
+    vector = full[:, :p, -1] - np.einsum("bkp,bk->bp", coupling, mean)
+    return (
+        0.5 * (matrix + matrix.transpose(0, 2, 1)),
+        vector,
+        _Wander(mean, np.asarray(response), np.asarray(inverse[:, index, index])),
+    )
 
 
 def _noise_scales(
@@ -301,7 +355,7 @@ def _blended(old: Floats, new: Floats, *, fallback: float) -> Floats:
 
 
 def _chunks(group: Group) -> Iterator[slice]:
-    step = max(1, CHUNK_VALUES // (SLOTS_A_DAY * (group.size + NUISANCES + 1)))
+    step = max(1, CHUNK_VALUES // (SLOTS_A_DAY * (group.size + NUISANCES + WANDER.shape[1] + 1)))
     for begin in range(0, group.meter.size, step):
         yield slice(begin, min(begin + step, group.meter.size))
 
@@ -393,25 +447,28 @@ def _chunk_day(
     load_factor = np.where(np.isnan(old.load_factor), 1.0, old.load_factor)
     first_time = np.isnan(old.load_factor)
     heavy = np.ones(total.shape)
+    hats = np.broadcast_to(WANDER, (total.shape[0], *WANDER.shape))
+    wander = np.where(np.isnan(old.wander_variance), WANDER_START_W**2, old.wander_variance)
     for turn in range(2):
         factor = load_factor[:, None]
         unexplained = np.where((turn == 0) & first_time, 0.03, LOAD_NOISE)[:, None]
         white = idle_variance[:, None] + factor * (unexplained * total) ** 2
         white = white + (heavy - 1.0) * (white + 2.0 * step + factor * rows.variance)
         boundary = step + factor * between
-        both = np.concatenate([design, rows.reference[..., None]], axis=2)
+        both = np.concatenate([design, hats, rows.reference[..., None]], axis=2)
         both = _whitened(both, white, boundary, rows.present)
-        x, y = both[..., :-1], both[..., -1]
-        matrix = x.transpose(0, 2, 1) @ x
-        vector = (x.transpose(0, 2, 1) @ y[..., None])[..., 0]
+        matrix, vector, hat_rows = _without_wander(both, wander)
         solution = _solved(old.matrix + matrix, old.vector + vector, precision=ridge, mean=start)
         if turn == 1:
             break
-        residual = rows.reference - np.einsum("btp,bp->bt", design, solution)
+        moved = hat_rows.mean - (hat_rows.response @ solution[..., None])[..., 0]
+        residual = rows.reference - np.einsum("btp,bp->bt", design, solution) - moved @ WANDER.T
+        found = np.mean(moved**2 + hat_rows.variance, axis=1)
+        wander = _blended(old.wander_variance, np.maximum(found, 1.0), fallback=WANDER_START_W**2)
         idle_variance, load_factor = _noise_scales(residual, rows, old, step=step[:, 0])
         shape = rows.variance + (LOAD_NOISE * total) ** 2
         variance = idle_variance[:, None] + 2.0 * step + load_factor[:, None] * shape
-        variance = np.maximum(variance, _spread(residual, rows.present)[:, None])
+        variance = np.maximum(variance, np.nan_to_num(_spread(residual, rows.present))[:, None])
         heavy = np.maximum((TAIL_DEGREES + residual**2 / variance) / (TAIL_DEGREES + 1.0), 1.0)
 
     estimate, information = _day_alone(matrix, vector, solution, precision, q=q)
@@ -430,6 +487,7 @@ def _chunk_day(
         weight_squared=old.weight_squared + rows_a_feeder,
         idle_variance=np.where(rows_a_feeder > 0, idle_variance, old.idle_variance),
         load_factor=np.where(rows_a_feeder > 0, load_factor, old.load_factor),
+        wander_variance=np.where(rows_a_feeder > 0, wander, old.wander_variance),
         boundary_share=(1 - fresh) * old.boundary_share + fresh * boundary_share,
         resolution_share=(1 - fresh) * old.resolution_share + fresh * resolution_share,
     )
