@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
 import click
 
-from chargewatch.commands.common import json_option, print_json, say
+from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
+from chargewatch.commands.replay import show_progress
 from chargewatch.errors import InputFileError
+from chargewatch.settings import Settings
 from chargewatch.simulators.city import City, make_city
 from chargewatch.simulators.city_files import write_city
+from chargewatch.simulators.gateways import publish_by_gateways, timed
+from chargewatch.simulators.measure import measure_city
+from chargewatch.simulators.publisher import Published, broker_address
 from chargewatch.simulators.real_sessions import NAME as REAL_SESSIONS
 from chargewatch.simulators.real_sessions import RealSessions
 from chargewatch.simulators.scenario import parse_overrides
@@ -30,6 +37,19 @@ def parse_time(text: str | None) -> datetime | None:
     return found
 
 
+def parse_speed(text: str) -> float | None:
+    """Return a factor of real time of 'real', 'full' or a number; None is full speed."""
+    if text in {"full", "real"}:
+        return None if text == "full" else 1.0
+    try:
+        speed = float(text)
+    except ValueError as exc:
+        raise InputFileError(f"--speed {text}: use full, real or a factor like 60") from exc
+    if speed <= 0:
+        raise InputFileError(f"--speed {text}: a factor is greater than 0")
+    return speed
+
+
 def _city(
     scenario: str, *, seed: int, to: str | None, assignments: tuple[str, ...]
 ) -> City | RealSessions:
@@ -40,6 +60,49 @@ def _city(
     return make_city(scenario, seed=seed, to=parse_time(to), **parse_overrides(assignments))
 
 
+def _timed_messages(city: City | RealSessions, *, live: bool) -> Iterator[tuple[float, str, bytes]]:
+    """Yield (epoch seconds, topic, payload) of the history, or of what comes after it."""
+    if isinstance(city, RealSessions):
+        if live:
+            raise InputFileError(f"{REAL_SESSIONS} have no live part: leave out --live")
+        yield from ((0.0, topic, body) for topic, body in city.messages())
+        return
+    if live:
+        yield from city.live()
+        return
+    for packet in city.packets():
+        yield city.origin_s + packet.due_s, packet.topic, packet.body
+
+
+async def _publish(
+    settings: Settings,
+    city: City | RealSessions,
+    *,
+    speed: float | None,
+    gateways: str,
+    live: bool,
+) -> Published:
+    progress = Published()
+    shown = asyncio.create_task(show_progress(progress))
+    own = gateways == "own"
+    try:
+        return await publish_by_gateways(
+            timed(_timed_messages(city, live=live), speed=speed),
+            broker_address(settings),
+            own=own,
+            connections=4 if own else int(gateways),
+            progress=progress,
+        )
+    finally:
+        shown.cancel()
+
+
+def _check_gateways(_: click.Context, __: click.Parameter, value: str) -> str:
+    if value == "own" or (value.isdigit() and int(value) > 0):
+        return value
+    raise click.BadParameter("use own, or a number of shared connections")
+
+
 @click.command("simulate")
 @click.argument("scenario")
 @click.option("--out", type=click.Path(path_type=Path), help="Write files into this folder.")
@@ -47,22 +110,51 @@ def _city(
 @click.option("--to", help="End of the history (default: the last midnight in Shanghai).")
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="A parameter.")
 @click.option("--gzip", "compress", is_flag=True, help="Write messages.jsonl.gz.")
+@click.option("--measure", is_flag=True, help="Make and encode everything, keep nothing.")
+@click.option("--speed", default="full", show_default=True, help="full, real, or a factor.")
+@click.option(
+    "--gateways",
+    default="4",
+    show_default=True,
+    callback=_check_gateways,
+    help="Shared connections, or 'own': one connection and last will a station.",
+)
+@click.option("--live", is_flag=True, help="Publish what comes after the history, without end.")
 @json_option
+@click.pass_context
 def command(
+    context: click.Context,
     scenario: str,
     out: Path | None,
     seed: int,
     to: str | None,
     assignments: tuple[str, ...],
     compress: bool,
+    measure: bool,
+    speed: str,
+    gateways: str,
+    live: bool,
     as_json: bool,
 ) -> None:
-    """Write or publish a simulated city with a known truth."""
+    """Write a simulated city with a known truth to --out FOLDER, or publish it to the broker."""
     city = _city(scenario, seed=seed, to=to, assignments=assignments)
-    if out is None:
-        raise InputFileError("give --out FOLDER")
-    written = write_city(city, out, compress=compress)
+    if measure:
+        if isinstance(city, RealSessions):
+            raise InputFileError("--measure needs a simulated scenario")
+        print_json(measure_city(city))
+        return
+    if out is not None:
+        written = write_city(city, out, compress=compress)
+        if as_json:
+            print_json({**asdict(written), "truth": city.truth()["messages"]})
+        else:
+            say(f"{written.messages:,} messages in {written.folder} ({written.seconds:.1f} s)")
+        return
+    factor = parse_speed("real" if live and speed == "full" else speed)
+    done = run_async(
+        _publish(settings_of(context), city, speed=factor, gateways=gateways, live=live)
+    )
     if as_json:
-        print_json({**asdict(written), "truth": city.truth()["messages"]})
+        print_json({"published": done.messages, **asdict(done)})
     else:
-        say(f"{written.messages:,} messages in {written.folder} ({written.seconds:.1f} s)")
+        say(f"{done.messages:,} messages acknowledged in {done.seconds:.1f} s")

@@ -126,18 +126,30 @@ class Publisher:
         self._in_flight = in_flight
         self._patience_s = patience_s
         self.progress = progress or Published()
-        self._kept: deque[Outgoing] = deque()
+        # Not yet acknowledged, in the order in which they were given.
+        self._kept: dict[int, Outgoing] = {}
+        self._given = 0
 
-    async def publish_all(self, messages: Iterable[Outgoing], *, rate: float | None = None) -> None:
+    async def publish_all(
+        self,
+        messages: Iterable[Outgoing] | asyncio.Queue[Outgoing | None],
+        *,
+        rate: float | None = None,
+    ) -> None:
         """Publish all messages and return when the broker has acknowledged each of them.
 
         Args:
-            messages: taken in a thread, a few ahead, so it may compute.
+            messages: taken in a thread, a few ahead, so it may compute; or a queue that ends
+                with None.
             rate: messages per second; None: as fast as the broker takes them.
 
         Raises: BrokerError when the broker stays away longer than ``patience_s``.
         """
-        source = _ReadAhead(iter(messages))
+        source: _ReadAhead | _Queued
+        if isinstance(messages, asyncio.Queue):
+            source = _Queued(messages)
+        else:
+            source = _ReadAhead(iter(messages))
         started = time.monotonic()
         away_since, patience_s = started, min(self._patience_s, FIRST_PATIENCE_S)
         finished = False
@@ -188,28 +200,41 @@ class Publisher:
         watch = asyncio.create_task(_watch_connection(client))
         tasks: deque[asyncio.Task[None]] = deque()
         try:
-            for message in list(self._kept):
-                tasks.append(_send(client, message))
+            for number in list(self._kept):
+                tasks.append(self._send(client, number))
             while True:
-                while len(tasks) < self._in_flight:
+                while tasks and tasks[0].done():
+                    tasks.popleft().result()
+                while len(self._kept) < self._in_flight:
                     fresh = await feed.next_due(watch)
                     if fresh is None:
                         break
-                    self._kept.append(fresh)
-                    tasks.append(_send(client, fresh))
-                if not tasks:
+                    self._given += 1
+                    self._kept[self._given] = fresh
+                    tasks.append(self._send(client, self._given))
+                if not self._kept:
                     return
-                await _first_acknowledged(tasks[0], watch)
-                while tasks and tasks[0].done():
-                    tasks[0].result()
-                    tasks.popleft()
-                    self._kept.popleft()
-                    self.progress.messages += 1
+                if tasks:
+                    await _first_acknowledged(tasks[0], watch)
+                # The callback that forgets a message runs after the task that ended: let it.
+                await asyncio.sleep(0)
         finally:
             watch.cancel()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(watch, *tasks, return_exceptions=True)
+
+    def _send(self, client: aiomqtt.Client, number: int) -> asyncio.Task[None]:
+        """Send a kept message; it is forgotten, and counted, at its PUBACK."""
+        task = asyncio.create_task(_publish(client, self._kept[number]))
+
+        def acknowledged(done: asyncio.Task[None]) -> None:
+            if not done.cancelled() and done.exception() is None:
+                del self._kept[number]
+                self.progress.messages += 1
+
+        task.add_done_callback(acknowledged)
+        return task
 
 
 class _Feed:
@@ -217,7 +242,7 @@ class _Feed:
 
     def __init__(
         self,
-        source: _ReadAhead,
+        source: _ReadAhead | _Queued,
         *,
         rate: float | None,
         started: float,
@@ -232,7 +257,7 @@ class _Feed:
         """Return the next message when it is due, None when there are no more."""
         ahead = self._source.ahead
         if not ahead:
-            await asyncio.to_thread(self._source.take)
+            await self._source.take(watch)
         if not ahead:
             return None
         due = self._started + ahead[0].due_s
@@ -255,8 +280,12 @@ class _ReadAhead:
         self._error: ChargewatchError | None = None
         self.ahead: deque[Outgoing] = deque()
 
-    def take(self) -> None:
+    async def take(self, watch: asyncio.Task[None]) -> None:
         """Fill ``ahead``; it stays empty at the end of the source or after its error."""
+        del watch  # a source that computes is not waited for long
+        await asyncio.to_thread(self._take)
+
+    def _take(self) -> None:
         if self._error is not None:
             return
         try:
@@ -274,12 +303,42 @@ class _ReadAhead:
             raise self._error
 
 
-def _send(client: aiomqtt.Client, message: Outgoing) -> asyncio.Task[None]:
+class _Queued:
+    """Takes messages from a queue as they come."""
+
+    def __init__(self, queue: asyncio.Queue[Outgoing | None]) -> None:
+        self._queue = queue
+        self._ended = False
+        self.ahead: deque[Outgoing] = deque()
+
+    async def take(self, watch: asyncio.Task[None]) -> None:
+        """Wait for one message; ``ahead`` stays empty at the end. MqttError on a cut."""
+        if self._ended:
+            return
+        get = asyncio.create_task(self._queue.get())
+        try:
+            await asyncio.wait({get, watch}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not get.done():
+                get.cancel()
+        if get.done() and not get.cancelled():
+            message = get.result()
+            self._ended = message is None
+            if message is not None:
+                self.ahead.append(message)
+        elif watch.done():
+            watch.result()
+
+    def raise_error(self) -> None:
+        """A queue has no error of its own."""
+
+
+async def _publish(client: aiomqtt.Client, message: Outgoing) -> None:
     properties: Any = None
     if message.content_type is not None:
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         properties.ContentType = message.content_type
-    publish = client.publish(
+    await client.publish(
         message.topic,
         message.payload,
         qos=1,
@@ -287,7 +346,6 @@ def _send(client: aiomqtt.Client, message: Outgoing) -> asyncio.Task[None]:
         properties=properties,
         timeout=math.inf,
     )
-    return asyncio.create_task(publish)
 
 
 async def _watch_connection(client: aiomqtt.Client) -> None:

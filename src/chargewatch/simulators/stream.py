@@ -123,7 +123,7 @@ class Stream:
         waiting: list[Packet] = []
         low = begin_s
         while low < end_s:
-            high = min(self._chunk_end(cadence, low), end_s)
+            high = min(self.chunk_end(cadence, low), end_s)
             for packet in self._window(cadence, low, high):
                 for due in self._delivery.deliver(packet):
                     heapq.heappush(waiting, due)
@@ -133,7 +133,7 @@ class Stream:
         while waiting:
             yield self._count(heapq.heappop(waiting))
 
-    def _chunk_end(self, cadence: Cadence, low: float) -> float:
+    def chunk_end(self, cadence: Cadence, low: float) -> float:
         """Return the end of the next chunk: whole messages, within a day, of bounded size."""
         per_s = self.layout.connectors.size * (0.3 / cadence.charging_s + 1 / cadence.idle_s)
         windows = max(1, int(CHUNK_READINGS / per_s / cadence.message_s))
