@@ -254,7 +254,7 @@ async def _seed_telemetry(connection: AsyncConnection, now: datetime) -> None:
         last = end - timedelta(days=3) if quiet else end
         energy = 1_000_000.0
         for k in range(4 * 48):
-            at = last - (4 * 48 - k) * QUARTER
+            at = last - (4 * 48 - 1 - k) * QUARTER
             power = math.nan if quiet else 6_800.0 * (k % 16 < 9)
             energy += 0 if math.isnan(power) else power / 4
             row = {"at": at, "connector_id": number + 1, "energy_wh": energy, "power_w": power}
@@ -292,7 +292,7 @@ async def _seed_telemetry(connection: AsyncConnection, now: datetime) -> None:
         for k in range(4 * 48):
             meter_intervals.append(
                 {
-                    "slot_at": end - (4 * 48 - k) * QUARTER,
+                    "slot_at": end - (4 * 48 - 1 - k) * QUARTER,
                     "meter_id": s + 1,
                     "energy_wh": 9.5 * 1700.0 * (k % 16 < 9) + 120,
                     "u_wh": 5.0,

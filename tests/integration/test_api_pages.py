@@ -1,0 +1,185 @@
+"""Pages as a browser gets them, in every state."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import closing
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+from sqlalchemy import delete, insert, update
+
+from chargewatch.storage.tables import (
+    assessment,
+    latest_reading,
+    risk_run,
+    run_state,
+    signal,
+    station,
+)
+from chargewatch.web.server import address_of, listen, make_server
+from web_client import Site, open_site
+
+PAGES = (
+    "/",
+    "/piles",
+    "/piles?tier=red&tier=grey&q=TJ&sort=error&page=1",
+    "/piles/TJ0001-01-1",
+    "/piles/TJ0001-05-1",
+    "/piles/TJ0001-06-1",
+    "/piles/TJ0001-01-1?sessions=2",
+    "/stations",
+    "/stations/TJ0001",
+    "/stations/TJ0001?days=30",
+    "/stations/TJ0009",
+    "/system",
+    "/system?show=gaps&station=TJ0001&code=conflict",
+)
+
+
+@pytest.fixture
+async def site(database_url: str) -> AsyncIterator[Site]:
+    async with open_site(database_url) as opened:
+        opened.client.headers.update(await opened.token("admin"))
+        yield opened
+
+
+@pytest.fixture
+async def empty_site(database_url: str) -> AsyncIterator[Site]:
+    async with open_site(database_url, seeded=False) as opened:
+        opened.client.headers.update(await opened.token("admin"))
+        yield opened
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+async def test_every_page_is_whole_in_both_languages(site: Site, language: str) -> None:
+    site.client.cookies.set("chargewatch_language", language)
+    for path in PAGES:
+        answer = await site.client.get(path)
+        assert answer.status_code == 200, path
+        assert answer.headers["content-language"] == language
+        assert "Asia/Shanghai (UTC+08:00)" in answer.text, path
+        assert not re.search(r"\bnan\b|None|Undefined", answer.text), path
+        assert not re.search(r"<script(?![^>]*\bsrc=)|\sstyle=|<style", answer.text), path
+
+
+@pytest.mark.parametrize("path", ["/", "/piles", "/stations", "/system"])
+async def test_empty_pages_say_what_to_do_next(empty_site: Site, path: str) -> None:
+    answer = await empty_site.client.get(path)
+    assert answer.status_code == 200
+    assert "chargewatch" in re.findall(r'class="empty">(.*?)</div>', answer.text, re.S)[0]
+
+
+async def test_piles_are_listed_before_the_first_run(site: Site) -> None:
+    async with site.database.begin() as connection:
+        for table in (signal, run_state, assessment, risk_run):
+            await connection.execute(delete(table))
+    page = await site.client.get("/piles")
+    assert "120 piles" in page.text
+    assert "Not assessed" in page.text
+    pile = await site.client.get("/piles/TJ0001-01-1")
+    assert "Not assessed in the newest run" in pile.text
+
+
+async def test_pile_says_why_it_is_flagged(site: Site) -> None:
+    text = (await site.client.get("/piles/TJ0001-01-1")).text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "−2.0 % ± 0.4 %" in text
+    assert "It indicates 2.0 % ± 0.4 % less energy than it delivers; allowed is 1.0 %." in text
+    assert "2 integrity signals are open: Loss-adjusted billing, Verification expired." in text
+    grey = (await site.client.get("/piles/TJ0001-05-1")).text
+    assert "The data can&#39;t identify its error." in grey
+
+
+async def test_what_gateways_send_is_shown_as_text(site: Site) -> None:
+    async with site.database.begin() as connection:
+        await connection.execute(
+            update(station)
+            .where(station.c.station_id == "TJ0001")
+            .values(name='<img src=x onerror=alert(1)>"')
+        )
+    for path in ("/", "/piles", "/piles/TJ0001-01-1", "/stations", "/stations/TJ0001", "/system"):
+        text = (await site.client.get(path)).text
+        assert "<img src=x" not in text, path
+        assert "<script>alert" not in text, path
+
+
+async def test_stale_values_say_how_old_they_are(site: Site) -> None:
+    text = (await site.client.get("/piles?q=TJ0001-06")).text
+    assert re.search(r'class="age stale".*?3 days ago', text, re.S)
+
+
+async def test_page_beyond_the_end_is_empty_not_an_error(site: Site) -> None:
+    assert (await site.client.get("/piles?page=999")).status_code == 200
+    assert (await site.client.get("/piles/TJ0001-01-1?sessions=999")).status_code == 200
+    assert (await site.client.get("/piles?page=0")).status_code == 422
+
+
+async def test_missing_page_is_a_page(site: Site) -> None:
+    answer = await site.client.get("/piles/NOPE")
+    assert answer.status_code == 404
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "NOPE" in answer.text
+
+
+async def test_live_values_arrive_as_events_and_streams_end(site: Site) -> None:
+    header = {"authorization": site.client.headers["authorization"]}
+    server = make_server(site.app)
+    with closing(listen("127.0.0.1", 0)) as listener:
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        async with httpx.AsyncClient(base_url=address_of(listener), headers=header) as client:
+            names = []
+            async with (
+                asyncio.timeout(30),
+                client.stream("GET", "/api/v1/events?connector=TJ0001-01-1") as stream,
+            ):
+                assert stream.headers["content-type"].startswith("text/event-stream")
+                async for line in stream.aiter_lines():
+                    if line.startswith("event: "):
+                        names.append(line.removeprefix("event: "))
+                    if line.startswith("data: ") and names[-1] == "reading":
+                        assert json.loads(line.removeprefix("data: "))["energy_wh"] == 4242.0
+                        break
+                    if names == ["arrival"] and line.startswith("data: "):
+                        assert json.loads(line.removeprefix("data: "))["stations"] == 12
+                        now = datetime.now(UTC)
+                        async with site.database.begin() as connection:
+                            await connection.execute(
+                                update(latest_reading)
+                                .where(latest_reading.c.connector_id == 1)
+                                .values(at=now, received_at=now, energy_wh=4242.0)
+                            )
+        server.should_exit = True
+        async with asyncio.timeout(30):
+            await serving
+    assert site.app.state.service.event_streams == 0
+
+
+async def test_streams_are_bounded(site: Site) -> None:
+    site.app.state.service.event_streams = 10_000
+    answer = await site.client.get("/api/v1/events")
+    assert answer.status_code == 503
+    assert answer.json()["error"]["code"] == "too_many_streams"
+
+
+async def test_a_new_run_is_shown_at_once(site: Site) -> None:
+    assert "5.0" in (await site.client.get("/")).text
+    now = datetime.now(UTC)
+    async with site.database.begin() as connection:
+        await connection.execute(
+            insert(risk_run).values(
+                state="finished",
+                mode="full",
+                as_of=now,
+                started_at=now,
+                finished_at=now,
+                version="0.1.0",
+                configuration={},
+                summary={"tiers": {}},
+            )
+        )
+    listed = (await site.client.get("/api/v1/piles")).json()
+    assert (listed["total"], listed["piles"]) == (0, [])

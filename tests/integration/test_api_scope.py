@@ -1,0 +1,115 @@
+"""An operator's user sees its own piles only, at every address that there is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+
+import pytest
+
+from web_client import Site, open_site
+
+ADDRESSES = (
+    "/piles?limit=500",
+    "/piles?limit=500&operator=OP1",
+    "/piles?limit=500&q=TJ&sort=error",
+    "/piles?limit=500&sort=connector",
+    "/stations?limit=500",
+    "/signals?limit=500",
+    "/runs",
+    "/ingest/ledger?limit=500",
+    "/ingest/ledger?operator=OP1",
+    "/ingest/quarantine",
+    "/piles/TJ0001-01-1",
+    "/piles/TJ0001-01-1/history",
+    "/piles/TJ0001-01-1/sessions",
+    "/piles/TJ0001-01-1/readings",
+    "/stations/TJ0001",
+    "/me",
+)
+PAGES = (
+    "/",
+    "/piles",
+    "/piles.csv",
+    "/stations",
+    "/system",
+    "/piles/TJ0001-01-1",
+    "/stations/TJ0001",
+)
+# TJ0001, TJ0004, TJ0007 and TJ0010 belong to OP2, the others to OP1.
+FOREIGN = re.compile(r"TJ00(02|03|05|06|08|09|11|12)|OP1\b|津充运营")
+
+
+@pytest.fixture
+async def site(database_url: str) -> AsyncIterator[Site]:
+    async with open_site(database_url) as opened:
+        yield opened
+
+
+async def test_nothing_of_another_operator_is_in_any_answer(site: Site) -> None:
+    header = await site.token("op2")
+    for address in ADDRESSES:
+        answer = await site.client.get("/api/v1" + address, headers=header)
+        assert answer.status_code == 200, address
+        assert not FOREIGN.search(answer.text), address
+
+
+async def test_nothing_of_another_operator_is_on_any_page(site: Site) -> None:
+    await site.log_in("op2")
+    for address in PAGES:
+        answer = await site.client.get(address)
+        assert answer.status_code == 200, address
+        assert not FOREIGN.search(answer.text), address
+
+
+async def test_the_tests_above_would_see_it(site: Site) -> None:
+    await site.log_in("admin")
+    for address in ("/", "/piles", "/piles.csv", "/stations", "/system"):
+        assert FOREIGN.search((await site.client.get(address)).text), address
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/piles/TJ0002-01-1",
+        "/piles/TJ0002-01-1/history",
+        "/piles/TJ0002-01-1/sessions",
+        "/piles/TJ0002-01-1/readings",
+        "/stations/TJ0002",
+    ],
+)
+async def test_what_is_not_ones_own_looks_like_nothing(site: Site, address: str) -> None:
+    header = await site.token("op2")
+    hidden = await site.client.get("/api/v1" + address, headers=header)
+    missing = await site.client.get("/api/v1" + address.replace("TJ0002", "NOPE"), headers=header)
+    assert hidden.status_code == missing.status_code == 404
+    assert hidden.json()["error"]["code"] == missing.json()["error"]["code"]
+
+
+async def test_the_citys_figures_are_not_an_operators(site: Site) -> None:
+    header = await site.token("op2")
+    runs = (await site.client.get("/api/v1/runs", headers=header)).json()["runs"]
+    assert {row["summary"] for row in runs} == {None}
+    listed = (await site.client.get("/api/v1/piles", headers=header)).json()
+    assert listed["total"] == 40
+    await site.log_in("op2")
+    assert "Expected missed" not in (await site.client.get("/")).text
+
+
+async def test_every_address_of_the_openapi_document_is_covered_here(site: Site) -> None:
+    document = (await site.client.get("/api/v1/openapi.json")).json()
+    reads = {path for path, verbs in document["paths"].items() if "get" in verbs}
+    tested = {
+        re.sub(r"TJ0001-01-1", "{connector}", re.sub(r"/TJ0001$", "/{station_id}", address))
+        for address in (f"/api/v1{item.split('?')[0]}" for item in ADDRESSES)
+    }
+    # health has no data of anybody, events are tested with a real server.
+    assert reads - tested == {"/api/v1/health", "/api/v1/events"}
+
+
+async def test_nobody_reads_anything_without_a_log_in(site: Site) -> None:
+    for address in ADDRESSES:
+        assert (await site.client.get("/api/v1" + address)).status_code == 401, address
+    for address in PAGES:
+        assert (await site.client.get(address)).status_code == 303, address
+    assert (await site.client.get("/api/v1/events")).status_code == 401
