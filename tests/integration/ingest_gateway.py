@@ -75,7 +75,7 @@ async def listen_to_receipts(gateway: Gateway) -> AsyncIterator[Receipts]:
 
         async def receipts(count: int) -> list[dict[str, Any]]:
             async with asyncio.timeout(10):
-                while len(got) < count:
+                while len(got) < count:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             await asyncio.sleep(0.05)
             return list(got)

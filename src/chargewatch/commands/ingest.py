@@ -26,6 +26,7 @@ def _log_to_stderr(settings: Settings) -> None:
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
         force=True,
     )
+    logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 async def _ingest(settings: Settings, until_idle_s: float | None) -> IngestTotals:

@@ -15,7 +15,7 @@ from chargewatch.ingest.message import Arrival, Fate, Message, read_messages
 from chargewatch.ingest.metrics import IngestMetrics
 from chargewatch.ingest.receipts import receipt_messages
 from chargewatch.ingest.source import MqttSource, SourceOptions, parse_broker_url
-from chargewatch.ingest.writer import BatchWriter, Hook
+from chargewatch.ingest.writer import BatchWriter, Hook, SessionInUseError
 from chargewatch.settings import Settings
 from chargewatch.storage import copy_errors
 from chargewatch.wire.topics import filters
@@ -24,6 +24,7 @@ log = logging.getLogger("chargewatch.ingest")
 
 BATCH_BYTES = 16 << 20
 DRAIN_S = 15.0
+PREDECESSOR_S = 10.0
 BROKER_FIGURES = ("$SYS/broker/store/messages/count",)
 
 
@@ -153,10 +154,11 @@ class IngestService:
         )
         self._ready: asyncio.Queue[list[Message]] = asyncio.Queue(maxsize=1)
         self._in_work = 0
+        client_id = client_id or settings.mqtt_client_id
         self._source = MqttSource(
             parse_broker_url(settings.require_mqtt_url()),
             SourceOptions(
-                client_id=client_id or settings.mqtt_client_id,
+                client_id=client_id,
                 filters=topic_filters or filters(),
                 receive_maximum=settings.receive_maximum,
                 session_expiry_s=settings.mqtt_session_expiry_s,
@@ -168,7 +170,10 @@ class IngestService:
         )
         dsn = "postgresql://" + settings.require_database_url().partition("://")[2]
         self._writer = BatchWriter(
-            dsn, limits=TimeLimits(settings.max_future_s, settings.max_age_days), hook=hook
+            dsn,
+            limits=TimeLimits(settings.max_future_s, settings.max_age_days),
+            only_one=client_id,
+            hook=hook,
         )
         self._database_away = ""
         self._stop = asyncio.Event()
@@ -183,6 +188,7 @@ class IngestService:
         Raises: BrokerError when the broker refuses the service.
         """
         async with self._writer:
+            await self._open_writer()
             work = [
                 asyncio.create_task(self._source.run(), name="source"),
                 asyncio.create_task(self._read(), name="read"),
@@ -201,6 +207,23 @@ class IngestService:
                     task.cancel()
                 await asyncio.gather(*ends, *work, return_exceptions=True)
         return self.totals
+
+    async def _open_writer(self) -> None:
+        """Connect to the database before the broker; wait a little for a predecessor to leave."""
+        deadline = time.monotonic() + PREDECESSOR_S
+        while True:
+            try:
+                await self._writer.connect()
+                return
+            except SessionInUseError:
+                if time.monotonic() > deadline:
+                    raise
+            except Exception as exc:
+                if copy_errors.is_data_fault(exc) or time.monotonic() > deadline:
+                    raise
+                self._note_away(exc)
+                await self._writer.disconnect()
+            await asyncio.sleep(0.3)
 
     async def _drain(self, work: Sequence[asyncio.Task[None]]) -> None:
         """Commit what has arrived; what arrives meanwhile stays with the broker."""

@@ -272,6 +272,7 @@ class MqttSource:
                 f"{', '.join(refused)}: let user {self._address.user or '(anonymous)'} read "
                 "cw/v1/# in the broker's access list"
             )
+        log.info("subscribed filters=%s", " ".join(self._options.filters))
         for topic_filter in self._options.extra_filters:
             await client.subscribe(topic_filter, qos=0, timeout=math.inf)
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from chargewatch.errors import DatabaseError
 from chargewatch.ingest.batch import (
     Batch,
     ReadingRows,
@@ -22,7 +23,7 @@ from chargewatch.ingest.batch import (
 from chargewatch.ingest.identities import Identities
 from chargewatch.ingest.message import Fate, Message, moment_of
 from chargewatch.storage import copy_errors
-from chargewatch.storage.copy import open_ingest_connection
+from chargewatch.storage.copy import hold_name, open_ingest_connection
 from chargewatch.storage.identities import claim_instruments, load_identities, registry_mark
 from chargewatch.storage.ledger import (
     LedgerEntry,
@@ -57,6 +58,10 @@ log = logging.getLogger("chargewatch.ingest")
 REGISTRY_CHECK_S = 30.0
 
 
+class SessionInUseError(DatabaseError):
+    """Another ingest service has the same client id: the broker would serve only one of them."""
+
+
 class Hook(Protocol):
     """Called at named points of a batch; tests stop the process there."""
 
@@ -72,7 +77,11 @@ async def _no_hook(point: str) -> None:
 class BatchWriter:
     """Writes batches through one connection of its own; use as an async context manager."""
 
-    def __init__(self, dsn: str, *, limits: TimeLimits, hook: Hook = _no_hook) -> None:
+    def __init__(
+        self, dsn: str, *, limits: TimeLimits, only_one: str = "", hook: Hook = _no_hook
+    ) -> None:
+        """Remember where to write; of writers with the same `only_one` one at a time may."""
+        self._only_one = only_one
         self._dsn = dsn
         self._limits = limits
         self._hook = hook
@@ -110,6 +119,12 @@ class BatchWriter:
         self._connection = await open_ingest_connection(
             self._dsn, on_registry_change=self._on_registry_change
         )
+        if self._only_one and not await hold_name(self._connection, self._only_one):
+            await self.disconnect()
+            raise SessionInUseError(
+                f"another ingest service with the client id {self._only_one!r} writes to this "
+                "database; end it, or give each its --shard"
+            )
         # Whatever was committed without this process knowing is found again here.
         self._streams.clear()
         self._newest = await load_newest(self._connection)

@@ -53,6 +53,13 @@ async def open_ingest_connection(
     return connection
 
 
+async def hold_name(connection: asyncpg.Connection, name: str) -> bool:
+    """Reserve a name for as long as the connection lives; False when another one has it."""
+    return bool(
+        await connection.fetchval("SELECT pg_try_advisory_lock(7226072, hashtext($1))", name)
+    )
+
+
 async def copy_in(
     connection: asyncpg.Connection, table: str, records: Records, *, columns: Sequence[str] = ()
 ) -> None:

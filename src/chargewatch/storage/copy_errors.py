@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncpg
 
+from chargewatch.errors import ChargewatchError
+
 # Class 22: data exception; 23: integrity; 54: program limit (a value too long for an index).
 _DATA_CLASSES = ("22", "23", "54")
 
@@ -16,7 +18,7 @@ def is_data_fault(error: Exception) -> bool:
     # ValueError; other interface errors are about the connection.
     if isinstance(error, asyncpg.InterfaceError):
         return isinstance(error, ValueError)
-    return not isinstance(error, OSError | TimeoutError | MemoryError)
+    return not isinstance(error, OSError | TimeoutError | MemoryError | ChargewatchError)
 
 
 def is_key_collision(error: BaseException) -> bool:
