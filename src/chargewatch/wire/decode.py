@@ -87,11 +87,11 @@ def _status(document: dict[str, Any]) -> Status:
     if type(online) is not bool:
         raise fields.invalid("online", "is not true or false")
     offset = backlog = firmware = None
-    if "clock_offset_ms" in document:
+    if document.get("clock_offset_ms") is not None:
         offset = fields.number(document["clock_offset_ms"], "clock_offset_ms")
-    if "backlog" in document:
+    if document.get("backlog") is not None:
         backlog = fields.whole_number(document["backlog"], "backlog", least=0)
-    if "firmware" in document:
+    if document.get("firmware") is not None:
         firmware = fields.text_value(document["firmware"], "firmware", least=0)
     return Status(online, offset, backlog, firmware)
 

@@ -140,7 +140,7 @@ _Row = tuple[str, int, list[float], str | None, int]
 
 
 def _optional(item: dict[str, Any], key: str, path: str) -> float:
-    if key not in item:
+    if item.get(key) is None:  # null says as much as a missing key
         return NAN
     if key == "soc_pct":
         return fields.number(item[key], f"{path}.{key}", least=0.0, most=100.0)
@@ -163,11 +163,11 @@ def _register_row(item: Any, path: str, topic: Topic) -> _Row:
     name, at_us, energy = _instrument(item, "connector", path, topic)
     values = [energy, *(_optional(item, key, path) for key in _MEASURES)]
     session: str | None = None
-    if "session" in item:
+    if item.get("session") is not None:
         session = fields.text_value(item["session"], f"{path}.session", least=0) or None
     context = DEFAULT_CONTEXT
-    if "context" in item:
-        given = item["context"]
+    given = item.get("context")
+    if given is not None:
         if type(given) is not str or given not in CONTEXT_INDEX:
             raise RejectedItem(INVALID_FIELD, f"{path}.context is unknown: {shown(given)}")
         context = CONTEXT_INDEX[given]

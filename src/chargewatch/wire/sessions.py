@@ -81,19 +81,19 @@ def moment(time_us: int, path: str) -> datetime:
 
 
 def _number(item: dict[str, Any], key: str, path: str, *, most: float) -> float | None:
-    if key not in item:
+    if item.get(key) is None:  # null says as much as a missing key
         return None
     return fields.number(item[key], f"{path}.{key}", least=0.0, most=most)
 
 
 def _text(item: dict[str, Any], key: str, path: str, *, limit: int, least: int = 0) -> str | None:
-    if key not in item:
+    if item.get(key) is None:  # null says as much as a missing key
         return None
     return fields.text_value(item[key], f"{path}.{key}", limit=limit, least=least)
 
 
 def _money(item: dict[str, Any], key: str, path: str) -> str | None:
-    return fields.decimal_text(item[key], f"{path}.{key}") if key in item else None
+    return fields.decimal_text(item[key], f"{path}.{key}") if item.get(key) is not None else None
 
 
 def _energy(item: dict[str, Any], key: str, path: str) -> float:
@@ -123,22 +123,22 @@ def _period(item: Any, path: str) -> dict[str, Any]:
         "energy_wh": _energy(item, "energy_wh", path),
     }
     for key in ("energy_price", "service_price"):
-        if key in item:
+        if item.get(key) is not None:
             period[key] = fields.decimal_text(item[key], f"{path}.{key}")
     return period
 
 
 def _periods(item: dict[str, Any], path: str) -> list[dict[str, Any]] | None:
-    if "periods" not in item:
+    given = item.get("periods")
+    if given is None:
         return None
-    given = item["periods"]
     if type(given) is not list or len(given) > MAX_PERIODS:
         raise fields.invalid(f"{path}.periods", f"is not a list of up to {MAX_PERIODS} periods")
     return [_period(period, f"{path}.periods[{n}]") for n, period in enumerate(given)]
 
 
 def _signed(item: dict[str, Any], path: str) -> tuple[str | None, str | None, str | None]:
-    if "signed" not in item:
+    if item.get("signed") is None:
         return None, None, None
     signed, path = item["signed"], f"{path}.signed"
     if type(signed) is not dict:
