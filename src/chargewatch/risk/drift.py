@@ -19,6 +19,8 @@ from chargewatch.risk.inputs import Bools, Floats, Ints
 CLIP = 6.0
 """An innovation counts as at most so many standard deviations: one wild day is no drift."""
 NORMAL_QUARTILE = 0.6744897501960817
+TREND_DAYS = 6
+"""Days with data that a straight line needs."""
 DATING_DROP = 1.92
 """Drop of the log likelihood that bounds a 95 % interval, half the chi-squared quantile."""
 
@@ -108,6 +110,42 @@ def dated(estimate: Floats, precision: Floats, *, begin: Ints, end: Ints) -> tup
     return best, low, high
 
 
+def _level_change(estimate: Floats, precision: Floats, begin: Ints, change: Ints) -> Floats:
+    """Return the mean from ``change`` on less the mean from ``begin`` to there, shape (k,)."""
+    column = np.arange(estimate.shape[1])
+    means = []
+    for use in (
+        column >= change[:, None],
+        (column >= begin[:, None]) & (column < change[:, None]),
+    ):
+        p = np.where(use, precision, 0.0)
+        total = p.sum(axis=1)
+        means.append((p * estimate).sum(axis=1) / np.where(total > 0, total, 1.0))
+    return np.asarray(means[0] - means[1])
+
+
+def present_level(estimate: Floats, precision: Floats, *, begin: Ints) -> tuple[Floats, Floats]:
+    """Return the level at the last day and its variance, from the days since ``begin``, (n,).
+
+    The weighted mean, or, where a straight line rises or falls by more than three times its
+    slope's standard deviation over six days or more, that line at the last day. Variance infinite without data.
+    """
+    column = np.arange(estimate.shape[1])
+    p = np.where(column >= begin[:, None], precision, 0.0)
+    total = p.sum(axis=1)
+    safe = np.where(total > 0, total, 1.0)
+    mean = (p * estimate).sum(axis=1) / safe
+    when = (p * column).sum(axis=1) / safe
+    apart = column - when[:, None]
+    spread = (p * apart**2).sum(axis=1)
+    wide = np.where(spread > 0, spread, 1.0)
+    slope = (p * apart * estimate).sum(axis=1) / wide
+    trend = (spread > 0) & (slope**2 * spread > 9.0) & ((p > 0).sum(axis=1) >= TREND_DAYS)
+    ahead = np.where(trend, estimate.shape[1] - 1 - when, 0.0)
+    variance = np.where(total > 0, 1.0 / safe + ahead**2 / wide, np.inf)
+    return mean + slope * ahead, variance
+
+
 def _robust_scale(innovation: Floats, *, axis: int, least: int) -> Floats:
     """Return the normal quantile of the median of |z| along an axis, 1 for fewer than ``least``."""
     z = np.abs(innovation)
@@ -159,7 +197,13 @@ def with_variance(precision: Floats, variance: Floats | float) -> Floats:
 
 
 def find_changes(
-    estimate: Floats, precision: Floats, *, reference: float, limit: float, rounds: int = 3
+    estimate: Floats,
+    precision: Floats,
+    *,
+    smallest: Floats,
+    reference: float,
+    limit: float,
+    rounds: int = 5,
 ) -> DriftFindings:
     """Return the last change of each connector within the series, if any.
 
@@ -169,6 +213,8 @@ def find_changes(
     Args:
         estimate: daily estimates, shape (n, d).
         precision: 1 / variance, 0 without data.
+        smallest: changes below this are none, fraction, shape (n,): temperature and season move
+            every meter a little.
         reference: k of the CUSUM.
         limit: h of the CUSUM.
         rounds: changes looked for one after the other; each starts anew where the last began.
@@ -196,7 +242,10 @@ def find_changes(
         best, first_day, last_day = dated(
             estimate[rows], precision[rows], begin=begin[rows], end=first[hit]
         )
-        changed[rows], low[rows], high[rows] = best, first_day, last_day
+        size = np.abs(_level_change(estimate[rows], precision[rows], begin[rows], best))
+        large = size >= smallest[rows]
+        changed[rows[large]], low[rows[large]] = best[large], first_day[large]
+        high[rows[large]] = last_day[large]
         begin[rows] = best
         todo = rows
     return DriftFindings(alarm=changed >= 0, statistic=shown, changed=changed, low=low, high=high)

@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 
 from chargewatch.domain.verdict import Verdict
 from chargewatch.risk.decision import expected_excess, flagged, p_nonconforming
-from chargewatch.risk.drift import DriftFindings, day_to_day_variance, find_changes, with_variance
+from chargewatch.risk.drift import (
+    DriftFindings,
+    day_to_day_variance,
+    find_changes,
+    present_level,
+    with_variance,
+)
 from chargewatch.risk.inference import UNKNOWN_MPE, Inference, infer
 from chargewatch.risk.inputs import Bools, Floats, Ints, RunInputs, sum_by_row
 from chargewatch.risk.reasons import Findings, reasons
@@ -19,6 +25,13 @@ from chargewatch.risk.statistics import DAY_S, CityStatistics, to_arrays, update
 from chargewatch.risk.uncertainty import STATISTICS, Budget, uncertainty_budget
 from chargewatch.risk.vehicles import KINDS
 
+DAY_WANDER_MPE = 0.1
+"""Standard deviation of a good meter from day to day (temperature, load), in MPE."""
+SMALLEST_CHANGE_MPE = 0.25
+"""A change of the error below this is no drift to report, in MPE."""
+SHIFT_U = 0.25
+"""Relative standard uncertainty of the way from the joint estimate to the error since a change:
+robust weights favour one side of a change by an amount that isn't known."""
 WIDEST_MPE = 4.0
 """An estimate whose standard uncertainty is above so many MPE is not one."""
 
@@ -99,7 +112,11 @@ def _drift(
     if known.size == 0:
         none = np.zeros((n, 0))
         findings = find_changes(
-            none, none, reference=config.drift_reference, limit=config.drift_limit
+            none,
+            none,
+            smallest=np.zeros(n),
+            reference=config.drift_reference,
+            limit=config.drift_limit,
         )
         return _Drift(findings=findings, shift=np.zeros(n), variance=np.full(n, np.nan))
     days = np.arange(known[0], last + 1)
@@ -109,25 +126,29 @@ def _drift(
     metered[:, place[use]] = statistics.metered[:, use]
     metered_p[:, place[use]] = statistics.metered_precision[:, use]
     session, session_p = _session_series(statistics, inference, days, connectors=n)
+    told = metered_p + session_p
+    mpe = np.where(inputs.fleet.mpe > 0, inputs.fleet.mpe, UNKNOWN_MPE)
     for crossing in (False, True):
         mine = inputs.fleet.is_dc == crossing
         extra = day_to_day_variance(metered[mine], metered_p[mine])
-        metered_p[mine] = with_variance(metered_p[mine], extra)
+        own = np.maximum(extra, (DAY_WANDER_MPE * mpe[mine]) ** 2)
+        metered_p[mine] = with_variance(metered_p[mine], own[:, None])
     session_p = with_variance(session_p, day_to_day_variance(session, session_p))
+    # The joint estimate weighs days as they were, without the variance between days.
+    weight = told * 2.0 ** (-(last - days) / config.half_life_days)
     precision = metered_p + session_p
     estimate = metered_p * _centred(metered, metered_p) + session_p * _centred(session, session_p)
     estimate = estimate / np.where(precision > 0, precision, 1.0)
     findings = find_changes(
-        estimate, precision, reference=config.drift_reference, limit=config.drift_limit
+        estimate,
+        precision,
+        smallest=SMALLEST_CHANGE_MPE * mpe,
+        reference=config.drift_reference,
+        limit=config.drift_limit,
     )
-    after = np.arange(days.size) >= findings.changed[:, None]
-    age = last - days
-    weight = precision * 2.0 ** (-age / config.half_life_days)
-    late = np.where(after, precision, 0.0)
     mean = (weight * estimate).sum(axis=1) / np.maximum(weight.sum(axis=1), 1e-300)
-    total = late.sum(axis=1)
-    present = (late * estimate).sum(axis=1) / np.where(total > 0, total, 1.0)
-    usable = findings.alarm & (total > 0)
+    present, variance = present_level(estimate, precision, begin=findings.changed)
+    usable = findings.alarm & np.isfinite(variance)
     findings = DriftFindings(
         alarm=findings.alarm,
         statistic=findings.statistic,
@@ -138,7 +159,7 @@ def _drift(
     return _Drift(
         findings=findings,
         shift=np.where(usable, present - mean, 0.0),
-        variance=np.where(usable, 1.0 / np.where(total > 0, total, 1.0), np.nan),
+        variance=np.where(usable, variance, np.nan),
     )
 
 
@@ -150,9 +171,8 @@ def _with_change(error: Floats, budget: Budget, drift: _Drift) -> tuple[Floats, 
     """Return the present error and the budget's variances, after a change by the days since."""
     changed = np.isfinite(drift.variance) & np.isfinite(error)
     variance = budget.variance.copy()
-    variance[changed, STATISTICS] = np.maximum(
-        variance[changed, STATISTICS], drift.variance[changed]
-    )
+    own = drift.variance + (SHIFT_U * drift.shift) ** 2
+    variance[changed, STATISTICS] = np.maximum(variance[changed, STATISTICS], own[changed])
     return np.where(changed, error + drift.shift, error), variance
 
 
@@ -328,6 +348,8 @@ def _summary(
         "population_bulk_share": float(inference.population.share[0]),
         "population_bulk_spread_mpe": float(inference.population.spread[0]),
         "converter_efficiency_spread": float(inference.spreads.converter),
+        "site_spread_ac": float(inference.spreads.site[0]),
+        "site_spread_dc": float(inference.spreads.site[1]),
     }
     for kind in range(KINDS):
         name = f"{('bms', 'soc_capacity', 'soc')[kind % 3]}_{'dc' if kind >= 3 else 'ac'}"

@@ -55,8 +55,9 @@ MODEL_GROUPS = 16
 FEW_DRAWS = 8
 ANCHOR_DEGREES = 4.0
 UNKNOWN_MPE = 0.02
-SITE_SPREAD_START = 0.0015
-"""Spread between connectors of what vehicles see beyond the meter's error, to start from."""
+SITE_SPREAD_START = np.array([0.0018, 0.0012])
+"""Spread between connectors of what vehicles see beyond the meter's error, to start from: cables
+after the meter lose 0.3 to 1 % at full load, the longer ones on AC. AC and DC."""
 SPREAD_COUNTS = 20.0
 """Weight of the starting spreads against those of the data, in sessions or vehicles."""
 
@@ -68,7 +69,7 @@ class Spreads:
     session: Floats  # (KINDS,), of n, resolution apart
     vehicle: Floats  # (KINDS,), of c_v
     converter: float  # tau of DC piles
-    site: float  # of what all sessions of a connector share: cable, power, habits
+    site: Floats  # (2,), AC and DC, of what a connector's sessions share: cable, power, habits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,9 +204,9 @@ def _graph(
     state: _Round,
     *,
     age_weight: Floats,
-    connectors: int,
+    is_dc: Ints,
 ) -> tuple[VehicleGraph, Floats, Floats, Floats]:
-    rows = statistics.sessions
+    rows, connectors = statistics.sessions, is_dc.size
     base = rows.looseness * (state.spreads.session[rows.kind] ** 2 + rows.soc_variance)
     information = state.tail / (base * state.inflation[rows.kind])
     precision = information * age_weight
@@ -215,7 +216,7 @@ def _graph(
     seen = 1.0 / (1.0 / precision + pull[nodes.node])
     # What all sessions of a connector share caps what they say together at 1 / tau^2.
     own = sum_by_row(rows.connector, seen, size=connectors)
-    precision = precision / (1.0 + own * state.spreads.site**2)[rows.connector]
+    precision = precision / (1.0 + own * state.spreads.site[is_dc] ** 2)[rows.connector]
     vehicle = state.node_tail / state.spreads.vehicle[nodes.kind] ** 2
     graph = vehicle_graph(
         rows.connector,
@@ -332,28 +333,30 @@ def _converter_spread(
 
 
 def _site_spread(
-    system: CitySystem, estimate: CityEstimate, kinds: Floats, *, before: float
-) -> float:
-    """Return the spread between connectors of what vehicles see beyond the meter's error.
+    system: CitySystem, estimate: CityEstimate, kinds: Floats, *, before: Floats, side: Ints
+) -> Floats:
+    """Return the spread between connectors of what vehicles see beyond the meter's error, (2,).
 
     From connectors that a verification or an in-series meter judges too: the squared difference
-    of both has the variances of both and this one.
+    of both has the variances of both and this one. AC and DC apart.
     """
     product, _ = schur_product(system.graph, estimate.error[:, None], level=kinds[:, None])
     own, direct = system.graph.own, system.direct_precision
-    both = (own > 0.003**-2) & (direct > 0.004**-2)
-    count = float(both.sum())
-    if count < 5:
-        return before
     score = system.graph.score - product[:, 0] + own * estimate.error
-    away = score[both] / own[both] - system.direct_score[both] / direct[both]
-    # The connectors' part is in 1 / own already, as it was assumed before.
-    known = 1.0 / own[both] - before**2 + 1.0 / direct[both]
-    spread = (1.4826 * np.median(np.abs(away - np.median(away)))) ** 2
-    excess = max(spread - float(np.median(known)), 0.0003**2)
-    return float(
-        np.sqrt((count * excess + SPREAD_COUNTS * SITE_SPREAD_START**2) / (count + SPREAD_COUNTS))
-    )
+    out = before.copy()
+    for k in range(2):
+        both = (own > 0.003**-2) & (direct > 0.004**-2) & (side == k)
+        count = float(both.sum())
+        if count < 5:
+            continue
+        away = score[both] / own[both] - system.direct_score[both] / direct[both]
+        # The connectors' part is in 1 / own already, as it was assumed before.
+        known = 1.0 / own[both] - before[k] ** 2 + 1.0 / direct[both]
+        spread = (1.4826 * np.median(np.abs(away - np.median(away)))) ** 2
+        excess = max(spread - float(np.median(known)), 0.0003**2)
+        prior = SPREAD_COUNTS * SITE_SPREAD_START[k] ** 2
+        out[k] = np.sqrt((count * excess + prior) / (count + SPREAD_COUNTS))
+    return out
 
 
 def _evidence(view: FeederView, meter_u: Floats) -> FeederEvidence:
@@ -376,6 +379,7 @@ def infer(inputs: RunInputs, statistics: CityStatistics, *, config: EngineConfig
     converter_mean, converter_precision = converter_prior(converters)
     nodes = _nodes(statistics)
     age_weight = _age_weights(statistics, inputs, config)
+    side = fleet.is_dc.astype(np.int64)
     direct_p, direct_s = _direct(inputs, statistics)
     layout = statistics.layout
     state = _Round(
@@ -383,7 +387,7 @@ def infer(inputs: RunInputs, statistics: CityStatistics, *, config: EngineConfig
             session=SPREAD_START.copy(),
             vehicle=VEHICLE_START.copy(),
             converter=DC_SPREAD_START,
-            site=SITE_SPREAD_START,
+            site=SITE_SPREAD_START.copy(),
         ),
         population=PRIOR_POPULATION,
         prior_precision=(PRIOR_POPULATION.spread[0] * mpe) ** -2.0,
@@ -411,7 +415,7 @@ def infer(inputs: RunInputs, statistics: CityStatistics, *, config: EngineConfig
             for k, (g, s) in enumerate(zip(layout.groups, statistics.feeders, strict=True))
         ]
         graph, base, precision, information = _graph(
-            statistics, nodes, state, age_weight=age_weight, connectors=n
+            statistics, nodes, state, age_weight=age_weight, is_dc=side
         )
         anchor_p, anchor_s, anchored = _anchors(inputs, config, state.estimate)
         system = CitySystem(
@@ -448,7 +452,7 @@ def infer(inputs: RunInputs, statistics: CityStatistics, *, config: EngineConfig
             tau = _converter_spread(views, error, population, mpe=mpe, level=converter_level)
             spreads = replace(spreads, converter=tau)
         if rows.connector.size:
-            site = _site_spread(system, estimate, kinds, before=state.spreads.site)
+            site = _site_spread(system, estimate, kinds, before=state.spreads.site, side=side)
             spreads = replace(spreads, site=site)
         if turn >= 1:
             outside = _outside(system, estimate, kinds)
