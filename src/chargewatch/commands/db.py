@@ -10,11 +10,13 @@ from typing import Any
 import click
 
 from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
+from chargewatch.errors import DatabaseError
 from chargewatch.runs.rollups import refresh_rollups
 from chargewatch.settings import Settings
 from chargewatch.storage.database import open_database
 from chargewatch.storage.migrate import require_newest_schema
 from chargewatch.storage.parquet import ExportedTable, export_day
+from chargewatch.storage.plans import Plan, explain_pages
 from chargewatch.storage.retention import apply_policies, apply_retention
 from chargewatch.storage.roles import RoleReport, make_roles, passwords_from
 
@@ -154,3 +156,29 @@ def export_command(context: click.Context, day: datetime, folder: Path, as_json:
         return
     for row in rows:
         say(f"{row['path']}: {row['rows']} rows, {row['bytes']} bytes")
+
+
+async def _plans(settings: Settings) -> list[Plan]:
+    async with open_database(settings.require_database_url()) as database:
+        await require_newest_schema(database)
+        return await explain_pages(database)
+
+
+@command.command("plans")
+@json_option
+@click.pass_context
+def plans_command(context: click.Context, as_json: bool) -> None:
+    """Show how the database answers each page; fail if one reads a whole hypertable."""
+    plans = run_async(_plans(settings_of(context)))
+    faults = [plan for plan in plans if plan.faults]
+    if as_json:
+        print_json([{**asdict(plan), "faults": plan.faults} for plan in plans])
+    else:
+        for plan in plans:
+            scanned = f"reads all of {', '.join(plan.scanned)}" if plan.scanned else "by index"
+            say(f"{plan.name}: cost {plan.cost:.0f}, {plan.chunks} chunks, {scanned}")
+    if faults:
+        raise DatabaseError(
+            "hypertables are read from begin to end by "
+            + "; ".join(f"{plan.name} ({', '.join(plan.faults)})" for plan in faults)
+        )

@@ -1,0 +1,325 @@
+"""The pages' statements by name: how long each takes, and how the database finds its rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import event, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from chargewatch.errors import NotFoundError
+from chargewatch.storage import (
+    queries,
+    queries_ingest,
+    queries_pile,
+    queries_piles,
+    queries_stations,
+    users,
+)
+from chargewatch.storage.database import Database
+from chargewatch.storage.queries_piles import ORDERS, PileFilter
+from chargewatch.storage.tables import HYPERTABLES
+
+PAGE_ROWS = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Values that a page is asked for: one connector, its station, the newest run."""
+
+    run_id: int | None
+    connector: str
+    connector_id: int
+    station_id: str
+    operator_id: str
+    district: str
+    meter_id: int
+    now: datetime
+
+
+Ask = Callable[[AsyncConnection, Sample], Awaitable[Any]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the database answers one statement of a page."""
+
+    name: str
+    statement: str
+    cost: float
+    scanned: tuple[str, ...]  # tables read from begin to end
+    chunks: int  # chunks of hypertables that the plan opens
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Hypertables that are read from begin to end: they must not be."""
+        return tuple(table for table in self.scanned if table in HYPERTABLES)
+
+
+def _list(wanted: Callable[[Sample], PileFilter]) -> Ask:
+    def ask(connection: AsyncConnection, s: Sample) -> Awaitable[Any]:
+        return queries_piles.piles(
+            connection, wanted(s), run_id=s.run_id, scope=None, limit=PAGE_ROWS, offset=0
+        )
+
+    return ask
+
+
+def _sorted_by(order: str) -> Ask:
+    return _list(lambda _: PileFilter(sort=order))
+
+
+def _count(connection: AsyncConnection, s: Sample) -> Awaitable[Any]:
+    wanted = PileFilter(operator_id=s.operator_id)
+    return queries_piles.count_piles(connection, wanted, run_id=s.run_id, scope=None)
+
+
+def _balance(days: float, step_s: float) -> Ask:
+    def ask(connection: AsyncConnection, s: Sample) -> Awaitable[Any]:
+        return queries_stations.balance(
+            connection,
+            s.meter_id,
+            station_id=s.station_id,
+            operator_id=s.operator_id,
+            since=s.now - timedelta(days=days),
+            until=s.now,
+            step_s=step_s,
+        )
+
+    return ask
+
+
+def _readings(connection: AsyncConnection, s: Sample) -> Awaitable[Any]:
+    return queries_pile.readings(
+        connection, s.connector_id, since=s.now - timedelta(days=1), until=s.now, limit=10_000
+    )
+
+
+PAGE_QUERIES: Mapping[str, Ask] = {
+    "newest run": lambda c, s: queries.newest_run(c),
+    "runs": lambda c, s: queries.runs(c, limit=PAGE_ROWS, offset=0),
+    "operators": lambda c, s: queries.operators(c, scope=None),
+    "open signals by code": lambda c, s: queries.open_signals_by_code(c, scope=None),
+    **{f"piles by {order}": _sorted_by(order) for order in ORDERS},
+    "piles: tier": _list(lambda _: PileFilter(tiers=("red", "orange"))),
+    "piles: operator": _list(lambda s: PileFilter(operator_id=s.operator_id)),
+    "piles: district": _list(lambda s: PileFilter(district=s.district)),
+    "piles: signal": _list(lambda _: PileFilter(signal="fee_mismatch")),
+    "piles: text": _list(lambda s: PileFilter(text=s.connector)),
+    "piles: count": _count,
+    "pile": lambda c, s: queries_pile.pile(c, s.connector, scope=None),
+    "pile: assessment": lambda c, s: queries_pile.assessment_of(
+        c, s.connector_id, run_id=s.run_id or 0
+    ),
+    "pile: history": lambda c, s: queries_pile.history(c, s.connector_id, limit=400),
+    "pile: verifications": lambda c, s: queries_pile.verifications(c, s.connector_id),
+    "pile: sessions": lambda c, s: queries_pile.sessions(
+        c, s.connector_id, limit=PAGE_ROWS, offset=0
+    ),
+    "pile: session count": lambda c, s: queries_pile.session_count(c, s.connector_id),
+    "pile: readings of a day": _readings,
+    "pile: signals": lambda c, s: queries_pile.signals_of_pile(
+        c, s.connector, operator_id=s.operator_id
+    ),
+    "stations": lambda c, s: queries_stations.stations(
+        c, run_id=s.run_id, words="", scope=None, limit=PAGE_ROWS, offset=0
+    ),
+    "stations: text": lambda c, s: queries_stations.stations(
+        c, run_id=s.run_id, words=s.station_id, scope=None, limit=PAGE_ROWS, offset=0
+    ),
+    "stations: count": lambda c, s: queries_stations.station_count(c, words="", scope=None),
+    "station": lambda c, s: queries_stations.station(c, s.station_id, scope=None),
+    "station: meters": lambda c, s: queries_stations.meters(
+        c, s.station_id, operator_id=s.operator_id
+    ),
+    "station: last slot": lambda c, s: queries_stations.last_slot(c, s.meter_id),
+    "station: balance of 7 days": _balance(7, 3600.0),
+    "station: balance of 30 days": _balance(30, 86_400.0),
+    "station: piles": lambda c, s: queries_stations.piles_of_station(
+        c, s.station_id, operator_id=s.operator_id, run_id=s.run_id
+    ),
+    "station: gaps": lambda c, s: queries_stations.gaps_of_station(
+        c, s.station_id, operator_id=s.operator_id
+    ),
+    "ledger": lambda c, s: queries_ingest.ledger(c, scope=None, limit=PAGE_ROWS, offset=0),
+    "ledger: only gaps": lambda c, s: queries_ingest.ledger(
+        c, scope=None, limit=PAGE_ROWS, offset=0, only_gaps=True
+    ),
+    "ledger: open gaps": lambda c, s: queries_ingest.open_gaps(c, scope=None, limit=PAGE_ROWS),
+    "quarantine": lambda c, s: queries_ingest.quarantined(c, scope=None, limit=PAGE_ROWS),
+    "quarantine: codes": lambda c, s: queries_ingest.quarantine_codes(c, scope=None),
+    "signals": lambda c, s: queries_ingest.signals(
+        c, scope=None, limit=PAGE_ROWS, offset=0, only_open=True
+    ),
+    "live readings": lambda c, s: queries_ingest.live_readings(
+        c, scope=None, since=s.now - timedelta(seconds=60), station_id=s.station_id
+    ),
+    "log-in": lambda c, s: users.user_of_session(c, b"\0" * 32, now=s.now),
+}
+"""What every click asks; each must answer within 30 ms for 100,000 connectors."""
+
+CITY_QUERIES: Mapping[str, Ask] = {
+    "city: tiers by district": lambda c, s: queries.tiers_by_district(c, s.run_id or 0, scope=None),
+    "city: verification coverage": lambda c, s: queries.verification_coverage(
+        c, today=s.now.date(), soon=s.now.date() + timedelta(days=90), scope=None
+    ),
+    "city: arrival": lambda c, s: queries.arrival(
+        c, recently=s.now - timedelta(hours=1), scope=None
+    ),
+    "city: ledger totals": lambda c, s: queries_ingest.ledger_totals(c, scope=None),
+}
+"""Sums over the whole city: they read every connector or stream once."""
+
+
+async def pick_samples(connection: AsyncConnection, count: int) -> list[Sample]:
+    """Return values of connectors spread evenly over the registry.
+
+    Raises: NotFoundError when there is no registered connector with a reference meter.
+    """
+    run = await queries.newest_run(connection)
+    last = await connection.scalar(text("SELECT max(at) FROM latest_reading"))
+    rows = (
+        await connection.execute(
+            text(
+                "SELECT * FROM (SELECT c.connector, c.connector_id, c.station_id, c.operator_id, "
+                "coalesce(s.district, '') AS district, m.meter_id, "
+                "row_number() OVER (ORDER BY c.connector_id) AS place, count(*) OVER () AS size "
+                "FROM connector c JOIN station s USING (station_id) "
+                "JOIN (SELECT station_id, min(meter_id) AS meter_id FROM reference_meter "
+                "WHERE registered GROUP BY station_id) m USING (station_id) "
+                "WHERE c.registered) x WHERE place % greatest(1, size / :count) = 0 LIMIT :count"
+            ),
+            {"count": count},
+        )
+    ).mappings()
+    samples = [
+        Sample(
+            run_id=None if run is None else run["run_id"],
+            now=last or datetime.now(UTC),
+            **{name: row[name] for name in row if name not in {"place", "size"}},
+        )
+        for row in rows
+    ]
+    if not samples:
+        raise NotFoundError(
+            "no registered connector whose station has a reference meter: "
+            "import a registry first (`chargewatch registry import`)"
+        )
+    return samples
+
+
+@contextmanager
+def _recorded(connection: AsyncConnection) -> Iterator[list[tuple[str, Sequence[Any]]]]:
+    """Record the statements that a connection sends, with their values."""
+    sent: list[tuple[str, Sequence[Any]]] = []
+
+    def record(_c: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
+        sent.append((statement, values))
+
+    event.listen(connection.sync_connection, "before_cursor_execute", record)
+    try:
+        yield sent
+    finally:
+        event.remove(connection.sync_connection, "before_cursor_execute", record)
+
+
+def _nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from _nodes(child)
+
+
+async def _parents(connection: AsyncConnection) -> dict[str, str]:
+    """Return the hypertable of every chunk."""
+    rows = await connection.execute(
+        text(
+            "SELECT c.relname, p.relname FROM pg_inherits i "
+            "JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_class p ON p.oid = i.inhparent"
+        )
+    )
+    return {str(row[0]): str(row[1]) for row in rows}
+
+
+def _read_plan(
+    name: str, statement: str, document: list[dict[str, Any]], *, parents: Mapping[str, str]
+) -> Plan:
+    root = document[0]["Plan"]
+    scanned, chunks = set(), 0
+    for node in _nodes(root):
+        relation = node.get("Relation Name", "")
+        chunks += relation in parents
+        if node["Node Type"] == "Seq Scan":
+            scanned.add(parents.get(relation, relation))
+    return Plan(name, statement, root["Total Cost"], tuple(sorted(scanned)), chunks)
+
+
+async def explain_pages(database: Database, *, need_index: bool = False) -> list[Plan]:
+    """Return the plan of every statement that the pages send.
+
+    need_index: make a sequential scan so expensive that it is chosen only where no index can
+    answer; for databases so small that reading everything is the fastest way.
+    Raises: NotFoundError when the registry is empty.
+    """
+    plans = []
+    async with database.connect() as connection:
+        sample = (await pick_samples(connection, 1))[0]
+        parents = await _parents(connection)
+        if need_index:
+            await connection.execute(text("SET LOCAL enable_seqscan = off"))
+        for name, ask in {**PAGE_QUERIES, **CITY_QUERIES}.items():
+            with _recorded(connection) as sent:
+                await ask(connection, sample)
+            driver = (await connection.get_raw_connection()).driver_connection
+            for statement, values in sent:
+                # SQLAlchemy's connections decode JSON.
+                document = await driver.fetchval(  # type: ignore[union-attr]
+                    f"EXPLAIN (FORMAT JSON) {statement}", *values, timeout=60
+                )
+                plans.append(_read_plan(name, statement, document, parents=parents))
+        await connection.rollback()
+    return plans
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long one page's query took over many samples, seconds."""
+
+    name: str
+    runs: int
+    p50_s: float
+    p95_s: float
+    worst_s: float
+
+
+def _timing(name: str, seconds: list[float]) -> Timing:
+    ordered = sorted(seconds)
+    last = len(ordered) - 1
+    return Timing(
+        name, len(ordered), ordered[round(0.5 * last)], ordered[round(0.95 * last)], ordered[-1]
+    )
+
+
+async def time_pages(database: Database, *, runs: int = 40) -> list[Timing]:
+    """Return how long each page's query takes, rows fetched, for `runs` different connectors.
+
+    Two runs before the first one counted fill the caches, as a served page's would be.
+    """
+    timings = []
+    async with database.connect() as connection:
+        samples = await pick_samples(connection, runs)
+        for name, ask in {**PAGE_QUERIES, **CITY_QUERIES}.items():
+            for sample in samples[:2]:
+                await ask(connection, sample)
+            seconds = []
+            for sample in samples:
+                begun = time.perf_counter()
+                await ask(connection, sample)
+                seconds.append(time.perf_counter() - begun)
+            await connection.rollback()
+            timings.append(_timing(name, seconds))
+    return timings

@@ -1,0 +1,85 @@
+"""No page reads a hypertable from begin to end."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from chargewatch.benches.storage_city import (
+    CitySize,
+    reading_batches,
+    write_registry,
+    write_rollups,
+)
+from chargewatch.errors import NotFoundError
+from chargewatch.runs.rollups import rollup_kinds
+from chargewatch.storage import queries, queries_ingest, queries_pile, queries_stations
+from chargewatch.storage.bulk import copy_records_in
+from chargewatch.storage.database import Database, open_database
+from chargewatch.storage.plans import CITY_QUERIES, PAGE_QUERIES, explain_pages, time_pages
+from chargewatch.storage.readings import REGISTERS
+
+
+async def fill(database: Database, size: CitySize) -> None:
+    async with database.raw() as connection:
+        await write_registry(connection, size)
+        await write_rollups(connection, size, kinds=rollup_kinds())
+        for batch in reading_batches(size, REGISTERS.row, batch=5_000):
+            await copy_records_in(connection, "register_reading", batch)
+        await connection.execute("ANALYZE")
+
+
+async def test_no_page_scans_a_hypertable(any_database_url: str) -> None:
+    async with open_database(any_database_url) as database:
+        await fill(database, CitySize(connectors=1_200, days=10))
+        plans = await explain_pages(database)
+        assert {plan.name for plan in plans} == {*PAGE_QUERIES, *CITY_QUERIES}
+        assert [(plan.name, plan.faults) for plan in plans if plan.faults] == []
+        # The same where the planner believes that a scan is never worth it: an index exists.
+        strict = await explain_pages(database, need_index=True)
+        assert [(plan.name, plan.faults) for plan in strict if plan.faults] == []
+        if database.capabilities.hypertables:
+            by_name = {plan.name: plan for plan in plans}
+            assert by_name["pile: readings of a day"].chunks <= 3
+        timings = await time_pages(database, runs=3)
+        assert all(0 < timing.p50_s <= timing.p95_s <= timing.worst_s for timing in timings)
+
+
+async def test_scan_of_a_hypertable_is_found(
+    any_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_database(any_database_url) as database:
+        await fill(database, CitySize(connectors=240, days=3))
+
+        async def scan(connection: Any, sample: Any) -> None:
+            await connection.execute(text("SELECT sum(energy_wh) FROM connector_interval"))
+
+        monkeypatch.setitem(PAGE_QUERIES, "scan", scan)  # type: ignore[arg-type]
+        plans = await explain_pages(database)
+        assert {plan.name for plan in plans if plan.faults} == {"scan"}
+
+
+async def test_empty_registry_is_told(database_url: str) -> None:
+    async with open_database(database_url) as database:
+        with pytest.raises(NotFoundError, match="registry import"):
+            await explain_pages(database)
+
+
+def test_every_query_of_the_pages_is_watched() -> None:
+    asked = inspect.getsource(inspect.getmodule(explain_pages))  # type: ignore[arg-type]
+    for module in (queries, queries_ingest, queries_pile, queries_stations):
+        name = module.__name__.rpartition(".")[2]
+        for function, value in vars(module).items():
+            if inspect.iscoroutinefunction(value) and value.__module__ == module.__name__:
+                assert f"{name}.{function}(" in asked, f"{name}.{function} is not in PAGE_QUERIES"
+
+
+def test_command_lists_plans(database_url: str, run_command: Any) -> None:
+    done = run_command("db", "plans", "--json", env={"CHARGEWATCH_DATABASE_URL": database_url})
+    assert done.returncode == 1
+    assert "registry import" in done.stderr
+    assert done.stdout == "" or json.loads(done.stdout)
