@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,8 @@ def write_export(rows: list[dict[str, Any]], schema: Any, *, form: str, out: Pat
     """
     content = FORMATS[form](rows, schema)
     if out is None:
-        stream = click.get_binary_stream("stdout")
-        stream.write(content)
-        stream.flush()
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
         return
     try:
         out.write_bytes(content)

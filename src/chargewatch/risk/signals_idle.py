@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +44,8 @@ class Timeline:
 
     def at_or_before(self, connector: Ints, at_s: Floats) -> Ints:
         """Return the index of the last reading at or before a time, -1 where there is none."""
+        if self.key.size == 0:
+            return np.full(at_s.size, -1)
         k = np.searchsorted(self.key, self._keys(connector, at_s), side="right") - 1
         ok = (k >= 0) & (self.readings.connector[np.maximum(k, 0)] == connector)
         return np.where(ok, k, -1)
@@ -50,6 +53,8 @@ class Timeline:
     def at_or_after(self, connector: Ints, at_s: Floats) -> Ints:
         """Return the index of the first reading at or after a time, -1 where there is none."""
         size = self.key.size
+        if size == 0:
+            return np.full(at_s.size, -1)
         k = np.searchsorted(self.key, self._keys(connector, at_s), side="left")
         ok = (k < size) & (self.readings.connector[np.minimum(k, size - 1)] == connector)
         return np.where(ok, k, -1)
@@ -255,6 +260,36 @@ def _bracket(
     return low, high
 
 
+def _explained(
+    pairs: Pairs,
+    sessions: BilledSessions,
+    first: Ints,
+    last: Ints,
+    *,
+    complete: Bools,
+    as_of_s: float,
+    base_s: float,
+    limits: Limits,
+) -> Floats:
+    """Return the energy between two readings that isn't idle: a session's, or what may be one."""
+    outside = _outside(
+        pairs, sessions, complete=complete, as_of_s=as_of_s, base_s=base_s, limits=limits
+    )
+    outside &= ~_may_be_charging(pairs, limits)
+    steps = np.where(pairs.valid & ~outside & (pairs.step_wh > 0), pairs.step_wh, 0.0)
+    total = np.concatenate([[0.0], np.cumsum(steps)])
+    return np.asarray(total[np.maximum(last, 0)] - total[np.maximum(first, 0)])
+
+
+def _is_near(pairs: Pairs, first: Ints, last: Ints, limits: Limits) -> Bools:
+    """Return where two readings are close enough to know of everything between them."""
+    if pairs.readings.at_s.size == 0:
+        return np.zeros(first.size, bool)
+    at_s = pairs.readings.at_s
+    near = at_s[last] - at_s[first] <= limits.longest_pair_s
+    return np.asarray((first >= 0) & (last >= 0) & near)
+
+
 def discontinuities(
     pairs: Pairs,
     sessions: BilledSessions,
@@ -276,28 +311,32 @@ def discontinuities(
     same = np.flatnonzero(np.diff(sessions.connector) == 0)
     if same.size == 0:
         return []
+    options: dict[str, Any] = {
+        "complete": complete,
+        "as_of_s": as_of_s,
+        "base_s": base_s,
+        "limits": limits,
+    }
     prior, later = sessions.take(same), sessions.take(same + 1)
     gap_s = later.started_s - prior.ended_s
     step = later.start_wh - prior.stop_wh
     line = timeline(pairs.readings, base_s=base_s)
     clock = limits.session_clock_s
-    k0 = line.at_or_before(prior.connector, prior.ended_s - clock)
-    k1 = line.at_or_after(prior.connector, later.started_s + clock)
-    covered = (k0 >= 0) & (k1 > k0)
-    outside = _outside(
-        pairs, sessions, complete=complete, as_of_s=as_of_s, base_s=base_s, limits=limits
-    )
-    outside &= ~_may_be_charging(pairs, limits)
-    # Steps at the two sessions' own edges belong to them, up to the reading next to the edge.
-    inside_step = np.where(pairs.valid & ~outside & (pairs.step_wh > 0), pairs.step_wh, 0.0)
-    total = np.concatenate([[0.0], np.cumsum(inside_step)])
+    # First and last reading between the two, and those beyond them on either side.
+    k0 = line.at_or_after(prior.connector, prior.ended_s - clock)
+    k1 = line.at_or_before(prior.connector, later.started_s + clock)
+    before = line.at_or_before(prior.connector, prior.ended_s - clock)
+    after = line.at_or_after(prior.connector, later.started_s + clock)
+    covered = (k0 >= 0) & (k1 >= k0)
+    explained = np.where(covered, _explained(pairs, sessions, k0, k1, **options), 0.0)
     broken = _unsound_before(pairs)
-    explained = np.where(covered, total[np.maximum(k1, 0)] - total[np.maximum(k0, 0)], 0.0)
-    quiet = ~covered | (broken[np.maximum(k1, 0)] == broken[np.maximum(k0, 0)])
+    quiet = (before < 0) | (after < 0) | (broken[before] == broken[after])
+    whole = complete[prior.connector]
+    dense = covered & _is_near(pairs, before, k0, limits) & _is_near(pairs, k1, after, limits)
     resolution = _resolution(pairs, line, prior.connector, later.started_s)
     tolerance = 2 * resolution + 1.0
     most = explained + limits.idle_wh_per_day * np.maximum(gap_s / DAY_S, 1.0) + tolerance
-    forward = (step > most) & (covered | complete[prior.connector])
+    forward = (step > most) & (dense | whole)
     bad = np.flatnonzero((gap_s >= 0) & quiet & (forward | (step < -tolerance)))
     prior, later = prior.take(bad), later.take(bad)
     step, most = step[bad], np.where(step[bad] < 0, tolerance[bad], most[bad])

@@ -12,8 +12,10 @@ import numpy as np
 from chargewatch.risk.inputs import Bools, Floats, Ints
 from chargewatch.risk.signals import DAY_S, MOST_RECORDS, Finding, Limits, time_text
 
-NEIGHBOURS = 15
+NEIGHBOURS = 3
 """Messages before and after, of other stations, that a station's clock is compared with."""
+LOOK = 12
+"""Messages on either side among which those of other stations are looked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +42,14 @@ def clock_findings(messages: Messages, clocks: Clocks, *, limits: Limits) -> lis
     A day counts when a station's lag (sent_at - arrival) is steady: median absolute deviation of
     at most 60 s. Messages that come faster than they were sent (a replayed history, a backlog
     after an outage) tell nothing by their arrival; there sent_at is compared with that of the
-    messages of other stations around it in the order of arrival.
+    messages of other stations next to it in the order of arrival, between which it was sent.
     """
-    found = _clock_days(messages, _lag(messages), limits=limits, against="arrival")
+    lag = _lag(messages)
+    exact = np.zeros(lag.size)
+    found = _clock_days(messages, lag, exact, limits=limits, against="arrival")
     by_arrival = {(finding.row, finding.day) for finding in found}
-    neighbours = _lag_to_neighbours(messages)
-    for finding in _clock_days(messages, neighbours, limits=limits, against="other stations"):
+    lag, room = _lag_to_neighbours(messages)
+    for finding in _clock_days(messages, lag, room, limits=limits, against="other stations"):
         if (finding.row, finding.day) not in by_arrival:
             found.append(finding)
     for k in np.flatnonzero(np.abs(clocks.offset_s) > limits.clock_skew_s):
@@ -85,29 +89,44 @@ def _lag(messages: Messages) -> Floats:
     return np.where(_speed(messages) < 3.0, messages.sent_s - messages.received_s, np.nan)
 
 
-def _lag_to_neighbours(messages: Messages) -> Floats:
-    """Return sent_at less the median of other stations' around it, for compressed arrival."""
+def _lag_to_neighbours(messages: Messages) -> tuple[Floats, Floats]:
+    """Return sent_at less the middle of its neighbours', and half the room between them, s.
+
+    For messages whose arrival is compressed, NaN for the others. Neighbours are the medians of
+    the three messages of other stations before and after in the order of arrival: one of three
+    may have a wrong clock itself.
+    """
     size = messages.sent_s.size
-    result = np.full(size, np.nan)
-    if size < 2 * NEIGHBOURS + 1 or np.unique(messages.station).size < 3:
-        return result
+    lag, room = np.full(size, np.nan), np.full(size, np.nan)
+    if size < 2 * LOOK + 1 or np.unique(messages.station).size < 3:
+        return lag, room
     rows = np.flatnonzero(_speed(messages) >= 3.0)
-    offsets = np.concatenate([np.arange(-NEIGHBOURS, 0), np.arange(1, NEIGHBOURS + 1)])
     for start in range(0, rows.size, 100_000):
         part = rows[start : start + 100_000]
-        around = part[:, None] + offsets
-        inside = (around >= 0) & (around < size)
-        around = np.clip(around, 0, size - 1)
-        other = inside & (messages.station[around] != messages.station[part][:, None])
-        enough = other.sum(axis=1) >= NEIGHBOURS // 2
-        values = np.where(other, messages.sent_s[around], np.nan)[enough]
-        result[part[enough]] = messages.sent_s[part[enough]] - np.nanmedian(values, axis=1)
-    return result
+        before = _neighbour(messages, part, -1)
+        after = _neighbour(messages, part, 1)
+        lag[part] = messages.sent_s[part] - (before + after) / 2
+        room[part] = np.abs(after - before) / 2
+    return lag, room
+
+
+def _neighbour(messages: Messages, rows: Ints, direction: int) -> Floats:
+    """Return the median sent_at of the next three messages of other stations, else NaN."""
+    around = rows[:, None] + direction * np.arange(1, LOOK + 1)
+    inside = (around >= 0) & (around < messages.sent_s.size)
+    around = np.clip(around, 0, messages.sent_s.size - 1)
+    other = inside & (messages.station[around] != messages.station[rows][:, None])
+    count = np.cumsum(other, axis=1)
+    chosen = other & (count <= NEIGHBOURS)
+    values = np.where(chosen, messages.sent_s[around], np.inf)
+    middle = np.sort(values, axis=1)[:, NEIGHBOURS // 2]
+    return np.where(count[:, -1] >= NEIGHBOURS, middle, np.nan)
 
 
 def _clock_days(
-    messages: Messages, lag_s: Floats, *, limits: Limits, against: str
+    messages: Messages, lag_s: Floats, room_s: Floats, *, limits: Limits, against: str
 ) -> list[Finding]:
+    """Return one finding a station and day whose median lag passes the limit and the room."""
     rows = np.flatnonzero(np.isfinite(lag_s))
     day = np.floor(messages.sent_s[rows] / DAY_S).astype(np.int64)
     order = np.lexsort((day, messages.station[rows]))
@@ -118,11 +137,11 @@ def _clock_days(
     found = []
     for start, end in pairwise(edges):
         lag = lag_s[rows[start:end]]
-        middle = float(np.median(lag))
-        if lag.size < limits.messages_per_day or abs(middle) <= limits.clock_skew_s:
+        middle, room = float(np.median(lag)), float(np.median(room_s[rows[start:end]]))
+        if lag.size < limits.messages_per_day or abs(middle) - room <= limits.clock_skew_s:
             continue
         spread = float(np.median(np.abs(lag - middle)))
-        if spread > limits.steady_lag_s:
+        if spread > limits.steady_lag_s + room:
             continue
         sent = messages.sent_s[rows[start:end]]
         found.append(
@@ -135,7 +154,7 @@ def _clock_days(
                 last_s=float(sent.max()),
                 count=1,
                 value=middle,
-                limit=limits.clock_skew_s,
+                limit=limits.clock_skew_s + room,
                 detail=f"sent_at is {middle:+.0f} s against {against}, median of a day",
                 excess=abs(middle),
                 records=[
@@ -143,6 +162,7 @@ def _clock_days(
                         "day": time_text(day[start] * DAY_S),
                         "median_s": middle,
                         "median_absolute_deviation_s": spread,
+                        "room_s": room,
                         "messages": int(lag.size),
                         "against": against,
                     }

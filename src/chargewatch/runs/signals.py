@@ -25,6 +25,7 @@ from chargewatch.risk.signals_registers import (
     Pairs,
     Piles,
     Readings,
+    pairs_of,
     register_findings,
     without_unit_days,
 )
@@ -290,7 +291,7 @@ async def _scan(
     alive = alive[context.loaded.last_reading_s[alive] >= (checked[alive] - 1) * DAY_S]
     # Connectors whose late readings reach far back come together, so that others stay cheap.
     alive = alive[np.argsort(checked[alive], kind="stable")]
-    found: list[Finding] = []
+    found = _without_readings(context)
     position, step = 0, 8
     while position < alive.size:
         rows = np.sort(alive[position : position + step])
@@ -313,6 +314,30 @@ async def _scan(
         if alive.size > 2_000:
             say(f"signals: readings of {min(position, alive.size)} of {alive.size} connectors")
     return found, gap_s, count, checked
+
+
+def _without_readings(context: _Context) -> list[Finding]:
+    """Return the findings of sessions of connectors that sent no reading."""
+    silent = np.flatnonzero(~np.isfinite(context.loaded.last_reading_s))
+    none = np.empty(0)
+    nothing = Readings(
+        connector=none.astype(np.int64),
+        at_s=none,
+        energy_wh=none,
+        power_w=none,
+        session=none.astype(np.int64),
+        is_reset=none.astype(bool),
+        is_begin=none.astype(bool),
+        is_end=none.astype(bool),
+    )
+    return discontinuities(
+        pairs_of(nothing, context.piles, limits=LIMITS),
+        _sessions_of(context.billed, silent),
+        complete=context.complete,
+        as_of_s=context.as_of_s,
+        base_s=context.base_s,
+        limits=LIMITS,
+    )
 
 
 def _check_block(

@@ -1,0 +1,272 @@
+"""Signals that sessions prove: registers at their times, billing, state of charge, counters."""
+
+import numpy as np
+
+from chargewatch.risk.signals import DAY_S, LIMITS
+from chargewatch.risk.signals_idle import (
+    BilledSessions,
+    discontinuities,
+    idle_consumption,
+    sessions_off_register,
+)
+from chargewatch.risk.signals_registers import Piles, Readings, pairs_of
+from chargewatch.risk.signals_sessions import (
+    BatterySessions,
+    SignedSessions,
+    billing_findings,
+    signature_findings,
+    soc_findings,
+)
+
+T0 = 20_500 * DAY_S
+BASE = T0 - 10 * DAY_S
+AS_OF = T0 + 5 * DAY_S
+PILES = Piles(rated_power_w=np.array([7000.0]), resolution_wh=np.array([1.0]))
+
+
+def sessions(rows):
+    """rows: (start s after T0, end s, start_wh, stop_wh, billed_wh)."""
+    table = np.array(rows, float).reshape(len(rows), 5)
+    return BilledSessions(
+        name=np.arange(len(rows)),
+        connector=np.zeros(len(rows), np.int64),
+        started_s=T0 + table[:, 0],
+        ended_s=T0 + table[:, 1],
+        start_wh=table[:, 2],
+        stop_wh=table[:, 3],
+        billed_wh=table[:, 4],
+    )
+
+
+def pairs(at, energy, session=0, power=np.nan):
+    n = len(at)
+    given = Readings(
+        connector=np.zeros(n, np.int64),
+        at_s=T0 + np.asarray(at, float),
+        energy_wh=np.asarray(energy, float),
+        power_w=np.broadcast_to(np.asarray(power, float), (n,)).copy(),
+        session=np.broadcast_to(np.asarray(session, np.int64), (n,)).copy(),
+        is_reset=np.zeros(n, bool),
+        is_begin=np.zeros(n, bool),
+        is_end=np.zeros(n, bool),
+    )
+    return pairs_of(given, PILES, limits=LIMITS)
+
+
+def idle(given, done, complete=True, as_of_s=AS_OF):
+    return idle_consumption(
+        given,
+        done,
+        complete=np.array([complete]),
+        as_of_s=as_of_s,
+        base_s=BASE,
+        limits=LIMITS,
+    )
+
+
+EVERY_10_MIN = np.arange(0, DAY_S, 600.0)
+
+
+def test_a_leak_of_fifteen_watts_is_idle_consumption():
+    found = idle(pairs(EVERY_10_MIN, 1000 + np.floor(EVERY_10_MIN * 15 / 3600)), sessions([]))
+    assert [f.code for f in found] == ["idle_consumption"]
+    assert 350 < found[0].value < 361
+
+
+def test_creep_below_fifty_watt_hours_a_day_is_none():
+    assert idle(pairs(EVERY_10_MIN, 1000 + np.floor(EVERY_10_MIN * 2 / 3600)), sessions([])) == []
+
+
+def test_energy_inside_a_session_is_not_idle():
+    energy = 1000 + np.clip(EVERY_10_MIN - 6000, 0, 6000) * 2
+    done = sessions([(6000, 12_000, 1000, 13_000, 12_000)])
+    assert idle(pairs(EVERY_10_MIN, energy), done) == []
+    assert len(idle(pairs(EVERY_10_MIN, energy), sessions([]))) == 1
+
+
+def test_readings_that_name_a_session_explain_its_missing_record():
+    energy = 1000 + np.clip(EVERY_10_MIN - 6000, 0, 6000) * 2
+    named = np.where((EVERY_10_MIN >= 6000) & (EVERY_10_MIN <= 12_000), 7, 0)
+    assert idle(pairs(EVERY_10_MIN, energy, session=named), sessions([])) == []
+
+
+def test_a_long_span_counts_only_where_no_message_is_missing():
+    given = pairs([0, 10_000], [1000, 9000])
+    assert len(idle(given, sessions([]), complete=True)) == 1
+    assert idle(given, sessions([]), complete=False) == []
+
+
+def test_a_session_that_still_runs_is_not_idle():
+    energy = 1000 + np.clip(EVERY_10_MIN - 80_000, 0, None) * 1.5
+    power = np.where(EVERY_10_MIN >= 80_000, 5400.0, 0.0)
+    given = pairs(EVERY_10_MIN, energy, power=power)
+    assert idle(given, sessions([]), as_of_s=T0 + DAY_S) == []
+    assert len(idle(given, sessions([]), as_of_s=T0 + 4 * DAY_S)) == 1
+
+
+def off(given, done):
+    return sessions_off_register(given, done, base_s=BASE, limits=LIMITS)
+
+
+def test_a_session_between_its_readings_is_on_the_register():
+    given = pairs([0, 600, 1200, 1800], [1000, 1000, 2000, 2000])
+    assert off(given, sessions([(600, 1200, 1000, 2000, 1000)])) == []
+    # Between readings any value between them is possible.
+    assert off(given, sessions([(900, 1500, 1400, 2000, 600)])) == []
+
+
+def test_a_session_off_the_register_is_found_with_its_distance():
+    given = pairs([0, 600, 1200, 1800], [1000, 1000, 2000, 2000])
+    found = off(given, sessions([(600, 1200, 1000, 2500, 1500)]))
+    assert [f.code for f in found] == ["session_register_mismatch"]
+    assert found[0].value == 500
+
+
+def test_a_session_in_kilowatt_hours_is_a_unit_fault():
+    given = pairs([0, 600, 1200, 1800], [100_000, 100_000, 101_000, 101_000])
+    assert {f.code for f in off(given, sessions([(600, 1200, 100, 101, 1)]))} == {"unit_fault"}
+
+
+def gaps(given, done, complete=True):
+    return discontinuities(
+        given,
+        done,
+        complete=np.array([complete]),
+        as_of_s=AS_OF,
+        base_s=BASE,
+        limits=LIMITS,
+    )
+
+
+def test_a_session_that_starts_where_the_last_one_ended_is_continuous():
+    given = pairs([0, 600, 1200, 4000, 5000], [1000, 1000, 2000, 2000, 3000])
+    done = sessions([(600, 1200, 1000, 2000, 1000), (4000, 5000, 2000, 3000, 1000)])
+    assert gaps(given, done) == []
+
+
+def test_a_session_that_starts_elsewhere_is_a_discontinuity():
+    given = pairs([0, 600, 1200, 4000, 5000, 6000], [1000, 1000, 2000, 2000, 3000, 3000])
+    for start in (2600, 1500):
+        done = sessions([(600, 1200, 1000, 2000, 1000), (4000, 5000, start, 3000, 1000)])
+        assert [f.code for f in gaps(given, done)] == ["register_discontinuity"]
+
+
+def test_a_missing_session_explains_a_step_forward():
+    at = [0, 600, 1200, 2000, 3000, 4000, 5000]
+    given = pairs(at, [1000, 1000, 2000, 2000, 2800, 2800, 3800], session=[0, 1, 1, 2, 2, 0, 3])
+    done = sessions([(600, 1200, 1000, 2000, 1000), (4000, 5000, 2800, 3800, 1000)])
+    assert gaps(given, done) == []
+
+
+def test_without_readings_only_a_complete_station_proves_a_step_forward():
+    nothing = pairs([], [])
+    done = sessions([(600, 1200, 1000, 2000, 1000), (4000, 5000, 2800, 3800, 1000)])
+    assert len(gaps(nothing, done, complete=True)) == 1
+    assert gaps(nothing, done, complete=False) == []
+
+
+def billing(rows):
+    return billing_findings(sessions(rows), resolution_wh=np.ones(len(rows)), limits=LIMITS)
+
+
+def many(ratios, energy=20_000.0):
+    return [
+        (k * 7200, k * 7200 + 3600, k * energy, (k + 1) * energy, round(energy * ratio))
+        for k, ratio in enumerate(ratios)
+    ]
+
+
+def test_one_ratio_over_many_sessions_is_loss_adjusted_billing():
+    found = billing(many([1.05] * 12))
+    assert {f.code for f in found} == {"loss_adjusted_billing"}
+    assert found[0].value == 1.05
+
+
+def test_a_ratio_that_begins_in_the_window_is_found_too():
+    found = billing(many([1.0] * 12 + [1.03] * 6))
+    assert {f.code for f in found} == {"loss_adjusted_billing"}
+    assert sum(f.count for f in found) == 6
+
+
+def test_scattered_differences_are_mismatches():
+    found = billing(many([1.0, 1.2, 1.0, 0.9, 1.07, 1.0, 1.31, 1.44, 1.02]))
+    assert {f.code for f in found} == {"session_register_mismatch"}
+    assert sum(f.count for f in found) == 6
+
+
+def test_a_few_sessions_at_one_ratio_are_mismatches():
+    assert {f.code for f in billing(many([1.05] * 4))} == {"session_register_mismatch"}
+
+
+def test_rounding_of_billed_energy_is_no_mismatch():
+    assert billing([(0, 3600, 100, 20_104, 20_000), (7200, 9000, 20_104, 30_109, 10_010)]) == []
+
+
+def test_a_bill_a_thousand_times_off_is_a_unit_fault():
+    assert {f.code for f in billing(many([0.001] * 6, energy=20_000))} == {"unit_fault"}
+
+
+def soc(energy, start, stop, capacity=60_000.0, bms=np.nan, explained=False):
+    rows = sessions([(0, 3600, 0, energy, energy)])
+    battery = BatterySessions(
+        soc_start_pct=np.array([start], float),
+        soc_stop_pct=np.array([stop], float),
+        battery_capacity_wh=np.array([capacity], float),
+        bms_energy_wh=np.array([bms], float),
+    )
+    return soc_findings(rows, battery, explained=np.array([explained]), limits=LIMITS)
+
+
+def test_energy_and_state_of_charge_within_a_factor_of_two_are_plausible():
+    assert soc(33_000, 20, 70) == []
+    assert soc(17_000, 20, 70) == []  # an aged battery
+    assert soc(1500, 50, 50) == []
+    assert soc(33_000, np.nan, np.nan, np.nan) == []
+
+
+def test_impossible_energies_for_the_battery_are_found():
+    assert len(soc(80_000, 20, 70)) == 1
+    assert len(soc(10_000, 20, 70)) == 1
+    assert len(soc(10_000, 70, 40)) == 1
+    assert len(soc(20_000, 20, 50, bms=6_000)) == 1
+    assert soc(80_000, 20, 70, explained=True) == []
+
+
+def signed(counters, valid=None, last=None):
+    n = len(counters)
+    return SignedSessions(
+        name=np.arange(n),
+        connector=np.zeros(n, np.int64),
+        ended_s=T0 + np.arange(n) * 3600.0,
+        valid=np.ones(n, bool) if valid is None else np.array(valid),
+        pagination=np.array(counters, np.int64),
+        last_pagination=np.array(counters if last is None else last, np.int64),
+        reason=("the signature doesn't fit",) * n,
+    )
+
+
+def counter_codes(given, complete=True):
+    return [f.code for f in signature_findings(given, complete=np.array([complete]))]
+
+
+def test_a_counter_that_goes_on_has_no_hole():
+    assert counter_codes(signed([4, 5, 6, 7])) == []
+    assert counter_codes(signed([4, 6, 8, 10])) == []  # begin and end apart, begin not sent
+    assert counter_codes(signed([4, 6, 8], last=[5, 7, 9])) == []
+
+
+def test_a_hole_and_a_repeated_number_are_found():
+    assert counter_codes(signed([4, 5, 8, 9])) == ["signature_pagination_gap"]
+    assert counter_codes(signed([4, 5, 5, 6])) == ["signature_pagination_gap"]
+
+
+def test_missing_messages_explain_a_hole_but_no_repetition():
+    assert counter_codes(signed([4, 5, 8, 9]), complete=False) == []
+    assert counter_codes(signed([4, 5, 5, 6]), complete=False) == ["signature_pagination_gap"]
+
+
+def test_a_false_signature_is_found():
+    found = signature_findings(signed([4, 5], valid=[True, False]), complete=np.array([True]))
+    assert [(f.code, f.detail) for f in found] == [
+        ("signature_invalid", "the signature doesn't fit")
+    ]

@@ -1,0 +1,155 @@
+"""Signals of clocks, silence, messages and registration."""
+
+import numpy as np
+
+from chargewatch.risk.signals import DAY_S, LIMITS
+from chargewatch.risk.signals_station import (
+    Cadence,
+    Clocks,
+    Messages,
+    clock_findings,
+    conflict_findings,
+    missing_message_findings,
+    silence_findings,
+    unregistered_findings,
+    verification_findings,
+)
+
+T0 = 20_500 * DAY_S
+NO_CLOCKS = Clocks(station=np.empty(0, np.int64), at_s=np.empty(0), offset_s=np.empty(0))
+
+
+def messages(stations=5, days=3, *, skew=None, arrival=None, every_s=300.0):
+    """Messages of stations in the order of true sending; `arrival` maps true time to arrival."""
+    true_s = T0 + np.arange(0, days * DAY_S, every_s)
+    sent = np.repeat(true_s, stations)
+    station = np.tile(np.arange(stations), true_s.size)
+    received = sent + 0.5 if arrival is None else arrival(sent)
+    order = np.argsort(received, kind="stable")
+    told = sent + np.array([(skew or {}).get(int(k), 0.0) for k in station])
+    return Messages(station=station[order], sent_s=told[order], received_s=received[order])
+
+
+def skewed(given, clocks=NO_CLOCKS):
+    return sorted({f.row for f in clock_findings(given, clocks, limits=LIMITS)})
+
+
+def replayed(true_s):
+    """A month of messages within a minute, in their order."""
+    return T0 + 90 * DAY_S + (true_s - T0) / 40_000
+
+
+def test_right_clocks_raise_nothing_live_or_replayed():
+    assert skewed(messages()) == []
+    assert skewed(messages(arrival=replayed)) == []
+
+
+def test_a_clock_off_by_four_hundred_seconds_is_found_live_or_replayed():
+    assert skewed(messages(skew={2: 400.0})) == [2]
+    assert skewed(messages(skew={2: -400.0})) == [2]
+    assert skewed(messages(skew={2: 400.0}, arrival=replayed)) == [2]
+
+
+def test_two_minutes_are_allowed():
+    assert skewed(messages(skew={2: 120.0})) == []
+    assert skewed(messages(skew={2: 120.0}, arrival=replayed)) == []
+
+
+def test_a_backlog_after_an_outage_is_no_skew():
+    def outage(true_s):
+        begin, end = T0 + 0.4 * DAY_S, T0 + 1.4 * DAY_S
+        held = (true_s > begin) & (true_s < end)
+        return np.where(held, end + (true_s - begin) / 5000, true_s + 0.5)
+
+    assert skewed(messages(arrival=outage)) == []
+
+
+def test_a_status_tells_of_its_own_clock():
+    clocks = Clocks(
+        station=np.array([0, 1]), at_s=np.array([T0, T0]), offset_s=np.array([-200.0, 12.0])
+    )
+    (found,) = clock_findings(messages(), clocks, limits=LIMITS)
+    assert (found.kind, found.row, found.value) == ("station", 0, -200.0)
+
+
+def test_no_messages_at_all_raise_nothing():
+    assert skewed(messages(days=0)) == []
+
+
+def silence(last_ago_s, gap_s, station=None, readings=100):
+    size = len(last_ago_s)
+    cadence = Cadence(
+        last_s=T0 - np.array(last_ago_s, float),
+        usual_gap_s=np.array(gap_s, float),
+        readings=np.full(size, readings),
+    )
+    places = np.zeros(size, np.int64) if station is None else np.array(station)
+    found = silence_findings(cadence, places, as_of_s=T0, limits=LIMITS)
+    return [(f.kind, f.row) for f in found]
+
+
+def test_silence_begins_after_three_cadences_and_at_least_an_hour():
+    assert silence([3500, 0], [60, 60]) == []
+    assert silence([3700, 0], [60, 60]) == [("connector", 0)]
+    assert silence([7000, 0], [3000, 60]) == []
+    assert silence([9100, 0], [3000, 60]) == [("connector", 0)]
+
+
+def test_a_station_is_silent_when_all_of_its_connectors_are():
+    found = silence([4000, 4000, 4000, 0], [60] * 4, station=[0, 0, 1, 1])
+    assert found == [("connector", 0), ("connector", 1), ("connector", 2), ("station", 0)]
+
+
+def test_a_connector_that_never_sent_is_not_silent():
+    assert silence([np.nan], [np.nan], readings=0) == []
+
+
+def test_missing_messages_are_counted_with_first_and_last():
+    (found,) = missing_message_findings(
+        [
+            {
+                "station": 3,
+                "topic": topic,
+                "first_seq": first,
+                "last_seq": last,
+                "from_s": T0,
+                "to_s": T0 + 60,
+            }
+            for topic, first, last in (("registers", 10, 14), ("sessions", 3, 3))
+        ]
+    )
+    assert (found.kind, found.row, found.count) == ("station", 3, 6)
+    assert found.records[0] == {"topic": "registers", "first_seq": 10, "last_seq": 14}
+
+
+def test_conflicts_are_grouped_by_instrument_and_day():
+    rows = [
+        {"kind": "connector", "row": 1, "at_s": T0 + k * 40_000, "detail": "two values", "id": k}
+        for k in range(4)
+    ]
+    found = conflict_findings(rows)
+    assert [(f.day, f.count) for f in found] == [(20_500, 3), (20_501, 1)]
+
+
+def test_an_unregistered_connector_is_named_with_its_first_and_last_data():
+    (found,) = unregistered_findings(
+        "connector",
+        np.array([4]),
+        first_s=np.array([T0]),
+        last_s=np.array([T0 + 60]),
+        readings=np.array([7]),
+    )
+    assert (found.row, found.first_s, found.last_s, found.value) == (4, T0, T0 + 60, 7.0)
+
+
+def test_selling_without_valid_verification_is_found_only_for_registered_connectors():
+    found = verification_findings(
+        np.array([np.nan, T0 - 9 * DAY_S, T0 + DAY_S, np.nan]),
+        sold_wh=np.array([5000.0, 7000.0, 0.0, 5000.0]),
+        first_sold_s=np.array([T0, T0, np.nan, T0]),
+        last_sold_s=np.array([T0, T0, np.nan, T0]),
+        registered=np.array([True, True, True, False]),
+        limits=LIMITS,
+    )
+    assert [f.row for f in found] == [0, 1]
+    assert found[0].detail.startswith("no passed verification")
