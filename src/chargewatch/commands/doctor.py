@@ -67,7 +67,7 @@ def _features(capabilities: Capabilities) -> Check:
         return Check(name="features", state="ok", found=found)
     if capabilities.hypertables:
         step = "the community edition of TimescaleDB adds compression; without it, retention is "
-        step += "done by `chargewatch db maintain`"
+        step += "done by `chargewatch db retention`"
     else:
         step = "fine for a demo and small fleets; for a city install TimescaleDB 2.19 or newer"
     return Check(name="features", state="note", found=found, next_step=step)

@@ -13,6 +13,8 @@ from chargewatch.storage.migrate import migrate
 async def _migrate(settings: Settings) -> dict[str, str | None]:
     async with open_database(settings.require_database_url()) as database:
         before, after = await migrate(database)
+    # Asked again: the first migration may have switched TimescaleDB on.
+    async with open_database(settings.require_database_url()) as database:
         return {"engine": database.capabilities.engine, "before": before, "after": after}
 
 

@@ -1,0 +1,41 @@
+"""The wheel holds everything that the command needs outside a checkout."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def test_wheel_holds_every_tracked_file_of_package_and_migrations(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    listed = subprocess.run(
+        ["git", "ls-files", "src/chargewatch", "migrations"],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    ).stdout.split()
+    wanted = {
+        name.removeprefix("src/").replace("migrations/", "chargewatch/_migrations/", 1)
+        if not name.startswith("src/")
+        else name.removeprefix("src/")
+        for name in listed
+        if (CHECKOUT / name).exists()
+    }
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        held = set(wheel.namelist())
+    assert wanted - held == set()
+    assert [name for name in held if "__pycache__" in name] == []
+    assert any(name.endswith("licenses/LICENSE") for name in held)
