@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -21,11 +21,10 @@ from chargewatch.local.postgres import EmbeddedPostgres
 from chargewatch.local.processes import temporary_folder
 from chargewatch.storage.database import open_database
 from chargewatch.storage.migrate import migrate
+from running import RunCommand
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SERVICES = CHECKOUT / "scripts" / "services"
-
-RunCommand = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(autouse=True)

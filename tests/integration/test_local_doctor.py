@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from chargewatch.local.processes import free_port
-from conftest import RunCommand
+from running import RunCommand
 
 
 def states(stdout: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ from chargewatch.storage.migrate import (
     require_newest_schema,
 )
 from chargewatch.storage.tables import HYPERTABLES, metadata
-from conftest import RunCommand
+from running import RunCommand
 
 
 async def table_names(database: Database) -> set[str]:

@@ -27,13 +27,14 @@ def test_wheel_holds_every_tracked_file_of_package_and_migrations(tmp_path: Path
         check=True,
         timeout=30,
     ).stdout.split()
+    in_wheel = ("src/", ""), ("migrations/", "chargewatch/_migrations/")
     wanted = {
-        name.removeprefix("src/").replace("migrations/", "chargewatch/_migrations/", 1)
-        if not name.startswith("src/")
-        else name.removeprefix("src/")
+        there + name.removeprefix(here)
+        for here, there in in_wheel
         for name in listed
-        if (CHECKOUT / name).exists()
+        if name.startswith(here) and (CHECKOUT / name).exists()
     }
+    assert wanted
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         held = set(wheel.namelist())
     assert wanted - held == set()

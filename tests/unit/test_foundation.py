@@ -15,7 +15,7 @@ import pytest
 from chargewatch import __version__, cli
 from chargewatch.errors import ChargewatchError, SettingError
 from chargewatch.settings import PREFIX, Settings, load_settings, setting_rows
-from conftest import RunCommand
+from running import RunCommand
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SETTING_NAMES = [option.name for option in fields(Settings) if "read" in option.metadata]
