@@ -19,7 +19,8 @@ from chargewatch.simulators.readings import Registers
 
 Ints = NDArray[np.int64]
 
-TimeText = Callable[[Floats], list[str]]
+TimeText = Callable[[Floats, Ints], list[str]]
+"""Texts of times (simulation clock) as the stations of connectors tell them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,8 +151,10 @@ class Bills:
     def told(self, block: Block, finished: Finished) -> list[dict[str, Any]]:
         """Return the sessions as JSON objects, in the order of ``finished``."""
         s, rows = block.sessions, finished.row
-        begin, end = self._time_text(s.start_s[rows]), self._time_text(s.end_s[rows])
-        periods = self._period_rows(finished, rows.size)
+        connector = s.connector[rows]
+        begin = self._time_text(s.start_s[rows], connector)
+        end = self._time_text(s.end_s[rows], connector)
+        periods = self._period_rows(finished, connector)
         told = []
         for k, row in enumerate(rows):
             i = int(s.connector[row])
@@ -182,10 +185,11 @@ class Bills:
             told.append(session)
         return told
 
-    def _period_rows(self, finished: Finished, size: int) -> list[list[dict[str, Any]]]:
+    def _period_rows(self, finished: Finished, connector: Ints) -> list[list[dict[str, Any]]]:
         p = finished.periods
-        rows: list[list[dict[str, Any]]] = [[] for _ in range(size)]
-        begin, end = self._time_text(p.begin_s), self._time_text(p.end_s)
+        rows: list[list[dict[str, Any]]] = [[] for _ in connector]
+        begin = self._time_text(p.begin_s, connector[p.session])
+        end = self._time_text(p.end_s, connector[p.session])
         for k, session in enumerate(p.session):
             rows[int(session)].append(
                 {

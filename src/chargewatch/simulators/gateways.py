@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 
+from chargewatch.errors import ChargewatchError
 from chargewatch.simulators.publisher import (
     BrokerAddress,
     Gateway,
@@ -69,33 +70,59 @@ async def publish_by_gateways(
     progress = progress or Published()
     if own:
         _allow_many_sockets()
-    source = iter(messages)
-    queues: dict[str, asyncio.Queue[Outgoing | None]] = {}
     loop = asyncio.get_running_loop()
     started = loop.time()
-    async with asyncio.TaskGroup() as group:
+    fleet = _Fleet(address, own=own, connections=connections, progress=progress)
+    try:
+        async with asyncio.TaskGroup() as group:
+            await fleet.distribute(iter(messages), group)
+    except* ChargewatchError as failed:
+        raise _first_of(failed) from None
+    progress.seconds = loop.time() - started
+    return progress
+
+
+def _first_of(group: BaseExceptionGroup[ChargewatchError]) -> ChargewatchError:
+    first = group.exceptions[0]
+    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+class _Fleet:
+    """The gateways of a city, started when their first message is due."""
+
+    def __init__(
+        self, address: BrokerAddress, *, own: bool, connections: int, progress: Published
+    ) -> None:
+        self._address, self._own, self._connections = address, own, connections
+        self._progress = progress
+        self._queues: dict[str, asyncio.Queue[Outgoing | None]] = {}
+
+    async def distribute(self, source: Iterator[Outgoing], group: asyncio.TaskGroup) -> None:
+        """Hand each message to its gateway when it is due, and end all gateways at the end."""
+        started = asyncio.get_running_loop().time()
         while batch := await asyncio.to_thread(_next_batch, source):
             for message in batch:
                 await _sleep_until(started + message.due_s)
-                operator, station = message.topic.split("/")[2:4]
-                key = f"{operator}/{station}"
-                if not own:
-                    key = str(hash_of(key) % connections)
-                if key not in queues:
-                    queues[key] = asyncio.Queue(GATEWAY_QUEUE)
-                    gateway = gateway_of(message.topic) if own else Gateway()
-                    publisher = Publisher(
-                        address,
-                        gateway=gateway,
-                        in_flight=GATEWAY_IN_FLIGHT if own else 500,
-                        progress=progress,
-                    )
-                    group.create_task(publisher.publish_all(queues[key]))
-                await queues[key].put(replace(message, due_s=0.0))
-        for queue in queues.values():
+                await self._queue_of(message, group).put(replace(message, due_s=0.0))
+        for queue in self._queues.values():
             await queue.put(None)
-    progress.seconds = loop.time() - started
-    return progress
+
+    def _queue_of(
+        self, message: Outgoing, group: asyncio.TaskGroup
+    ) -> asyncio.Queue[Outgoing | None]:
+        key = "/".join(message.topic.split("/")[2:4])
+        if not self._own:
+            key = str(hash_of(key) % self._connections)
+        if key not in self._queues:
+            self._queues[key] = asyncio.Queue(GATEWAY_QUEUE)
+            publisher = Publisher(
+                self._address,
+                gateway=gateway_of(message.topic) if self._own else Gateway(),
+                in_flight=GATEWAY_IN_FLIGHT if self._own else 500,
+                progress=self._progress,
+            )
+            group.create_task(publisher.publish_all(self._queues[key]))
+        return self._queues[key]
 
 
 def hash_of(text: str) -> int:

@@ -3,43 +3,53 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chargewatch.simulators.bills import Bills, session_name
+from chargewatch.simulators.bills import Bills
 from chargewatch.simulators.charging import DAY_S, Demand
+from chargewatch.simulators.composer import Composer
 from chargewatch.simulators.delivery import Delivery
 from chargewatch.simulators.draws import Draws, Floats
 from chargewatch.simulators.faults import Faults
 from chargewatch.simulators.feeders import Feeders, grid_times
 from chargewatch.simulators.layout import Layout
 from chargewatch.simulators.metering import Block, Ledger
-from chargewatch.simulators.readings import CONTEXTS, Cadence, Readings, Registers, Sampler
+from chargewatch.simulators.readings import Cadence, Registers, Sampler
 from chargewatch.simulators.registry import operator_id
-from chargewatch.simulators.wire_form import dump, numbers, time_texts
+from chargewatch.simulators.wire_form import (
+    dump,
+    envelope,
+    reference_texts,
+    time_text,
+    time_texts,
+)
 
 Ints = NDArray[np.int64]
 
+STATUS_S = 6 * 3600
+"""How often a gateway tells its status, s."""
 CHUNK_READINGS = 1_500_000
 """Readings that are in memory at a time, about."""
 MESSAGE_ITEMS = 5_000
 
 
-@dataclass(order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Packet:
-    """One message to publish; ordered by when it is due."""
+    """One message to publish, when it is due (simulation time)."""
 
     due_s: float
-    order: int
-    topic: str = field(compare=False)
-    body: bytes = field(compare=False)
-    kind: str = field(compare=False)
-    station: int = field(compare=False)
-    items: int = field(compare=False)  # distinct readings or sessions in it
+    topic: str
+    body: bytes
+    kind: str
+    station: int
+    items: int  # distinct readings or sessions in it
+    bill: tuple[Ints, Floats, Floats] | None = None  # connectors, energies and bills of sessions
 
 
 @dataclass
@@ -74,7 +84,6 @@ class Stream:
     ) -> None:
         self.layout, self.draws, self.faults, self.origin_s = layout, draws, faults, origin_s
         self._demand, self.ledger = parts
-        self._electrical = electrical
         self.registers = Registers(layout, faults, end_s=end_s)
         self.sampler = Sampler(
             layout, draws, faults, ledger=self.ledger, registers=self.registers, end_s=end_s
@@ -82,23 +91,34 @@ class Stream:
         self.clock_s = np.zeros(layout.stations.size)
         for k, fault in faults.of_kind("clock").items():
             self.clock_s[k] = fault["offset_s"]
+        conflicts = faults.of_kind("conflict")
+        self._conflicting_stations = {int(layout.connectors.station[i]) for i in conflicts}
+        self._composer = Composer(
+            layout,
+            draws,
+            origin_s=origin_s,
+            clock_s=self.clock_s,
+            electrical=electrical,
+            conflicts=conflicts,
+        )
         self.bills = Bills(
             layout,
             draws,
             faults,
             ledger=self.ledger,
             registers=self.registers,
-            time_text=self._texts,
+            time_text=self._composer.times,
         )
         self.feeders = Feeders(layout, draws, ledger=self.ledger)
         self._delivery = Delivery(layout, draws, faults, end_s=end_s)
-        self._conflicts = faults.of_kind("conflict")
-        self._silent_from = self.sampler.silent_from
+        self._topics = [
+            f"cw/v1/{operator_id(int(operator))}/{name}/"
+            for name, operator in zip(layout.stations.name, layout.stations.operator, strict=True)
+        ]
         self._sequence: dict[tuple[int, str], int] = {}
         self._order = 0
         self._day = -1
         self._block: Block | None = None
-        self._shift_s = 0.0
         self.published = Published(
             session_wh=np.zeros(layout.connectors.size),
             billed_wh=np.zeros(layout.connectors.size),
@@ -120,18 +140,19 @@ class Stream:
 
         ``end_s`` may be infinite; memory stays bounded by a chunk and the late messages.
         """
-        waiting: list[Packet] = []
+        waiting: list[tuple[float, int, Packet]] = []
         low = begin_s
         while low < end_s:
             high = min(self.chunk_end(cadence, low), end_s)
             for packet in self._window(cadence, low, high):
                 for due in self._delivery.deliver(packet):
-                    heapq.heappush(waiting, due)
-            while waiting and waiting[0].due_s < high:
-                yield self._count(heapq.heappop(waiting))
+                    self._order += 1
+                    heapq.heappush(waiting, (due.due_s, self._order, due))
+            while waiting and waiting[0][0] < high:
+                yield self._count(heapq.heappop(waiting)[2])
             low = high
         while waiting:
-            yield self._count(heapq.heappop(waiting))
+            yield self._count(heapq.heappop(waiting)[2])
 
     def chunk_end(self, cadence: Cadence, low: float) -> float:
         """Return the end of the next chunk: whole messages, within a day, of bounded size."""
@@ -149,6 +170,11 @@ class Stream:
             self.published.reference_readings += packet.items
         elif packet.kind == "sessions":
             self.published.sessions += packet.items
+            if packet.bill is not None and packet.items:
+                connector, energy, billed = packet.bill
+                np.add.at(self.published.session_wh, connector, energy)
+                np.add.at(self.published.billed_wh, connector, billed)
+                np.add.at(self.published.connector_sessions, connector, 1)
         return packet
 
     def _window(self, cadence: Cadence, low: float, high: float) -> Iterator[Packet]:
@@ -158,53 +184,41 @@ class Stream:
         yield from self._reference_packets(block, cadence, low, high)
         yield from self._session_packets(block, cadence, low, high)
 
-    # Times ------------------------------------------------------------------------------------
-
-    def _texts(self, t_s: Floats) -> list[str]:
-        return time_texts(self.origin_s + self._shift_s + np.asarray(t_s))
-
     def _sent_s(self, station: Ints, window: Ints, cadence: Cadence) -> Floats:
         """Return when the message of a window leaves its station: a few seconds after its end."""
         spread = min(25.0, cadence.message_s / 3)
         delay = 1 + spread * self.draws.uniform("sending", station, window)
         return np.asarray(np.round((window + 1) * cadence.message_s + delay, 3))
 
-    def _packet(
-        self, kind: str, station: int, *, due_s: float, key: str, items: list[Any], distinct: int
-    ) -> Packet:
+    def _packet(self, kind: str, station: int, *, due_s: float, items: list[str]) -> Packet:
+        sequence = self._next(kind, station)
+        sent_at = time_text(self.origin_s + due_s + float(self.clock_s[station]))
+        key = "sessions" if kind == "sessions" else "readings"
+        body = envelope(sequence, sent_at, key=key, items=items)
+        return Packet(due_s, self._topics[station] + kind, body, kind, station, len(items))
+
+    def _next(self, kind: str, station: int) -> int:
         sequence = self._sequence.get((station, kind), 0) + 1
         self._sequence[station, kind] = sequence
-        sent = time_texts(np.array([self.origin_s + due_s + self.clock_s[station]]))[0]
-        body = dump({"seq": sequence, "sent_at": sent, key: items})
-        return self._made(kind, station, due_s=due_s, body=body, distinct=distinct)
-
-    def _made(self, kind: str, station: int, *, due_s: float, body: bytes, distinct: int) -> Packet:
-        self._order += 1
-        stations = self.layout.stations
-        operator = operator_id(int(stations.operator[station]))
-        topic = f"cw/v1/{operator}/{stations.name[station]}/{kind}"
-        return Packet(due_s, self._order, topic, body, kind, station, distinct)
-
-    # The four topics --------------------------------------------------------------------------
+        return sequence
 
     def _status(self, low: float, high: float) -> Iterator[Packet]:
         """Yield a status of every station at each full six hours of a window."""
-        every = 6 * 3600
-        for tick in range(int(np.ceil(low / every)), int(np.ceil(high / every))):
-            for k in range(self.layout.stations.size):
-                jitter = float(self.draws.normal("clock jitter", k, tick)[0])
-                due = tick * every + 0.5 + float(self.draws.uniform("status", k)[0]) * 20
-                sequence = self._sequence.get((k, "status"), 0) + 1
-                self._sequence[k, "status"] = sequence
+        stations = np.arange(self.layout.stations.size)
+        for tick in range(math.ceil(low / STATUS_S), math.ceil(high / STATUS_S)):
+            jitter = 80 * self.draws.normal("clock jitter", stations, tick)
+            due = tick * STATUS_S + 0.5 + np.round(self.draws.uniform("status", stations) * 20, 3)
+            for k in stations.tolist():
                 document = {
-                    "seq": sequence,
-                    "sent_at": time_texts(np.array([self.origin_s + due + self.clock_s[k]]))[0],
+                    "seq": self._next("status", k),
+                    "sent_at": time_text(self.origin_s + float(due[k] + self.clock_s[k])),
                     "online": True,
-                    "clock_offset_ms": round(80 * jitter + 1000 * self.clock_s[k]),
+                    "clock_offset_ms": round(float(jitter[k] + 1000 * self.clock_s[k])),
                     "backlog": 0,
                     "firmware": "2.4.1",
                 }
-                yield self._made("status", k, due_s=due, body=dump(document), distinct=0)
+                topic = self._topics[k] + "status"
+                yield Packet(float(due[k]), topic, dump(document), "status", k, 0)
 
     def _register_packets(
         self, block: Block, cadence: Cadence, low: float, high: float
@@ -212,84 +226,23 @@ class Stream:
         readings = self.sampler.readings(block, cadence, begin_s=low, end_s=high)
         if not readings.size:
             return
-        rows = self._reading_rows(block, readings)
+        texts = self._composer.readings(block, readings)
         station = self.layout.connectors.station[readings.connector]
         window = np.floor(readings.t_s / cadence.message_s).astype(np.int64)
         edge = np.flatnonzero((np.diff(station) != 0) | (np.diff(window) != 0)) + 1
         bounds = [0, *edge.tolist(), readings.size]
         first = np.array(bounds[:-1])
         sent = self._sent_s(station[first], window[first], cadence).tolist()
-        for begin, end, due in zip(bounds[:-1], bounds[1:], sent, strict=True):
-            k = int(station[begin])
+        owner = station[first].tolist()
+        for (begin, end), k, due in zip(pairwise(bounds), owner, sent, strict=True):
             for cut in range(begin, end, MESSAGE_ITEMS):
-                part = rows[cut : min(cut + MESSAGE_ITEMS, end)]
-                yield self._packet(
-                    "registers", k, due_s=due, key="readings", items=part, distinct=len(part)
-                )
-            if self._conflicts:
-                yield from self._conflicting(readings, rows, (begin, end), (k, due))
-
-    def _reading_rows(self, block: Block, readings: Readings) -> list[dict[str, Any]]:
-        names = np.array(self.layout.connectors.name, dtype=object)
-        shift = self.clock_s[self.layout.connectors.station[readings.connector]]
-        texts = self._texts(readings.t_s + shift)
-        energy = numbers(readings.energy_wh)
-        power = np.round(readings.power_w, 1).tolist()
-        connector = names[readings.connector].tolist()
-        rows: list[dict[str, Any]] = [
-            {"connector": c, "at": t, "energy_wh": e, "power_w": p}
-            for c, t, e, p in zip(connector, texts, energy, power, strict=True)
-        ]
-        inside = np.flatnonzero(readings.row >= 0)
-        sessions = {
-            int(row): session_name(self.layout, block, int(row))
-            for row in np.unique(readings.row[inside])
-        }
-        soc = readings.soc_pct
-        for k in inside.tolist():
-            rows[k]["session"] = sessions[int(readings.row[k])]
-            if soc[k] == soc[k]:
-                rows[k]["soc_pct"] = int(soc[k])
-        for k in np.flatnonzero(readings.context).tolist():
-            rows[k]["context"] = CONTEXTS[readings.context[k]]
-        if self._electrical:
-            self._add_electrical(readings, rows, inside)
-        return rows
-
-    def _add_electrical(self, readings: Readings, rows: list[dict[str, Any]], inside: Ints) -> None:
-        connector = readings.connector[inside]
-        is_dc = self.layout.connectors.is_dc[connector]
-        wave = self.draws.normal("voltage", connector, readings.t_s[inside].astype(np.int64))
-        soc = np.nan_to_num(readings.soc_pct[inside], nan=50.0)
-        volts = np.round(np.where(is_dc, 340 + 0.9 * soc, 229.0) * (1 + 0.005 * wave), 1)
-        amperes = np.round(readings.power_w[inside] / volts, 2)
-        for k, v, a in zip(inside.tolist(), volts.tolist(), amperes.tolist(), strict=True):
-            rows[k]["voltage_v"], rows[k]["current_a"] = v, a
-
-    def _conflicting(
-        self,
-        readings: Readings,
-        rows: list[dict[str, Any]],
-        span: tuple[int, int],
-        where: tuple[int, float],
-    ) -> Iterator[Packet]:
-        again = []
-        for k in range(*span):
-            fault = self._conflicts.get(int(readings.connector[k]))
-            if fault is None:
-                continue
-            u = self.draws.uniform("conflict", readings.connector[k], int(readings.t_s[k]))
-            if float(u[0]) < fault["share"]:
-                again.append({**rows[k], "energy_wh": rows[k]["energy_wh"] + fault["extra_wh"]})
-        if again:
-            yield self._packet(
-                "registers",
-                where[0],
-                due_s=where[1] + 0.2,
-                key="readings",
-                items=again,
-                distinct=0,
-            )
+                part = texts[cut : min(cut + MESSAGE_ITEMS, end)]
+                yield self._packet("registers", k, due_s=due, items=part)
+            if self._conflicting_stations and k in self._conflicting_stations:
+                again = self._composer.conflicting(readings, texts, (begin, end))
+                if again:
+                    packet = self._packet("registers", k, due_s=due + 0.2, items=again)
+                    yield replace(packet, items=0)
 
     def _reference_packets(
         self, block: Block, cadence: Cadence, low: float, high: float
@@ -300,34 +253,30 @@ class Stream:
             return
         registers, _ = self.feeders.registers(block, times)
         group = (times // cadence.reference_message_s).astype(np.int64)
-        for k in np.unique(meters.station).tolist():
-            mine = np.flatnonzero(meters.station == k)
-            shift = self.clock_s[k]
-            for g in np.unique(group).tolist():
-                column = np.flatnonzero(group == g)
-                texts = self._texts(times[column] + shift)
+        order = np.argsort(meters.station, kind="stable")
+        owners, starts = np.unique(meters.station[order], return_index=True)
+        bounds = [*starts.tolist(), order.size]
+        for g in np.unique(group).tolist():
+            column = np.flatnonzero(group == g)
+            last = np.full(owners.size, int(times[column[-1]] // cadence.message_s))
+            sent = (self._sent_s(owners, last, cadence) + 0.3).tolist()
+            plain = time_texts(self.origin_s + times[column])
+            for k, (begin, end), due in zip(owners.tolist(), pairwise(bounds), sent, strict=True):
+                shift = float(self.clock_s[k])
+                at = time_texts(self.origin_s + times[column] + shift) if shift else plain
                 items = [
-                    {"meter": meters.name[j], "at": text, "energy_wh": value}
-                    for j in mine.tolist()
-                    for text, value in zip(texts, numbers(registers[j, column]), strict=True)
+                    item
+                    for j in order[begin:end].tolist()
+                    for item in reference_texts(meters.name[j], at, registers[j, column])
                 ]
-                last = int(times[column[-1]] // cadence.message_s)
-                due = self._sent_s(np.array([k]), np.array([last]), cadence)[0] + 0.3
-                yield self._packet(
-                    "reference",
-                    k,
-                    due_s=float(due),
-                    key="readings",
-                    items=items,
-                    distinct=len(items),
-                )
+                yield self._packet("reference", k, due_s=due, items=items)
 
     def _session_packets(
         self, block: Block, cadence: Cadence, low: float, high: float
     ) -> Iterator[Packet]:
         s = block.sessions
         ended = (s.vehicle >= 0) & (s.end_s >= low) & (s.end_s < high)
-        ended &= ~self.sampler.hidden(block) & (s.end_s < self._silent_from[s.connector])
+        ended &= ~self.sampler.hidden(block) & (s.end_s < self.sampler.silent_from[s.connector])
         rows = np.flatnonzero(ended)
         if not rows.size:
             return
@@ -335,21 +284,17 @@ class Stream:
         rows = rows[np.lexsort((s.connector[rows], s.end_s[rows], station))]
         station = self.layout.connectors.station[s.connector[rows]]
         window = np.floor(s.end_s[rows] / cadence.message_s).astype(np.int64)
-        for k in np.unique(station).tolist():
-            self._shift_s = float(self.clock_s[k])
-            mine = rows[station == k]
-            finished = self.bills.finished(block, mine)
-            told = self.bills.told(block, finished)
-            self._shift_s = 0.0
-            connector = s.connector[mine]
-            energy = finished.stop_wh - finished.start_wh
-            np.add.at(self.published.session_wh, connector, energy)
-            np.add.at(self.published.billed_wh, connector, finished.billed_wh)
-            np.add.at(self.published.connector_sessions, connector, 1)
-            windows = window[station == k]
-            for w in np.unique(windows).tolist():
-                items = [told[i] for i in np.flatnonzero(windows == w).tolist()]
-                due = float(self._sent_s(np.array([k]), np.array([w]), cadence)[0]) + 0.5
-                yield self._packet(
-                    "sessions", k, due_s=due, key="sessions", items=items, distinct=len(items)
-                )
+        finished = self.bills.finished(block, rows)
+        told = self.bills.told(block, finished)
+        energy = finished.stop_wh - finished.start_wh
+        edge = np.flatnonzero((np.diff(station) != 0) | (np.diff(window) != 0)) + 1
+        bounds = [0, *edge.tolist(), rows.size]
+        first = np.array(bounds[:-1])
+        sent = (self._sent_s(station[first], window[first], cadence) + 0.5).tolist()
+        owner = station[first].tolist()
+        for (begin, end), k, due in zip(pairwise(bounds), owner, sent, strict=True):
+            items = [dump(session).decode() for session in told[begin:end]]
+            packet = self._packet("sessions", k, due_s=due, items=items)
+            part = slice(begin, end)
+            bill = (s.connector[rows[part]], energy[part], finished.billed_wh[part])
+            yield replace(packet, bill=bill)
