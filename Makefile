@@ -69,6 +69,7 @@ $(VENV)/.installed-demo: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-all: pyproject.toml constraints.txt scripts/system_packages | $(BIN)/python
 	@scripts/system_packages
+	@scripts/services prepare
 	@echo "installing chargewatch and its tools into $(VENV)" >&2
 	@$(PIP) install -c constraints.txt -e '.[test]'
 	@touch $(VENV)/.installed-demo $@

@@ -20,17 +20,24 @@ from pathlib import Path
 
 import services_docker
 import services_local
-from services_provider import ServicesError, cache_folder, choose_provider, say
+from services_provider import (
+    ServicesError,
+    cache_folder,
+    choose_provider,
+    ensure_root_folder,
+    say,
+)
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 DESCRIPTION = """\
 Bring up real TimescaleDB and Mosquitto on free ports of 127.0.0.1, without Docker.
 
-  start   start both; fast when they run already
-  stop    end both and delete their data (the cached root folder stays)
-  status  say what runs; exit status 1 when one of them doesn't
-  env     print the settings: eval "$(scripts/services env)"
+  start    start both; fast when they run already
+  stop     end both and delete their data (the cached root folder stays)
+  status   say what runs; exit status 1 when one of them doesn't
+  env      print the settings: eval "$(scripts/services env)"
+  prepare  make the cached root folder where one is needed; start does that too
 
 Where they come from: the system's packages (PostgreSQL with the timescaledb extension, and
 Mosquitto) when they are installed; else, as root on Debian or Ubuntu, a Debian 13 folder made
@@ -180,7 +187,7 @@ def main() -> int:
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("action", choices=["start", "stop", "status", "env"])
+    parser.add_argument("action", choices=["start", "stop", "status", "env", "prepare"])
     action = parser.parse_args().action
     folder = StateFolder()
     try:
@@ -188,6 +195,10 @@ def main() -> int:
             return status(folder)
         if action == "env":
             return print_environment(folder)
+        if action == "prepare":
+            if choose_provider() == "folder":
+                ensure_root_folder()
+            return 0
         with folder.locked():
             return start(folder) if action == "start" else stop(folder)
     except ServicesError as exc:
