@@ -190,8 +190,12 @@ def solved(system: CitySystem, blocks: _Preconditioner, right: Floats) -> Floats
 
 
 def _square_roots(feeder: FeederEvidence) -> Floats:
-    value, vector = np.linalg.eigh(feeder.precision)
-    return np.asarray(vector * np.sqrt(np.maximum(value, 0.0))[:, None, :])
+    """Return L with L L' = Q; what is added to the diagonal keeps singular ones factorable."""
+    matrix = feeder.precision.copy()
+    index = np.arange(matrix.shape[1])
+    diagonal = matrix[:, index, index]
+    matrix[:, index, index] += 1e-8 * diagonal.max(axis=1, keepdims=True) + 1e-6
+    return np.asarray(np.linalg.cholesky(matrix))
 
 
 def _noise(system: CitySystem, rng: np.random.Generator, *, draws: int) -> Floats:

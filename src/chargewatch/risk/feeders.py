@@ -34,13 +34,15 @@ WEAK_PRIOR = 0.03
 class FeederView:
     """A group's feeders at a linearisation point; b feeders of padded size q.
 
-    With Lambda = precision, z-statements are -1/2 z' Lambda z + z' information, before the
-    spread of efficiencies and the reference meter's own uncertainty.
+    With Lambda = precision, the log likelihood of z is -1/2 z' Lambda z + z' information, before
+    the reference meter's own uncertainty.
     """
 
     group: Group
     precision: Floats  # (b, q, q)
     information: Floats  # (b, q)
+    soft_precision: Floats  # (b, q, q), the same with the spread of efficiencies
+    soft_information: Floats  # (b, q)
     spread: Floats  # (b, q), tau
     converter: Ints  # (b, q), class for mu or -1
     z: Floats  # (b, q), linearisation point
@@ -96,23 +98,17 @@ def first_gains(group: Group, statistics: FeederStatistics, fleet: Fleet) -> Flo
     return np.asarray(-np.log(np.clip((gain * scale)[:, :q], 0.5, 2.0)))
 
 
-def feeder_view(
-    group: Group,
-    statistics: FeederStatistics,
-    *,
-    z: Floats,
-    spread: Floats,
-    classes: Ints,
-) -> FeederView:
-    """Return the feeders' statements on z, linearised around ``z`` (b, q).
+@dataclass(frozen=True, kw_only=True)
+class GainStatement:
+    """A group's feeders on the gains g alone: -1/2 g' precision g + g' information."""
 
-    The nuisances leave by their Schur complement with their priors. Equation: R is linear in g =
-    exp(-z), g = g* - g* (z - z*), so Lambda_z = G Lambda_g G and the gradient at z* is
-    -G (eta - Lambda_g g*).
+    group: Group
+    precision: Floats  # (b, q, q)
+    information: Floats  # (b, q)
 
-    Args:
-        spread: tau by connector, shape (n,); ``classes``: of the converter, shape (n,).
-    """
+
+def gain_statement(group: Group, statistics: FeederStatistics) -> GainStatement:
+    """Return the feeders' statements on the gains; the nuisances leave with their priors."""
     q = group.size
     mean, precision = nuisance_prior(group)
     scale = effective_rows(statistics)
@@ -129,38 +125,62 @@ def feeder_view(
         own_scaled, np.concatenate([coupling.transpose(0, 2, 1), right[..., None]], axis=2)
     )
     reduced = matrix[:, :q, :q] - coupling @ solved[..., :-1]
-    eta = vector[:, :q] - (coupling @ solved[..., -1:])[..., 0]
-    reduced = 0.5 * (reduced + reduced.transpose(0, 2, 1))
+    return GainStatement(
+        group=group,
+        precision=0.5 * (reduced + reduced.transpose(0, 2, 1)),
+        information=vector[:, :q] - (coupling @ solved[..., -1:])[..., 0],
+    )
+
+
+def feeder_view(
+    statement: GainStatement, *, z: Floats, spread: Floats, classes: Ints
+) -> FeederView:
+    """Return the feeders' statements on z, linearised.
+
+    Args:
+        statement: on the gains.
+        z: linearisation point, shape (b, q).
+        spread: tau by connector, shape (n,).
+        classes: of the converter, shape (n,).
+
+    Equation: R is linear in g = exp(-z), g = g* - g* (z - z*), so Lambda_z = G Lambda_g G and the
+    gradient at z* is -G (eta - Lambda_g g*).
+    """
+    group = statement.group
     known = group.member >= 0
     gain = np.where(known, np.exp(-z), 1.0)
-    lam = reduced * gain[:, :, None] * gain[:, None, :]
-    gradient = -gain * (eta - (reduced @ gain[..., None])[..., 0])
+    lam = statement.precision * gain[:, :, None] * gain[:, None, :]
+    predicted = (statement.precision @ gain[..., None])[..., 0]
+    gradient = -gain * (statement.information - predicted)
     information = (lam @ np.where(known, z, 0.0)[..., None])[..., 0] + gradient
     crossing = known & ~group.same_side
+    wide = np.where(crossing, spread[group.member], np.where(known, AC_SPREAD, 0.0))
+    soft, soft_information = with_spread(lam, information, spread=wide)
     # A DC meter above DC piles sees no converter; every AC pile has some loss of its own.
     dc = known & (classes[group.member] > 0)
     return FeederView(
         group=group,
         precision=lam,
         information=information,
-        spread=np.where(crossing, spread[group.member], np.where(known, AC_SPREAD, 0.0)),
+        soft_precision=soft,
+        soft_information=soft_information,
+        spread=wide,
         converter=np.where(known & (crossing | ~dc), classes[group.member], -1),
         z=z,
     )
 
 
-def with_spread(view: FeederView) -> tuple[Floats, Floats]:
+def with_spread(precision: Floats, information: Floats, *, spread: Floats) -> tuple[Floats, Floats]:
     """Return precision and information on gamma + mu - b, each pile's efficiency integrated out.
 
-    Equation: (Lambda^-1 + T)^-1 = (I + Lambda T)^-1 Lambda, T = diag(tau^2), which needs no
+    Equation: (Lambda^-1 + T)^-1 = (I + Lambda T)^-1 Lambda, T = diag(spread^2), which needs no
     inverse of a singular Lambda.
     """
-    q = view.group.size
-    wide = np.eye(q) + view.precision * view.spread[:, None, :] ** 2
-    both = np.concatenate([view.precision, view.information[..., None]], axis=2)
+    wide = np.eye(precision.shape[1]) + precision * spread[:, None, :] ** 2
+    both = np.concatenate([precision, information[..., None]], axis=2)
     solved = np.linalg.solve(wide, both)
-    precision = 0.5 * (solved[..., :-1] + solved[..., :-1].transpose(0, 2, 1))
-    return precision, solved[..., -1]
+    soft = 0.5 * (solved[..., :-1] + solved[..., :-1].transpose(0, 2, 1))
+    return soft, solved[..., -1]
 
 
 def with_meter(precision: Floats, information: Floats, *, u: Floats) -> tuple[Floats, Floats]:
@@ -212,7 +232,7 @@ def meter_findings(
     (vehicles, verifications) at the feeder's estimate plus b. Odds above 20 make a suspect. A
     feeder with one or two piles can't be told apart this way unless vehicles say more.
     """
-    precision, information = with_spread(view)
+    precision, information = view.soft_precision, view.soft_information
     known = view.group.member >= 0
     member = np.where(known, view.group.member, 0)
     index = np.arange(view.group.size)

@@ -32,9 +32,9 @@ from chargewatch.risk.feeders import (
     converter_prior,
     feeder_view,
     first_gains,
+    gain_statement,
     meter_findings,
     with_meter,
-    with_spread,
 )
 from chargewatch.risk.inputs import Bools, Floats, Ints, RunInputs, sum_by_row
 from chargewatch.risk.results import EngineConfig
@@ -118,9 +118,10 @@ def model_groups(model: Ints, is_dc: Bools, *, limit: int = MODEL_GROUPS) -> tup
 
 def _nodes(statistics: CityStatistics) -> _Nodes:
     rows = statistics.sessions
-    key = rows.vehicle * KINDS + rows.kind
-    keys, node = np.unique(key, return_inverse=True)
-    return _Nodes(node=node, kind=keys % KINDS)
+    vehicles = int(rows.vehicle.max(initial=0)) + 1
+    # Sorted by kind, which `schur_product` relies on.
+    keys, node = np.unique(rows.kind * vehicles + rows.vehicle, return_inverse=True)
+    return _Nodes(node=node, kind=keys // vehicles)
 
 
 def _anchors(
@@ -360,8 +361,7 @@ def _site_spread(
 
 
 def _evidence(view: FeederView, meter_u: Floats) -> FeederEvidence:
-    precision, information = with_spread(view)
-    q, score = with_meter(precision, information, u=meter_u[view.group.meter])
+    q, score = with_meter(view.soft_precision, view.soft_information, u=meter_u[view.group.meter])
     q = 0.5 * (q + q.transpose(0, 2, 1))
     return FeederEvidence(
         member=view.group.member, converter=view.converter, precision=q, score=score
@@ -400,19 +400,17 @@ def infer(inputs: RunInputs, statistics: CityStatistics, *, config: EngineConfig
         estimate=None,
         meter_u=np.maximum(np.nan_to_num(layout.meter_u, nan=0.01), 1e-4),
     )
+    statements = [
+        gain_statement(g, s) for g, s in zip(layout.groups, statistics.feeders, strict=True)
+    ]
     shift = np.full(inputs.references.size, np.nan)
     shift_u, suspect = shift.copy(), np.zeros(shift.size, dtype=bool)
     for turn in range(config.iterations):
         last = turn == config.iterations - 1
+        spread = np.full(n, state.spreads.converter)
         views = [
-            feeder_view(
-                g,
-                s,
-                z=state.z[k],
-                spread=np.full(n, state.spreads.converter),
-                classes=classes,
-            )
-            for k, (g, s) in enumerate(zip(layout.groups, statistics.feeders, strict=True))
+            feeder_view(statement, z=z, spread=spread, classes=classes)
+            for statement, z in zip(statements, state.z, strict=True)
         ]
         graph, base, precision, information = _graph(
             statistics, nodes, state, age_weight=age_weight, is_dc=side
@@ -454,7 +452,7 @@ def infer(inputs: RunInputs, statistics: CityStatistics, *, config: EngineConfig
         if rows.connector.size:
             site = _site_spread(system, estimate, kinds, before=state.spreads.site, side=side)
             spreads = replace(spreads, site=site)
-        if turn >= 1:
+        if turn in (1, config.iterations - 2):
             outside = _outside(system, estimate, kinds)
             expected = estimate.level[group]
             for view in views:
@@ -471,9 +469,7 @@ def infer(inputs: RunInputs, statistics: CityStatistics, *, config: EngineConfig
                 )
                 shift[view.group.meter] = found.shift
                 shift_u[view.group.meter] = found.shift_u
-                if not last:
-                    # What the last round used must be what it reports.
-                    suspect[view.group.meter] = found.suspect
+                suspect[view.group.meter] = found.suspect
         used_prior, used_u = state.prior_precision, state.meter_u
         if last:
             break

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from chargewatch.risk.estimator import block_inverses
-from chargewatch.risk.feeders import with_meter, with_spread
 from chargewatch.risk.inference import Inference
 from chargewatch.risk.inputs import Floats, sum_by_row
 from chargewatch.risk.results import BUDGET_COMPONENTS
@@ -58,13 +57,17 @@ def _feeders(inference: Inference, statistics: CityStatistics) -> tuple[Floats, 
     meter, efficiency = np.zeros(n), np.zeros(n)
     boundary, resolution, own = np.zeros(n), np.zeros(n), np.zeros(n)
     blocks = block_inverses(inference.system)
-    for view, inverse, feeder in zip(
-        inference.views, blocks.inverses, statistics.feeders, strict=True
+    for view, inverse, feeder, evidence in zip(
+        inference.views,
+        blocks.inverses,
+        statistics.feeders,
+        inference.system.feeders,
+        strict=True,
     ):
         known = view.group.member >= 0
         member = view.group.member[known]
         u = inference.meter_u[view.group.meter]
-        q, _ = with_meter(*with_spread(view), u=u)
+        q = evidence.precision
         response = inverse @ q
         meter[member] = ((response.sum(axis=2) * u[:, None]) ** 2)[known]
         efficiency[member] = np.einsum("bij,bj->bi", response**2, view.spread**2)[known]

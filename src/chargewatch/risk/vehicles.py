@@ -97,7 +97,7 @@ class VehicleGraph:
     pull: Floats  # (v,), 1 / (sum of weights + 1 / sigma_c^2)
     vehicle_sd: Floats  # (v,), sigma_c
     weight: Floats  # (v,), sum of weights
-    kind: Ints  # (v,)
+    kind: Ints  # (v,), ascending
     connector_weight: Floats  # (n,), sum of weights
     own: Floats  # (n,), diagonal of the Schur complement
     score: Floats  # (n,), right-hand side of the Schur complement
@@ -124,7 +124,7 @@ def vehicle_graph(
 
     Args:
         connector: row of the connector, shape (s,); likewise ``node`` of the vehicle and kind.
-        node_kind: shape (v,).
+        node_kind: shape (v,), ascending.
         log_ratio: y, shape (s,); ``precision``: 1 / variance of n, shape (s,).
         vehicle_precision: 1 / sigma_c^2, shape (v,).
         connectors: n.
@@ -169,8 +169,9 @@ def schur_product(graph: VehicleGraph, error: Floats, *, level: Floats) -> tuple
     out += graph.weights @ (node_level - graph.pull[:, None] * total)
     left = total * (1.0 - graph.weight * graph.pull)[:, None]
     kinds = np.zeros((KINDS, error.shape[1]))
+    bounds = np.searchsorted(graph.kind, np.arange(KINDS + 1))
     for kind in range(KINDS):
-        kinds[kind] = left[graph.kind == kind].sum(axis=0)
+        kinds[kind] = left[bounds[kind] : bounds[kind + 1]].sum(axis=0)
     return out, kinds
 
 
