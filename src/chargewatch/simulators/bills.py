@@ -53,12 +53,16 @@ class Bills:
         self._layout, self._draws = layout, draws
         self._ledger, self._registers = ledger, registers
         self._time_text = time_text
+        self._all_faults = faults
         self._faults: dict[int, Fault] = {i: found[0] for i, found in faults.of_connector.items()}
         n = layout.connectors.size
         self._shift_s = np.zeros(n)
         self._price_factor = np.ones(n)
         for i, fault in faults.of_kind("tou_clock").items():
             self._shift_s[i] = fault["offset_s"]
+        for k, fault in faults.of_kind("clock").items():
+            # Prices change by the gateway's clock; where it is ahead, they change too early.
+            self._shift_s[layout.connectors.station == k] = -fault["offset_s"]
         for i, fault in faults.of_kind("tariff").items():
             self._price_factor[i] = 1 + fault["extra"]
         self._page: dict[int, int] = {}
@@ -121,6 +125,7 @@ class Bills:
             u = self._draws.uniform(name, i, s.day[row], s.number[row])
             if float(u[0]) < fault.parameters.get("share", 1.0):
                 found.append((k, fault))
+                self._all_faults.strike(name, int(i))
         return found
 
     def _overbilled(

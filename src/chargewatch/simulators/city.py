@@ -100,6 +100,7 @@ class City:
 
     def packets(self) -> Iterator[Packet]:
         """Yield the history's messages in order of time; then the truth is known."""
+        self.faults.struck.clear()
         stream = self._stream = self.new_stream()
         yield from stream.packets(
             self.history_cadence,

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from chargewatch.simulators.bills import session_name
 from chargewatch.simulators.draws import Draws, Floats
-from chargewatch.simulators.faults import Fault
+from chargewatch.simulators.faults import Faults
 from chargewatch.simulators.layout import Layout
 from chargewatch.simulators.metering import Block
 from chargewatch.simulators.readings import CONTEXTS, Readings
@@ -29,12 +29,13 @@ class Composer:
         origin_s: float,
         clock_s: Floats,
         electrical: bool,
-        conflicts: dict[int, Fault],
+        faults: Faults,
     ) -> None:
         self._layout, self._draws = layout, draws
         self._origin_s, self._clock_s = origin_s, clock_s
         self._electrical = electrical
-        self._conflicts = conflicts
+        self._faults = faults
+        self._conflicts = faults.of_kind("conflict")
         self._names: Objects = np.array(layout.connectors.name, dtype=object)
         self._soc: Objects = np.array([f',"soc_pct":{k}' for k in range(101)] + [""], dtype=object)
         self._contexts: Objects = np.array(
@@ -101,5 +102,6 @@ class Composer:
             if float(u[0]) < fault["share"]:
                 row = orjson.loads(texts[k])
                 row["energy_wh"] += fault["extra_wh"]
+                self._faults.strike("conflict", int(readings.connector[k]))
                 again.append(orjson.dumps(row).decode())
         return again

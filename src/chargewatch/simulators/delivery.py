@@ -23,6 +23,7 @@ class Delivery:
     def __init__(self, layout: Layout, draws: Draws, faults: Faults, *, end_s: float) -> None:
         self._draws = draws
         self._end_s = end_s
+        self._all_faults = faults
         self._faults: dict[int, list[Fault]] = {
             k: found for k, found in faults.of_station.items() if k < layout.stations.size
         }
@@ -49,6 +50,7 @@ class Delivery:
         begin_s = self._end_s - parameters.get("begin_days", 0.0) * DAY_S
         match fault.kind.name:
             case "missing" if packet.kind != "status" and u < parameters["share"]:
+                self._all_faults.strike("missing", packet.station)
                 return []
             case "duplicate" if u < parameters["share"]:
                 return [packet, replace(packet, due_s=packet.due_s + 5.0, items=0)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,7 +74,7 @@ _KINDS = (
     FaultKind(
         name="stuck",
         meaning="the register stands still while power flows",
-        parameters={"begin_days": 6.0, "length_days": 2.0},
+        parameters={"begin_days": 8.0, "length_days": 3.0},
         signals=("stuck_register",),
         allowed=("power_register_mismatch", "soc_implausible"),
     ),
@@ -116,7 +117,6 @@ _KINDS = (
         on="station",
         parameters={"offset_s": 400.0},
         signals=("clock_skew",),
-        allowed=("tariff_mismatch",),
     ),
     FaultKind(
         name="tou_clock",
@@ -276,11 +276,17 @@ class Faults:
 
     def __init__(self, faults: list[Fault]) -> None:
         self.all = faults
+        # How often a fault really struck; one that never did can't be found.
+        self.struck: Counter[tuple[str, int]] = Counter()
         self.of_connector: dict[int, list[Fault]] = {}
         self.of_station: dict[int, list[Fault]] = {}
         for fault in faults:
             index = self.of_connector if fault.kind.on == "connector" else self.of_station
             index.setdefault(fault.target, []).append(fault)
+
+    def strike(self, name: str, target: int, times: int = 1) -> None:
+        """Count that a fault had an effect on what is published."""
+        self.struck[name, target] += times
 
     def of_kind(self, name: str) -> dict[int, Fault]:
         """Return target to fault for one kind."""

@@ -169,6 +169,7 @@ class Ledger:
     indicated_wh: Floats = field(init=False)
     input_wh: Floats = field(init=False)
     load_error_wh: Floats = field(init=False)
+    stuck_wh: Floats = field(init=False)
     _tail: Sessions | None = None
 
     def __post_init__(self) -> None:
@@ -176,6 +177,7 @@ class Ledger:
         n = self.layout.connectors.size
         self.true_wh, self.indicated_wh = np.zeros(n), np.zeros(n)
         self.input_wh, self.load_error_wh = np.zeros(n), np.zeros(n)
+        self.stuck_wh = np.zeros(n)
         self._tail_block: Block | None = None
 
     def block(self, sessions: Sessions, day: int) -> Block:
@@ -201,6 +203,7 @@ class Ledger:
             middle < self.meters.stuck_until[column]
         )
         indicated = np.where(stuck, 0.0, _exact(true * (1 + error)))
+        np.add.at(self.stuck_wh, connector, np.where(stuck, true, 0.0).sum(axis=1))
         drawn = _exact(true / input_efficiency(self.layout, column, load))
         starts = [
             _running(connector, total, energy.sum(axis=1))

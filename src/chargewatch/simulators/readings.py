@@ -58,7 +58,7 @@ class Registers:
 
     def __init__(self, layout: Layout, faults: Faults, *, end_s: float) -> None:
         n = layout.connectors.size
-        self._layout = layout
+        self._layout, self._faults = layout, faults
         self._at = np.full(n, np.inf)
         self._offset_wh = np.zeros(n)
         self._unit_from = np.full(n, np.inf)
@@ -84,12 +84,16 @@ class Registers:
                 continue
             at = max(float(starts[0]) - 60, day * DAY_S)
             del self._waiting[i]
+            self._faults.strike(name, i)
             if name == "unit":
                 self._unit_from[i] = at
                 continue
             sample = ledger.sample(block, np.array([i]), np.array([at]))
             now = self._layout.connectors.register_wh[i] + float(sample.indicated_wh[0])
             step = self._layout.connectors.resolution_wh[i]
+            # From just below a power of ten a restart looks like an honest rollover.
+            if name == "rollover" and now >= 0.9 * 10 ** np.ceil(np.log10(now)):
+                self._faults.strike(name, i, -1)
             self._at[i] = at
             self._offset_wh[i] = {
                 "jump": amount,

@@ -99,7 +99,7 @@ class Stream:
             origin_s=origin_s,
             clock_s=self.clock_s,
             electrical=electrical,
-            conflicts=conflicts,
+            faults=faults,
         )
         self.bills = Bills(
             layout,

@@ -8,6 +8,7 @@ import numpy as np
 
 from chargewatch.simulators.charging import DAY_S
 from chargewatch.simulators.draws import Floats
+from chargewatch.simulators.faults import Fault
 from chargewatch.simulators.wire_form import time_texts
 
 if TYPE_CHECKING:
@@ -37,13 +38,14 @@ def truth_document(city: City, stream: Stream) -> dict[str, Any]:
     connectors = []
     for i, name in enumerate(city.layout.connectors.name):
         faults = city.faults.of_connector.get(i, [])
+        signals, allowed = _signals(city, stream, i)
         connectors.append(
             {
                 "connector": name,
                 "relative_error": round(float(now[i]), 6),
                 "changes": _changes(city, stream, i, (float(before[i]), begin_s, end_s)),
-                "signals": sorted({s for f in faults for s in f.kind.signals}),
-                "allowed_signals": sorted({s for f in faults for s in f.kind.allowed}),
+                "signals": sorted(signals),
+                "allowed_signals": sorted(allowed - signals),
                 "faults": [f.kind.name for f in faults],
                 "mpe": float(city.layout.connectors.mpe[i]),
                 "station_id": city.layout.stations.name[int(city.layout.connectors.station[i])],
@@ -69,6 +71,55 @@ def truth_document(city: City, stream: Stream) -> dict[str, Any]:
             "sessions": published.sessions,
         },
     }
+
+
+COUNTED = {
+    "rollover",
+    "reset",
+    "jump",
+    "unit",
+    "loss_billing",
+    "fee",
+    "billed",
+    "forged",
+    "replayed",
+    "conflict",
+}
+"""Faults whose effects are counted one by one; those of the others follow from energy sold."""
+STUCK_WH = 1_000.0
+"""Energy that must have flowed past a stuck register before that is proof."""
+
+
+def _signals(city: City, stream: Stream, i: int) -> tuple[set[str], set[str]]:
+    """Return the signals a connector must raise, and those it may raise."""
+    must: set[str] = set()
+    may: set[str] = set()
+    for fault in city.faults.of_connector.get(i, []):
+        name = fault.kind.name
+        if name in COUNTED:
+            struck = city.faults.struck[name, i] >= LEAST_STRIKES.get(name, 1)
+        elif name == "stuck":
+            struck = float(stream.ledger.stuck_wh[i]) >= STUCK_WH
+        elif name in {"leak", "silent", "unregistered"}:
+            struck = True
+        else:
+            struck = int(stream.published.connector_sessions[i]) >= 10
+        may.update(fault.kind.allowed, fault.kind.signals)
+        if struck:
+            must.update(fault.kind.signals)
+    station = int(city.layout.connectors.station[i])
+    for fault in city.faults.of_station.get(station, []):
+        # A silent or lossy gateway shows on its connectors, too.
+        may.update(fault.kind.allowed, fault.kind.signals)
+    return must, may
+
+
+LEAST_STRIKES = {"loss_billing": 5}
+"""A constant ratio is one only over several sessions."""
+
+
+def _station_struck(city: City, fault: Fault) -> bool:
+    return fault.kind.name != "missing" or city.faults.struck["missing", fault.target] > 0
 
 
 def _changes(
@@ -99,12 +150,14 @@ def _stations(city: City) -> list[dict[str, Any]]:
     rows = []
     for k, name in enumerate(stations.name):
         faults = city.faults.of_station.get(k, [])
+        signals = {s for f in faults for s in f.kind.signals if _station_struck(city, f)}
+        allowed = {s for f in faults for s in (*f.kind.signals, *f.kind.allowed)}
         rows.append(
             {
                 "station_id": name,
                 "reference_meter": k in with_reference,
-                "signals": sorted({s for f in faults for s in f.kind.signals}),
-                "allowed_signals": sorted({s for f in faults for s in f.kind.allowed}),
+                "signals": sorted(signals),
+                "allowed_signals": sorted(allowed - signals),
                 "faults": [f.kind.name for f in faults],
             }
         )
