@@ -125,14 +125,14 @@ def data_folders(state_folder: Path, instance: str) -> list[Path]:
     return [
         root_folder_path() / "srv" / instance,
         Path("/var/lib/chargewatch-services") / instance,
-        state_folder / "data",
+        state_folder / instance,
     ]
 
 
 def delete_data(state_folder: Path, instance: str, recorded: str) -> None:
     """Delete the data of the services of a state folder, also where the state says it was put."""
     folders = data_folders(state_folder, instance)
-    if recorded and Path(recorded).name in {instance, "data"}:
+    if recorded and Path(recorded).name == instance:
         folders.append(Path(recorded))
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
