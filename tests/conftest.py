@@ -30,8 +30,9 @@ SERVICES = CHECKOUT / "scripts" / "services"
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the developer's own settings out of the tests."""
+    of_tests = ("CHARGEWATCH_TEST_", "CHARGEWATCH_SERVICES_")
     for name in list(os.environ):
-        if name.startswith("CHARGEWATCH_") and not name.startswith("CHARGEWATCH_TEST_"):
+        if name.startswith("CHARGEWATCH_") and not name.startswith(of_tests):
             monkeypatch.delenv(name)
 
 
