@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from alembic import op
 
-from chargewatch.storage.tables import HYPERTABLES, metadata
+from chargewatch.storage.tables import CHUNK_INTERVALS, HYPERTABLES, metadata
 
 revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
-
-CHUNK_INTERVAL = "1 day"
 
 
 def upgrade() -> None:
@@ -25,7 +23,7 @@ def upgrade() -> None:
         for table, column in HYPERTABLES.items():
             op.execute(
                 f"SELECT create_hypertable('{table}', by_range('{column}', "
-                f"INTERVAL '{CHUNK_INTERVAL}'), create_default_indexes => false)"
+                f"INTERVAL '{CHUNK_INTERVALS[table]}'), create_default_indexes => false)"
             )
 
 

@@ -109,7 +109,7 @@ async def test_rollups_past_their_time_are_deleted(database: Database) -> None:
         await retain(database, rollup_days=60)
         oldest = await connection.fetchval("SELECT min(slot_at) FROM connector_interval")
     # A chunk goes as a whole.
-    assert oldest >= NOW - timedelta(days=60 + 8)
+    assert oldest >= NOW - timedelta(days=60 + 15)
 
 
 async def test_late_readings_never_spoil_rollups_whose_readings_are_gone(

@@ -45,7 +45,17 @@ HYPERTABLES = {
 }
 """Tables that TimescaleDB chunks by time, and the column it chunks by."""
 
+CHUNK_INTERVALS = {
+    "register_reading": "1 day",
+    "reference_reading": "1 day",
+    "message_ledger": "7 days",
+    "connector_interval": "14 days",
+    "meter_interval": "14 days",
+}
+"""Time that one chunk spans: measured, see docs/decisions/storage-chunks.md."""
+
 __all__ = [
+    "CHUNK_INTERVALS",
     "HYPERTABLES",
     "app_user",
     "assessment",
