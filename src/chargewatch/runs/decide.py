@@ -120,11 +120,14 @@ def decide(
     severities, silent = severities_by_connector(signals, names)
     money = overbilled_per_month(loaded, signals, days=days, default_price=default_price)
     money = money + np.nan_to_num(result.overcharge_per_month)
+    empty = np.isnan(loaded.last_reading_s) & np.isnan(result.data_to_s)
     found = []
     for row, name in enumerate(names.connector):
         p = float(result.p_nonconforming[row])
         reason = result.reason[row]
-        if silent[row]:
+        if empty[row]:
+            reason = "no data in the window"
+        elif silent[row]:
             since = f"silent since {time_text(loaded.last_reading_s[row])}"
             reason = f"{reason}; {since}" if reason else since
         found.append(
@@ -143,7 +146,7 @@ def decide(
                     p,
                     severities=severities[row],
                     drift_alarm=bool(result.drift_alarm[row]),
-                    silent=bool(silent[row]),
+                    silent=bool(silent[row] or empty[row]),
                 ),
                 priority_money=float(money[row]),
                 data_from=_time(result.data_from_s[row]),

@@ -1,0 +1,72 @@
+"""Evaluation against a truth.json in the contract's form, without any extension."""
+
+import math
+
+import orjson
+import pytest
+
+from chargewatch.errors import InputFileError
+from chargewatch.runs.evaluate import evaluation, read_truth
+
+TRUTH = {
+    "version": 1,
+    "from": "2026-03-01T00:00:00+08:00",
+    "to": "2026-03-31T00:00:00+08:00",
+    "connectors": [
+        {"connector": "S1-1", "relative_error": 0.05, "changes": [], "signals": []},
+        {"connector": "S1-2", "relative_error": 0.0, "changes": [], "signals": ["silence"]},
+        {"connector": "S2-1", "relative_error": 0.0, "changes": [], "signals": ["fee_mismatch"]},
+        {"connector": "S2-2", "relative_error": 0.0, "changes": [], "signals": []},
+    ],
+    "messages": {"published": 1, "distinct_readings": 1},
+}
+
+
+def assessment(connector, error, tier, p):
+    return {
+        "connector": connector,
+        "station_id": connector[:2],
+        "relative_error": error,
+        "standard_uncertainty": None if error is None else 0.002,
+        "mpe": 0.02,
+        "p_nonconforming": p,
+        "tier": tier,
+    }
+
+
+ROWS = [
+    assessment("S1-1", 0.051, "red", 1.0),
+    assessment("S1-2", None, "grey", None),
+    assessment("S2-1", 0.001, "orange", 0.0),
+]
+
+
+def test_figures_of_a_plain_truth():
+    signals = [
+        {"code": "silence", "connector": None, "station_id": "S1"},
+        {"code": "conflict", "connector": "S2-1", "station_id": "S2"},
+    ]
+    document = evaluation(TRUTH, ROWS, signals)
+    errors = document["errors"]
+    assert document["not_assessed"] == ["S2-2"]
+    assert (errors["connectors"], errors["identified"], errors["red"]) == (3, 2, 1)
+    assert errors["recall_2_mpe"]["value"] == 1.0
+    assert errors["rmse"] == pytest.approx(0.001)
+    assert math.isnan(errors["rmse_over_bound"])
+    by_code = document["signals"]["by_code"]
+    assert by_code["silence"]["precision"]["value"] == 1.0
+    assert by_code["silence"]["recall"]["value"] == 1.0
+    assert by_code["conflict"]["precision"]["value"] == 0.0
+    assert by_code["fee_mismatch"]["missed"] == ["S2-1"]
+
+
+def test_a_truth_that_is_none_is_refused(tmp_path):
+    path = tmp_path / "truth.json"
+    with pytest.raises(InputFileError, match="can't be read"):
+        read_truth(path)
+    path.write_bytes(b"{")
+    with pytest.raises(InputFileError, match="not JSON"):
+        read_truth(path)
+    path.write_bytes(orjson.dumps({"version": 2, "connectors": []}))
+    with pytest.raises(InputFileError, match="version 1"):
+        read_truth(path)
