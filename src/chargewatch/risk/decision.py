@@ -23,7 +23,7 @@ SHARE_COUNTS = np.array([45.0, 2.5, 2.5])
 """What is believed of the shares before any data, as if so many connectors had been seen."""
 SPREAD_COUNTS = 10.0
 SPREAD_RANGE = (0.1, 0.7)
-LARGEST_SAMPLE = 10_000
+LARGEST_SAMPLE = 5_000
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def responsibilities(
 
 
 def estimate_population(
-    error: Floats, mpe: Floats, *, standard_uncertainty: Floats, rounds: int = 60
+    error: Floats, mpe: Floats, *, standard_uncertainty: Floats, rounds: int = 30
 ) -> Population:
     """Return the mixture that fits the city, by expectation-maximisation with weak priors.
 

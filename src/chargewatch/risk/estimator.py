@@ -23,7 +23,9 @@ import numpy as np
 from chargewatch.risk.inputs import Floats, Ints, sum_by_row
 from chargewatch.risk.vehicles import KINDS, VehicleGraph, schur_product, score_draws
 
-TOLERANCE = 1e-9
+TOLERANCE = 1e-8
+ROUGH_TOLERANCE = 1e-4
+"""Of the rounds before the last, whose results only set weights and spreads."""
 MAX_STEPS = 200
 DRAWS_AT_ONCE = 4
 
@@ -161,11 +163,13 @@ def block_inverses(system: CitySystem) -> _Preconditioner:
     return _Preconditioner(system, tuple(inverses), 1.0 / own)
 
 
-def solved(system: CitySystem, blocks: _Preconditioner, right: Floats) -> Floats:
+def solved(
+    system: CitySystem, blocks: _Preconditioner, right: Floats, *, tolerance: float
+) -> Floats:
     """Return H^-1 times right-hand sides (n, r) by preconditioned conjugate gradients.
 
-    Every column has its own step lengths; it ends when all residuals are below 1e-9 of their
-    start. Source: Golub, Van Loan, Matrix Computations, 4th ed., algorithm 11.5.1.
+    Every column has its own step lengths; it ends when all residuals are below ``tolerance`` of
+    their start. Source: Golub, Van Loan, Matrix Computations, 4th ed., algorithm 11.5.1.
     """
     zero = np.zeros((system.levels, right.shape[1]))
     x = np.zeros_like(right)
@@ -173,7 +177,7 @@ def solved(system: CitySystem, blocks: _Preconditioner, right: Floats) -> Floats
     z = blocks.apply(residual)
     direction = z.copy()
     old = np.einsum("nr,nr->r", residual, z)
-    goal = TOLERANCE**2 * np.maximum(old, 1e-300)
+    goal = tolerance**2 * np.maximum(old, 1e-300)
     for _ in range(MAX_STEPS):
         product, _ = normal_product(system, direction, zero)
         curve = np.einsum("nr,nr->r", direction, product)
@@ -215,12 +219,16 @@ def _noise(system: CitySystem, rng: np.random.Generator, *, draws: int) -> Float
     return np.asarray(out)
 
 
-def estimate_city(system: CitySystem, *, draws: int, seed: int) -> CityEstimate:
+def estimate_city(
+    system: CitySystem, *, draws: int, seed: int, tolerance: float = TOLERANCE
+) -> CityEstimate:
     """Return the posterior mean and variance of every connector and level.
 
     Args:
         system: the evidence.
-        draws: Monte Carlo draws for the variances; ``seed`` fixes them.
+        draws: Monte Carlo draws for the variances.
+        seed: of the draws; the same seed gives the same result to the last bit.
+        tolerance: of the conjugate gradients.
 
     Equation: with U = H^-1 B (B: coupling of gamma and levels) and C = (T - B^T U)^-1, the levels
     are C (b_t - U^T b), gamma = H^-1 b - U level, and V_ii = (H^-1)_ii + (U C U^T)_ii.
@@ -233,7 +241,7 @@ def estimate_city(system: CitySystem, *, draws: int, seed: int) -> CityEstimate:
     noise = _noise(system, rng, draws=draws)
     used = np.flatnonzero(np.abs(coupling).sum(axis=0) > 0)
     right = np.concatenate([score[:, None], coupling[:, used], noise], axis=1)
-    x = solved(system, blocks, right)
+    x = solved(system, blocks, right, tolerance=tolerance)
     sensitivity = np.zeros((system.size, t))
     sensitivity[:, used] = -x[:, 1 : 1 + used.size]
     matrix = own + coupling.T @ sensitivity
@@ -245,7 +253,7 @@ def estimate_city(system: CitySystem, *, draws: int, seed: int) -> CityEstimate:
     deviations = x[:, 1 + used.size :]
     given = deviations - blocks.apply(noise)
     variance = blocks.conditional_variance() + np.mean(given**2, axis=1)
-    variance += np.einsum("nt,tu,nu->n", sensitivity, covariance, sensitivity)
+    variance += ((sensitivity @ covariance) * sensitivity).sum(axis=1)
     return CityEstimate(
         error=x[:, 0] + sensitivity @ level,
         variance=variance,

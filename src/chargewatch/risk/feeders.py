@@ -57,7 +57,7 @@ def effective_rows(statistics: FeederStatistics) -> Floats:
     return np.where(squared > 0, statistics.weight / np.where(squared > 0, squared, 1.0), 1.0)
 
 
-def converter_classes(fleet: Fleet, *, limit: int = 8) -> Ints:
+def converter_classes(fleet: Fleet, *, limit: int = 6) -> Ints:
     """Return the class of converter of each connector's model, shape (n,).
 
     The ``limit`` most frequent DC models have one each, the rest share one; class 0 is AC: what

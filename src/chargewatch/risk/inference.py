@@ -16,6 +16,8 @@ from chargewatch.risk.decision import (
 )
 from chargewatch.risk.direct import anchor_variance
 from chargewatch.risk.estimator import (
+    ROUGH_TOLERANCE,
+    TOLERANCE,
     CityEstimate,
     CitySystem,
     FeederEvidence,
@@ -51,8 +53,9 @@ from chargewatch.risk.vehicles import (
     vehicle_scales,
 )
 
-MODEL_GROUPS = 16
-FEW_DRAWS = 8
+MODEL_GROUPS = 10
+FEW_DRAWS = 64_000
+"""Rounds before the last draw so many numbers in all, at least 3 and at most 8 a connector."""
 ANCHOR_DEGREES = 4.0
 UNKNOWN_MPE = 0.02
 SITE_SPREAD_START = np.array([0.0018, 0.0012])
@@ -428,7 +431,10 @@ def infer(inputs: RunInputs, statistics: CityStatistics, *, config: EngineConfig
             converter_precision=converter_precision,
         )
         estimate = estimate_city(
-            system, draws=config.draws if last else FEW_DRAWS, seed=config.seed
+            system,
+            draws=config.draws if last else int(np.clip(FEW_DRAWS // max(n, 1), 3, 8)),
+            seed=config.seed,
+            tolerance=TOLERANCE if last else ROUGH_TOLERANCE,
         )
         kinds = estimate.level[groups + converters :]
         converter_level = estimate.level[groups : groups + converters]

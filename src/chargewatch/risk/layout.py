@@ -8,7 +8,10 @@ import numpy as np
 
 from chargewatch.risk.inputs import Bools, Fleet, Floats, Ints, References
 
-BLOCK_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024)
+BLOCK_SIZES = (
+    *(1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64),
+    *(80, 96, 128, 160, 200, 256, 384, 512, 1024),
+)
 """Padded sizes; a feeder with more connectors than the last is not used."""
 YEAR_S = 365.25 * 86400.0
 EXPIRED_DRIFT_PER_YEAR = 0.002

@@ -36,11 +36,11 @@ def _levels(inference: Inference) -> tuple[Floats, Floats]:
     estimate, system = inference.estimate, inference.system
     g, h = system.model_precision.size, system.converter_precision.size
     s, c = estimate.sensitivity, estimate.level_covariance
-    total = np.einsum("nt,tu,nu->n", s, c, s)
+    total = ((s @ c) * s).sum(axis=1)
     mid = slice(g, g + h)
-    efficiency = np.einsum("nt,tu,nu->n", s[:, mid], c[mid, mid], s[:, mid])
+    efficiency = ((s[:, mid] @ c[mid, mid]) * s[:, mid]).sum(axis=1)
     rest = [i for i in range(s.shape[1]) if not g <= i < g + h]
-    gauge = np.einsum("nt,tu,nu->n", s[:, rest], c[np.ix_(rest, rest)], s[:, rest])
+    gauge = ((s[:, rest] @ c[np.ix_(rest, rest)]) * s[:, rest]).sum(axis=1)
     both = gauge + efficiency
     # The parts are correlated; they share the total in proportion.
     share = np.where(both > 0, total / np.where(both > 0, both, 1.0), 0.0)
