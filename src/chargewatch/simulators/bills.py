@@ -81,6 +81,8 @@ class Bills:
             from_local_s=self._ledger.from_local_s,
             shift_s=self._shift_s[connector],
         )
+        if np.any(self._shift_s[connector]):
+            self._count_moved(block, rows, periods)
         of_period = connector[periods.session]
         energy = self._register(block, of_period, periods.end_s)
         energy = np.round(energy - self._register(block, of_period, periods.begin_s), 3)
@@ -108,6 +110,30 @@ class Bills:
             periods=periods,
             period_wh=energy,
         )
+
+    def _count_moved(self, block: Block, rows: Ints, told: Periods) -> None:
+        """Count sessions whose energy falls into other periods by a billing clock that is off."""
+        s = block.sessions
+        connector = s.connector[rows]
+        right = split_periods(
+            self._layout.stations.plan[self._layout.connectors.station[connector]],
+            s.start_s[rows],
+            end_s=s.end_s[rows],
+            from_local_s=self._ledger.from_local_s,
+            shift_s=np.zeros(rows.size),
+        )
+        for k, i in enumerate(connector.tolist()):
+            mine, other = right.session == k, told.session == k
+            priced = [
+                (
+                    p.begin_s[m].tolist(),
+                    p.energy_price_e4[m].tolist(),
+                    p.service_price_e4[m].tolist(),
+                )
+                for p, m in ((right, mine), (told, other))
+            ]
+            if priced[0] != priced[1]:
+                self._all_faults.strike("tou_clock", i)
 
     def _register(self, block: Block, connector: Ints, t_s: Floats) -> Floats:
         sample = self._ledger.sample(block, connector, t_s)

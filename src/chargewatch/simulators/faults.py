@@ -152,8 +152,8 @@ _KINDS = (
     ),
     FaultKind(
         name="leak",
-        meaning="energy flows outside any session",
-        parameters={"power_w": 15.0},
+        meaning="the meter creeps: it counts energy while no vehicle charges",
+        parameters={"power_w": 8.0},
         signals=("idle_consumption",),
         allowed=("register_discontinuity",),
     ),

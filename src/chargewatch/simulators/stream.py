@@ -276,7 +276,10 @@ class Stream:
     ) -> Iterator[Packet]:
         s = block.sessions
         ended = (s.vehicle >= 0) & (s.end_s >= low) & (s.end_s < high)
-        ended &= ~self.sampler.hidden(block) & (s.end_s < self.sampler.silent_from[s.connector])
+        hidden = self.sampler.hidden(block)
+        for i in s.connector[ended & hidden].tolist():
+            self.faults.strike("withheld", i)
+        ended &= ~hidden & (s.end_s < self.sampler.silent_from[s.connector])
         rows = np.flatnonzero(ended)
         if not rows.size:
             return

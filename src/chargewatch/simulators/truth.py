@@ -84,6 +84,8 @@ COUNTED = {
     "forged",
     "replayed",
     "conflict",
+    "tou_clock",
+    "withheld",
 }
 """Faults whose effects are counted one by one; those of the others follow from energy sold."""
 STUCK_WH = 1_000.0
@@ -103,7 +105,7 @@ def _signals(city: City, stream: Stream, i: int) -> tuple[set[str], set[str]]:
         elif name in {"leak", "silent", "unregistered"}:
             struck = True
         else:
-            struck = int(stream.published.connector_sessions[i]) >= 10
+            struck = int(stream.published.connector_sessions[i]) >= LEAST_SESSIONS
         may.update(fault.kind.allowed, fault.kind.signals)
         if struck:
             must.update(fault.kind.signals)
@@ -114,7 +116,9 @@ def _signals(city: City, stream: Stream, i: int) -> tuple[set[str], set[str]]:
     return must, may
 
 
-LEAST_STRIKES = {"loss_billing": 5}
+LEAST_SESSIONS = 4
+"""Sessions that a connector must have sold before a fault of all its sessions is asked for."""
+LEAST_STRIKES = {"loss_billing": 5, "tou_clock": 3}
 """A constant ratio is one only over several sessions."""
 
 
