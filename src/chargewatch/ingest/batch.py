@@ -77,6 +77,11 @@ class SessionKeys:
         self._keys[session] = key
         return key
 
+    def keys(self, sessions: Sequence[str | None]) -> list[int]:
+        """Return the keys of many session names."""
+        known = {session: self.key(session) for session in set(sessions)}
+        return list(map(known.__getitem__, sessions))
+
     def is_stored(self, key: int) -> bool:
         """Return whether the dictionary is known to hold a key."""
         return key == 0 or key in self._stored
@@ -234,7 +239,7 @@ class _Assembly:
         for _, _, columns in parts:
             end = start + len(columns.names)
             if columns.sessions is not None:
-                sessions[start:end] = [keys.key(session) for session in columns.sessions]
+                sessions[start:end] = keys.keys(columns.sessions)
             if columns.contexts is not None:
                 contexts[start:end] = columns.contexts
             start = end

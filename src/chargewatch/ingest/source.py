@@ -1,9 +1,9 @@
 """The only consumer of MQTT: messages come unacknowledged and are acknowledged on demand.
 
 aiomqtt 2.5 acknowledges a message when it arrives and drops messages when its queue is full. Both
-are put right here and nowhere else: paho below it is set to manual acknowledgement, and messages
-are taken from paho's own callback. `tests/integration/test_ingest_source.py` fails when a new
-version of either behaves differently.
+are put right here and nowhere else: paho below it is set to manual acknowledgement, and PUBLISH
+packets are read from the socket without its callback. When a new version of either behaves
+differently, tests/integration/test_ingest_source.py fails.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import aiomqtt
-from paho.mqtt.client import MQTTMessage
+from paho.mqtt.client import Client
 from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -30,6 +30,13 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from chargewatch.errors import BrokerError
 from chargewatch.ingest.message import Arrival
+from chargewatch.ingest.packets import (
+    PUBLISH,
+    PacketError,
+    PacketSplitter,
+    Publication,
+    read_publication,
+)
 
 log = logging.getLogger("chargewatch.ingest")
 
@@ -37,7 +44,7 @@ KEEPALIVE_S = 60
 MAX_HELD_BYTES = 48 << 20
 """Payload bytes held in memory at most; above, reading from the socket stops."""
 
-_READS_AT_ONCE = 64
+READ_BYTES = 1 << 18
 _SESSION_TAKEN_OVER = 0x8E
 _FATAL_CONNACK = {0x85: "client id not valid", 0x86: "bad user name or password"} | {
     0x87: "not authorised",
@@ -125,7 +132,6 @@ class MqttSource:
         self._client: aiomqtt.Client | None = None
         self._reading = True
         self._held_bytes = 0
-        self._arrived = 0
         self.generation = 0
         self.unacknowledged = 0
         self.broker_queue = math.nan
@@ -189,7 +195,7 @@ class MqttSource:
         )
         # The one place that makes acknowledgement ours.
         client._client.manual_ack_set(True)
-        client._client.on_message = self._on_message
+        self._take_over_reader(client)
         async with client:
             yield client
 
@@ -211,7 +217,6 @@ class MqttSource:
         try:
             async with self._open() as client:
                 self._client = client
-                self._take_over_reader(client)
                 log.info(
                     "broker_connected address=%s client_id=%s generation=%d",
                     self._address.label,
@@ -277,55 +282,75 @@ class MqttSource:
             await client.subscribe(topic_filter, qos=0, timeout=math.inf)
 
     def _take_over_reader(self, client: aiomqtt.Client) -> None:
-        """Read several packets whenever the socket is ready, and stop when too much is held."""
+        """Read in large pieces, PUBLISH packets without paho, and stop when too much is held."""
         paho = client._client
-        sock = paho.socket()
         loop = asyncio.get_running_loop()
-        if sock is None:
-            return
+        splitter = PacketSplitter(lambda first, body: self._on_packet(paho, first, body))
 
-        def read() -> None:
+        def read() -> MQTTErrorCode:
+            sock = paho.socket()
+            if sock is None:
+                return MQTTErrorCode.MQTT_ERR_NO_CONN
             try:
-                for _ in range(_READS_AT_ONCE):
-                    before = self._arrived
-                    if paho.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS:
-                        return
-                    if self._held_bytes > MAX_HELD_BYTES:
-                        self._reading = False
-                        loop.remove_reader(sock.fileno())
-                        return
-                    if self._arrived == before and not _tls_pending(sock):
-                        return
-            except Exception as exc:
-                # As aiomqtt does: whatever reading raises breaks the connection.
-                if not client._disconnected.done():
-                    client._disconnected.set_exception(exc)
+                data = sock.recv(READ_BYTES)
+                splitter.feed(data)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                return MQTTErrorCode.MQTT_ERR_SUCCESS
+            except PacketError as exc:
+                log.error("broker_sent_nonsense error=%s", exc)
+                return paho._loop_rc_handle(MQTTErrorCode.MQTT_ERR_PROTOCOL)
+            except OSError:
+                return paho._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
+            if not data:
+                return paho._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
+            paho._last_bytes_received = time.monotonic()
+            if self._held_bytes > MAX_HELD_BYTES and self._reading:
+                self._reading = False
+                loop.remove_reader(sock)
+            return MQTTErrorCode.MQTT_ERR_SUCCESS
 
-        self._resume = lambda: loop.add_reader(sock.fileno(), read)
-        loop.add_reader(sock.fileno(), read)
+        def resume() -> None:
+            sock = paho.socket()
+            if sock is not None:
+                loop.add_reader(sock, paho.loop_read)
+                paho.loop_read()
+
+        # aiomqtt calls this whenever the socket has something.
+        paho.loop_read = read  # type: ignore[method-assign,assignment]
+        self._resume = resume
+
+    def _on_packet(self, paho: Client, first_byte: int, body: bytes) -> None:
+        if first_byte & 0xF0 == PUBLISH and first_byte & 0x06 != 0x04:
+            self._on_publication(read_publication(first_byte, body))
+            return
+        packet: Any = paho._in_packet
+        packet.update(command=first_byte, remaining_length=len(body), packet=bytearray(body))
+        try:
+            code = paho._packet_handle()
+        finally:
+            packet.update(command=0, remaining_length=0, packet=bytearray())
+        if code > 0:
+            paho._loop_rc_handle(code)
 
     def _keep_alive_while_paused(self, client: aiomqtt.Client) -> None:
         # PINGRESP waits behind the unread data: paho must not take that for a dead broker.
         if not self._reading:
             client._client._last_bytes_received = time.monotonic()
 
-    def _on_message(self, _client: Any, _userdata: Any, message: MQTTMessage) -> None:
-        self._arrived += 1
-        topic = message.topic
-        if topic.startswith("$SYS/"):
+    def _on_publication(self, publication: Publication) -> None:
+        if publication.topic.startswith("$SYS/"):
             with contextlib.suppress(ValueError):
-                self.broker_queue = float(message.payload)
+                self.broker_queue = float(publication.payload)
             return
-        payload = bytes(message.payload)
-        self._held_bytes += len(payload)
+        self._held_bytes += len(publication.payload)
         self.unacknowledged += 1
         self._deliver(
             Arrival(
-                topic,
-                payload,
-                getattr(message.properties, "ContentType", None),
+                publication.topic,
+                publication.payload,
+                publication.content_type,
                 time.time_ns() // 1000,
-                Handle(self.generation, message.mid, message.qos),
+                Handle(self.generation, publication.mid, publication.qos),
             )
         )
 
@@ -371,7 +396,3 @@ class MqttSource:
 
 def _code_value(code: Any) -> int:
     return int(getattr(code, "value", code))
-
-
-def _tls_pending(sock: Any) -> bool:
-    return bool(hasattr(sock, "pending") and sock.pending() > 0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from operator import itemgetter
 from typing import Any
 
@@ -25,14 +26,13 @@ CONTEXT_INDEX = {name: index for index, name in enumerate(CONTEXTS)}
 DEFAULT_CONTEXT = CONTEXT_INDEX["Sample.Periodic"]
 
 _SMALL = 6  # below this many items the columns cost more than they save
-_ABSENT: Any = object()  # nothing that JSON can say
-_CONTEXT_OF: dict[Any, int] = {**CONTEXT_INDEX, _ABSENT: DEFAULT_CONTEXT}
 _MEASURES = ("power_w", "voltage_v", "current_a", "soc_pct")
 _REGISTER_KEYS = frozenset(
     {"connector", "at", "energy_wh", "power_w", "voltage_v", "current_a", "soc_pct"}
     | {"session", "context"}
 )
 _REFERENCE_KEYS = frozenset({"meter", "at", "energy_wh"})
+_DEFAULTS = {**dict.fromkeys(_MEASURES, NAN), "session": "", "context": "Sample.Periodic"}
 _LEAST = np.array([0.0, -fields.MAX_REAL, -fields.MAX_REAL, -fields.MAX_REAL, 0.0])
 _MOST = np.array([fields.MAX_ENERGY_WH, fields.MAX_REAL, fields.MAX_REAL, fields.MAX_REAL, 100.0])
 
@@ -64,34 +64,59 @@ class _OddError(Exception):
     """The fast way gives up; the exact one finds out why."""
 
 
-def _texts(items: list[dict[str, Any]], key: str) -> list[str]:
-    column = list(map(itemgetter(key), items))
-    if set(map(type, column)) != {str}:
+def _table(items: list[dict[str, Any]]) -> dict[str, tuple[Any, ...]]:
+    """Return the items as columns; KeyError when they have not all the keys of the first."""
+    keys = tuple(items[0])
+    if len(keys) < 2 or set(map(len, items)) != {len(keys)}:
+        raise KeyError
+    # An item of as many keys that has all of the first's has no others: a KeyError tells.
+    return dict(zip(keys, zip(*map(itemgetter(*keys), items), strict=True), strict=True))
+
+
+def _mixed_table(items: list[dict[str, Any]]) -> dict[str, tuple[Any, ...]]:
+    """Return registers as columns when items differ in what they tell."""
+    table = {key: tuple(map(itemgetter(key), items)) for key in ("connector", "at", "energy_wh")}
+    for key, absent in _DEFAULTS.items():
+        table[key] = tuple([item.get(key, absent) for item in items])
+    return table
+
+
+def _texts(column: tuple[Any, ...], *, least: int, most: int) -> set[str]:
+    """Return the distinct texts of a column, checked."""
+    distinct = set(column)
+    if set(map(type, distinct)) != {str}:
         raise _OddError
-    return column
-
-
-def _names(items: list[dict[str, Any]], key: str) -> list[str]:
-    names = _texts(items, key)
-    lengths = list(map(len, names))
-    if min(lengths) < 1 or max(lengths) > fields.MAX_NAME or "\0" in "".join(names):
+    lengths = list(map(len, distinct))
+    if min(lengths) < least or max(lengths) > most or "\0" in "".join(distinct):
         raise _OddError
-    return names
+    return distinct
 
 
-def _numbers(columns: Sequence[list[Any]]) -> NDArray[np.float64]:
-    """Return the columns as an array, shape (columns, n), within their limits."""
-    for column in columns:
-        if not set(map(type, column)) <= {float, int}:
-            raise _OddError
+def _times(column: tuple[Any, ...]) -> NDArray[np.int64]:
+    distinct = set(column)
+    if set(map(type, distinct)) != {str}:
+        raise _OddError
+    if 2 * len(distinct) > len(column):
+        return np.array(parse_times(column), dtype=np.int64)
+    # The connectors of a station are read together: few times, many readings.
+    order = list(distinct)
+    known = dict(zip(order, parse_times(order), strict=True))
+    return np.array(list(map(known.__getitem__, column)), dtype=np.int64)
+
+
+def _numbers(columns: Sequence[tuple[Any, ...]], rows: Sequence[int]) -> NDArray[np.float64]:
+    """Return the columns, checked against the limits of their rows (0: energy)."""
+    if not set(map(type, chain.from_iterable(columns))) <= {float, int}:
+        raise _OddError
     values = np.array(columns, dtype=np.float64)
-    height = len(columns)
+    limits = list(rows)
+    # NaN stands for an absent value; it compares false, so a column without values is inside.
+    outside = np.fmin.reduce(values, axis=1) < _LEAST[limits]
+    outside |= np.fmax.reduce(values, axis=1) > _MOST[limits]
+    if outside.any():
+        raise _OddError
     energy = values[0]
-    inside = (np.fmin.reduce(values, axis=1) < _LEAST[:height]) | (
-        np.fmax.reduce(values, axis=1) > _MOST[:height]
-    )
-    # A column without any value is all NaN; NaN compares false, so it counts as inside.
-    if inside.any() or energy.max() >= fields.DECIMALS_LIMIT_WH:
+    if energy.max() >= fields.DECIMALS_LIMIT_WH:
         raise _OddError
     if not (np.rint(energy * 1000.0) / 1000.0 == energy).all():
         raise _OddError
@@ -99,36 +124,47 @@ def _numbers(columns: Sequence[list[Any]]) -> NDArray[np.float64]:
 
 
 def _fast_registers(items: list[dict[str, Any]]) -> Columns:
-    measures = [[item.get(key, NAN) for item in items] for key in _MEASURES]
-    values = _numbers([list(map(itemgetter("energy_wh"), items)), *measures])
-    at_us = np.array(parse_times(_texts(items, "at")), dtype=np.int64)
-    sessions: list[Any] = [item.get("session", _ABSENT) for item in items]
-    named = set(sessions)
-    absent_sessions = sessions.count(_ABSENT) if _ABSENT in named else 0
-    named.discard(_ABSENT)
-    for session in named:
-        if type(session) is not str or len(session) > fields.MAX_TEXT or "\0" in session:
-            raise _OddError
-    given = [item.get("context", _ABSENT) for item in items]
-    contexts = [_CONTEXT_OF[context] for context in given]
-    known = 5 * len(items) - absent_sessions - given.count(_ABSENT)
-    known += int(np.count_nonzero(values[1:] == values[1:]))
+    try:
+        table = _table(items)
+        unknown_keys = len(items) * len(table.keys() - _REGISTER_KEYS)
+    except KeyError:
+        table = _mixed_table(items)
+        unknown_keys = sum(len(item.keys() - _REGISTER_KEYS) for item in items)
+    names = table["connector"]
+    _texts(names, least=1, most=fields.MAX_NAME)
+    given = [n for n, key in enumerate(_MEASURES, start=1) if key in table]
+    numbers = _numbers([table["energy_wh"], *(table[_MEASURES[n - 1]] for n in given)], [0, *given])
+    values = np.full((1 + len(_MEASURES), len(items)), NAN)
+    values[[0, *given]] = numbers
+    sessions: list[str | None] | None = None
+    if "session" in table:
+        distinct = _texts(table["session"], least=0, most=fields.MAX_TEXT)
+        sessions = list(table["session"])
+        if "" in distinct:
+            sessions = [session or None for session in sessions] if len(distinct) > 1 else None
+    contexts: list[int] | None = None
+    if "context" in table:
+        named = {CONTEXT_INDEX[context] for context in set(table["context"])}
+        if named != {DEFAULT_CONTEXT}:
+            contexts = list(map(CONTEXT_INDEX.__getitem__, table["context"]))
     return Columns(
-        names=_names(items, "connector"),
-        at_us=at_us,
+        names=list(names),
+        at_us=_times(table["at"]),
         values=values,
-        sessions=[None if s is _ABSENT or not s else s for s in sessions] if named else None,
-        contexts=contexts if any(contexts) else None,
-        unknown_keys=sum(map(len, items)) - known,
+        sessions=sessions,
+        contexts=contexts,
+        unknown_keys=unknown_keys,
     )
 
 
 def _fast_reference(items: list[dict[str, Any]]) -> Columns:
+    table = _table(items)
+    _texts(table["meter"], least=1, most=fields.MAX_NAME)
     return Columns(
-        names=_names(items, "meter"),
-        at_us=np.array(parse_times(_texts(items, "at")), dtype=np.int64),
-        values=_numbers([list(map(itemgetter("energy_wh"), items))]),
-        unknown_keys=sum(map(len, items)) - 3 * len(items),
+        names=list(table["meter"]),
+        at_us=_times(table["at"]),
+        values=_numbers([table["energy_wh"]], [0]),
+        unknown_keys=len(items) * len(table.keys() - _REFERENCE_KEYS),
     )
 
 

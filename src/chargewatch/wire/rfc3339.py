@@ -7,6 +7,7 @@ is not in the caches goes through the exact grammar.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import date
 
 from chargewatch.wire.rejection import INVALID_FIELD, NAIVE_TIME, RejectedItem, shown
@@ -90,7 +91,7 @@ def _parse_odd(value: str, path: str) -> int:
         raise RejectedItem(INVALID_FIELD, f"{path}: {shown(value)} {exc}") from None
 
 
-def parse_times(values: list[str]) -> list[int]:
+def parse_times(values: Sequence[str]) -> list[int]:
     """Return many times at once; any odd one raises RejectedItem without naming its place."""
     minutes, tails = _minutes, _tails
     try:
