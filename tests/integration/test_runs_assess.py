@@ -211,6 +211,24 @@ async def test_the_same_run_again_gives_the_same_result_to_the_last_bit(database
     assert first.result_digest == again.result_digest == full.result_digest
 
 
+async def test_reading_the_days_in_blocks_changes_no_estimate(database_url, tmp_path, monkeypatch):
+    city = make_test_city(FAULTS[0], FAULTS[4], days=6)
+    async with open_database(database_url) as database:
+        await register(database, tmp_path, city.registry())
+        await feed(database_url, messages_of(city))
+        settings = load_settings({})
+        at_once = await run_assessment(database, settings, as_of=TO, days=30)
+        rows = await assessment_rows(database)
+        monkeypatch.setattr("chargewatch.runs.load.BLOCK_CONNECTOR_DAYS", 15)
+        in_blocks = await run_assessment(database, settings, as_of=TO, days=30, full=True)
+        again = await assessment_rows(database)
+    assert at_once.signals == in_blocks.signals
+    for one, other in zip(rows, again, strict=True):
+        assert one["verdict"] == other["verdict"]
+        assert one["relative_error"] == pytest.approx(other["relative_error"], rel=1e-4, abs=1e-7)
+        assert one["n_intervals"] == other["n_intervals"]
+
+
 async def test_data_after_as_of_change_nothing(database_url, tmp_path):
     city = make_test_city(FAULTS[0], days=6)
     as_of = TO - timedelta(days=2, minutes=-7)

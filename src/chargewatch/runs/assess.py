@@ -20,16 +20,17 @@ from chargewatch import __version__
 from chargewatch.domain.assessment import Assessment
 from chargewatch.domain.mpe import rule_set
 from chargewatch.domain.signal import Signal
-from chargewatch.risk.engine import assess
-from chargewatch.risk.inputs import SLOT_S
+from chargewatch.risk.engine import advance, assess
+from chargewatch.risk.inputs import SLOT_S, RunInputs
 from chargewatch.risk.results import EngineConfig, RunResult
 from chargewatch.risk.signals import RULE_VERSION, merge_findings
 from chargewatch.runs.decide import decide, tiers
-from chargewatch.runs.load import Loaded, load
+from chargewatch.runs.load import Loaded, blocks, load, read_block
 from chargewatch.runs.rollups import refresh_rollups
 from chargewatch.runs.signals import Scan, find_signals, full_scan, next_scan
 from chargewatch.runs.signed import Verified
-from chargewatch.runs.state import RunState, pack_state, unpack_engine, unpack_state
+from chargewatch.runs.state import Arrays, RunState, pack_state, unpack_engine, unpack_state
+from chargewatch.runs.stations import LateEnergy
 from chargewatch.settings import Settings
 from chargewatch.storage import load as load_store
 from chargewatch.storage import runs as store
@@ -201,17 +202,20 @@ async def _run(
     say: Say,
 ) -> RunOutcome:
     zone, rules = ZoneInfo(settings.time_zone), rule_set(settings.mpe_rules)
+    config = EngineConfig(half_life_days=settings.half_life_days)
     async with load_store.snapshot(database) as connection:
         say("loading")
         loaded = await load(
             connection,
-            first=plan.first,
-            sessions_first=plan.window_first,
+            first=plan.window_first,
             as_of=as_of,
             rules=rules,
             zone=zone,
         )
         state = _state(plan, loaded)
+        inputs, engine_state, late = await _advance(
+            connection, loaded, plan, state.engine, as_of=as_of, config=config, say=say
+        )
         clock.lap("load")
         say("checking the records")
         found = await find_signals(
@@ -221,6 +225,7 @@ async def _run(
             prior=state.findings,
             usual_gap_s=state.usual_gap_s,
             verified=state.verified,
+            late=late,
             zone=zone,
             say=say,
         )
@@ -229,8 +234,7 @@ async def _run(
         )
     clock.lap("signals")
     say(f"estimating {loaded.inputs.fleet.size} connectors")
-    config = EngineConfig(half_life_days=settings.half_life_days)
-    result = await asyncio.to_thread(assess, loaded.inputs, config=config, state=state.engine)
+    result = await asyncio.to_thread(assess, inputs, config=config, state=engine_state)
     clock.lap("engine")
     days = (as_of - plan.window_first).total_seconds() / 86_400
     assessments = decide(loaded, result, signals, days=days, default_price=config.energy_price)
@@ -273,6 +277,29 @@ async def _run(
         seconds=clock.laps,
         summary=summary,
     )
+
+
+async def _advance(
+    connection: asyncpg.Connection,
+    loaded: Loaded,
+    plan: _Plan,
+    state: Arrays | None,
+    *,
+    as_of: datetime,
+    config: EngineConfig,
+    say: Say,
+) -> tuple[RunInputs, Arrays | None, LateEnergy]:
+    """Add all but the last block of days to the engine's state; return the last block too."""
+    size = loaded.inputs.fleet.size
+    late = LateEnergy.none(size)
+    parts = blocks(plan.first, as_of, connectors=size)
+    for number, (first, last) in enumerate(parts):
+        inputs = await read_block(connection, loaded, first=first, last=last)
+        late = late.with_intervals(inputs.connector_intervals, loaded.valid_until_s)
+        if number + 1 < len(parts):
+            state = await asyncio.to_thread(advance, inputs, config=config, state=state)
+            say(f"days up to {last.date()} of {as_of.date()}")
+    return inputs, state, late
 
 
 def _state(plan: _Plan, loaded: Loaded) -> RunState:

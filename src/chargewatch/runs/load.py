@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -26,6 +27,9 @@ from chargewatch.risk.inputs import (
 from chargewatch.risk.signals import Names
 from chargewatch.storage import load as store
 from chargewatch.storage.bulk import Records, copy_chunks, seconds_of
+
+BLOCK_CONNECTOR_DAYS = 200_000
+"""Connectors x days whose intervals are read at once: 2 days of a city of 100,000."""
 
 Rows = list[dict[str, Any]]
 Place = tuple[str, str]
@@ -53,10 +57,12 @@ class Registry:
 class Loaded:
     """What one run reads, besides the raw readings that are streamed."""
 
-    inputs: RunInputs
+    inputs: RunInputs  # without intervals and sessions: `read_block` adds them
     registry: Registry
-    sessions: Records  # of the window, in the order of RunInputs.sessions
+    sessions: Records  # of the window, in the order of their end
+    meter_ids: Ints  # of RunInputs.references
     last_reading_s: Floats  # of each connector, at or before as_of; NaN: none
+    last_meter_s: Floats  # of each reference meter
     valid_until_s: Floats  # of the newest passed verification; NaN: none
 
 
@@ -173,17 +179,21 @@ async def _references(
 
 
 async def _intervals(
-    connection: asyncpg.Connection, kind: str, *, ids: Ints, first: datetime, as_of: datetime
+    connection: asyncpg.Connection,
+    kind: str,
+    *,
+    ids: Ints,
+    last_s: Floats,
+    first: datetime,
+    last: datetime,
 ) -> Intervals:
-    """Return rollups that depend on readings at or before as_of only.
+    """Return rollups of slots in [first, last) that depend on readings at or before as_of only.
 
     The energy of a slot is known from the readings up to the first one at or after its end; a
-    slot that ends after the instrument's last reading would know something of what came later.
+    slot that ends after the instrument's last reading (last_s, up to as_of; NaN: its readings are
+    no longer kept) would know something of what came later.
     """
-    last = await store.last_readings(connection, kind, first=first, last=as_of)
-    limit_s = np.full(ids.size, as_of.timestamp())
-    known = np.isin(last["connector_id"], ids)
-    limit_s[np.searchsorted(ids, last["connector_id"][known])] = seconds_of(last["at"][known])
+    limit_s = np.fmin(np.where(np.isnan(last_s), np.inf, last_s), last.timestamp())
     parts: dict[str, list[Any]] = {name: [] for name in ("row", "slot", "energy", "u", "quality")}
 
     def take(chunk: Records) -> None:
@@ -206,7 +216,7 @@ async def _intervals(
             store.interval_query(kind),
             store.INTERVAL,
             consume=take,
-            arguments=(begin, as_of),
+            arguments=(begin, last),
         )
 
     def joined(name: str, dtype: Any) -> Any:
@@ -282,49 +292,96 @@ def _valid_until(
     return until
 
 
+def _no_intervals() -> Intervals:
+    whole, real = np.empty(0, np.int64), np.empty(0)
+    return Intervals(
+        instrument=whole, slot=whole, energy_wh=real, u_wh=real, quality=np.empty(0, np.int16)
+    )
+
+
+async def _last_s(
+    connection: asyncpg.Connection, kind: str, *, ids: Ints, first: datetime, as_of: datetime
+) -> Floats:
+    """Return the time of the last reading of each instrument; NaN: none in the window."""
+    last = await store.last_readings(connection, kind, first=first, last=as_of)
+    known = np.isin(last["connector_id"], ids)
+    last_s = np.full(ids.size, np.nan)
+    last_s[np.searchsorted(ids, last["connector_id"][known])] = seconds_of(last["at"][known])
+    return last_s
+
+
 async def load(
     connection: asyncpg.Connection,
     *,
     first: datetime,
-    sessions_first: datetime,
     as_of: datetime,
     rules: RuleSet,
     zone: ZoneInfo,
 ) -> Loaded:
-    """Return what a run as of a time reads.
-
-    Where:
-        first: the engine's data begin here (in a nightly run, where the last run ended).
-        sessions_first: the window of signals begins here; at or before `first`.
-    """
+    """Return what a run with a window from `first` to `as_of` reads, but for the intervals."""
     registry = await load_registry(connection)
     references, meter_ids = await _references(connection, registry, zone)
     day = as_of.astimezone(zone).date()
     verifications = await store.rows(connection, store.VERIFICATIONS, day)
-    records = await store.sessions(connection, first=sessions_first, last=as_of)
-    last = await store.last_readings(connection, "connector", first=sessions_first, last=as_of)
-    last_s = np.full(registry.connector_ids.size, np.nan)
-    last_s[registry.connector_rows(last["connector_id"])] = seconds_of(last["at"])
-    engine_records = records[seconds_of(records["ended_at"]) > first.timestamp()]
+    records = await store.sessions(connection, first=first, last=as_of)
     inputs = RunInputs(
         as_of_s=as_of.timestamp(),
         from_s=first.timestamp(),
         fleet=make_fleet(registry, rules),
         references=references,
-        connector_intervals=await _intervals(
-            connection, "connector", ids=registry.connector_ids, first=first, as_of=as_of
-        ),
-        meter_intervals=await _intervals(
-            connection, "meter", ids=meter_ids, first=first, as_of=as_of
-        ),
-        sessions=make_sessions(registry, engine_records),
+        connector_intervals=_no_intervals(),
+        meter_intervals=_no_intervals(),
+        sessions=make_sessions(registry, records[:0]),
         anchors=_anchors(verifications, registry, zone),
     )
     years = rules.verification_period_years
+    ids = registry.connector_ids
     return Loaded(
         inputs=inputs,
         registry=registry,
         sessions=records,
-        last_reading_s=last_s,
+        meter_ids=meter_ids,
+        last_reading_s=await _last_s(connection, "connector", ids=ids, first=first, as_of=as_of),
+        last_meter_s=await _last_s(connection, "meter", ids=meter_ids, first=first, as_of=as_of),
         valid_until_s=_valid_until(verifications, registry, zone, years=years),
     )
+
+
+async def read_block(
+    connection: asyncpg.Connection, loaded: Loaded, *, first: datetime, last: datetime
+) -> RunInputs:
+    """Return the engine's inputs of [first, last): intervals, and sessions that ended in it."""
+    ended = seconds_of(loaded.sessions["ended_at"])
+    inside = (ended > first.timestamp()) & (ended <= last.timestamp())
+    return replace(
+        loaded.inputs,
+        as_of_s=last.timestamp(),
+        from_s=first.timestamp(),
+        connector_intervals=await _intervals(
+            connection,
+            "connector",
+            ids=loaded.registry.connector_ids,
+            last_s=loaded.last_reading_s,
+            first=first,
+            last=last,
+        ),
+        meter_intervals=await _intervals(
+            connection,
+            "meter",
+            ids=loaded.meter_ids,
+            last_s=loaded.last_meter_s,
+            first=first,
+            last=last,
+        ),
+        sessions=make_sessions(loaded.registry, loaded.sessions[inside]),
+    )
+
+
+def blocks(first: datetime, as_of: datetime, *, connectors: int) -> list[tuple[datetime, datetime]]:
+    """Return parts of [first, as_of) that fit in memory, cut at midnight UTC."""
+    days = max(1, BLOCK_CONNECTOR_DAYS // max(connectors, 1))
+    edges = [first]
+    midnight = first.replace(hour=0, minute=0, second=0, microsecond=0)
+    while (midnight := midnight + timedelta(days=days)) < as_of:
+        edges.append(midnight)
+    return list(pairwise([*edges, as_of]))

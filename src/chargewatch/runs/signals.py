@@ -45,7 +45,7 @@ from chargewatch.risk.signals_tariffs import (
 from chargewatch.runs.load import Loaded, Rows
 from chargewatch.runs.money import load_curves
 from chargewatch.runs.signed import Verified, signature_checks
-from chargewatch.runs.stations import station_findings
+from chargewatch.runs.stations import LateEnergy, station_findings
 from chargewatch.storage import load as store
 from chargewatch.storage.bulk import Records, seconds_of
 from chargewatch.wire.payloads import CONTEXTS
@@ -130,6 +130,7 @@ async def find_signals(
     prior: list[Finding],
     usual_gap_s: Floats,
     verified: Verified,
+    late: LateEnergy,
     zone: ZoneInfo,
     say: Say,
 ) -> Found:
@@ -139,6 +140,7 @@ async def find_signals(
         prior: findings of the last run; those of days that are checked again are dropped.
         usual_gap_s: of each connector as the last run knew it; NaN: not known.
         verified: signed records that earlier runs verified.
+        late: energy of registers after the end of their verification.
     """
     fleet = loaded.inputs.fleet
     billed, order = billed_sessions(loaded)
@@ -180,6 +182,7 @@ async def find_signals(
         as_of=scan.as_of,
         holes=holes,
         cadence=cadence,
+        late=late,
         day=scan.day,
     )
     signed, verified = await signature_checks(

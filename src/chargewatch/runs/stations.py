@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import zlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +13,7 @@ import asyncpg
 import numpy as np
 import orjson
 
-from chargewatch.risk.inputs import Floats
+from chargewatch.risk.inputs import SLOT_S, Floats, Intervals
 from chargewatch.risk.signals import DAY_S, LIMITS, Finding
 from chargewatch.risk.signals_station import (
     Cadence,
@@ -39,11 +39,14 @@ async def station_findings(
     as_of: datetime,
     holes: Rows,
     cadence: Cadence,
+    late: LateEnergy,
     day: int,
 ) -> list[Finding]:
     """Return findings of clocks, silence, messages, conflicts, registration and verification.
 
-    Where: day: messages from this UTC day on are checked for their clock.
+    Where:
+        late: energy of registers after the end of their verification.
+        day: messages from this UTC day on are checked for their clock.
     """
     as_of_s = as_of.timestamp()
     place_rows = loaded.registry.place_rows
@@ -62,7 +65,7 @@ async def station_findings(
     )
     found += await _conflicts(connection, loaded, first=first, as_of=as_of)
     found += await _unregistered(connection, loaded, first=first, as_of=as_of)
-    return found + _verifications(loaded)
+    return found + _verifications(loaded, late)
 
 
 async def _clocks(
@@ -210,38 +213,53 @@ def _extreme(function: np.ufunc, rows: Any, values: Any, size: int) -> Floats:
     return result
 
 
-def _verifications(loaded: Loaded) -> list[Finding]:
+@dataclass(frozen=True)
+class LateEnergy:
+    """Energy of registers after the end of their verification, shape (n,)."""
+
+    energy_wh: Floats
+    first_s: Floats
+    last_s: Floats
+
+    @staticmethod
+    def none(size: int) -> LateEnergy:
+        """Return none yet."""
+        return LateEnergy(np.zeros(size), np.full(size, np.nan), np.full(size, np.nan))
+
+    def with_intervals(self, intervals: Intervals, valid_until_s: Floats) -> LateEnergy:
+        """Return this with the intervals added that begin after the end."""
+        limit = np.where(np.isnan(valid_until_s), -np.inf, valid_until_s)
+        slot_s = intervals.slot * float(SLOT_S)
+        late = np.flatnonzero((slot_s >= limit[intervals.instrument]) & (intervals.energy_wh > 0))
+        row, at_s = intervals.instrument[late], slot_s[late]
+        size = self.energy_wh.size
+        added = np.bincount(row, weights=intervals.energy_wh[late], minlength=size)
+        return LateEnergy(
+            self.energy_wh + added,
+            np.fmin(self.first_s, _extreme(np.fmin, row, at_s, size)),
+            np.fmax(self.last_s, _extreme(np.fmax, row, at_s + SLOT_S, size)),
+        )
+
+
+def _verifications(loaded: Loaded, by_register: LateEnergy) -> list[Finding]:
     """Return findings of connectors that sold energy after their verification's end.
 
     Energy is that of finished sessions or, when that is more, of the register's rollups.
     """
     fleet, until = loaded.inputs.fleet, loaded.valid_until_s
-    size = fleet.size
     limit = np.where(np.isnan(until), -np.inf, until)
     rows = loaded.registry.connector_rows(loaded.sessions["connector_id"])
     energy = np.maximum(loaded.sessions["stop_wh"] - loaded.sessions["start_wh"], 0.0)
     started, ended = (seconds_of(loaded.sessions[name]) for name in ("started_at", "ended_at"))
     after = started >= limit[rows]
-    intervals = loaded.inputs.connector_intervals
-    slot_s = intervals.slot * 900.0
-    late = (slot_s >= limit[intervals.instrument]) & (intervals.energy_wh > 0)
-    by_session = np.bincount(rows[after], weights=energy[after], minlength=size)
-    by_register = np.bincount(
-        intervals.instrument[late], weights=intervals.energy_wh[late], minlength=size
-    )
-    first = np.fmin(
-        _extreme(np.fmin, rows[after], started[after], size),
-        _extreme(np.fmin, intervals.instrument[late], slot_s[late], size),
-    )
-    last = np.fmax(
-        _extreme(np.fmax, rows[after], ended[after], size),
-        _extreme(np.fmax, intervals.instrument[late], slot_s[late] + 900.0, size),
-    )
+    by_session = np.bincount(rows[after], weights=energy[after], minlength=fleet.size)
+    first = _extreme(np.fmin, rows[after], started[after], fleet.size)
+    last = _extreme(np.fmax, rows[after], ended[after], fleet.size)
     return verification_findings(
         until,
-        sold_wh=np.maximum(by_session, by_register).astype(float),
-        first_sold_s=first,
-        last_sold_s=last,
+        sold_wh=np.maximum(by_session, by_register.energy_wh).astype(float),
+        first_sold_s=np.fmin(first, by_register.first_s),
+        last_sold_s=np.fmax(last, by_register.last_s),
         registered=fleet.registered,
         limits=LIMITS,
     )
