@@ -127,12 +127,11 @@ async def claim(connection: asyncpg.Connection, kind: Kind, *, day: date, limit:
     status = await connection.execute(
         """
         WITH moved AS (
-            DELETE FROM rollup_pending p USING (
-                SELECT instrument_id FROM rollup_pending WHERE kind = $1 AND day = $2
+            DELETE FROM rollup_pending WHERE ctid = ANY(ARRAY(
+                SELECT ctid FROM rollup_pending WHERE kind = $1 AND day = $2
                 ORDER BY instrument_id LIMIT $3 FOR UPDATE SKIP LOCKED
-            ) due
-            WHERE p.kind = $1 AND p.day = $2 AND p.instrument_id = due.instrument_id
-            RETURNING p.instrument_id
+            ))
+            RETURNING instrument_id
         )
         INSERT INTO rollup_claimed (kind, day, instrument_id, claimed_xid)
         SELECT $1, $2, instrument_id, pg_current_xact_id()::text::bigint FROM moved
@@ -183,14 +182,17 @@ async def claimed_instruments(
 async def release_claims(
     connection: asyncpg.Connection, kind: Kind, *, day: date, ids: Ids
 ) -> None:
-    """Delete claims whose rollups are written in the same transaction."""
-    await connection.execute(
-        "DELETE FROM rollup_claimed WHERE kind = $1 AND day = $2 AND instrument_id = ANY($3)",
-        kind.number,
-        day,
-        ids.tolist(),
-        timeout=60,
-    )
+    """Delete the claims of `claimed_instruments`, in the transaction that writes their rollups."""
+    if len(ids):
+        await connection.execute(
+            "DELETE FROM rollup_claimed WHERE kind = $1 AND day = $2 "
+            "AND instrument_id BETWEEN $3 AND $4",
+            kind.number,
+            day,
+            int(ids[0]),
+            int(ids[-1]),
+            timeout=60,
+        )
 
 
 def day_bounds(day: date) -> tuple[datetime, datetime]:
