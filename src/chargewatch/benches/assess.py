@@ -1,0 +1,182 @@
+"""`chargewatch bench assess`: nightly and full risk runs on made-up cities of several sizes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import click
+import orjson
+
+from chargewatch.benches.assess_city import BenchCity, CityWriter
+from chargewatch.errors import ChargewatchError
+from chargewatch.local.postgres import EmbeddedPostgres
+from chargewatch.settings import Settings
+from chargewatch.storage.database import open_database
+from chargewatch.storage.migrate import migrate
+
+RUN_TIMEOUT_S = 3600.0
+
+
+@contextmanager
+def _server(settings: Settings) -> Iterator[str]:
+    """Yield the address of a server: the one of the settings, or an embedded one."""
+    if settings.database_url:
+        yield settings.database_url
+        return
+    with TemporaryDirectory(prefix="chargewatch-bench-") as folder:
+        path = Path(folder)
+        path.chmod(0o755)
+        with EmbeddedPostgres(path / "postgres") as server:
+            yield server.url_of("postgres")
+
+
+async def _execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect("postgresql://" + url.partition("://")[2], timeout=30)
+    try:
+        await connection.execute(statement, timeout=600)
+    finally:
+        await connection.close(timeout=10)
+
+
+@asynccontextmanager
+async def _fresh_database(url: str) -> AsyncIterator[str]:
+    """Yield the address of a migrated database of our own; it is dropped afterwards."""
+    name = f"chargewatch_bench_{uuid.uuid4().hex[:8]}"
+    await _execute(url, f"CREATE DATABASE {name}")
+    try:
+        own = urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+        async with open_database(own) as database:
+            await migrate(database)
+        yield own
+    finally:
+        await _execute(url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def _assess(url: str, as_of: datetime, *, days: int, full: bool) -> dict[str, Any]:
+    """Run `chargewatch assess` in a process of its own; return its times and peak memory."""
+    command = [sys.executable, "-m", "chargewatch", "assess", "--json", "--days", str(days)]
+    command += ["--as-of", as_of.isoformat(), *(["--full"] if full else [])]
+    begun = time.monotonic()
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        env={**os.environ, "CHARGEWATCH_DATABASE_URL": url},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    peak = asyncio.create_task(_peak_memory(process.pid))
+    async with asyncio.timeout(RUN_TIMEOUT_S):
+        out, err = await process.communicate()
+    seconds = time.monotonic() - begun
+    peak_bytes = await peak
+    if process.returncode:
+        raise ChargewatchError(f"the risk run failed: {err.decode(errors='replace').strip()}")
+    outcome = orjson.loads(out)
+    return {
+        "mode": outcome["mode"],
+        "seconds": round(seconds, 2),
+        "parts": outcome["seconds"],
+        "peak_memory_mb": round(peak_bytes / 1e6, 1),
+        "tiers": outcome["tiers"],
+        "signals": outcome["signals"],
+    }
+
+
+def _high_water(pid: int) -> int | None:
+    """Return a process's peak resident memory so far, bytes (Linux); None when it has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return None
+    lines = [line for line in status.splitlines() if line.startswith("VmHWM")]
+    return int(lines[0].split()[1]) * 1024 if lines else None
+
+
+async def _peak_memory(pid: int) -> int:
+    """Return a process's peak resident memory, bytes, watched until it ends."""
+    peak = 0
+    while (now := _high_water(pid)) is not None:
+        peak = max(peak, now)
+        await asyncio.sleep(0.2)
+    return peak
+
+
+async def _measure(url: str, city: BenchCity) -> dict[str, Any]:
+    async with _fresh_database(url) as own:
+        begun = time.monotonic()
+        connection = await asyncpg.connect("postgresql://" + own.partition("://")[2], timeout=30)
+        try:
+            rows = await CityWriter(city).write(connection)
+        finally:
+            await connection.close(timeout=60)
+        filled = time.monotonic() - begun
+        window = city.days + 1
+        # The full run of all days but the last, then the night that adds it.
+        full = await _assess(own, city.end - timedelta(days=1), days=window, full=True)
+        nightly = await _assess(own, city.end, days=window, full=False)
+    return {
+        "connectors": city.connectors,
+        "days": city.days,
+        "rows": rows,
+        "fill_seconds": round(filled, 1),
+        "full": full,
+        "nightly": nightly,
+    }
+
+
+def _line(row: dict[str, Any]) -> str:
+    parts = [
+        f"{kind} {row[kind]['seconds']:.1f} s, {row[kind]['peak_memory_mb']:.0f} MB"
+        for kind in ("full", "nightly")
+    ]
+    return f"{row['connectors']:>8} connectors, {row['days']} days: {'; '.join(parts)}"
+
+
+@click.command("assess")
+@click.option("--sizes", default="1000,10000,100000", show_default=True, help="Connectors.")
+@click.option("--days", type=click.IntRange(2, 90), default=30, show_default=True)
+@click.option(
+    "--readings-a-day",
+    type=click.IntRange(2, 1440),
+    default=24,
+    show_default=True,
+    help="Raw readings of the last day, per connector.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON document on stdout.")
+@click.pass_context
+def command(
+    context: click.Context, sizes: str, days: int, readings_a_day: int, as_json: bool
+) -> None:
+    """Measure full and nightly risk runs, from the database, by size of the city."""
+    settings: Settings = context.find_root().obj
+    try:
+        counts = [int(size) for size in sizes.split(",")]
+    except ValueError as exc:
+        raise click.BadParameter(f"{sizes!r}: write numbers with commas between") from exc
+    results = []
+    with _server(settings) as url:
+        for count in counts:
+            city = BenchCity(connectors=count, days=days, readings_a_day=readings_a_day)
+            results.append(asyncio.run(_measure(url, city)))
+            click.echo(_line(results[-1]), err=True)
+    document = {
+        "bench": "assess",
+        "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
+        "note": "times are of the whole command, start of Python included; peak memory is that of "
+        "the risk run's process, not of the database",
+        "results": results,
+    }
+    if as_json:
+        click.echo(orjson.dumps(document).decode())
