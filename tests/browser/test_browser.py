@@ -20,6 +20,7 @@ PAGES = (
     "/piles/TJ0001-05-1",
     "/stations",
     "/stations/TJ0001",
+    "/signals",
     "/system",
     "/nothing-here",
 )

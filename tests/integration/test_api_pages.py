@@ -36,6 +36,8 @@ PAGES = (
     "/stations/TJ0001",
     "/stations/TJ0001?days=30",
     "/stations/TJ0009",
+    "/signals",
+    "/signals?state=all&code=register_jump&station=TJ0001",
     "/system",
     "/system?show=gaps&station=TJ0001&code=conflict",
 )
@@ -67,7 +69,7 @@ async def test_every_page_is_whole_in_both_languages(site: Site, language: str) 
         assert not re.search(r"<script(?![^>]*\bsrc=)|\sstyle=|<style", answer.text), path
 
 
-@pytest.mark.parametrize("path", ["/", "/piles", "/stations", "/system"])
+@pytest.mark.parametrize("path", ["/", "/piles", "/stations", "/signals", "/system"])
 async def test_empty_pages_say_what_to_do_next(empty_site: Site, path: str) -> None:
     answer = await empty_site.client.get(path)
     assert answer.status_code == 200
@@ -83,6 +85,21 @@ async def test_piles_are_listed_before_the_first_run(site: Site) -> None:
     assert "Not assessed" in page.text
     pile = await site.client.get("/piles/TJ0001-01-1")
     assert "Not assessed in the newest run" in pile.text
+
+
+async def test_piles_that_have_just_become_red_come_first(site: Site) -> None:
+    async with site.database.begin() as connection:
+        await connection.execute(
+            update(assessment)
+            .where(assessment.c.run_id == 13, assessment.c.connector_id == 1)
+            .values(tier="yellow")
+        )
+    page = (await site.client.get("/")).text
+    section = page[page.index('id="red-title"') :]
+    first = re.findall(r"<tbody>.*?</tr>", section, re.S)[0]
+    assert "TJ0001-01-1" in first
+    assert ">new<" in first
+    assert section.count(">new<") == 1
 
 
 async def test_pile_says_why_it_is_flagged(site: Site) -> None:
@@ -130,10 +147,12 @@ async def test_live_values_arrive_as_events_and_streams_end(site: Site) -> None:
     server = make_server(site.app)
     with closing(listen("127.0.0.1", 0)) as listener:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
-        async with httpx.AsyncClient(base_url=address_of(listener), headers=header) as client:
+        async with httpx.AsyncClient(
+            base_url=address_of(listener), headers=header, timeout=60
+        ) as client:
             names = []
             async with (
-                asyncio.timeout(30),
+                asyncio.timeout(60),
                 client.stream("GET", "/api/v1/events?connector=TJ0001-01-1") as stream,
             ):
                 assert stream.headers["content-type"].startswith("text/event-stream")

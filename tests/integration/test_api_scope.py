@@ -32,6 +32,7 @@ PAGES = (
     "/piles",
     "/piles.csv",
     "/stations",
+    "/signals?state=all",
     "/system",
     "/piles/TJ0001-01-1",
     "/stations/TJ0001",

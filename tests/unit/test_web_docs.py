@@ -14,6 +14,7 @@ from chargewatch.web import (
     page_pile,
     page_piles,
     page_session,
+    page_signals,
     page_stations,
     page_system,
 )
@@ -41,6 +42,7 @@ def test_every_page_is_documented() -> None:
         page_pile,
         page_piles,
         page_session,
+        page_signals,
         page_stations,
         page_system,
     ):

@@ -150,6 +150,7 @@ async def _targets(database: Database) -> dict[str, str]:
         "page pile": f"/piles/{pile}",
         "page stations": "/stations",
         "page station": f"/stations/{station}",
+        "page signals": "/signals",
         "page system": "/system",
         "api piles": f"{api}/piles",
         "api piles, page 21": f"{api}/piles?offset=1000",

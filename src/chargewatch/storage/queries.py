@@ -17,6 +17,27 @@ NEWEST_RUN = text(
     "FROM risk_run WHERE state = 'finished' ORDER BY as_of DESC, run_id DESC LIMIT 1"
 )
 
+PREVIOUS_RUN = text(
+    "SELECT max(run_id) FROM risk_run WHERE state = 'finished' AND run_id < :run_id "
+    "AND as_of = (SELECT max(as_of) FROM risk_run WHERE state = 'finished' AND as_of < :as_of)"
+)
+
+# Red now and not in the run before comes first: that is news.
+NEWEST_RED = text(
+    "SELECT c.connector, c.station_id, c.registered, s.name AS station_name, c.operator_id, "
+    "o.name AS operator_name, a.relative_error, a.standard_uncertainty, a.mpe, a.priority_money, "
+    "b.tier AS previous_tier "
+    "FROM assessment a JOIN connector c USING (connector_id) "
+    "LEFT JOIN assessment b ON b.run_id = :previous_id AND b.connector_id = a.connector_id "
+    "LEFT JOIN station s ON s.station_id = c.station_id "
+    "LEFT JOIN operator o ON o.operator_id = c.operator_id "
+    "WHERE a.run_id = :run_id AND a.tier = 'red' "
+    "AND (CAST(:scope AS text) IS NULL OR c.operator_id = :scope) "
+    "ORDER BY (b.tier IS DISTINCT FROM 'red') DESC, "
+    "NULLIF(a.priority_money, 'NaN'::double precision) DESC NULLS LAST, c.connector "
+    "LIMIT :limit"
+)
+
 RUNS = text(
     "SELECT run_id, state, mode, as_of, data_from, data_to, started_at, finished_at, version, "
     "configuration, result_digest, summary "
@@ -69,6 +90,24 @@ OPEN_SIGNALS_BY_CODE = text(
 async def newest_run(connection: AsyncConnection) -> RowMapping | None:
     """Return the newest finished run; None before the first one."""
     return (await connection.execute(NEWEST_RUN)).mappings().one_or_none()
+
+
+async def newest_red(
+    connection: AsyncConnection, run: RowMapping, *, scope: Scope, limit: int
+) -> Sequence[RowMapping]:
+    """Return red connectors of a run, those first that were not red in the run before."""
+    values = {"run_id": run["run_id"], "as_of": run["as_of"]}
+    previous = (await connection.execute(PREVIOUS_RUN, values)).scalar_one_or_none()
+    found = await connection.execute(
+        NEWEST_RED,
+        {
+            "run_id": run["run_id"],
+            "previous_id": -1 if previous is None else previous,
+            "scope": scope,
+            "limit": limit,
+        },
+    )
+    return found.mappings().all()
 
 
 async def runs(connection: AsyncConnection, *, limit: int, offset: int) -> Sequence[RowMapping]:

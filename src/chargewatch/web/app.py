@@ -24,6 +24,7 @@ from chargewatch.web import (
     page_pile,
     page_piles,
     page_session,
+    page_signals,
     page_stations,
     page_system,
 )
@@ -124,6 +125,7 @@ def create_app(settings: Settings, database: Database, *, intake: Intake | None 
         page_overview,
         page_piles,
         page_pile,
+        page_signals,
         page_stations,
         page_system,
         page_session,

@@ -12,11 +12,11 @@ from zoneinfo import ZoneInfo
 import orjson
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
+from sqlalchemy import RowMapping
 
 from chargewatch.api.context import Service, service_of
-from chargewatch.storage import queries, queries_piles
+from chargewatch.storage import queries
 from chargewatch.storage.queries import Scope
-from chargewatch.storage.queries_piles import PileFilter
 from chargewatch.web.assets import static_folder
 from chargewatch.web.page_session import Visitor
 from chargewatch.web.render import render
@@ -57,15 +57,16 @@ def _sum_districts(rows: Sequence[Mapping[Any, Any]]) -> tuple[dict[str, int], f
     return dict(tiers), money, ordered
 
 
-async def _figures(service: Service, run_id: int, scope: Scope) -> Any:
-    """Return the sums of a finished run; they don't change, so they are kept."""
+async def _figures(service: Service, run: RowMapping, scope: Scope) -> Any:
+    """Return the sums and the news of a finished run; they don't change, so they are kept."""
 
     async def load() -> Any:
         async with service.database.connect() as connection:
-            rows = await queries.tiers_by_district(connection, run_id, scope=scope)
-        return _sum_districts(rows)
+            rows = await queries.tiers_by_district(connection, run["run_id"], scope=scope)
+            red = await queries.newest_red(connection, run, scope=scope, limit=NEWEST_RED)
+        return *_sum_districts(rows), red
 
-    return await service.figures.get(("districts", run_id, scope), load, lifetime_s=3600)
+    return await service.figures.get(("figures", run["run_id"], scope), load, lifetime_s=3600)
 
 
 async def _coverage(service: Service, scope: Scope) -> dict[str, int]:
@@ -89,16 +90,11 @@ async def overview(request: Request, account: Visitor) -> Response:
         run = await queries.newest_run(connection)
         arrival = await queries.arrival(connection, recently=service.clock() - RECENT, scope=scope)
         signals = await queries.open_signals_by_code(connection, scope=scope)
-        red: Sequence[Any] = []
-        if run is not None:
-            wanted = PileFilter(tiers=("red",))
-            red = await queries_piles.piles(
-                connection, wanted, run_id=run["run_id"], scope=scope, limit=NEWEST_RED, offset=0
-            )
     tiers: dict[str, int] = {}
     money, districts = 0.0, []
+    red: Sequence[Any] = []
     if run is not None:
-        tiers, money, districts = await _figures(service, run["run_id"], scope)
+        tiers, money, districts, red = await _figures(service, run, scope)
     return render(
         request,
         "overview.html",

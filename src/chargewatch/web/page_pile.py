@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -41,7 +42,12 @@ def explanation(assessment: Mapping[Any, Any], signals: list[Any], formats: Form
         sentences.append(t("why.not_identifiable"))
     drift = assessment["drift"]
     if drift and drift.get("alarm"):
-        sentences.append(t("why.drift"))
+        changed_at = drift.get("changed_at")
+        if changed_at:
+            day = formats.time(datetime.fromisoformat(changed_at))
+            sentences.append(t("why.drift_at", time=day))
+        else:
+            sentences.append(t("why.drift"))
     open_signals = [row for row in signals if row["closed_run"] is None]
     if open_signals:
         names = t("list.separator").join(

@@ -11,7 +11,7 @@ from chargewatch.api.context import service_of
 from chargewatch.api.errors import not_found
 from chargewatch.api.piles import MAX_OFFSET
 from chargewatch.api.stations import MAX_BALANCE_DAYS, energy_balances
-from chargewatch.storage import queries, queries_stations
+from chargewatch.storage import queries, queries_ingest, queries_stations
 from chargewatch.web.page_overview import district_names
 from chargewatch.web.page_pile import chart_texts
 from chargewatch.web.page_session import Visitor
@@ -20,6 +20,7 @@ from chargewatch.web.render import formats_of, render
 router = APIRouter()
 
 PAGE_ROWS = 50
+SIGNAL_ROWS = 20
 
 
 def balance_sums(balance: dict[str, Any]) -> dict[str, Any]:
@@ -100,6 +101,14 @@ async def show_station(
         gaps = await queries_stations.gaps_of_station(
             connection, station_id, operator_id=operator_id
         )
+        signals = await queries_ingest.signals(
+            connection,
+            scope=operator_id,
+            limit=SIGNAL_ROWS,
+            offset=0,
+            station_id=station_id,
+            only_open=True,
+        )
     return render(
         request,
         "station.html",
@@ -112,6 +121,7 @@ async def show_station(
         has_dc=any(pile["current"] == "DC" for pile in piles),
         piles=piles,
         gaps=gaps,
+        signals=signals,
         days=days,
         texts=chart_texts(formats_of(request)),
     )

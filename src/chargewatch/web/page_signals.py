@@ -1,0 +1,55 @@
+"""Integrity signals: the list, with what each is about."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+from chargewatch.api.context import service_of
+from chargewatch.api.piles import MAX_OFFSET
+from chargewatch.domain.signal import SIGNAL_SEVERITY, Severity
+from chargewatch.storage import queries_ingest
+from chargewatch.web.page_session import Visitor
+from chargewatch.web.render import render
+
+router = APIRouter()
+
+PAGE_ROWS = 50
+
+
+@router.get("/signals")
+async def list_signals(
+    request: Request,
+    account: Visitor,
+    code: Annotated[str, Query(max_length=64)] = "",
+    severity: Annotated[str, Query(max_length=16)] = "",
+    station: Annotated[str, Query(max_length=64)] = "",
+    state: Annotated[str, Query(max_length=8)] = "",
+    page: Annotated[int, Query(ge=1, le=MAX_OFFSET // PAGE_ROWS)] = 1,
+) -> Response:
+    """Show one page of signals, newest first; `state` is empty (open ones) or all."""
+    station = station.strip()
+    async with service_of(request).database.connect() as connection:
+        rows = await queries_ingest.signals(
+            connection,
+            scope=account.scope,
+            limit=PAGE_ROWS + 1,
+            offset=(page - 1) * PAGE_ROWS,
+            code=code,
+            severity=severity,
+            station_id=station,
+            only_open=state != "all",
+        )
+    return render(
+        request,
+        "signals.html",
+        account=account,
+        rows=rows[:PAGE_ROWS],
+        more=len(rows) > PAGE_ROWS,
+        page=page,
+        wanted={"code": code, "severity": severity, "station": station, "state": state},
+        codes=sorted(SIGNAL_SEVERITY),
+        severities=[item.value for item in Severity],
+    )
