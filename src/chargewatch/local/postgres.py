@@ -192,6 +192,7 @@ class EmbeddedPostgres:
                 "--auth=scram-sha-256",
                 "--encoding=UTF8",
                 "--locale=C",
+                *(["--no-sync"] if self._options.get("fsync") == "off" else []),
             )
         finally:
             handed_over.unlink(missing_ok=True)
