@@ -76,7 +76,7 @@ _KINDS = (
         meaning="the register stands still while power flows",
         parameters={"begin_days": 8.0, "length_days": 3.0},
         signals=("stuck_register",),
-        allowed=("power_register_mismatch", "soc_implausible"),
+        allowed=("power_register_mismatch", "soc_implausible", "unit_fault"),
     ),
     FaultKind(
         name="rollover",

@@ -90,10 +90,7 @@ def _connector_intervals(city: City, readings: list[Readings], as_of_s: float) -
     t_s = np.concatenate([r.t_s for r in readings])
     energy = np.concatenate([r.energy_wh for r in readings])
     reset = np.concatenate([r.context for r in readings]) == RESET
-    clock = np.zeros(city.layout.stations.size)
-    for k, fault in city.faults.of_kind("clock").items():
-        clock[k] = fault["offset_s"]
-    at = t_s + city.origin_s + clock[city.layout.connectors.station[connector]]
+    at = t_s + city.origin_s + _clock_s(city)[city.layout.connectors.station[connector]]
     order = np.lexsort((at, connector))
     return interval_energy(
         connector[order],
@@ -105,13 +102,21 @@ def _connector_intervals(city: City, readings: list[Readings], as_of_s: float) -
     )
 
 
+def _clock_s(city: City) -> Floats:
+    """Return by how much the stations' clocks are off, s."""
+    clock = np.zeros(city.layout.stations.size)
+    for k, fault in city.faults.of_kind("clock").items():
+        clock[k] = fault["offset_s"]
+    return clock
+
+
 def _meter_intervals(city: City, meters: list[tuple[Floats, Floats]], as_of_s: float) -> Intervals:
     size = city.layout.meters.size
     times = np.concatenate([m[0] for m in meters]) if meters else np.zeros(0)
     registers = np.concatenate([m[1] for m in meters], axis=1) if meters else np.zeros((size, 0))
     return interval_energy(
         np.repeat(np.arange(size), times.size),
-        np.tile(times + city.origin_s, size),
+        (times + city.origin_s + _clock_s(city)[city.layout.meters.station][:, None]).ravel(),
         registers.ravel(),
         reset=np.zeros(registers.size, dtype=bool),
         resolution_wh=city.layout.meters.resolution_wh,
