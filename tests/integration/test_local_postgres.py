@@ -18,7 +18,6 @@ from chargewatch.local import postgres as postgres_module
 from chargewatch.local.postgres import EmbeddedPostgres
 from chargewatch.local.processes import temporary_folder
 
-
 # Nothing here has to survive a power cut.
 QUICK = {"fsync": "off", "synchronous_commit": "off"}
 
