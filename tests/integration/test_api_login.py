@@ -133,6 +133,18 @@ async def test_large_form_is_refused(site: Site) -> None:
     assert answer.status_code == 413
 
 
+async def test_large_body_is_refused_whether_it_tells_its_length_or_not(site: Site) -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            yield b"x" * 10_000
+
+    told = await site.client.post("/api/v1/login", content=b"x" * 100_000)
+    untold = await site.client.post("/api/v1/login", content=parts())
+    assert told.status_code == 413
+    assert told.json()["error"]["code"] == "too_large"
+    assert untold.status_code in {400, 413}
+
+
 async def test_language_and_theme_stay_with_the_browser(site: Site) -> None:
     english = await site.client.get("/login", headers={"accept-language": "en"})
     assert 'lang="en"' in english.text

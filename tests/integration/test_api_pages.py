@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import closing
 from datetime import UTC, datetime
+from typing import Any
 
 import httpx
 import pytest
@@ -140,6 +141,20 @@ async def test_missing_page_is_a_page(site: Site) -> None:
     assert answer.status_code == 404
     assert answer.headers["content-type"].startswith("text/html")
     assert "NOPE" in answer.text
+
+
+async def test_lost_database_is_said_in_words(database_url: str, embedded_server: Any) -> None:
+    async with open_site(database_url) as site:
+        header = await site.token("admin")
+        await embedded_server.drop(database_url)
+        answer = await site.client.get("/api/v1/piles", headers=header)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "30")
+        assert answer.json()["error"]["code"] == "database_down"
+        page = await site.client.get("/piles", headers=header)
+        assert page.status_code == 503
+        assert "The database does not answer" in page.text
+        health = await site.client.get("/api/v1/health")
+        assert (health.status_code, health.json()["database"]) == (503, "no answer")
 
 
 async def test_live_values_arrive_as_events_and_streams_end(site: Site) -> None:

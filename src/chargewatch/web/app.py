@@ -30,7 +30,7 @@ from chargewatch.web import (
 )
 from chargewatch.web.assets import static_folder
 from chargewatch.web.render import render
-from chargewatch.web.security import SecurityHeaders
+from chargewatch.web.security import BodyLimit, SecurityHeaders
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +118,7 @@ def create_app(settings: Settings, database: Database, *, intake: Intake | None 
         redoc_url=None,
     )
     app.state.service = Service(settings, database, intake)
+    app.add_middleware(BodyLimit, own_limit=f"{PREFIX}/telemetry/")
     app.add_middleware(SecurityHeaders, secure=settings.secure_cookies)
     _install_error_handlers(app)
     app.include_router(api_router())

@@ -8,12 +8,13 @@ from collections.abc import MutableMapping
 from urllib.parse import parse_qs, urlsplit
 
 from fastapi import Request
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chargewatch.api.errors import ApiError
+from chargewatch.api.errors import ApiError, error_answer
 
 MAX_FORM_BYTES = 16_384
+MAX_BODY_BYTES = 65_536
 
 # No inline script and no inline style anywhere: charts read JSON endpoints and data attributes.
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -65,6 +66,39 @@ class SecurityHeaders:
             await send(message)
 
         await self.app(scope, receive, send_with_headers)
+
+
+class BodyLimit:
+    """Refuses large bodies before anything reads them; the telemetry door has its own limit."""
+
+    def __init__(self, app: ASGIApp, *, own_limit: str, max_bytes: int = MAX_BODY_BYTES) -> None:
+        self.app = app
+        self._own_limit = own_limit
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on with a body that can't grow beyond the limit."""
+        if scope["type"] != "http" or scope["path"].startswith(self._own_limit):
+            await self.app(scope, receive, send)
+            return
+        told = Headers(scope=scope).get("content-length", "0")
+        if not told.isdigit() or int(told) > self._max_bytes:
+            answer = error_answer(
+                413, "too_large", "the request's body is too large for this address"
+            )
+            await answer(scope, receive, send)
+            return
+        received = 0
+
+        async def receive_within_limit() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_bytes:
+                raise ApiError(413, "too_large", "the request's body is too large for this address")
+            return message
+
+        await self.app(scope, receive_within_limit, send)
 
 
 def form_token(secret: str) -> str:
