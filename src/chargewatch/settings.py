@@ -60,6 +60,12 @@ class Settings:
     database_url: str = _option(
         "", "PostgreSQL or TimescaleDB, postgresql://user:password@host:port/name", secret=True
     )
+    ingest_database_url: str = _option(
+        "",
+        "the database with the rights of ingest, for the HTTP door of `chargewatch serve` "
+        "(default: CHARGEWATCH_DATABASE_URL)",
+        secret=True,
+    )
     mqtt_url: str = _option(
         "", "MQTT broker, mqtt://user:password@host:port or mqtts://...", secret=True
     )

@@ -22,7 +22,11 @@ async def _serve(settings: Settings) -> None:
         async with open_database(settings.require_database_url(), pool_size=10) as database:
             await require_newest_schema(database)
             say(f"chargewatch serves on {address_of(listener)} ({database.capabilities.engine})")
-            async with Intake(settings) as intake:
+            # Pages may not write readings: the HTTP door has a role of its own where there is one.
+            door = replace(
+                settings, database_url=settings.ingest_database_url or settings.database_url
+            )
+            async with Intake(door) as intake:
                 await serve(create_app(settings, database, intake=intake), listener)
 
 
