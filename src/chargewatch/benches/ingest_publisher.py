@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from urllib.parse import unquote, urlsplit
 
 WINDOW = 500
@@ -54,23 +55,32 @@ class Load:
 
     def payload(self, station: int, message: int) -> bytes:
         """Return the n-th message (from 0) of a station: all fields of the contract's example."""
-        rounds = message * self.readings // self.connectors if self.readings else 0
-        base = rounds if self.readings < self.connectors else message * self.instants
-        parts = []
-        for step in range(self.instants):
-            instant = base + step
-            at = (self.begin + timedelta(seconds=STEP_S * instant)).strftime("%Y-%m-%dT%H:%M:%S")
-            for place in self.places(message):
-                parts.append(
-                    f'{{"connector":"{self.connector(station, place)}","at":"{at}+08:00",'
-                    f'"energy_wh":{1_000_000 + instant * 29 + place},"power_w":6980.0,'
-                    f'"voltage_v":231.2,"current_a":30.2,"soc_pct":54,'
-                    f'"session":"S-{station:05d}-{place:02d}-{instant // 240}",'
-                    f'"context":"Sample.Periodic"}}'
-                )
-        return (
-            f'{{"seq":{message + 1},"sent_at":"{at}.120+08:00","readings":[{",".join(parts)}]}}'
-        ).encode()
+        places = self.places(message)
+        if self.readings < self.connectors:
+            base = message * self.readings // self.connectors
+        else:
+            base = message * self.instants
+        values: list[object] = [message + 1]
+        at = b""
+        for instant in range(base, base + self.instants):
+            at = (self.begin + timedelta(seconds=STEP_S * instant)).isoformat().encode()
+            energy_wh = 1_000_000 + instant * 29
+            for place in places:
+                values += (at, energy_wh + place, instant // 240)
+        values.insert(1, at)
+        return _template(self, station, places) % tuple(values)
+
+
+@lru_cache(maxsize=50_000)
+def _template(load: Load, station: int, places: range) -> bytes:
+    reading = ",".join(
+        f'{{"connector":"{load.connector(station, place)}","at":"%b+08:00","energy_wh":%d,'
+        '"power_w":6980.0,"voltage_v":231.2,"current_a":30.2,"soc_pct":54,'
+        f'"session":"S-{station:05d}-{place:02d}-%d","context":"Sample.Periodic"}}'
+        for place in places
+    )
+    readings = ",".join([reading] * load.instants)
+    return f'{{"seq":%d,"sent_at":"%b.120+08:00","readings":[{readings}]}}'.encode()
 
 
 def _length(value: int) -> bytes:

@@ -1,21 +1,32 @@
-"""MQTT packets from a socket: PUBLISH is read here, everything else goes to paho.
+"""MQTT packets: PUBLISH is read here, receipts are written here, everything else is paho's.
 
 paho reads a packet in five system calls and builds an object for every property; at thousands of
 messages a second that is most of ingest's work. A PUBLISH of MQTT 5 needs its topic, its packet
-identifier, its content type and its payload only. Source: OASIS MQTT 5.0, sections 2.1 and 3.3.
+identifier, its content type and its payload only. Source: OASIS MQTT 5.0, sections 2 and 3.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+CONNACK = 0x20
 PUBLISH = 0x30
-CONTENT_TYPE = 0x03
+PUBACK = 0x40
 
-# Properties that a PUBLISH may carry and how long their values are; -1: a length of two bytes
-# first; -2: two such texts; -3: a number of variable length.
-_PROPERTY_SIZE = {0x01: 1, 0x02: 4, 0x03: -1, 0x08: -1, 0x09: -1, 0x0B: -3, 0x23: 2, 0x26: -2}
+CONTENT_TYPE = 0x03
+RECEIVE_MAXIMUM = 0x21
+
+# Properties of MQTT 5 and how long their values are; -1: a length of two bytes first; -2: two such
+# texts; -3: a number of variable length.
+_PROPERTY_SIZE = (
+    dict.fromkeys((0x01, 0x17, 0x19, 0x24, 0x25, 0x28, 0x29, 0x2A), 1)
+    | dict.fromkeys((0x13, RECEIVE_MAXIMUM, 0x22, 0x23), 2)
+    | dict.fromkeys((0x02, 0x11, 0x18, 0x27), 4)
+    | dict.fromkeys((CONTENT_TYPE, 0x08, 0x09, 0x12, 0x15, 0x16, 0x1A, 0x1C, 0x1F), -1)
+    | {0x26: -2, 0x0B: -3}
+)
 
 
 class PacketError(ValueError):
@@ -51,23 +62,26 @@ def _text_end(body: bytes, at: int) -> int:
     return at + 2 + (body[at] << 8 | body[at + 1])
 
 
-def _content_type(body: bytes, at: int, end: int) -> str | None:
+def _property(body: bytes, wanted: int, at: int, end: int) -> bytes | None:
+    """Return the value of a property between two places; None when it is not there."""
     found = None
     while at < end:
         kind = body[at]
         at += 1
         size = _PROPERTY_SIZE.get(kind)
         if size is None:
-            raise PacketError(f"property {kind} in a PUBLISH")
+            raise PacketError(f"no property of MQTT 5 is numbered {kind}")
+        start = at
         if size >= 0:
             at += size
         elif size == -3:
             _, at = _number(body, at)
         else:
-            after = _text_end(body, at)
-            if kind == CONTENT_TYPE:
-                found = body[at + 2 : after].decode("utf-8", "replace")
-            at = _text_end(body, after) if size == -2 else after
+            start, at = at + 2, _text_end(body, at)
+            if size == -2:
+                at = _text_end(body, at)
+        if kind == wanted:
+            found = body[start:at]
     return found
 
 
@@ -86,12 +100,97 @@ def read_publication(first_byte: int, body: bytes) -> Publication:
             at += 2
         size, at = _number(body, at)
         end = at + size
-        content_type = _content_type(body, at, end) if size else None
+        content_type = _property(body, CONTENT_TYPE, at, end) if size else None
     except IndexError as exc:
         raise PacketError("a PUBLISH that ends too early") from exc
     if qos == 3 or end > len(body):
         raise PacketError("a PUBLISH that contradicts itself")
-    return Publication(topic, body[end:], mid, qos, content_type)
+    return Publication(
+        topic,
+        body[end:],
+        mid,
+        qos,
+        None if content_type is None else content_type.decode("utf-8", "replace"),
+    )
+
+
+def read_connack(body: bytes) -> tuple[bool, int]:
+    """Return whether the session was still there, and the broker's receive maximum."""
+    try:
+        size, at = _number(body, 2)
+        value = _property(body, RECEIVE_MAXIMUM, at, at + size)
+        return bool(body[0] & 1), int.from_bytes(value, "big") if value else 65_535
+    except IndexError as exc:
+        raise PacketError("a CONNACK that ends too early") from exc
+
+
+def publish_packet(topic: str, payload: bytes, mid: int) -> bytes:
+    """Return a PUBLISH packet at QoS 1 without properties."""
+    name = topic.encode()
+    body = b"".join((len(name).to_bytes(2, "big"), name, mid.to_bytes(2, "big"), b"\0", payload))
+    return b"\x32" + _encoded_number(len(body)) + body
+
+
+def puback_packets(mids: Iterable[int]) -> bytes:
+    """Return PUBACK packets (success), one after the other."""
+    return b"".join([b"\x40\x02" + mid.to_bytes(2, "big") for mid in mids])
+
+
+def _encoded_number(value: int) -> bytes:
+    result = bytearray()
+    while value > 0x7F:
+        result.append(value & 0x7F | 0x80)
+        value >>= 7
+    result.append(value)
+    return bytes(result)
+
+
+class Outbox:
+    """Receipts and acknowledgements on their way to the broker, in order.
+
+    No more receipts are out than the broker wants to have at once, and a batch's acknowledgements
+    follow its receipts: should the connection break between them, both come again.
+    """
+
+    FIRST_MID, LAST_MID = 1_000, 65_000  # paho counts its own from 1
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self._write = write
+        self._waiting: deque[tuple[str, bytes] | bytes] = deque()
+        self._mid = self.FIRST_MID
+        self.window = 1
+        self.out = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting) + self.out
+
+    def put(self, receipts: Sequence[tuple[str, bytes]], acknowledgements: bytes) -> None:
+        """Send a batch's receipts (topic, payload), then its acknowledgements."""
+        self._waiting.extend(receipts)
+        if acknowledgements:
+            self._waiting.append(acknowledgements)
+        self._pump()
+
+    def acknowledged(self) -> None:
+        """Take in that the broker has acknowledged one receipt."""
+        self.out = max(0, self.out - 1)
+        self._pump()
+
+    def _pump(self) -> None:
+        parts = []
+        while self._waiting:
+            item = self._waiting[0]
+            if isinstance(item, bytes):
+                parts.append(item)
+            elif self.out < self.window:
+                parts.append(publish_packet(*item, self._mid))
+                self._mid = self.FIRST_MID if self._mid == self.LAST_MID else self._mid + 1
+                self.out += 1
+            else:
+                break
+            self._waiting.popleft()
+        if parts:
+            self._write(b"".join(parts))
 
 
 class PacketSplitter:

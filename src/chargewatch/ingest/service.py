@@ -23,6 +23,7 @@ from chargewatch.wire.topics import filters
 log = logging.getLogger("chargewatch.ingest")
 
 BATCH_BYTES = 16 << 20
+BYTES_A_READING = 200
 DRAIN_S = 15.0
 PREDECESSOR_S = 10.0
 BROKER_FIGURES = ("$SYS/broker/store/messages/count",)
@@ -47,9 +48,10 @@ class IngestTotals:
         self.rejected += sum(fate.rejected for fate in fates)
 
 
-def estimated_readings(payload: bytes) -> int:
+def estimated_readings(payload: bytes, content_type: str | None) -> int:
     """Return about how many readings a payload holds, without reading it."""
-    return payload.count(b'"at"') or 1 + len(payload) // 100
+    packing = 10 if content_type is not None and "gzip" in content_type else 1
+    return 1 + len(payload) * packing // BYTES_A_READING
 
 
 class Inbox:
@@ -66,7 +68,7 @@ class Inbox:
 
     def put(self, arrival: Arrival) -> None:
         """Add a message."""
-        readings = estimated_readings(arrival.payload)
+        readings = estimated_readings(arrival.payload, arrival.content_type)
         self._waiting.append((arrival, readings))
         self._readings += readings
         self._bytes += len(arrival.payload)
@@ -281,9 +283,8 @@ class IngestService:
             await asyncio.sleep(random.uniform(0.05, min(5.0, 0.1 * 2**attempt)))  # noqa: S311
         self._note_back()
         await self._hook("before_acknowledge")
-        for topic, payload in receipt_messages(messages, fates, which=self.settings.receipts):
-            self._source.publish(topic, payload)
-        self._source.acknowledge(message.arrival for message in messages)
+        receipts = receipt_messages(messages, fates, which=self.settings.receipts)
+        self._source.finish([message.arrival for message in messages], receipts)
         self.totals.add(messages, fates)
         self.metrics.count(
             messages, fates, now_us=time.time_ns() // 1000, commit_s=self._writer.commit_s

@@ -14,7 +14,6 @@ import logging
 import math
 import random
 import ssl
-import struct
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -31,10 +30,15 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from chargewatch.errors import BrokerError
 from chargewatch.ingest.message import Arrival
 from chargewatch.ingest.packets import (
+    CONNACK,
+    PUBACK,
     PUBLISH,
+    Outbox,
     PacketError,
     PacketSplitter,
     Publication,
+    puback_packets,
+    read_connack,
     read_publication,
 )
 
@@ -51,7 +55,6 @@ _FATAL_CONNACK = {0x85: "client id not valid", 0x86: "bad user name or password"
     0x8A: "banned",
     0x8C: "bad authentication method",
 }
-_PUBACK = struct.Struct("!BBH")
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,8 @@ class MqttSource:
         self.unacknowledged = 0
         self.broker_queue = math.nan
         self._resume: Callable[[], None] | None = None
+        self._outbox = Outbox(lambda _: None)
+        self._receipt_refused = False
         self._connected_before = False
         self.connected = asyncio.Event()
 
@@ -285,6 +290,8 @@ class MqttSource:
         """Read in large pieces, PUBLISH packets without paho, and stop when too much is held."""
         paho = client._client
         loop = asyncio.get_running_loop()
+        # paho writes the bytes as one packet; which kind they are concerns it not.
+        self._outbox = Outbox(lambda data: _discard(paho._packet_queue(PUBACK, data, 0, 1)))
         splitter = PacketSplitter(lambda first, body: self._on_packet(paho, first, body))
 
         def read() -> MQTTErrorCode:
@@ -320,9 +327,18 @@ class MqttSource:
         self._resume = resume
 
     def _on_packet(self, paho: Client, first_byte: int, body: bytes) -> None:
-        if first_byte & 0xF0 == PUBLISH and first_byte & 0x06 != 0x04:
+        kind = first_byte & 0xF0
+        if kind == PUBLISH and first_byte & 0x06 != 0x04:
             self._on_publication(read_publication(first_byte, body))
             return
+        if kind == PUBACK:
+            self._outbox.acknowledged()
+            if len(body) > 2 and body[2] >= 0x80 and not self._receipt_refused:
+                self._receipt_refused = True
+                log.warning("receipt_refused reason=0x%02x; let ingest write receipts", body[2])
+            return
+        if kind == CONNACK:
+            self._on_connack(body)
         packet: Any = paho._in_packet
         packet.update(command=first_byte, remaining_length=len(body), packet=bytearray(body))
         try:
@@ -331,6 +347,11 @@ class MqttSource:
             packet.update(command=0, remaining_length=0, packet=bytearray())
         if code > 0:
             paho._loop_rc_handle(code)
+
+    def _on_connack(self, body: bytes) -> None:
+        session_present, self._outbox.window = read_connack(body)
+        if self._connected_before and not session_present:
+            log.warning("session_lost: the broker has forgotten it; see the ledger's gaps")
 
     def _keep_alive_while_paused(self, client: aiomqtt.Client) -> None:
         # PINGRESP waits behind the unread data: paho must not take that for a dead broker.
@@ -358,40 +379,36 @@ class MqttSource:
         """Return whether a message can still be acknowledged."""
         return arrival.handle is not None and arrival.handle.generation == self.generation
 
-    def acknowledge(self, arrivals: Iterable[Arrival]) -> int:
-        """Acknowledge committed messages in the order given; return how many were.
+    def finish(self, arrivals: Iterable[Arrival], receipts: Sequence[tuple[str, bytes]]) -> int:
+        """Send receipts, then acknowledge committed messages in order; return how many were.
 
         Those of a lost connection are left out: the broker sends them again.
         """
-        client = self._client
+        if self._client is None:
+            return 0
         mids, size = [], 0
         for arrival in arrivals:
-            if client is None or not self.is_current(arrival):
-                continue
-            self.unacknowledged -= 1
-            size += len(arrival.payload)
-            if arrival.handle.qos:
-                mids.append(arrival.handle.mid)
+            if self.is_current(arrival):
+                self.unacknowledged -= 1
+                size += len(arrival.payload)
+                if arrival.handle.qos:
+                    mids.append(arrival.handle.mid)
         self._held_bytes -= size
-        if client is not None and mids:
-            # One write for all of them: a write each costs more than the rest of this function.
-            packets = b"".join(_PUBACK.pack(0x40, 2, mid) for mid in mids)
-            client._client._packet_queue(0x40, packets, mids[-1], 1)
+        self._outbox.put(receipts, puback_packets(mids))
         if not self._reading and self._held_bytes < MAX_HELD_BYTES // 2:
             self._reading = True
-            if client is not None and self._resume is not None:
+            if self._resume is not None:
                 self._resume()
         return len(mids)
 
-    def publish(self, topic: str, payload: bytes) -> None:
-        """Send a message at QoS 1, if connected; a lost one is made up for by redelivery."""
-        if self._client is not None:
-            self._client._client.publish(topic, payload, qos=1)
-
     @property
     def unsent(self) -> int:
-        """Number of published messages that the broker has not acknowledged."""
-        return 0 if self._client is None else len(self._client._client._out_messages)
+        """Number of receipts and acknowledgements that the broker has not taken yet."""
+        return 0 if self._client is None else len(self._outbox)
+
+
+def _discard(_: object) -> None:
+    """Return nothing: what went wrong with a write, the reader finds out."""
 
 
 def _code_value(code: Any) -> int:
