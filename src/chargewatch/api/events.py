@@ -21,6 +21,7 @@ router = APIRouter(tags=["live values"])
 
 MAX_STREAMS = 200
 PERIOD_S = 5.0
+RECENT = timedelta(minutes=15)
 # A browser opens the stream again by itself; by then an ended log-in is noticed.
 LIFETIME_S = 600.0
 
@@ -29,9 +30,11 @@ def _event(name: str, content: dict[str, Any]) -> bytes:
     return b"event: " + name.encode() + b"\ndata: " + orjson.dumps(content) + b"\n\n"
 
 
-async def _arrival(service: Service, scope: Scope) -> dict[str, Any]:
+async def arrival(service: Service, scope: Scope) -> dict[str, Any]:
+    """Return what has arrived and from how many stations lately; a few seconds old at most."""
+
     async def load() -> dict[str, Any]:
-        recently = service.clock() - timedelta(minutes=15)
+        recently = service.clock() - RECENT
         async with service.database.connect() as connection:
             return await queries.arrival(connection, recently=recently, scope=scope)
 
@@ -51,7 +54,7 @@ async def _stream(
     try:
         yield b"retry: 5000\n\n"
         while loop.time() < ends:
-            yield _event("arrival", await _arrival(service, scope))
+            yield _event("arrival", await arrival(service, scope))
             if connector or station_id:
                 async with service.database.connect() as connection:
                     rows = await queries_ingest.live_readings(

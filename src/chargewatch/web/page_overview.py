@@ -15,6 +15,7 @@ from fastapi.responses import Response
 from sqlalchemy import RowMapping
 
 from chargewatch.api.context import Service, service_of
+from chargewatch.api.events import arrival
 from chargewatch.storage import queries
 from chargewatch.storage.queries import Scope
 from chargewatch.web.assets import static_folder
@@ -23,7 +24,6 @@ from chargewatch.web.render import render
 
 router = APIRouter()
 
-RECENT = timedelta(minutes=15)
 DUE_SOON = timedelta(days=90)
 NEWEST_RED = 8
 
@@ -69,6 +69,14 @@ async def _figures(service: Service, run: RowMapping, scope: Scope) -> Any:
     return await service.figures.get(("figures", run["run_id"], scope), load, lifetime_s=3600)
 
 
+async def _open_signals(service: Service, scope: Scope) -> Any:
+    async def load() -> Any:
+        async with service.database.connect() as connection:
+            return await queries.open_signals_by_code(connection, scope=scope)
+
+    return await service.figures.get(("signals", scope), load, lifetime_s=30)
+
+
 async def _coverage(service: Service, scope: Scope) -> dict[str, int]:
     async def load() -> dict[str, int]:
         today = service.clock().astimezone(ZoneInfo(service.settings.time_zone)).date()
@@ -77,7 +85,7 @@ async def _coverage(service: Service, scope: Scope) -> dict[str, int]:
                 connection, today=today, soon=today + DUE_SOON, scope=scope
             )
 
-    found: dict[str, int] = await service.figures.get(("coverage", scope), load, lifetime_s=300)
+    found: dict[str, int] = await service.figures.get(("coverage", scope), load, lifetime_s=30)
     return found
 
 
@@ -88,8 +96,6 @@ async def overview(request: Request, account: Visitor) -> Response:
     scope = account.scope
     async with service.database.connect() as connection:
         run = await queries.newest_run(connection)
-        arrival = await queries.arrival(connection, recently=service.clock() - RECENT, scope=scope)
-        signals = await queries.open_signals_by_code(connection, scope=scope)
     tiers: dict[str, int] = {}
     money, districts = 0.0, []
     red: Sequence[Any] = []
@@ -106,7 +112,7 @@ async def overview(request: Request, account: Visitor) -> Response:
         money=money,
         districts=districts,
         red=red,
-        arrival=arrival,
-        signals=signals,
+        arrival=await arrival(service, scope),
+        signals=await _open_signals(service, scope),
         coverage=await _coverage(service, scope),
     )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from chargewatch.api.context import service_of
+from chargewatch.api.context import Service, service_of
 from chargewatch.api.ledger import quarantined_item
 from chargewatch.api.piles import MAX_OFFSET
 from chargewatch.storage import queries, queries_ingest
 from chargewatch.storage.migrate import current_revision
+from chargewatch.storage.queries import Scope
 from chargewatch.web.page_session import Visitor
 from chargewatch.web.render import render
 
@@ -20,6 +21,16 @@ router = APIRouter()
 LEDGER_ROWS = 25
 QUARANTINE_ROWS = 20
 RUN_ROWS = 10
+
+
+async def _totals(service: Service, scope: Scope) -> Any:
+    """Return the sums of the whole ledger, a few seconds old at most: they read every stream."""
+
+    async def load() -> Any:
+        async with service.database.connect() as connection:
+            return await queries_ingest.ledger_totals(connection, scope=scope)
+
+    return await service.figures.get(("ledger totals", scope), load, lifetime_s=5)
 
 
 @router.get("/system")
@@ -37,7 +48,6 @@ async def show_system(
     scope = account.scope
     station = station.strip()
     async with service.database.connect() as connection:
-        totals = await queries_ingest.ledger_totals(connection, scope=scope)
         streams = await queries_ingest.ledger(
             connection,
             scope=scope,
@@ -58,6 +68,7 @@ async def show_system(
             station_id=station,
         )
         runs = await queries.runs(connection, limit=RUN_ROWS, offset=0)
+    totals = await _totals(service, scope)
     return render(
         request,
         "system.html",
