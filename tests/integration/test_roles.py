@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -195,3 +197,31 @@ def test_command_prints_new_passwords_once(database_url: str, run_command: Any) 
     assert len(json.loads(first.stdout)["passwords"]) == 4
     second = run_command("db", "roles", "--prefix", prefix, "--json", env=environment)
     assert json.loads(second.stdout)["passwords"] == {}
+
+
+async def test_each_command_works_with_its_own_role(
+    site: Site, run_command: Any, tmp_path: Path
+) -> None:
+    registry = tmp_path / "registry.json"
+    registry.write_text(
+        json.dumps({"version": 1, "operators": [{"operator_id": "OP1", "name": "n"}]})
+    )
+
+    def done_as(duty: str, *arguments: str) -> None:
+        environment = {"CHARGEWATCH_DATABASE_URL": site.url_of(duty)}
+        done = run_command(*arguments, env=environment)
+        assert done.returncode == 0, (duty, arguments, done.stderr)
+
+    await asyncio.to_thread(done_as, "migrate", "migrate")
+    await asyncio.to_thread(done_as, "serve", "registry", "import", str(registry))
+    # A reading, so that a chunk exists that its role must be able to drop.
+    connection = await asyncpg.connect(site.url_of("ingest"))
+    await connection.execute(READING)
+    await connection.close()
+    await asyncio.to_thread(done_as, "assess", "db", "rollups")
+    await asyncio.to_thread(done_as, "assess", "assess")
+    await asyncio.to_thread(done_as, "assess", "assessments", "export", "--format", "json")
+    await asyncio.to_thread(done_as, "migrate", "db", "retention")
+    await asyncio.to_thread(
+        done_as, "assess", "db", "export", "--day", "2026-03-01", "--out", str(tmp_path)
+    )
