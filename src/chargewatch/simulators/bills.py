@@ -136,7 +136,7 @@ class Bills:
                 self._all_faults.strike("tou_clock", i)
 
     def _register(self, block: Block, connector: Ints, t_s: Floats) -> Floats:
-        sample = self._ledger.sample(block, connector, t_s)
+        sample = self._ledger.sample(block, connector, t_s, want=("indicated",))
         return self._registers.told_wh(connector, t_s, sample)
 
     def _hits(self, name: str, connector: Ints, rows: Ints, block: Block) -> list[tuple[int, Any]]:

@@ -85,7 +85,7 @@ class Feeders:
             member = self._member[low : low + per_round]
             meter = self._member_meter[low : low + per_round]
             t = true_t[meter].ravel()
-            sample = self._ledger.sample(block, np.repeat(member, count), t)
+            sample = self._ledger.sample(block, np.repeat(member, count), t, want=("true", "input"))
             # A meter in series sits behind the converter: it sees what is delivered.
             series = np.repeat(m.connector[meter] >= 0, count)
             energy = np.where(series, sample.true_wh, sample.input_wh).reshape(-1, count)

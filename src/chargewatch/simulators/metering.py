@@ -226,56 +226,93 @@ class Ledger:
             fresh=sessions.vehicle >= 0,
         )
 
-    def sample(self, block: Block, connector: Ints, t_s: Floats) -> Sample:
-        """Return the registers of connectors at times within the block's day, shape (r,)."""
+    def sample(
+        self,
+        block: Block,
+        connector: Ints,
+        t_s: Floats,
+        *,
+        want: tuple[str, ...] = ("true", "indicated", "input"),
+    ) -> Sample:
+        """Return the registers of connectors at times within the block's day, shape (r,).
+
+        Energies that are not in ``want`` are left empty.
+        """
         s = block.sessions
         row = np.searchsorted(block.key, connector * _KEY_S + t_s, side="right") - 1
         # A time just before the first row of a connector belongs to that row.
         row = np.where(row < 0, 0, row)
         row += s.connector[row] != connector
-        since = np.clip(t_s - s.start_s[row], 0.0, s.end_s[row] - s.start_s[row])
-        ends = s.segment_end_s[row]
-        k = np.minimum((ends <= since[:, None]).sum(axis=1), SEGMENTS - 1)
-        pick = (np.arange(row.size), k)
-        end = ends[pick]
-        begin = np.where(k > 0, ends[pick[0], np.maximum(k - 1, 0)], 0.0)
-        span = end - begin
-        part = np.divide(since - begin, span, out=np.ones_like(span), where=span > 0)
-        part = np.clip(part, 0.0, 1.0)
-        energies = [
-            _within(energy[row], k, part) + start[row]
-            for energy, start in (
-                (block.true_wh, block.true_start_wh),
-                (block.indicated_wh, block.indicated_start_wh),
-                (block.input_wh, block.input_start_wh),
-            )
-        ]
+        length = (s.end_s - s.start_s)[row]
+        since = np.clip(t_s - s.start_s[row], 0.0, length)
+        # Most readings are of idle connectors: only the others are looked for within a session.
+        within = np.flatnonzero(since < length)
+        place = _place(block, row[within], since[within])
         in_session = (t_s <= s.end_s[row]) & (s.vehicle[row] >= 0)
-        soc_end = s.soc_at_end[row][pick]
-        soc_begin = np.where(
-            k > 0, s.soc_at_end[row][pick[0], np.maximum(k - 1, 0)], s.soc_begin[row]
-        )
-        creep = self.meters.creep_w[connector] * np.maximum(t_s, 0.0) / 3600
+        power = np.where(in_session, s.power_w[row, -1], 0.0)
+        power[within] = np.where(in_session[within], s.power_w.ravel()[place.flat], 0.0)
+        soc = s.soc_at_end[row, -1]
+        first = s.soc_begin[row[within]]
+        soc[within] = place.between(s.soc_at_end, first)
+        found = {
+            name: _cumulative(block, name, row, (within, place)) if name in want else np.empty(0)
+            for name in ("true", "indicated", "input")
+        }
+        if "indicated" in want:
+            found["indicated"] += self.meters.creep_w[connector] * np.maximum(t_s, 0.0) / 3600
         return Sample(
-            true_wh=energies[0],
-            indicated_wh=energies[1] + creep,
-            input_wh=energies[2],
-            power_w=np.where(in_session, s.power_w[row][pick], 0.0),
-            soc=soc_begin + part * (soc_end - soc_begin),
+            true_wh=found["true"],
+            indicated_wh=found["indicated"],
+            input_wh=found["input"],
+            power_w=power,
+            soc=soc,
             row=row,
             in_session=in_session,
         )
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where times lie within their sessions: the flat index of the segment, and how far in it."""
+
+    flat: Ints
+    is_first: NDArray[np.bool_]
+    part: Floats
+
+    def between(self, ends: Floats, begin: Floats) -> Floats:
+        """Return the linear interpolation of values at the segments' ends, (k, SEGMENTS)."""
+        values = ends.ravel()
+        low = np.where(self.is_first, begin, values[np.maximum(self.flat - 1, 0)])
+        return np.asarray(low + self.part * (values[self.flat] - low))
+
+
+def _place(block: Block, row: Ints, since: Floats) -> _Place:
+    ends = block.sessions.segment_end_s
+    k = np.zeros(row.size, dtype=np.int64)
+    for column in range(SEGMENTS - 1):
+        k += ends[:, column][row] <= since
+    flat = row * SEGMENTS + k
+    values = ends.ravel()
+    end = values[flat]
+    begin = np.where(k > 0, values[np.maximum(flat - 1, 0)], 0.0)
+    span = end - begin
+    part = np.divide(since - begin, span, out=np.ones_like(span), where=span > 0)
+    return _Place(flat, k == 0, np.clip(part, 0.0, 1.0))
+
+
+def _cumulative(block: Block, name: str, row: Ints, inside: tuple[Ints, _Place]) -> Floats:
+    """Return cumulative energies at times: the session's whole, or what lies before the time."""
+    since_start: Floats = getattr(block, f"{name}_wh")
+    within, place = inside
+    start: Floats = getattr(block, f"{name}_start_wh")
+    energy = since_start[row, -1]
+    energy[within] = place.between(since_start, np.zeros(within.size))
+    return np.asarray(energy + start[row])
+
+
 def _exact(energy_wh: Floats) -> Floats:
     # Multiples of 1/1024 Wh add up without rounding, so a register never falls by a rounding error.
     return np.asarray(np.round(energy_wh * 1024) / 1024)
-
-
-def _within(cumulative: Floats, k: Ints, part: Floats) -> Floats:
-    rows = np.arange(k.size)
-    low = np.where(k > 0, cumulative[rows, np.maximum(k - 1, 0)], 0.0)
-    return np.asarray(low + part * (cumulative[rows, k] - low))
 
 
 def _running(connector: Ints, total: Floats, energy: Floats) -> Floats:

@@ -156,7 +156,7 @@ class Sampler:
         connector = np.concatenate([p[0] for p in parts])
         t_s = np.concatenate([p[1] for p in parts])
         context = np.concatenate([np.full(p[0].size, p[2], dtype=np.int8) for p in parts])
-        sample = self._ledger.sample(block, connector, t_s)
+        sample = self._ledger.sample(block, connector, t_s, want=("indicated",))
         # Inside a session that is told, the periodic readings are those of the charging grid.
         idle = np.arange(connector.size) < parts[0][0].size
         visible = sample.in_session & ~hidden[sample.row]
@@ -175,7 +175,15 @@ class Sampler:
         drawn: tuple[Sample, Ints, Bools, NDArray[np.int8]],
     ) -> Readings:
         whole, rows, visible, context = drawn
-        sample = Sample(**{f.name: getattr(whole, f.name)[rows] for f in fields(Sample)})
+        sample = Sample(
+            true_wh=whole.true_wh,
+            indicated_wh=whole.indicated_wh[rows],
+            input_wh=whole.input_wh,
+            power_w=whole.power_w[rows],
+            soc=whole.soc[rows],
+            row=whole.row[rows],
+            in_session=whole.in_session[rows],
+        )
         inside = visible[rows]
         error = self._ledger.meters.lasting_error(connector, t_s)
         power = sample.power_w * (1 + error) * self._power_factor[connector]

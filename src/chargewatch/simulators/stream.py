@@ -34,7 +34,7 @@ Ints = NDArray[np.int64]
 
 STATUS_S = 6 * 3600
 """How often a gateway tells its status, s."""
-CHUNK_READINGS = 1_500_000
+CHUNK_READINGS = 600_000
 """Readings that are in memory at a time, about."""
 MESSAGE_ITEMS = 5_000
 
