@@ -356,9 +356,9 @@ def result_digest(assessments: Sequence[Assessment], signals: Sequence[Signal]) 
     """Return the SHA-256 of all that a run found: equal results, equal digest, to the last bit."""
     digest = hashlib.sha256()
     for assessment in sorted(assessments, key=lambda a: (a.operator_id, a.station_id, a.connector)):
-        digest.update(orjson.dumps(asdict(assessment), option=orjson.OPT_APPEND_NEWLINE))
+        digest.update(orjson.dumps(assessment, option=orjson.OPT_APPEND_NEWLINE))
     for signal in signals:
-        digest.update(orjson.dumps(asdict(signal), option=orjson.OPT_APPEND_NEWLINE))
+        digest.update(orjson.dumps(signal, option=orjson.OPT_APPEND_NEWLINE))
     return digest.hexdigest()
 
 

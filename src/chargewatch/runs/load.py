@@ -280,8 +280,9 @@ def _valid_until(
 ) -> Floats:
     """Return the end of validity of each connector's newest verification; a failed one ends it."""
     until = np.full(registry.connector_ids.size, np.nan)
-    for row in verifications:  # in the order of their days
-        at = int(registry.connector_rows(np.array([row["connector_id"]]))[0])
+    ids = np.array([row["connector_id"] for row in verifications], np.int64)
+    # In the order of their days: the newest one stays.
+    for row, at in zip(verifications, registry.connector_rows(ids).tolist(), strict=True):
         if row["result"] == "fail":
             until[at] = day_end_s(row["verified_on"], zone)
         elif row["valid_until"] is not None:

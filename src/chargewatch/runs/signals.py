@@ -401,13 +401,14 @@ def _periods_of(context: _Context, rows: Ints) -> BilledPeriods:
 
 def _fill_cadence(pairs: Pairs, gap_s: Floats, count: Ints) -> None:
     """Fill in the 95th percentile of gaps between readings, and how many readings there are."""
-    edges = np.flatnonzero(np.diff(pairs.readings.connector, prepend=-1))
-    ends = np.append(edges[1:], pairs.readings.at_s.size)
-    for start, end in zip(edges, ends, strict=True):
-        number = int(pairs.readings.connector[start])
-        count[number] = end - start
-        if end - start > 1:
-            gap_s[number] = np.quantile(pairs.span_s[start : end - 1], 0.95)
+    order = np.lexsort((pairs.span_s, pairs.row))
+    order = order[pairs.valid[order]]
+    row = pairs.row[order]
+    first = np.flatnonzero(np.diff(row, prepend=-1))
+    gaps = np.diff(np.append(first, row.size))
+    rows = row[first]
+    count[rows] = gaps + 1
+    gap_s[rows] = pairs.span_s[order[first + np.ceil(0.95 * (gaps - 1)).astype(np.int64)]]
 
 
 def _by_sessions(
