@@ -23,7 +23,7 @@ from chargewatch.errors import ChargewatchError
 from chargewatch.settings import Settings
 from chargewatch.storage.scratch import register_fleet, scratch_database
 
-BACKLOG_S = 0.6
+BACKLOG_S = 1.2
 """How much work the publisher keeps ahead of ingest in the saturated run, s."""
 
 WARM_UP_S = 5.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -39,9 +38,6 @@ async def _ingest(settings: Settings, until_idle_s: float | None) -> IngestTotal
         loop.add_signal_handler(number, service.stop)
     if settings.metrics_port:
         service.metrics.serve(settings.http_host, settings.metrics_port)
-    # Messages make many short-lived objects and no cycles: look for cycles rarely.
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
     return await service.run(until_idle_s=until_idle_s)
 
 
