@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from chargewatch.risk.balance import _whitened, empty_statistics
+from chargewatch.risk.balance import empty_statistics
 from chargewatch.risk.inputs import Fleet, References
 from chargewatch.risk.layout import feeder_layout, meter_uncertainty
+from chargewatch.risk.noise import whitened
 
 
 def fleet_of(n, dc=()):
@@ -43,7 +44,7 @@ def test_whitening_inverts_the_covariance_of_a_register_that_is_rounded():
     t = 7
     white, boundary = rng.uniform(1, 3, (1, t)), rng.uniform(0.5, 4, (1, t + 1))
     present = np.ones((1, t), dtype=bool)
-    root = _whitened(np.eye(t)[None], white, boundary, present)[0]
+    root = whitened(np.eye(t)[None], white, boundary, present)[0]
     covariance = np.diag(white[0] + boundary[0, :-1] + boundary[0, 1:])
     covariance -= np.diag(boundary[0, 1:-1], 1) + np.diag(boundary[0, 1:-1], -1)
     assert root.T @ root == pytest.approx(np.linalg.inv(covariance))
@@ -52,7 +53,7 @@ def test_whitening_inverts_the_covariance_of_a_register_that_is_rounded():
 def test_whitening_starts_anew_after_a_missing_slot():
     white, boundary = np.ones((1, 3)), np.full((1, 4), 2.0)
     present = np.array([[True, False, True]])
-    rows = _whitened(np.ones((1, 3, 1)), white, boundary, present)[0, :, 0]
+    rows = whitened(np.ones((1, 3, 1)), white, boundary, present)[0, :, 0]
     assert rows.tolist() == pytest.approx([5**-0.5, 0.0, 5**-0.5])
 
 

@@ -159,20 +159,20 @@ def make_city(
             soc = rng.uniform(5, 95 - 100 * dsoc)
             if rng.uniform() < garbage:
                 e_shown *= np.exp(rng.choice([-1, 1]) * rng.uniform(0.1, 0.8))
-            values = dict(
-                connector=i,
-                vehicle=v,
-                started_s=a * 60.0,
-                ended_s=(a + d) * 60.0,
-                energy_wh=np.floor(e_shown),
-                billed_wh=np.floor(e_shown),
-                soc_start_pct=np.round(soc),
-                soc_stop_pct=np.round(soc + 100 * dsoc),
-                battery_capacity_wh=capacity,
-                bms_energy_wh=np.nan,
-                interrupted=False,
-                energy_price=1.0,
-            )
+            values = {
+                "connector": i,
+                "vehicle": v,
+                "started_s": a * 60.0,
+                "ended_s": (a + d) * 60.0,
+                "energy_wh": np.floor(e_shown),
+                "billed_wh": np.floor(e_shown),
+                "soc_start_pct": np.round(soc),
+                "soc_stop_pct": np.round(soc + 100 * dsoc),
+                "battery_capacity_wh": capacity,
+                "bms_energy_wh": np.nan,
+                "interrupted": False,
+                "energy_price": 1.0,
+            }
             for name, value in values.items():
                 rows[name].append(value)
         own.append(shown)

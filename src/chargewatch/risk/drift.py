@@ -41,7 +41,8 @@ def cusum(innovation: Floats, *, reference: float, limit: float) -> tuple[Floats
 
     Args:
         innovation: standardised, shape (n, d); NaN on days without data.
-        reference: k; ``limit``: h.
+        reference: k.
+        limit: h.
 
     Returns: statistic (n, d) and column of the first alarm (n,), -1 for none.
     Equation: S+ = max(0, S+ + z - k), S- = max(0, S- - z - k), alarm when max(S+, S-) > h.
@@ -64,7 +65,8 @@ def self_starting(estimate: Floats, precision: Floats, *, begin: Ints) -> Floats
     """Return standardised innovations against the mean of the days since ``begin``.
 
     Args:
-        estimate: daily estimates, shape (n, d); ``precision``: 1 / variance, 0 without data.
+        estimate: daily estimates, shape (n, d).
+        precision: 1 / variance, 0 without data.
         begin: first column that counts, shape (n,).
 
     Equation: z_k = (x_k - m_{k-1}) / sqrt(1 / p_k + 1 / P_{k-1}), P the sum of the precisions
@@ -128,7 +130,8 @@ def present_level(estimate: Floats, precision: Floats, *, begin: Ints) -> tuple[
     """Return the level at the last day and its variance, from the days since ``begin``, (n,).
 
     The weighted mean, or, where a straight line rises or falls by more than three times its
-    slope's standard deviation over six days or more, that line at the last day. Variance infinite without data.
+    slope's standard deviation over six days or more, that line at the last day. Variance infinite
+    without data.
     """
     column = np.arange(estimate.shape[1])
     p = np.where(column >= begin[:, None], precision, 0.0)

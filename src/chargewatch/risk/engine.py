@@ -3,44 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chargewatch.domain.verdict import Verdict
+from chargewatch.risk.city import UNKNOWN_MPE
 from chargewatch.risk.decision import expected_excess, flagged, p_nonconforming
-from chargewatch.risk.drift import (
-    DriftFindings,
-    day_to_day_variance,
-    find_changes,
-    present_level,
-    with_variance,
-)
-from chargewatch.risk.inference import UNKNOWN_MPE, Inference, infer
-from chargewatch.risk.inputs import Bools, Floats, Ints, RunInputs, sum_by_row
+from chargewatch.risk.inference import Inference, infer
+from chargewatch.risk.inputs import Bools, Floats, Ints, RunInputs
 from chargewatch.risk.reasons import Findings, reasons
 from chargewatch.risk.results import BUDGET_COMPONENTS, EngineConfig, RunResult
 from chargewatch.risk.statistics import DAY_S, CityStatistics, to_arrays, updated
-from chargewatch.risk.uncertainty import STATISTICS, Budget, uncertainty_budget
+from chargewatch.risk.uncertainty import light_load, uncertainty_budget
 from chargewatch.risk.vehicles import KINDS
 
-DAY_WANDER_MPE = 0.1
-"""Standard deviation of a good meter from day to day (temperature, load), in MPE."""
-SMALLEST_CHANGE_MPE = 0.25
-"""A change of the error below this is no drift to report, in MPE."""
-SHIFT_U = 0.25
-"""Relative standard uncertainty of the way from the joint estimate to the error since a change:
-robust weights favour one side of a change by an amount that isn't known."""
 WIDEST_MPE = 4.0
 """An estimate whose standard uncertainty is above so many MPE is not one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Drift:
-    findings: DriftFindings
-    shift: Floats  # present error less the error that the joint estimate gives
-    variance: Floats  # of the present error's own noise; NaN without alarm
 
 
 def advance(
@@ -73,107 +52,7 @@ def assess(
     """
     statistics = updated(inputs, config=config, state=state)
     inference = infer(inputs, statistics, config=config)
-    drift = _drift(inputs, statistics, inference, config=config)
-    return _result(inputs, statistics, inference, drift, config=config)
-
-
-def _session_series(
-    statistics: CityStatistics, inference: Inference, days: Ints, *, connectors: int
-) -> tuple[Floats, Floats]:
-    """Return daily estimates of gamma by sessions and their precision, shapes (n, d)."""
-    rows = statistics.sessions
-    column = np.floor(rows.ended_s / DAY_S).astype(np.int64) - int(days[0])
-    inside = (column >= 0) & (column < days.size)
-    place = rows.connector[inside] * days.size + column[inside]
-    weight = inference.session_information[inside]
-    size = connectors * days.size
-    precision = sum_by_row(place, weight, size=size)
-    total = sum_by_row(place, weight * inference.session_residual[inside], size=size)
-    estimate = np.where(precision > 0, total / np.where(precision > 0, precision, 1.0), 0.0)
-    return estimate.reshape(connectors, -1), precision.reshape(connectors, -1)
-
-
-def _centred(estimate: Floats, precision: Floats) -> Floats:
-    total = precision.sum(axis=1)
-    mean = (precision * estimate).sum(axis=1) / np.where(total > 0, total, 1.0)
-    return np.where(precision > 0, estimate - mean[:, None], 0.0)
-
-
-def _drift(
-    inputs: RunInputs, statistics: CityStatistics, inference: Inference, *, config: EngineConfig
-) -> _Drift:
-    as_of_s = inputs.as_of_s
-    n = inference.error.size
-    rows = statistics.sessions
-    session_days = np.floor(rows.ended_s / DAY_S).astype(np.int64)
-    known = np.union1d(statistics.days, session_days)
-    last = int(np.ceil(as_of_s / DAY_S)) - 1
-    known = known[(known > last - config.drift_days) & (known <= last)]
-    if known.size == 0:
-        none = np.zeros((n, 0))
-        findings = find_changes(
-            none,
-            none,
-            smallest=np.zeros(n),
-            reference=config.drift_reference,
-            limit=config.drift_limit,
-        )
-        return _Drift(findings=findings, shift=np.zeros(n), variance=np.full(n, np.nan))
-    days = np.arange(known[0], last + 1)
-    metered, metered_p = np.zeros((n, days.size)), np.zeros((n, days.size))
-    place = statistics.days - days[0]
-    use = (place >= 0) & (place < days.size)
-    metered[:, place[use]] = statistics.metered[:, use]
-    metered_p[:, place[use]] = statistics.metered_precision[:, use]
-    session, session_p = _session_series(statistics, inference, days, connectors=n)
-    told = metered_p + session_p
-    mpe = np.where(inputs.fleet.mpe > 0, inputs.fleet.mpe, UNKNOWN_MPE)
-    for crossing in (False, True):
-        mine = inputs.fleet.is_dc == crossing
-        extra = day_to_day_variance(metered[mine], metered_p[mine])
-        own = np.maximum(extra, (DAY_WANDER_MPE * mpe[mine]) ** 2)
-        metered_p[mine] = with_variance(metered_p[mine], own[:, None])
-    session_p = with_variance(session_p, day_to_day_variance(session, session_p))
-    # The joint estimate weighs days as they were, without the variance between days.
-    weight = told * 2.0 ** (-(last - days) / config.half_life_days)
-    precision = metered_p + session_p
-    estimate = metered_p * _centred(metered, metered_p) + session_p * _centred(session, session_p)
-    estimate = estimate / np.where(precision > 0, precision, 1.0)
-    findings = find_changes(
-        estimate,
-        precision,
-        smallest=SMALLEST_CHANGE_MPE * mpe,
-        reference=config.drift_reference,
-        limit=config.drift_limit,
-    )
-    mean = (weight * estimate).sum(axis=1) / np.maximum(weight.sum(axis=1), 1e-300)
-    present, variance = present_level(estimate, precision, begin=findings.changed)
-    usable = findings.alarm & np.isfinite(variance)
-    findings = DriftFindings(
-        alarm=findings.alarm,
-        statistic=findings.statistic,
-        changed=_day_start(findings.changed, days),
-        low=_day_start(findings.low, days),
-        high=_day_start(findings.high, days),
-    )
-    return _Drift(
-        findings=findings,
-        shift=np.where(usable, present - mean, 0.0),
-        variance=np.where(usable, variance, np.nan),
-    )
-
-
-def _day_start(column: Ints, days: Ints) -> Ints:
-    return np.where(column >= 0, days[np.maximum(column, 0)], -1)
-
-
-def _with_change(error: Floats, budget: Budget, drift: _Drift) -> tuple[Floats, Floats]:
-    """Return the present error and the budget's variances, after a change by the days since."""
-    changed = np.isfinite(drift.variance) & np.isfinite(error)
-    variance = budget.variance.copy()
-    own = drift.variance + (SHIFT_U * drift.shift) ** 2
-    variance[changed, STATISTICS] = np.maximum(variance[changed, STATISTICS], own[changed])
-    return np.where(changed, error + drift.shift, error), variance
+    return _result(inputs, statistics, inference, config=config)
 
 
 def _counts(statistics: CityStatistics, inference: Inference) -> tuple[Ints, Ints, Ints, Ints]:
@@ -181,7 +60,7 @@ def _counts(statistics: CityStatistics, inference: Inference) -> tuple[Ints, Int
     sessions = np.bincount(rows.connector, minlength=n)
     vehicle = np.unique(np.stack([rows.connector, rows.vehicle]), axis=1)
     vehicles = np.bincount(vehicle[0], minlength=n)
-    direct = (statistics.direct_rows > 0).sum(axis=1) + inference.anchored
+    direct = (statistics.direct_rows > 0).sum(axis=1) + inference.weighted.anchored
     return statistics.rows.sum(axis=1), sessions, vehicles, direct
 
 
@@ -214,7 +93,7 @@ def _methods(
         ("direct", statistics.direct_weight > 0),
         ("balance", under & (intervals > 0)),
         ("vehicles", sessions > 0),
-        ("verification", inference.anchored > 0),
+        ("verification", inference.weighted.anchored > 0),
     )
     code = np.zeros(identified.size, dtype=np.int64)
     for bit, (_, mask) in enumerate(columns):
@@ -227,16 +106,15 @@ def _result(
     inputs: RunInputs,
     statistics: CityStatistics,
     inference: Inference,
-    drift: _Drift,
     *,
     config: EngineConfig,
 ) -> RunResult:
     n = inputs.fleet.size
     mpe = np.where(inputs.fleet.mpe > 0, inputs.fleet.mpe, UNKNOWN_MPE)
+    changes = inference.changes
     budget = uncertainty_budget(inference, statistics)
-    gamma, variances = _with_change(inference.error, budget, drift)
-    error = np.expm1(gamma)
-    parts = np.sqrt(variances) * (1.0 + error)[:, None]
+    error = np.expm1(inference.error)
+    parts = np.sqrt(budget.variance) * (1.0 + error)[:, None]
     u = np.sqrt((parts**2).sum(axis=1))
     counts = _counts(statistics, inference)
     identified = _identified(inputs, inference, u, counts, mpe, config=config)
@@ -263,6 +141,7 @@ def _result(
     )
     parts = np.where(identified[:, None], parts, np.nan)
     common = np.sqrt(budget.common) * (1.0 + error)
+    light, light_u = light_load(statistics, is_dc=inputs.fleet.is_dc, mpe=mpe)
     meter = _meter_of(inputs, statistics)
     findings = Findings(
         error=error,
@@ -280,7 +159,7 @@ def _result(
         meter=meter,
         traced=inference.traced,
         live=live,
-        changed=drift.findings.changed,
+        changed=changes.changed,
         has_mpe=np.isfinite(inputs.fleet.mpe),
         min_sessions=config.min_sessions,
     )
@@ -289,8 +168,8 @@ def _result(
         relative_error=error,
         standard_uncertainty=u,
         common_uncertainty=common,
-        relative_error_light=np.full(n, np.nan),
-        standard_uncertainty_light=np.full(n, np.nan),
+        relative_error_light=light,
+        standard_uncertainty_light=light_u,
         p_nonconforming=p,
         verdict=verdict,
         reason=reasons(findings, inputs.references.meter),
@@ -304,15 +183,15 @@ def _result(
         overcharge_per_month=np.nan_to_num(excess * monthly / 1000.0 * price),
         budget_components=BUDGET_COMPONENTS,
         budget=parts,
-        drift_alarm=drift.findings.alarm,
-        drift_statistic=drift.findings.statistic,
-        drift_changed_s=_seconds(drift.findings.changed),
-        drift_low_s=_seconds(drift.findings.low),
-        drift_high_s=_seconds(drift.findings.high),
+        drift_alarm=changes.alarm,
+        drift_statistic=changes.statistic,
+        drift_changed_s=_seconds(changes.changed),
+        drift_low_s=_seconds(changes.low),
+        drift_high_s=_seconds(changes.high),
         meter_shift=inference.meter_shift,
         meter_shift_u=inference.meter_shift_u,
         meter_suspect=inference.meter_suspect,
-        summary=_summary(inference, p, red, code, drift, mpe),
+        summary=_summary(inference, p, red, code),
         state=to_arrays(statistics, inputs),
     )
 
@@ -330,9 +209,7 @@ def _meter_of(inputs: RunInputs, statistics: CityStatistics) -> Ints:
     return out
 
 
-def _summary(
-    inference: Inference, p: Floats, red: Bools, code: Ints, drift: _Drift, mpe: Floats
-) -> dict[str, float]:
+def _summary(inference: Inference, p: Floats, red: Bools, code: Ints) -> dict[str, float]:
     known = np.isfinite(p)
     out = {
         "connectors": float(p.size),
@@ -343,7 +220,7 @@ def _summary(
         "not_identifiable": float((code == 0).sum()),
         "expected_false_flags": float((1.0 - p[red]).sum()),
         "expected_missed": float(p[known & ~red].sum()),
-        "drift_alarms": float(drift.findings.alarm.sum()),
+        "drift_alarms": float(inference.changes.alarm.sum()),
         "meters_suspect": float(inference.meter_suspect.sum()),
         "population_bulk_share": float(inference.population.share[0]),
         "population_bulk_spread_mpe": float(inference.population.spread[0]),

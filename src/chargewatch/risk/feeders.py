@@ -132,6 +132,40 @@ def gain_statement(group: Group, statistics: FeederStatistics) -> GainStatement:
     )
 
 
+def with_changed(
+    statement: GainStatement, *, z: Floats, precision: Floats, changed: Bools
+) -> GainStatement:
+    """Return the statement with what is older than a connector's change left out.
+
+    A changed connector's gain is integrated out of the statement, which holds both its errors, and
+    what its meter said since the change is put in its place.
+
+    Args:
+        statement: of a group's feeders.
+        z: since the change, shape (n,).
+        precision: 1 / variance of z, 0 without data, shape (n,).
+        changed: shape (n,).
+    """
+    member = statement.group.member
+    here = (member >= 0) & changed[member]
+    if not here.any():
+        return statement
+    matrix, vector = statement.precision.copy(), statement.information.copy()
+    for k in np.flatnonzero(here.any(axis=0)):
+        b = np.flatnonzero(here[:, k] & (matrix[:, k, k] > 0))
+        column = matrix[b, :, k].copy()
+        pivot = column[:, k].copy()
+        matrix[b] -= column[:, :, None] * column[:, None, :] / pivot[:, None, None]
+        vector[b] -= column * (vector[b, k] / pivot)[:, None]
+        matrix[b, k, :], matrix[b, :, k], vector[b, k] = 0.0, 0.0, 0.0
+        b = np.flatnonzero(here[:, k])
+        gain = np.exp(-z[member[b, k]])
+        own = precision[member[b, k]] / gain**2
+        matrix[b, k, k] += own
+        vector[b, k] += own * gain
+    return GainStatement(group=statement.group, precision=matrix, information=vector)
+
+
 def feeder_view(
     statement: GainStatement, *, z: Floats, spread: Floats, classes: Ints
 ) -> FeederView:
@@ -186,7 +220,8 @@ def with_spread(precision: Floats, information: Floats, *, spread: Floats) -> tu
 def with_meter(precision: Floats, information: Floats, *, u: Floats) -> tuple[Floats, Floats]:
     """Return precision and information on gamma + mu, the meter's bias b ~ N(0, u^2) integrated.
 
-    Equation: Sherman-Morrison, Q = Lambda - c (Lambda 1)(Lambda 1)', c = u^2 / (1 + u^2 1'Lambda 1).
+    Equation: Sherman-Morrison, Q = Lambda - c (Lambda 1)(Lambda 1)' with
+    c = u^2 / (1 + u^2 1'Lambda 1).
     """
     column = precision.sum(axis=2)
     factor = u**2 / (1.0 + u**2 * column.sum(axis=1))

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargewatch.risk.balance import (
-    SLOTS_A_DAY,
     DayEstimates,
     FeederStatistics,
     empty_statistics,
@@ -19,6 +18,7 @@ from chargewatch.risk.balance import (
 from chargewatch.risk.direct import direct_day
 from chargewatch.risk.inputs import SLOT_S, Floats, Intervals, Ints, RunInputs, sum_by_row
 from chargewatch.risk.layout import Layout, feeder_layout
+from chargewatch.risk.noise import SLOTS_A_DAY
 from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.vehicles import SessionRows, chosen, joined, session_rows
 
@@ -55,7 +55,7 @@ class CityStatistics:
 
 
 def _mapping(old: NDArray[np.str_], new: NDArray[np.str_]) -> Ints:
-    """Return for every old name its row among the new ones, -1 when it is gone; first row counts."""
+    """Return for every old name its first row among the new ones, -1 when it is gone."""
     names, first = np.unique(new, return_index=True)
     place = np.minimum(np.searchsorted(names, old), max(names.size - 1, 0))
     if names.size == 0:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from chargewatch.risk.estimator import block_inverses
+from chargewatch.risk.feeders import effective_rows
 from chargewatch.risk.inference import Inference
-from chargewatch.risk.inputs import Floats, sum_by_row
+from chargewatch.risk.inputs import Bools, Floats, sum_by_row
 from chargewatch.risk.results import BUDGET_COMPONENTS
 from chargewatch.risk.statistics import CityStatistics
 
@@ -33,7 +34,7 @@ def combined(budget: Floats) -> Floats:
 
 def _levels(inference: Inference) -> tuple[Floats, Floats]:
     """Return the variances that come from the levels: gauge and models, and efficiencies."""
-    estimate, system = inference.estimate, inference.system
+    estimate, system = inference.estimate, inference.weighted.system
     g, h = system.model_precision.size, system.converter_precision.size
     s, c = estimate.sensitivity, estimate.level_covariance
     total = ((s @ c) * s).sum(axis=1)
@@ -56,12 +57,12 @@ def _feeders(inference: Inference, statistics: CityStatistics) -> tuple[Floats, 
     n = inference.error.size
     meter, efficiency = np.zeros(n), np.zeros(n)
     boundary, resolution, own = np.zeros(n), np.zeros(n), np.zeros(n)
-    blocks = block_inverses(inference.system)
+    blocks = block_inverses(inference.weighted.system)
     for view, inverse, feeder, evidence in zip(
-        inference.views,
+        inference.weighted.views,
         blocks.inverses,
         statistics.feeders,
-        inference.system.feeders,
+        inference.weighted.system.feeders,
         strict=True,
     ):
         known = view.group.member >= 0
@@ -97,7 +98,7 @@ def uncertainty_budget(inference: Inference, statistics: CityStatistics) -> Budg
     stretch = np.where(finite, (np.where(finite, total, 1.0) / posterior) ** 2, 1.0)
     gauge, level_efficiency = _levels(inference)
     meter, efficiency, boundary, resolution, feeder_p = _feeders(inference, statistics)
-    graph, system = inference.system.graph, inference.system
+    graph, system = inference.weighted.graph, inference.weighted.system
     session_p = np.maximum(graph.own, 0.0)
     direct_p = system.direct_precision
     informed = feeder_p + session_p + direct_p
@@ -113,8 +114,8 @@ def uncertainty_budget(inference: Inference, statistics: CityStatistics) -> Budg
     )[:, None]
     noise = budget_total - parts.sum(axis=1)
     rows = statistics.sessions
-    weight = sum_by_row(rows.connector, inference.session_precision, size=n)
-    soc = sum_by_row(rows.connector, inference.session_precision * inference.soc_share, size=n)
+    weight = sum_by_row(rows.connector, inference.weighted.precision, size=n)
+    soc = sum_by_row(rows.connector, inference.weighted.precision * inference.soc_share, size=n)
     soc_share = np.where(weight > 0, soc / np.where(weight > 0, weight, 1.0), 0.0)
     both = feeder_p + session_p
     by_feeder = np.where(both > 0, feeder_p / np.where(both > 0, both, 1.0), 0.0)
@@ -135,3 +136,28 @@ def uncertainty_budget(inference: Inference, statistics: CityStatistics) -> Budg
         0.0,
     )
     return Budget(variance=out, common=np.where(finite, common, np.nan))
+
+
+LIGHT_U = (0.001, 0.01)
+"""What piles of one feeder may differ by at light load beyond the meter's error, AC and DC: the
+converter's loss there is modelled for the feeder's piles together."""
+
+
+def light_load(statistics: CityStatistics, *, is_dc: Bools, mpe: Floats) -> tuple[Floats, Floats]:
+    """Return the error at light load less that at normal load, and its u, shapes (n,).
+
+    NaN where its standard uncertainty would be above the MPE. Equation: eps_light - eps = -d / g
+    with g close to 1, u^2 = 1 / information + `LIGHT_U` ^2.
+    """
+    n = mpe.size
+    weight, total = np.zeros(n), np.zeros(n)
+    for group, feeder in zip(statistics.layout.groups, statistics.feeders, strict=True):
+        known = group.member >= 0
+        scale = effective_rows(feeder)[:, None]
+        weight[group.member[known]] = (feeder.light_weight * scale)[known]
+        total[group.member[known]] = (feeder.light_sum * scale)[known]
+    floor = np.where(is_dc, LIGHT_U[1], LIGHT_U[0])
+    safe = np.where(weight > 0, weight, 1.0)
+    u = np.sqrt(1.0 / safe + floor**2)
+    told = (weight > 0) & (u < mpe)
+    return np.where(told, -total / safe, np.nan), np.where(told, u, np.nan)

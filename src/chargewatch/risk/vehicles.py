@@ -23,6 +23,8 @@ SOC_RESOLUTION = 0.01
 """Step of the state of charge that vehicles tell; two roundings give sqrt(2/12) of it."""
 TAIL_DEGREES = 5.0
 """Degrees of freedom of the Student weights of sessions."""
+GARBAGE_SHARE = 0.05
+GARBAGE_SPREAD = 0.4
 SPREAD_START = np.array([0.02, 0.03, 0.03, 0.02, 0.03, 0.03])
 """Standard deviations of n to start from, by kind, SOC resolution apart."""
 VEHICLE_START = np.array([0.03, 0.05, 0.4, 0.03, 0.05, 0.4])
@@ -123,9 +125,11 @@ def vehicle_graph(
     """Return the graph of sessions.
 
     Args:
-        connector: row of the connector, shape (s,); likewise ``node`` of the vehicle and kind.
+        connector: row of the connector, shape (s,).
+        node: row of the vehicle and kind, shape (s,).
         node_kind: shape (v,), ascending.
-        log_ratio: y, shape (s,); ``precision``: 1 / variance of n, shape (s,).
+        log_ratio: y, shape (s,).
+        precision: 1 / variance of n, shape (s,).
         vehicle_precision: 1 / sigma_c^2, shape (v,).
         connectors: n.
 
@@ -202,22 +206,37 @@ def score_draws(graph: VehicleGraph, draws: Floats) -> Floats:
     return np.asarray(spread @ (data - mean[pair.col]))
 
 
+def trusted(residual: Floats, variance: Floats) -> Floats:
+    """Return the probability that each session is no garbage, shape (s,).
+
+    Garbage, one session in twenty, scatters by 40 % whatever the variance of the others.
+    """
+    wide = variance + GARBAGE_SPREAD**2
+    odds = GARBAGE_SHARE / (1.0 - GARBAGE_SHARE) * np.sqrt(variance / wide)
+    log = np.minimum(0.5 * residual**2 * (1.0 / variance - 1.0 / wide), 700.0)
+    return np.asarray(1.0 / (1.0 + odds * np.exp(log)))
+
+
 def tail_weights(residual: Floats, variance: Floats) -> Floats:
-    """Return Student weights (nu + 1) / (nu + r^2 / variance), shape (s,)."""
-    return np.asarray((TAIL_DEGREES + 1.0) / (TAIL_DEGREES + residual**2 / variance))
+    """Return robust weights, shape (s,): Student's (nu + 1) / (nu + r^2 / v) times `trusted`."""
+    student = (TAIL_DEGREES + 1.0) / (TAIL_DEGREES + residual**2 / variance)
+    return np.asarray(student * trusted(residual, variance))
 
 
 def tail_inflation(residual: Floats, variance: Floats) -> float:
-    """Return the factor by which Student weights overstate the information.
+    """Return the factor by which robust weights overstate the information.
 
     For the score psi = w r / v an M-estimator's variance is E[psi^2] / E[psi']^2 / s, while the
-    weights claim 1 / sum(w / v). Both are averaged over standardised residuals r / sqrt(v).
+    weights claim 1 / sum(w / v). Both are averaged over residuals in units of sqrt(v).
     Source: Huber, Ronchetti, Robust Statistics, 2nd ed., section 3.2.
     """
     if residual.size < 30:
         return 1.0
-    t = residual**2 / variance
-    weight = (TAIL_DEGREES + 1.0) / (TAIL_DEGREES + t)
-    slope = (TAIL_DEGREES + 1.0) * (TAIL_DEGREES - t) / (TAIL_DEGREES + t) ** 2
-    mean_slope = max(float(np.mean(slope)), 0.1)
-    return float(np.mean(weight**2 * t) / mean_slope**2 * np.mean(weight))
+    scale = np.sqrt(variance)
+    step = 1e-3 * scale
+    ahead, behind = residual + step, residual - step
+    score = tail_weights(residual, variance) * residual / scale
+    slope = tail_weights(ahead, variance) * ahead - tail_weights(behind, variance) * behind
+    mean_slope = max(float(np.mean(slope / (2.0 * step))), 0.1)
+    weight = float(np.mean(tail_weights(residual, variance)))
+    return float(np.mean(score**2)) / mean_slope**2 * weight

@@ -1,0 +1,118 @@
+"""What stays the same over the rounds of one inference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from chargewatch.risk.feeders import (
+    GainStatement,
+    converter_classes,
+    converter_prior,
+    gain_statement,
+)
+from chargewatch.risk.inputs import Bools, Floats, Ints, RunInputs
+from chargewatch.risk.results import EngineConfig
+from chargewatch.risk.statistics import CityStatistics
+
+MODEL_GROUPS = 10
+UNKNOWN_MPE = 0.02
+UNKNOWN_METER_U = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class City:
+    """What stays the same over the rounds; n connectors, s sessions, v nodes, m meters."""
+
+    inputs: RunInputs
+    statistics: CityStatistics
+    config: EngineConfig
+    mpe: Floats  # (n,)
+    model: Ints  # (n,), group for the mean error
+    models: int
+    side: Ints  # (n,), 1 on DC
+    classes: Ints  # (n,), of converters
+    converter_mean: Floats
+    converter_precision: Floats
+    node: Ints  # (s,)
+    node_kind: Ints  # (v,), ascending
+    direct_precision: Floats  # (n,), in-series meters
+    direct_score: Floats
+    meter_u: Floats  # (m,)
+    statements: tuple[GainStatement, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of connectors n."""
+        return self.mpe.size
+
+
+def model_groups(model: Ints, is_dc: Bools, *, limit: int = MODEL_GROUPS) -> tuple[Ints, int]:
+    """Return the group of each connector for the mean error of its model, and their number.
+
+    The ``limit`` most frequent models have one each; the rest share two, AC and DC.
+    """
+    models, row, count = np.unique(model, return_inverse=True, return_counts=True)
+    rank = np.empty(models.size, dtype=np.int64)
+    rank[np.argsort(-count, kind="stable")] = np.arange(models.size)
+    out = np.where(rank[row] < limit, rank[row], limit + is_dc)
+    return out, limit + 2
+
+
+def _nodes(statistics: CityStatistics) -> tuple[Ints, Ints]:
+    rows = statistics.sessions
+    vehicles = int(rows.vehicle.max(initial=0)) + 1
+    # Sorted by kind, which `schur_product` relies on.
+    keys, node = np.unique(rows.kind * vehicles + rows.vehicle, return_inverse=True)
+    return node, keys // vehicles
+
+
+def _in_series(statistics: CityStatistics, meter_u: Floats) -> tuple[Floats, Floats]:
+    """Return precision and score of in-series meters, their own uncertainty included."""
+    weight = statistics.direct_weight
+    seen = weight > 0
+    safe = np.where(seen, weight, 1.0)
+    squared = np.where(seen, statistics.direct_weight_squared, 1.0)
+    u = in_series_u(statistics, meter_u)
+    precision = np.where(seen, 1.0 / (squared / safe**2 + u**2), 0.0)
+    return precision, precision * statistics.direct_sum / safe
+
+
+def in_series_u(statistics: CityStatistics, meter_u: Floats) -> Floats:
+    """Return the standard uncertainty of each connector's in-series meter, 0 without, (n,)."""
+    meter = statistics.layout.direct_meter
+    if not meter_u.size:
+        return np.zeros(meter.size)
+    return np.where(meter >= 0, meter_u[np.maximum(meter, 0)], 0.0)
+
+
+def prepared(inputs: RunInputs, statistics: CityStatistics, *, config: EngineConfig) -> City:
+    """Return what stays the same over the rounds."""
+    fleet, layout = inputs.fleet, statistics.layout
+    model, models = model_groups(fleet.model, fleet.is_dc)
+    classes = converter_classes(fleet)
+    mean, precision = converter_prior(max(int(classes.max(initial=0)) + 1, 1))
+    node, node_kind = _nodes(statistics)
+    meter_u = np.maximum(np.nan_to_num(layout.meter_u, nan=UNKNOWN_METER_U), 1e-4)
+    direct_precision, direct_score = _in_series(statistics, meter_u)
+    return City(
+        inputs=inputs,
+        statistics=statistics,
+        config=config,
+        mpe=np.where(fleet.mpe > 0, fleet.mpe, UNKNOWN_MPE),
+        model=model,
+        models=models,
+        side=fleet.is_dc.astype(np.int64),
+        classes=classes,
+        converter_mean=mean,
+        converter_precision=precision,
+        node=node,
+        node_kind=node_kind,
+        direct_precision=direct_precision,
+        direct_score=direct_score,
+        meter_u=meter_u,
+        statements=tuple(
+            gain_statement(g, s) for g, s in zip(layout.groups, statistics.feeders, strict=True)
+        ),
+    )

@@ -1,0 +1,189 @@
+"""Spreads that empirical Bayes estimates: of sessions, vehicles, sites and converters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from chargewatch.risk.decision import Population
+from chargewatch.risk.estimator import CityEstimate, CitySystem
+from chargewatch.risk.feeders import DC_SPREAD_START, FeederView
+from chargewatch.risk.inputs import Floats, Ints
+from chargewatch.risk.vehicles import (
+    KINDS,
+    SPREAD_START,
+    VEHICLE_START,
+    SessionRows,
+    VehicleGraph,
+    schur_product,
+    tail_inflation,
+    tail_weights,
+    trusted,
+    vehicle_scales,
+)
+
+SITE_SPREAD_START = np.array([0.0018, 0.0012])
+"""Spread between connectors of what vehicles see beyond the meter's error, to start from: cables
+after the meter lose 0.3 to 1 % at full load, the longer ones on AC. AC and DC."""
+SPREAD_COUNTS = 20.0
+"""Weight of the starting spreads against those of the data, in sessions or vehicles."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spreads:
+    """Standard deviations, fractions."""
+
+    session: Floats  # (KINDS,), of n, resolution apart
+    vehicle: Floats  # (KINDS,), of c_v
+    converter: float  # tau of DC piles
+    site: Floats  # (2,), AC and DC, of what a connector's sessions share: cable, power, habits
+
+
+FIRST_SPREADS = Spreads(
+    session=SPREAD_START,
+    vehicle=VEHICLE_START,
+    converter=DC_SPREAD_START,
+    site=SITE_SPREAD_START,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionWeights:
+    """How sessions and vehicles are weighted; s sessions, v nodes."""
+
+    tail: Floats  # (s,)
+    inflation: Floats  # (KINDS,), what robust weights overstate
+    node_tail: Floats  # (v,)
+    own: Floats  # (s,), the session's own gamma, y - c_k - c_v
+
+
+def _fitted_variance(
+    graph: VehicleGraph, node: Ints, connector: Ints, estimate: CityEstimate, *, seed: int
+) -> tuple[Floats, Floats]:
+    """Return the posterior variances of each session's fit (s,) and each vehicle's scale (v,)."""
+    deviations = estimate.deviations
+    rng = np.random.default_rng(seed)
+    session = np.zeros(connector.size)
+    vehicle = np.zeros(graph.nodes)
+    for r in range(deviations.shape[1]):
+        noise = np.sqrt(graph.pull) * rng.standard_normal(graph.nodes)
+        scale = noise - graph.pull * (graph.weights_t @ deviations[:, r])
+        session += (deviations[connector, r] + scale[node]) ** 2
+        vehicle += scale**2
+    return session / deviations.shape[1], vehicle / deviations.shape[1]
+
+
+def session_spreads(
+    rows: SessionRows,
+    node: Ints,
+    graph: VehicleGraph,
+    before: Spreads,
+    *,
+    base: Floats,
+    precision: Floats,
+    estimate: CityEstimate,
+    level: Floats,
+    seed: int,
+) -> tuple[Floats, Floats, SessionWeights]:
+    """Return the spreads of sessions and of vehicles (KINDS,), and robust weights.
+
+    Equation (fixed point of REML): sigma^2 = sum w r^2 / (s - tr(fit)), both sums over a kind's
+    sessions, the trace from the draws; the same for the vehicles' scales. Source: MacKay, Neural
+    Computation 11 (1999), effective number of parameters; w are robust weights.
+
+    Args:
+        rows: the sessions.
+        node: vehicle and kind of each, shape (s,).
+        graph: with the weights of this round.
+        before: spreads of this round.
+        base: variance of each session, shape (s,).
+        precision: weight of each session, shape (s,).
+        estimate: of this round.
+        level: c_k, shape (KINDS,).
+        seed: of the draws.
+    """
+    scale = vehicle_scales(graph, estimate.error, level=level)
+    own = rows.log_ratio - level[rows.kind] - scale[node]
+    residual = own - estimate.error[rows.connector]
+    fit, vehicle_fit = _fitted_variance(graph, node, rows.connector, estimate, seed=seed)
+    session, vehicle = before.session.copy(), before.vehicle.copy()
+    inflation = np.ones(KINDS)
+    tail, good = tail_weights(residual, base), trusted(residual, base)
+    node_variance = before.vehicle[graph.kind] ** 2
+    node_tail = np.minimum(5.0 / (4.0 + scale**2 / node_variance), 1.25)
+    for kind in range(KINDS):
+        # Sessions from before a change of their connector have no weight.
+        mine = (rows.kind == kind) & (precision > 0)
+        if mine.any():
+            count = float(good[mine].sum())
+            used = min(float((precision[mine] * fit[mine]).sum()), 0.9 * count)
+            ratio = float((tail[mine] * residual[mine] ** 2 / base[mine]).sum())
+            ratio = (ratio + SPREAD_COUNTS) / (count - used + SPREAD_COUNTS)
+            soc = float(np.median(rows.soc_variance[mine]))
+            session[kind] = np.sqrt(max(ratio * (session[kind] ** 2 + soc) - soc, 0.002**2))
+            inflation[kind] = np.clip(tail_inflation(residual[mine], base[mine]), 1.0, 2.0)
+        here = graph.kind == kind
+        if here.any():
+            count = float(here.sum())
+            share = node_tail[here] * vehicle_fit[here] / node_variance[here]
+            used = min(float(share.sum()), 0.95 * count)
+            second = float((node_tail[here] * scale[here] ** 2).sum())
+            second += SPREAD_COUNTS * VEHICLE_START[kind] ** 2
+            vehicle[kind] = np.sqrt(max(second / (count - used + SPREAD_COUNTS), 0.003**2))
+    weights = SessionWeights(tail=tail, inflation=inflation, node_tail=node_tail, own=own)
+    return session, vehicle, weights
+
+
+def converter_spread(
+    views: list[FeederView], population: Population, *, mpe: Floats, level: Floats
+) -> float:
+    """Return tau: what the spread of DC piles' z has beyond that of errors and statistics.
+
+    Args:
+        views: feeders with their own z.
+        population: of errors; its bulk is taken off.
+        mpe: shape (n,).
+        level: mu by class of converter.
+    """
+    found, expected = [np.zeros(0)], [np.zeros(0)]
+    for view in views:
+        index = np.arange(view.group.size)
+        own = view.precision[:, index, index]
+        use = (view.converter > 0) & (own > 0.004**-2)
+        found.append((view.z - level[view.converter])[use])
+        expected.append((population.spread[0] * mpe[view.group.member[use]]) ** 2 + 1.0 / own[use])
+    z, variance = np.concatenate(found), np.concatenate(expected)
+    if z.size < 8:
+        return DC_SPREAD_START
+    bulk = (1.4826 * np.median(np.abs(z - np.median(z)))) ** 2
+    excess = max(bulk - float(np.median(variance)), 0.0015**2)
+    total = z.size * excess + SPREAD_COUNTS * DC_SPREAD_START**2
+    return float(np.sqrt(total / (z.size + SPREAD_COUNTS)))
+
+
+def site_spread(
+    system: CitySystem, estimate: CityEstimate, kinds: Floats, *, before: Floats, side: Ints
+) -> Floats:
+    """Return the spread between connectors of what vehicles see beyond the meter's error, (2,).
+
+    From connectors that a verification or an in-series meter judges too: the squared difference
+    of both has the variances of both and this one. AC and DC apart.
+    """
+    product, _ = schur_product(system.graph, estimate.error[:, None], level=kinds[:, None])
+    own, direct = system.graph.own, system.direct_precision
+    score = system.graph.score - product[:, 0] + own * estimate.error
+    out = before.copy()
+    for k in range(2):
+        both = (own > 0.003**-2) & (direct > 0.004**-2) & (side == k)
+        count = float(both.sum())
+        if count < 5:
+            continue
+        away = score[both] / own[both] - system.direct_score[both] / direct[both]
+        # The connectors' part is in 1 / own already, as it was assumed before.
+        known = 1.0 / own[both] - before[k] ** 2 + 1.0 / direct[both]
+        spread = (1.4826 * np.median(np.abs(away - np.median(away)))) ** 2
+        excess = max(spread - float(np.median(known)), 0.0003**2)
+        prior = SPREAD_COUNTS * SITE_SPREAD_START[k] ** 2
+        out[k] = np.sqrt((count * excess + prior) / (count + SPREAD_COUNTS))
+    return out
