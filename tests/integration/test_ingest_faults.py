@@ -76,10 +76,10 @@ class Ingest:
         self.environment, self.log = environment, log
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, **settings: str) -> None:
+    def start(self, shard: str = "0/1", **settings: str) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "chargewatch", "ingest"],
+                [sys.executable, "-m", "chargewatch", "ingest", "--shard", shard],
                 env={**os.environ, **self.environment, **settings},
                 stdout=log,
                 stderr=log,

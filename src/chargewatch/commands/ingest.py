@@ -13,6 +13,7 @@ import click
 
 from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
 from chargewatch.ingest.service import IngestService, IngestTotals
+from chargewatch.ingest.shards import Shard, parse_shard
 from chargewatch.ingest.stops import hook_from_environment
 from chargewatch.settings import Settings
 from chargewatch.storage.database import open_database
@@ -29,10 +30,10 @@ def _log_to_stderr(settings: Settings) -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
-async def _ingest(settings: Settings, until_idle_s: float | None) -> IngestTotals:
+async def _ingest(settings: Settings, shard: Shard, until_idle_s: float | None) -> IngestTotals:
     async with open_database(settings.require_database_url(), pool_size=1) as database:
         await require_newest_schema(database)
-    service = IngestService(settings, hook=hook_from_environment(os.environ))
+    service = IngestService(settings, shard=shard, hook=hook_from_environment(os.environ))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, service.stop)
@@ -48,13 +49,14 @@ async def _ingest(settings: Settings, until_idle_s: float | None) -> IngestTotal
     metavar="SECONDS",
     help="End after this time without a message (for batch work).",
 )
+@click.option("--shard", default="0/1", metavar="INDEX/COUNT", help="One of several workers.")
 @json_option
 @click.pass_context
-def command(context: click.Context, until_idle: float | None, as_json: bool) -> None:
+def command(context: click.Context, until_idle: float | None, shard: str, as_json: bool) -> None:
     """Take telemetry from the broker into the database until told to stop."""
     settings = settings_of(context)
     _log_to_stderr(settings)
-    totals = run_async(_ingest(settings, until_idle))
+    totals = run_async(_ingest(settings, parse_shard(shard), until_idle))
     if as_json:
         print_json(asdict(totals))
     else:

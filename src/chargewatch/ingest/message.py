@@ -28,6 +28,8 @@ class Arrival:
     content_type: str | None
     received_us: int
     handle: Any = None
+    foreign: bool = False
+    """Another worker takes it; here it is acknowledged in its turn and nothing else."""
 
 
 @dataclass(slots=True)
@@ -108,8 +110,8 @@ def read_message(arrival: Arrival) -> Message:
 
 
 def read_messages(arrivals: Sequence[Arrival]) -> list[Message]:
-    """Return messages in order of arrival."""
-    return [read_message(arrival) for arrival in arrivals]
+    """Return messages in order of arrival, without those that another worker takes."""
+    return [read_message(arrival) for arrival in arrivals if not arrival.foreign]
 
 
 def moment_of(time_us: int) -> datetime:

@@ -10,14 +10,17 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from chargewatch.errors import BrokerError, DatabaseError
 from chargewatch.ingest.batch import TimeLimits
 from chargewatch.ingest.message import Arrival, Fate, Message, read_messages
 from chargewatch.ingest.metrics import IngestMetrics
 from chargewatch.ingest.receipts import receipt_messages
-from chargewatch.ingest.source import MqttSource, SourceOptions, parse_broker_url
+from chargewatch.ingest.shards import Shard
+from chargewatch.ingest.source import MqttSource, SourceOptions, end_session, parse_broker_url
 from chargewatch.ingest.writer import BatchWriter, Hook, SessionInUseError
 from chargewatch.settings import Settings
 from chargewatch.storage import copy_errors
+from chargewatch.storage.ingest_sessions import forget_session, left_sessions, note_session
 from chargewatch.wire.topics import filters
 
 log = logging.getLogger("chargewatch.ingest")
@@ -26,6 +29,8 @@ BATCH_BYTES = 16 << 20
 BYTES_A_READING = 200
 DRAIN_S = 15.0
 PREDECESSOR_S = 10.0
+LEFT_SESSIONS_S = 60.0
+LEFT_IDLE_S = 2.0
 BROKER_FIGURES = ("$SYS/broker/store/messages/count",)
 
 
@@ -131,6 +136,10 @@ class Inbox:
         return batch
 
 
+_Work = tuple[list[Arrival], list[Message]]
+"""A batch as it arrived, and those of its messages that this worker takes."""
+
+
 async def _no_hook(point: str) -> None:
     del point
 
@@ -142,10 +151,14 @@ class IngestService:
         self,
         settings: Settings,
         *,
-        client_id: str = "",
-        topic_filters: Sequence[str] = (),
+        shard: Shard = Shard(),  # noqa: B008 - frozen
+        leaving: str = "",
         hook: Hook = _no_hook,
     ) -> None:
+        """Take a shard's messages; with `leaving`, what a session of that client id still holds."""
+        self._shard = shard
+        self._leaving = leaving
+        self._emptying = False
         self.settings = settings
         self.metrics = IngestMetrics()
         self.totals = IngestTotals()
@@ -154,25 +167,28 @@ class IngestService:
             batch_readings=settings.batch_readings,
             batch_messages=max(1, settings.receive_maximum // 2),
         )
-        self._ready: asyncio.Queue[list[Message]] = asyncio.Queue(maxsize=1)
+        self._ready: asyncio.Queue[_Work] = asyncio.Queue(maxsize=1)
         self._in_work = 0
-        client_id = client_id or settings.mqtt_client_id
+        client_id = leaving or shard.client_id(settings.mqtt_client_id)
+        self._client_id = client_id
         self._source = MqttSource(
             parse_broker_url(settings.require_mqtt_url()),
             SourceOptions(
                 client_id=client_id,
-                filters=topic_filters or filters(),
+                filters=filters(),
                 receive_maximum=settings.receive_maximum,
                 session_expiry_s=settings.mqtt_session_expiry_s,
                 ca_file=settings.mqtt_ca_file,
-                extra_filters=BROKER_FIGURES,
+                extra_filters=() if leaving else BROKER_FIGURES,
+                owns=shard.owns,
+                leaving=bool(leaving),
             ),
             deliver=self._inbox.put,
             drop=self._inbox.clear,
         )
-        dsn = "postgresql://" + settings.require_database_url().partition("://")[2]
+        self._dsn = "postgresql://" + settings.require_database_url().partition("://")[2]
         self._writer = BatchWriter(
-            dsn,
+            self._dsn,
             limits=TimeLimits(settings.max_future_s, settings.max_age_days),
             only_one=client_id,
             hook=hook,
@@ -191,11 +207,15 @@ class IngestService:
         """
         async with self._writer:
             await self._open_writer()
+            if not self._leaving:
+                await note_session(self._dsn, self._client_id, base=self.settings.mqtt_client_id)
             work = [
                 asyncio.create_task(self._source.run(), name="source"),
                 asyncio.create_task(self._read(), name="read"),
                 asyncio.create_task(self._store(), name="store"),
             ]
+            if self._shard.index == 0 and not self._leaving:
+                work.append(asyncio.create_task(self._empty_left_sessions(), name="left"))
             ends = [asyncio.create_task(self._stopped(), name="stop")]
             if until_idle_s is not None:
                 ends.append(asyncio.create_task(self._idle(until_idle_s), name="idle"))
@@ -237,6 +257,37 @@ class IngestService:
         while self._source.unsent and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
+    async def _empty_left_sessions(self) -> None:
+        """Take what sessions of another number of shards still hold, and end them."""
+        base = self.settings.mqtt_client_id
+        await self._source.connected.wait()
+        while True:
+            try:
+                left = await left_sessions(
+                    self._dsn, base=base, current=self._shard.client_ids(base)
+                )
+                for client_id in left:
+                    self._emptying = True
+                    await self._empty(client_id)
+            except Exception as exc:
+                # Tried again: a worker of the old number may still run, or an engine be away.
+                if isinstance(exc, BrokerError | DatabaseError) or not copy_errors.is_data_fault(
+                    exc
+                ):
+                    log.warning("session_left error=%s", copy_errors.in_words(exc))
+                else:
+                    raise
+            self._emptying = False
+            await asyncio.sleep(LEFT_SESSIONS_S)
+
+    async def _empty(self, client_id: str) -> None:
+        log.info("session_left client_id=%s: taking what it holds", client_id)
+        totals = await IngestService(self.settings, leaving=client_id).run(until_idle_s=LEFT_IDLE_S)
+        address = parse_broker_url(self.settings.require_mqtt_url())
+        await end_session(address, client_id, ca_file=self.settings.mqtt_ca_file)
+        await forget_session(self._dsn, client_id)
+        log.info("session_emptied client_id=%s messages=%d", client_id, totals.messages)
+
     async def _stopped(self) -> None:
         await self._stop.wait()
 
@@ -246,7 +297,12 @@ class IngestService:
         quiet_since = time.monotonic()
         while time.monotonic() - max(quiet_since, self._inbox.last_arrival) < idle_s:
             await asyncio.sleep(min(0.05, idle_s / 4))
-            if self._in_work or len(self._inbox) or not self._source.connected.is_set():
+            if (
+                self._emptying
+                or self._in_work
+                or len(self._inbox)
+                or not self._source.connected.is_set()
+            ):
                 quiet_since = time.monotonic()
 
     async def _read(self) -> None:
@@ -256,18 +312,21 @@ class IngestService:
             arrivals = self._inbox.take()
             self._in_work += 1
             messages = await asyncio.to_thread(read_messages, arrivals)
-            await self._ready.put(messages)
+            await self._ready.put((arrivals, messages))
 
     async def _store(self) -> None:
         while True:
-            messages = await self._ready.get()
-            await self._commit(messages)
+            arrivals, messages = await self._ready.get()
+            if messages:
+                await self._commit(arrivals, messages)
+            else:
+                self._source.finish(arrivals, ())
             self._in_work -= 1
             self.metrics.unacknowledged.set(self._source.unacknowledged)
             self.metrics.generation.set(self._source.generation)
             self.metrics.broker_queue.set(self._source.broker_queue)
 
-    async def _commit(self, messages: list[Message]) -> None:
+    async def _commit(self, arrivals: Sequence[Arrival], messages: list[Message]) -> None:
         """Write one batch, however long it takes; then receipts, then acknowledgements."""
         attempt = 0
         while True:
@@ -284,7 +343,7 @@ class IngestService:
         self._note_back()
         await self._hook("before_acknowledge")
         receipts = receipt_messages(messages, fates, which=self.settings.receipts)
-        self._source.finish([message.arrival for message in messages], receipts)
+        self._source.finish(arrivals, receipts)
         self.totals.add(messages, fates)
         self.metrics.count(
             messages, fates, now_us=time.time_ns() // 1000, commit_s=self._writer.commit_s

@@ -114,6 +114,8 @@ class SourceOptions:
     session_expiry_s: int
     ca_file: str = ""
     extra_filters: Sequence[str] = ()  # at QoS 0, may be refused: the broker's own figures
+    owns: Callable[[str], bool] = lambda topic: True
+    leaving: bool = False  # give the subscription up and take what the session still holds
 
 
 class MqttSource:
@@ -269,6 +271,9 @@ class MqttSource:
             # A station's retained status comes once, not after every reconnect.
             retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB,
         )
+        if self._options.leaving:
+            await client.unsubscribe(list(self._options.filters), timeout=math.inf)
+            return
         wanted = [(topic_filter, options) for topic_filter in self._options.filters]
         codes = await client.subscribe(wanted, timeout=math.inf)
         refused = [
@@ -363,15 +368,18 @@ class MqttSource:
             with contextlib.suppress(ValueError):
                 self.broker_queue = float(publication.payload)
             return
-        self._held_bytes += len(publication.payload)
+        foreign = not self._options.owns(publication.topic)
+        payload = b"" if foreign else publication.payload
+        self._held_bytes += len(payload)
         self.unacknowledged += 1
         self._deliver(
             Arrival(
                 publication.topic,
-                publication.payload,
+                payload,
                 publication.content_type,
                 time.time_ns() // 1000,
                 Handle(self.generation, publication.mid, publication.qos),
+                foreign,
             )
         )
 
@@ -405,6 +413,27 @@ class MqttSource:
     def unsent(self) -> int:
         """Number of receipts and acknowledgements that the broker has not taken yet."""
         return 0 if self._client is None else len(self._outbox)
+
+
+async def end_session(address: BrokerAddress, client_id: str, *, ca_file: str = "") -> None:
+    """Make the broker forget a session that has been emptied."""
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.SessionExpiryInterval = 0
+    try:
+        async with aiomqtt.Client(
+            address.host,
+            address.port,
+            username=address.user,
+            password=address.password,
+            identifier=client_id,
+            protocol=aiomqtt.ProtocolVersion.V5,
+            clean_start=True,
+            properties=properties,
+            tls_context=ssl.create_default_context(cafile=ca_file or None) if address.tls else None,
+        ):
+            log.info("session_ended client_id=%s", client_id)
+    except aiomqtt.MqttError as exc:
+        raise BrokerError(f"the session {client_id!r} could not be ended: {exc}") from exc
 
 
 def _discard(_: object) -> None:

@@ -2,6 +2,7 @@
 
 from chargewatch.storage.tables.base import metadata
 from chargewatch.storage.tables.ledger import (
+    ingest_session,
     ledger_gap,
     ledger_stream,
     message_ledger,
@@ -62,6 +63,7 @@ __all__ = [
     "charging_session",
     "connector",
     "connector_interval",
+    "ingest_session",
     "latest_reading",
     "ledger_gap",
     "ledger_stream",

@@ -103,3 +103,13 @@ station_status = Table(
     Column("backlog", BigInteger),
     Column("firmware", Text),
 )
+
+# Sessions that ingest has at the broker: what an old number of shards left there must be fetched.
+ingest_session = Table(
+    "ingest_session",
+    metadata,
+    Column("client_id", Text, primary_key=True),
+    # CHARGEWATCH_MQTT_CLIENT_ID, without the shard.
+    Column("base", Text, nullable=False),
+    Column("used_at", Timestamp, nullable=False),
+)
