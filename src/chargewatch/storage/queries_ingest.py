@@ -23,11 +23,11 @@ LEDGER = text(
     "AND (NOT :only_gaps OR stream_id IN "
     "(SELECT stream_id FROM ledger_gap WHERE closed_at IS NULL)) "
     "AND (NOT :only_unbalanced OR received <> stored + duplicate + rejected) "
-    "ORDER BY station_id, topic, operator_id LIMIT :limit OFFSET :offset) s "
+    "ORDER BY operator_id, station_id, topic LIMIT :limit OFFSET :offset) s "
     "CROSS JOIN LATERAL (SELECT count(*) AS open_gaps, "
     "coalesce(sum(last_seq - first_seq + 1), 0)::bigint AS missing FROM ledger_gap "
     "WHERE stream_id = s.stream_id AND closed_at IS NULL) g "
-    "ORDER BY s.station_id, s.topic, s.operator_id"
+    "ORDER BY s.operator_id, s.station_id, s.topic"
 )
 
 LEDGER_TOTALS = text(

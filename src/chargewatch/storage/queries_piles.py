@@ -6,7 +6,21 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, Select, and_, func, literal_column, or_, select
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Integer,
+    RowMapping,
+    Select,
+    and_,
+    any_,
+    bindparam,
+    func,
+    literal_column,
+    or_,
+    select,
+    union,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chargewatch.storage.queries import Scope
@@ -21,6 +35,9 @@ from chargewatch.storage.tables import (
 
 COUNT_LIMIT = 10_000
 """A filtered list is counted up to here; beyond it the page says "more than"."""
+
+CANDIDATE_LIMIT = 2_000
+"""A filter that leaves so many connectors or fewer is answered by their keys."""
 
 # The very expressions of the indexes in storage.tables.runs: otherwise every page is a sort.
 _TIER_RANK: ColumnElement[Any] = literal_column(
@@ -77,6 +94,12 @@ def _contains(column: ColumnElement[Any], words: str) -> ColumnElement[bool]:
     return column.ilike(f"%{escaped}%", escape="\\")
 
 
+def _text_matches(words: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """Return the two ways of a search: a connector's beginning, a part of its station's name."""
+    named = select(station.c.station_id).where(_contains(station.c.name, words))
+    return _starts_with(connector.c.connector, words), connector.c.station_id.in_(named)
+
+
 def _narrow(wanted: PileFilter, *, scope: Scope) -> list[ColumnElement[bool]]:
     clauses: list[ColumnElement[bool]] = []
     if scope is not None:
@@ -89,26 +112,21 @@ def _narrow(wanted: PileFilter, *, scope: Scope) -> list[ColumnElement[bool]]:
         here = select(station.c.station_id).where(station.c.district == wanted.district)
         clauses.append(connector.c.station_id.in_(here))
     if wanted.signal:
-        about = signal.c.connector == connector.c.connector
         is_open = signal.c.closed_run.is_(None)
-        clauses.append(
-            select(1)
-            .where(about, is_open, signal.c.code == wanted.signal)
-            .correlate(connector)
-            .exists()
-        )
+        flagged = select(signal.c.connector).where(is_open, signal.c.code == wanted.signal)
+        clauses.append(connector.c.connector.in_(flagged))
     if wanted.text:
-        named = select(station.c.station_id).where(_contains(station.c.name, wanted.text))
-        clauses.append(
-            or_(
-                _starts_with(connector.c.connector, wanted.text),
-                connector.c.station_id.in_(named),
-            )
-        )
+        clauses.append(or_(*_text_matches(wanted.text)))
     return clauses
 
 
-def _page_keys(wanted: PileFilter, run_id: int | None, *, scope: Scope) -> Select[Any]:
+def _page_keys(
+    wanted: PileFilter,
+    run_id: int | None,
+    *,
+    scope: Scope,
+    candidates: Sequence[int] | None = None,
+) -> Select[Any]:
     """Return the keys of the list in order; joins the connectors only when they are asked about."""
     clauses = _narrow(wanted, scope=scope)
     if run_id is None:
@@ -116,10 +134,41 @@ def _page_keys(wanted: PileFilter, run_id: int | None, *, scope: Scope) -> Selec
     keys = select(assessment.c.connector_id).where(assessment.c.run_id == run_id)
     if wanted.tiers:
         keys = keys.where(assessment.c.tier.in_(wanted.tiers))
+    if candidates is not None:
+        given = bindparam("candidates", list(candidates), type_=ARRAY(Integer))
+        keys = keys.where(assessment.c.connector_id == any_(given))
+        clauses = []
     if clauses or wanted.sort == "connector":
         same = connector.c.connector_id == assessment.c.connector_id
         keys = keys.join(connector, same).where(*clauses)
     return keys.order_by(*ORDERS[wanted.sort])
+
+
+async def _candidates(
+    connection: AsyncConnection, wanted: PileFilter, *, scope: Scope
+) -> list[int] | None:
+    """Return the connectors of a narrow filter; None when it is empty or wide.
+
+    A wide filter is answered by walking the list in order, for its rows turn up at once; a narrow
+    one by its connectors' keys, for walking would read the whole city.
+    """
+    clauses = _narrow(wanted, scope=scope)
+    if not clauses:
+        return None
+    statement = select(connector.c.connector_id).where(*clauses).limit(CANDIDATE_LIMIT + 1)
+    if wanted.text:
+        # Each half has its own index; an OR of them has none.
+        rest = PileFilter(**{**vars(wanted), "text": ""})
+        halves = [
+            select(connector.c.connector_id)
+            .where(half, *_narrow(rest, scope=scope))
+            .limit(CANDIDATE_LIMIT + 1)
+            for half in _text_matches(wanted.text)
+        ]
+        # A short name of a station finds few, the beginning of a number may find everything.
+        statement = select(union(*(half.subquery().select() for half in halves)).subquery())
+    found = list((await connection.execute(statement)).scalars())
+    return found if len(found) <= CANDIDATE_LIMIT else None
 
 
 def _rows(keys: Select[Any], wanted: PileFilter, run_id: int | None) -> Select[Any]:
@@ -175,20 +224,6 @@ def _rows(keys: Select[Any], wanted: PileFilter, run_id: int | None) -> Select[A
     )
 
 
-def piles_statement(
-    wanted: PileFilter, run_id: int | None, *, scope: Scope, limit: int, offset: int
-) -> Select[Any]:
-    """Return the statement of one page of the list; only its keys are read beyond the page."""
-    keys = _page_keys(wanted, run_id, scope=scope).limit(limit).offset(offset)
-    return _rows(keys, wanted, run_id)
-
-
-def count_statement(wanted: PileFilter, run_id: int | None, *, scope: Scope) -> Select[Any]:
-    """Return the statement that counts the list, up to COUNT_LIMIT + 1."""
-    keys = _page_keys(wanted, run_id, scope=scope).order_by(None).limit(COUNT_LIMIT + 1)
-    return select(func.count()).select_from(keys.subquery("counted"))
-
-
 async def piles(
     connection: AsyncConnection,
     wanted: PileFilter,
@@ -198,9 +233,10 @@ async def piles(
     limit: int,
     offset: int,
 ) -> Sequence[RowMapping]:
-    """Return one page of the list."""
-    statement = piles_statement(wanted, run_id, scope=scope, limit=limit, offset=offset)
-    result = await connection.execute(statement)
+    """Return one page of the list; only keys are read beyond the page."""
+    candidates = await _candidates(connection, wanted, scope=scope)
+    keys = _page_keys(wanted, run_id, scope=scope, candidates=candidates)
+    result = await connection.execute(_rows(keys.limit(limit).offset(offset), wanted, run_id))
     return list(result.mappings())
 
 
@@ -208,7 +244,10 @@ async def count_piles(
     connection: AsyncConnection, wanted: PileFilter, *, run_id: int | None, scope: Scope
 ) -> int:
     """Return the length of the list; COUNT_LIMIT + 1 means more than COUNT_LIMIT."""
-    statement = count_statement(wanted, run_id, scope=scope)
+    candidates = await _candidates(connection, wanted, scope=scope)
+    keys = _page_keys(wanted, run_id, scope=scope, candidates=candidates)
+    counted = keys.order_by(None).limit(COUNT_LIMIT + 1).subquery("counted")
+    statement = select(func.count()).select_from(counted)
     return int((await connection.execute(statement)).scalar_one())
 
 

@@ -85,7 +85,7 @@ async def _coverage(service: Service, scope: Scope) -> dict[str, int]:
                 connection, today=today, soon=today + DUE_SOON, scope=scope
             )
 
-    found: dict[str, int] = await service.figures.get(("coverage", scope), load, lifetime_s=30)
+    found: dict[str, int] = await service.figures.get(("coverage", scope), load, lifetime_s=60)
     return found
 
 

@@ -8,11 +8,10 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from chargewatch.api.context import Service, service_of
-from chargewatch.api.ledger import quarantined_item
+from chargewatch.api.ledger import ledger_totals, quarantined_item
 from chargewatch.api.piles import MAX_OFFSET
 from chargewatch.storage import queries, queries_ingest
 from chargewatch.storage.migrate import current_revision
-from chargewatch.storage.queries import Scope
 from chargewatch.web.page_session import Visitor
 from chargewatch.web.render import render
 
@@ -23,14 +22,10 @@ QUARANTINE_ROWS = 20
 RUN_ROWS = 10
 
 
-async def _totals(service: Service, scope: Scope) -> Any:
-    """Return the sums of the whole ledger, a few seconds old at most: they read every stream."""
-
-    async def load() -> Any:
-        async with service.database.connect() as connection:
-            return await queries_ingest.ledger_totals(connection, scope=scope)
-
-    return await service.figures.get(("ledger totals", scope), load, lifetime_s=5)
+async def _revision(service: Service) -> Any:
+    return await service.figures.get(
+        "revision", lambda: current_revision(service.database.engine), lifetime_s=60
+    )
 
 
 @router.get("/system")
@@ -68,7 +63,7 @@ async def show_system(
             station_id=station,
         )
         runs = await queries.runs(connection, limit=RUN_ROWS, offset=0)
-    totals = await _totals(service, scope)
+    totals = await ledger_totals(service, scope)
     return render(
         request,
         "system.html",
@@ -76,7 +71,7 @@ async def show_system(
         engine=service.database.capabilities.engine,
         columnstore=service.database.capabilities.columnstore,
         hypertables=service.database.capabilities.hypertables,
-        revision=await current_revision(service.database.engine),
+        revision=await _revision(service),
         totals=totals,
         balanced=all(row["unbalanced"] == 0 for row in totals),
         streams=streams[:LEDGER_ROWS],
