@@ -6,7 +6,8 @@ themselves have no prior but a wide one, so an estimator that shrinks may come b
 
     unknowns  eps (n), pile efficiency (n), cable loss (n), per feeder: auxiliaries (mean, two
               harmonics of the day, three waves), feeder loss, bias of the meter; efficiency of
-              each model; mean vehicle scale on AC and on DC; every vehicle's scale (eliminated)
+              each model, its losses at light and at full load; mean vehicle scale on AC and on
+              DC; every vehicle's scale (eliminated)
     feeder    registers at each reading: cumulative energies; noise = resolution / sqrt(12) and
               what interpolating the piles' registers to that moment really missed
     vehicles  ln(E / B): noise of the BMS, of the battery's heat, of rounding
@@ -20,7 +21,7 @@ Source: H. L. van Trees, Detection, Estimation, and Modulation Theory, part I, s
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from chargewatch.simulators.city import City
 from chargewatch.simulators.draws import Floats
 from chargewatch.simulators.feeders import grid_times
 from chargewatch.simulators.layout import AC_MODELS_W, DC_MODELS_W, Ints
+from chargewatch.simulators.metering import DC_CURVES, Block, running_energy
 from chargewatch.simulators.readings import Readings
 from chargewatch.simulators.stream import Stream
 
@@ -37,6 +39,9 @@ WIDE = 0.2
 MODELS = len(AC_MODELS_W) + len(DC_MODELS_W)
 FEEDER_UNKNOWNS = 13
 WAVES = 3
+SHAPES = 2
+ETA_SQUARED = 0.91
+"""Square of a usual DC efficiency: how an efficiency's change acts on the energy drawn."""
 GRID_S = 3600
 """Registers of feeders enter once an hour: what lies between adds hardly any information."""
 
@@ -48,6 +53,7 @@ class _Tally:
     times: list[Floats]
     drawn: list[Floats]  # (n, times) true input energy at the times
     missed: list[Floats]  # (n, times) interpolated minus true indicated energy
+    shaped: list[Floats]  # (SHAPES, n, times) true energy weighted by the shapes of DC losses
     sessions: list[tuple[Ints, Ints, Floats, Floats, Floats]]
 
 
@@ -61,7 +67,7 @@ def cramer_rao_bound(city: City, *, as_of_s: float | None = None) -> Floats:
     tally = _gather(city, stream, as_of_s - city.origin_s)
     layout = city.layout
     n, feeders = layout.connectors.size, np.flatnonzero(layout.meters.connector < 0)
-    size = 3 * n + FEEDER_UNKNOWNS * feeders.size + MODELS + 2
+    size = 3 * n + FEEDER_UNKNOWNS * feeders.size + (1 + SHAPES) * MODELS + 2
     J = np.diag(1 / _prior_sd(city, feeders) ** 2)
     for number, meter in enumerate(feeders):
         columns, H, variance = _feeder_design(city, tally, int(meter), number)
@@ -76,7 +82,8 @@ def cramer_rao_bound(city: City, *, as_of_s: float | None = None) -> Floats:
 
 def _gather(city: City, stream: Stream, end_s: float) -> _Tally:
     begin_s = city.from_s - city.origin_s
-    tally = _Tally([], [], [], [])
+    tally = _Tally([], [], [], [], [])
+    carried = np.zeros((SHAPES, city.layout.connectors.size, 1))
     n = city.layout.connectors.size
     for day in range(math.ceil(end_s / DAY_S)):
         block = stream.block(day)
@@ -87,6 +94,9 @@ def _gather(city: City, stream: Stream, end_s: float) -> _Tally:
             at = np.tile(times, n)
             sample = stream.ledger.sample(block, rows, at)
             readings = stream.sampler.readings(block, city.history_cadence, begin_s=low, end_s=high)
+            shaped = _shaped(stream, block, np.concatenate([[low], times, [high]]))
+            tally.shaped.append(carried + shaped[:, :, 1:-1])
+            carried = carried + shaped[:, :, -1:]
             tally.times.append(times)
             tally.drawn.append(sample.input_wh.reshape(n, -1))
             tally.missed.append(
@@ -98,6 +108,28 @@ def _gather(city: City, stream: Stream, end_s: float) -> _Tally:
         energy = block.true_wh[k, -1]
         tally.sessions.append((s.connector[k], s.vehicle[k], energy, s.bms_wh[k], s.power_w[k, 0]))
     return tally
+
+
+def _shaped(stream: Stream, block: Block, times: Floats) -> Floats:
+    """Return true energy since the first time, weighted by exp(-load / 0.1) and by load^2.
+
+    Shape (SHAPES, n, times). They are what a DC model's loss at light and at full load, which no
+    estimator is told, does to the energy drawn.
+    """
+    s = block.sessions
+    n = stream.layout.connectors.size
+    energy = np.diff(block.true_wh, axis=1, prepend=0.0)
+    load = s.power_w / stream.layout.connectors.rated_w[s.connector][:, None]
+    found = []
+    for weight in (np.exp(-load / 0.1), load**2):
+        weighted = energy * weight
+        start = running_energy(s.connector, np.zeros(n), weighted.sum(axis=1))
+        weighed = replace(block, true_wh=np.cumsum(weighted, axis=1), true_start_wh=start)
+        rows, at = np.repeat(np.arange(n), times.size), np.tile(times, n)
+        sample = stream.ledger.sample(weighed, rows, at, want=("true",))
+        values = sample.true_wh.reshape(n, -1)
+        found.append(values - values[:, :1])
+    return np.stack(found)
 
 
 def _missed(
@@ -137,6 +169,7 @@ def _prior_sd(city: City, feeders: Ints) -> Floats:
             cable,
             feeder.ravel(),
             np.where(np.arange(MODELS) < len(AC_MODELS_W), 0.001, 0.012),
+            np.repeat(DC_CURVES[:, [1, 3]].std(axis=0, ddof=1), MODELS),
             [0.03, 0.03],
         ]
     )
@@ -174,12 +207,17 @@ def _feeder_design(
     nuisances = np.column_stack([*auxiliary, loss, drawn.sum(axis=1)])
     model = np.zeros((t.size, MODELS))
     np.add.at(model.T, layout.connectors.model[members], drawn.T)
+    shaped = np.concatenate([x[:, members] for x in tally.shaped], axis=2)
+    is_dc = layout.connectors.is_dc[members].astype(np.float64)[:, None]
+    shapes = np.zeros((SHAPES, t.size, MODELS))
+    for k in range(SHAPES):
+        np.add.at(shapes[k].T, layout.connectors.model[members], is_dc * shaped[k] / ETA_SQUARED)
     # The register starts at an unknown value: remove what a constant explains.
-    H = np.column_stack([-drawn, -drawn, nuisances, -model])
+    H = np.column_stack([-drawn, -drawn, nuisances, -model, *shapes])
     H = H - H.mean(axis=0)
     at_feeder = 3 * n + FEEDER_UNKNOWNS * number + np.arange(FEEDER_UNKNOWNS)
     feeders = int((layout.meters.connector < 0).sum())
-    at_model = 3 * n + FEEDER_UNKNOWNS * feeders + np.arange(MODELS)
+    at_model = 3 * n + FEEDER_UNKNOWNS * feeders + np.arange((1 + SHAPES) * MODELS)
     return np.concatenate([members, n + members, at_feeder, at_model]), H, variance
 
 

@@ -206,7 +206,7 @@ class Ledger:
         np.add.at(self.stuck_wh, connector, np.where(stuck, true, 0.0).sum(axis=1))
         drawn = _exact(true / input_efficiency(self.layout, column, load))
         starts = [
-            _running(connector, total, energy.sum(axis=1))
+            running_energy(connector, total, energy.sum(axis=1))
             for total, energy in (
                 (self.true_wh, true),
                 (self.indicated_wh, indicated),
@@ -315,7 +315,7 @@ def _exact(energy_wh: Floats) -> Floats:
     return np.asarray(np.round(energy_wh * 1024) / 1024)
 
 
-def _running(connector: Ints, total: Floats, energy: Floats) -> Floats:
+def running_energy(connector: Ints, total: Floats, energy: Floats) -> Floats:
     """Return each session's cumulative energy at its start, and add the energies to ``total``."""
     before = np.cumsum(energy) - energy
     first = np.maximum.accumulate(
