@@ -92,7 +92,8 @@ async def _write_batch_path(database: Database, size: CitySize, *, batch: int) -
     """Write readings the way ingest does, a transaction a batch."""
     rows = 0
     parts = dict.fromkeys(("readings", "latest", "pending", "commit"), 0.0)
-    batches = list(reading_batches(size, REGISTERS.row, batch=batch))
+    # Newer than every latest reading, as most readings are.
+    batches = list(reading_batches(size, REGISTERS.row, batch=batch, begin=END))
     connection = await open_ingest_connection(database.raw_dsn, on_registry_change=lambda: None)
     try:
         newest = await load_newest(connection)
@@ -126,7 +127,9 @@ async def _write_batch_path(database: Database, size: CitySize, *, batch: int) -
 async def _write_plain(database: Database, size: CitySize, *, batch: int) -> dict[str, Any]:
     """Write as many readings of other connectors by nothing but COPY, a transaction a batch."""
     rows = 0
-    other = reading_batches(size, REGISTERS.row, batch=batch, first_connector=size.connectors + 1)
+    other = reading_batches(
+        size, REGISTERS.row, batch=batch, first_connector=size.connectors + 1, begin=END
+    )
     batches = list(other)
     async with database.raw() as connection:
         begun = time.perf_counter()

@@ -173,17 +173,22 @@ async def write_rollups(
 
 
 def reading_batches(
-    size: CitySize, dtype: np.dtype[np.void], *, batch: int, first_connector: int = 1
+    size: CitySize,
+    dtype: np.dtype[np.void],
+    *,
+    batch: int,
+    first_connector: int = 1,
+    begin: datetime = END - timedelta(days=1),
 ) -> Iterator[Records]:
-    """Yield raw readings of the last day as they would arrive: all connectors, time by time."""
+    """Yield raw readings of a day as they would arrive: all connectors, time by time."""
     step_us = 86_400_000_000 // size.readings_a_day
-    begin = int((END - timedelta(days=1)).timestamp()) * 1_000_000
+    begin_us = int(begin.timestamp()) * 1_000_000
     ids = np.arange(first_connector, first_connector + size.connectors, dtype=np.int32)
     for k in range(size.readings_a_day):
         for start in range(0, size.connectors, batch):
             part = ids[start : start + batch]
             rows = np.zeros(len(part), dtype=dtype)
-            rows["at"] = (begin + k * step_us + part.astype(np.int64) % 60 * 1_000_000).view(
+            rows["at"] = (begin_us + k * step_us + part.astype(np.int64) % 60 * 1_000_000).view(
                 "M8[us]"
             )
             rows["connector_id"] = part

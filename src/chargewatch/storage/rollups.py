@@ -435,10 +435,15 @@ def sorted_columns(chunks: list[Records]) -> IntervalColumns:
         end = begin
     if size > 1 and not (key[1:] > key[:-1]).all():
         order = np.argsort(key, kind="stable")
-        key, energy_wh, u_wh, quality = key[order], energy_wh[order], u_wh[order], quality[order]
-    return IntervalColumns(
-        key >> 32, key & 0xFFFF_FFFF, energy_wh, u_wh.astype(np.float64), quality
-    )
+        # One column after the other: each old one is given back before the next is made.
+        key = key[order]
+        energy_wh = energy_wh[order]
+        u_wh = u_wh[order]
+        quality = quality[order]
+        del order
+    slot = key & 0xFFFF_FFFF
+    key >>= 32
+    return IntervalColumns(key, slot, energy_wh, u_wh.astype(np.float64), quality)
 
 
 async def read_intervals(
