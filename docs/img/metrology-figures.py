@@ -1,0 +1,96 @@
+"""Draw the figures of docs/metrology.md: python docs/img/metrology-figures.py, from the root."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+
+from chargewatch.risk.drift import cusum, self_starting
+from chargewatch.risk.engine import assess
+from chargewatch.risk.results import EngineConfig
+from chargewatch.risk.statistics import updated
+from chargewatch.simulators.city import make_city
+from chargewatch.simulators.inputs import known_inputs
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+FOLDER = Path(__file__).parent
+TO = datetime(2026, 11, 1, 16, tzinfo=UTC)
+
+
+def estimates(result, true, is_dc) -> None:
+    """Draw estimated against true errors with their 95 % intervals."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 4.2), sharey=True)
+    for axis, side, title in zip(axes, (False, True), ("AC", "DC"), strict=True):
+        mine = is_dc == side
+        axis.errorbar(
+            100 * true[mine],
+            100 * result.relative_error[mine],
+            yerr=196 * result.standard_uncertainty[mine],
+            fmt=".",
+            markersize=3,
+            linewidth=0.7,
+        )
+        axis.axline((0, 0), slope=1, color="0.6", linewidth=0.7)
+        axis.set(title=title, xlabel="true relative error, %")
+    axes[0].set_ylabel("estimate with its 95 % interval, %")
+    figure.tight_layout()
+    figure.savefig(FOLDER / "metrology-estimates.png", dpi=110)
+
+
+def budget(result, is_dc) -> None:
+    """Draw the median budget of AC and DC connectors, per cent."""
+    figure, axis = plt.subplots(figsize=(8, 3.2))
+    for k, (side, label) in enumerate(((False, "AC"), (True, "DC"))):
+        median = 100 * np.nanmedian(result.budget[is_dc == side], axis=0)
+        axis.barh(np.arange(median.size) + 0.4 * k, median, height=0.38, label=label)
+    axis.set_yticks(np.arange(len(result.budget_components)) + 0.2, result.budget_components)
+    axis.set_xlabel("median standard uncertainty, %")
+    axis.legend()
+    figure.tight_layout()
+    figure.savefig(FOLDER / "metrology-budget.png", dpi=110)
+
+
+def step(inputs, faults) -> None:
+    """Draw the daily estimates of a connector that was tampered with, and its CUSUM."""
+    statistics = updated(inputs, config=EngineConfig(), state=None)
+    rows = sorted(faults.of_kind("step"))
+    seen = (statistics.metered_precision[rows] > 0).sum(axis=1)
+    row = rows[int(np.argmax(seen))]
+    x, p = statistics.metered[[row]], statistics.metered_precision[[row]]
+    spread = np.where(p > 0, 1.0 / (1.0 / np.where(p > 0, p, 1.0) + 0.002**2), 0.0)
+    z = self_starting(x, spread, begin=np.zeros(1, dtype=np.int64))
+    total, _ = cusum(z, reference=0.5, limit=8.0)
+    day = np.arange(x.shape[1])
+    figure, axes = plt.subplots(2, 1, figsize=(8, 4.6), sharex=True)
+    use = p[0] > 0
+    axes[0].errorbar(
+        day[use], 100 * x[0][use], yerr=196 * spread[0][use] ** -0.5, fmt=".", linewidth=0.7
+    )
+    axes[0].set_ylabel("daily estimate of z, %")
+    axes[1].step(day, total[0], where="mid")
+    axes[1].axhline(8.0, color="0.6", linewidth=0.7)
+    axes[1].set(ylabel="CUSUM", xlabel="day", ylim=(0, 40))
+    figure.tight_layout()
+    figure.savefig(FOLDER / "metrology-step.png", dpi=110)
+
+
+def main() -> int:
+    """Draw all figures from one seed of the scenario mixed-faults."""
+    city = make_city("mixed-faults", seed=1, to=TO)
+    known = known_inputs(city)
+    result = assess(known.inputs, config=EngineConfig())
+    is_dc = known.inputs.fleet.is_dc
+    estimates(result, known.relative_error, is_dc)
+    budget(result, is_dc)
+    step(known.inputs, city.faults)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
