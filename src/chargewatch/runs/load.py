@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
@@ -219,16 +220,28 @@ async def _intervals(
             arguments=(begin, last),
         )
 
-    def joined(name: str, dtype: Any) -> Any:
-        chunks = parts.pop(name)
-        return np.concatenate([chunk.astype(dtype) for chunk in chunks] or [np.empty(0, dtype)])
+    return await asyncio.to_thread(_sorted_intervals, parts)
 
+
+def _sorted_intervals(parts: dict[str, list[Any]]) -> Intervals:
+    """Return columns that came in pieces, by (instrument, slot); empties `parts`.
+
+    Sorting here takes a fraction of the time that the server takes, which would write to disk.
+    """
+
+    def joined(name: str, dtype: Any) -> Any:
+        pieces = parts.pop(name)
+        return np.concatenate(pieces).astype(dtype) if pieces else np.empty(0, dtype)
+
+    row, slot = joined("row", np.int64), joined("slot", np.int64)
+    # One key sorts faster than two; 2^32 slots reach far beyond any time.
+    order = np.argsort((row << 32) | slot, kind="stable")
     return Intervals(
-        instrument=joined("row", np.int64),
-        slot=joined("slot", np.int64),
-        energy_wh=joined("energy", np.float64),
-        u_wh=joined("u", np.float64),
-        quality=joined("quality", np.int16),
+        instrument=row[order],
+        slot=slot[order],
+        energy_wh=joined("energy", np.float64)[order],
+        u_wh=joined("u", np.float64)[order],
+        quality=joined("quality", np.int16)[order],
     )
 
 
