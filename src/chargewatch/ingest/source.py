@@ -46,7 +46,14 @@ log = logging.getLogger("chargewatch.ingest")
 
 KEEPALIVE_S = 60
 MAX_HELD_BYTES = 48 << 20
-"""Payload bytes held in memory at most; above, reading from the socket stops."""
+"""Bytes of messages held in memory at most; above, reading from the socket stops.
+
+The receive maximum alone does not bound it: messages may have 1 MiB, and Mosquitto 2.0.11 sends
+more than it once something has been acknowledged (measured: 15 with a maximum of 10).
+"""
+
+HELD_OVERHEAD_BYTES = 700
+"""What a message takes besides its payload, about."""
 
 READ_BYTES = 1 << 18
 _SESSION_TAKEN_OVER = 0x8E
@@ -370,7 +377,7 @@ class MqttSource:
             return
         foreign = not self._options.owns(publication.topic)
         payload = b"" if foreign else publication.payload
-        self._held_bytes += len(payload)
+        self._held_bytes += len(payload) + HELD_OVERHEAD_BYTES
         self.unacknowledged += 1
         self._deliver(
             Arrival(
@@ -398,7 +405,7 @@ class MqttSource:
         for arrival in arrivals:
             if self.is_current(arrival):
                 self.unacknowledged -= 1
-                size += len(arrival.payload)
+                size += len(arrival.payload) + HELD_OVERHEAD_BYTES
                 if arrival.handle.qos:
                     mids.append(arrival.handle.mid)
         self._held_bytes -= size
