@@ -92,7 +92,7 @@ class MadeUpCity:
         vehicle = rng.integers(0, self.vehicles, count)
         shown = true * (1.0 + self.error[connector])
         noise = rng.normal(0.0, 0.01, count)
-        start_s = day * DAY_S + begin * SLOT_S
+        start_s = np.asarray(day * DAY_S + begin * SLOT_S, dtype=np.float64)
         end_s = start_s + slots * SLOT_S
         order = np.lexsort((connector, end_s))
         table = Sessions(

@@ -100,8 +100,16 @@ def _readings(connection: AsyncConnection, s: Sample) -> Awaitable[Any]:
     )
 
 
+async def _newest_red(connection: AsyncConnection, _: Sample) -> Any:
+    run = await queries.newest_run(connection)
+    if run is None:
+        return []
+    return await queries.newest_red(connection, run, scope=None, limit=PAGE_ROWS)
+
+
 PAGE_QUERIES: Mapping[str, Ask] = {
     "newest run": lambda c, s: queries.newest_run(c),
+    "newest red": _newest_red,
     "runs": lambda c, s: queries.runs(c, limit=PAGE_ROWS, offset=0),
     "operators": lambda c, s: queries.operators(c, scope=None),
     "open signals by code": lambda c, s: queries.open_signals_by_code(c, scope=None),
