@@ -49,6 +49,7 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
     "ledger_stream": {"ingest": _CHANGE, "assess": _READ, "serve": _READ},
     "message_ledger": {"ingest": _ADD, "assess": _READ, "serve": _READ},
     "ledger_gap": {"ingest": _ALL, "assess": _READ, "serve": _READ},
+    "ingest_session": {"ingest": _ALL, "assess": _READ, "serve": _READ},
     "quarantine": {"ingest": _ADD, "assess": _READ, "serve": _READ},
     "station_status": {"ingest": _CHANGE, "assess": _READ, "serve": _READ},
     # Rollups and runs: only assess writes them.
