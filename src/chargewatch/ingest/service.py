@@ -20,7 +20,7 @@ from chargewatch.ingest.source import MqttSource, SourceOptions, end_session, pa
 from chargewatch.ingest.writer import BatchWriter, Hook, SessionInUseError
 from chargewatch.settings import Settings
 from chargewatch.storage import copy_errors
-from chargewatch.storage.ingest_sessions import forget_session, left_sessions, note_session
+from chargewatch.storage.ingest_sessions import forget_session, left_sessions
 from chargewatch.wire.topics import filters
 
 log = logging.getLogger("chargewatch.ingest")
@@ -207,8 +207,6 @@ class IngestService:
         """
         async with self._writer:
             await self._open_writer()
-            if not self._leaving:
-                await note_session(self._dsn, self._client_id, base=self.settings.mqtt_client_id)
             work = [
                 asyncio.create_task(self._source.run(), name="source"),
                 asyncio.create_task(self._read(), name="read"),
@@ -236,6 +234,8 @@ class IngestService:
         while True:
             try:
                 await self._writer.connect()
+                if not self._leaving:
+                    await self._writer.note_session(base=self.settings.mqtt_client_id)
                 return
             except SessionInUseError:
                 if time.monotonic() > deadline:

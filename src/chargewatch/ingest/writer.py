@@ -25,6 +25,7 @@ from chargewatch.ingest.message import Fate, Message, moment_of
 from chargewatch.storage import copy_errors
 from chargewatch.storage.copy import hold_name, open_ingest_connection
 from chargewatch.storage.identities import claim_instruments, load_identities, registry_mark
+from chargewatch.storage.ingest_sessions import note_session
 from chargewatch.storage.ledger import (
     LedgerEntry,
     StatusRow,
@@ -129,6 +130,10 @@ class BatchWriter:
         self._streams.clear()
         self._newest = await load_newest(self._connection)
         await self._load_identities()
+
+    async def note_session(self, *, base: str) -> None:
+        """Write down, before it is opened, that the broker keeps a session of this name."""
+        await note_session(self._connection, self._only_one, base=base)
 
     def _on_registry_change(self) -> None:
         self._registry_changed = True

@@ -11,18 +11,14 @@ async def _connection(dsn: str) -> asyncpg.Connection:
     return await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=30)
 
 
-async def note_session(dsn: str, client_id: str, *, base: str) -> None:
+async def note_session(connection: asyncpg.Connection, client_id: str, *, base: str) -> None:
     """Write down that a session is about to be opened."""
-    connection = await _connection(dsn)
-    try:
-        await connection.execute(
-            "INSERT INTO ingest_session (client_id, base, used_at) VALUES ($1, $2, now()) "
-            "ON CONFLICT (client_id) DO UPDATE SET used_at = now()",
-            client_id,
-            base,
-        )
-    finally:
-        await connection.close(timeout=5)
+    await connection.execute(
+        "INSERT INTO ingest_session (client_id, base, used_at) VALUES ($1, $2, now()) "
+        "ON CONFLICT (client_id) DO UPDATE SET used_at = now()",
+        client_id,
+        base,
+    )
 
 
 async def left_sessions(dsn: str, *, base: str, current: list[str]) -> list[str]:
