@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import importlib.util
@@ -14,8 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 from urllib.parse import quote
 
 from chargewatch.errors import EngineError
@@ -24,6 +22,7 @@ from chargewatch.local.processes import (
     Account,
     ChildProcess,
     FolderLock,
+    Lifetime,
     end_process,
     free_port,
     make_engine_folder,
@@ -129,7 +128,7 @@ def mosquitto_password_line(user: str, password: str) -> str:
     return f"{user}:$7${PBKDF2_ROUNDS}$" + "$".join(parts)
 
 
-class EmbeddedBroker:
+class EmbeddedBroker(Lifetime):
     """A broker on a folder; start it with `with` or `async with`.
 
     Mosquitto keeps queued messages and sessions in the folder across a stop and a crash (what
@@ -316,27 +315,3 @@ class EmbeddedBroker:
         if str(self._work_folder).encode() in command:
             end_process(pid, signal.SIGTERM)
         self._pid_file.unlink(missing_ok=True)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
-
-    async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self.start)
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await asyncio.to_thread(self.stop)

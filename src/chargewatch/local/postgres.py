@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import importlib.util
 import secrets
@@ -12,8 +11,6 @@ import subprocess
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 from urllib.parse import quote
 
 from chargewatch.errors import EngineError
@@ -21,6 +18,7 @@ from chargewatch.local.processes import (
     LOCALHOST,
     ChildProcess,
     FolderLock,
+    Lifetime,
     closed_parent,
     end_process,
     engine_environment,
@@ -48,7 +46,7 @@ def wheel_programs() -> Path | None:
     return programs if (programs / "postgres").exists() else None
 
 
-class EmbeddedPostgres:
+class EmbeddedPostgres(Lifetime):
     """A PostgreSQL server on a folder; start it with `with` or `async with`.
 
     The data survives a stop. The role's password is made at the first start and kept in a file
@@ -264,27 +262,3 @@ class EmbeddedPostgres:
         elif not process_runs(pid):
             # Killed and never collected: to PostgreSQL its number seems to be in use.
             pid_file.unlink(missing_ok=True)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
-
-    async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self.start)
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await asyncio.to_thread(self.stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import os
@@ -13,6 +14,7 @@ import stat
 import subprocess
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,6 +214,42 @@ class FolderLock:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+class Lifetime(ABC):
+    """What starts on entering and stops on leaving, by `with` or `async with`."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start and return when ready."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Stop and return when gone; safe to repeat."""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self.start)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await asyncio.to_thread(self.stop)
 
 
 class ChildProcess:
