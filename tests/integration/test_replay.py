@@ -115,11 +115,11 @@ async def test_unacknowledged_messages_are_sent_again_when_the_broker_comes_back
     settings = Settings(mqtt_url=broker.url)
     sent = [
         Outgoing(topic="cw/v1/OP/S/registers", payload=json.dumps({"seq": i}).encode())
-        for i in range(1, 4001)
+        for i in range(1, 6001)
     ]
     publisher = Publisher(broker_address(settings), in_flight=200)
     async with Listener(broker.url) as listener:
-        task = asyncio.create_task(publisher.publish_all(sent, rate=2000))
+        task = asyncio.create_task(publisher.publish_all(sent, rate=1000))
         await listener.wait_for(500)
     before = publisher.progress.messages
     await asyncio.to_thread(broker.kill)
@@ -127,12 +127,12 @@ async def test_unacknowledged_messages_are_sent_again_when_the_broker_comes_back
     await asyncio.to_thread(broker.start)
     async with Listener(broker.url) as listener:
         await asyncio.wait_for(task, 60)
-        await listener.wait_until(lambda: listener.got and b": 4000}" in listener.got[-1][1])
-    assert publisher.progress.messages == 4000
+        await listener.wait_until(lambda: listener.got and b": 6000}" in listener.got[-1][1])
+    assert publisher.progress.messages == 6000
     assert publisher.progress.reconnects >= 1
-    assert before < 4000
+    assert before < 6000
     seen = [json.loads(payload)["seq"] for _, payload in listener.got]
-    assert seen[-1] == 4000
+    assert seen[-1] == 6000
     first_arrivals = list(dict.fromkeys(seen))
     assert first_arrivals == sorted(first_arrivals)
 
