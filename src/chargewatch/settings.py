@@ -99,7 +99,9 @@ class Settings:
     mpe_rules: str = _option("CN-2022", "rule set that maps accuracy classes to MPE")
     log_format: str = _option("text", "text or json")
     log_level: str = _option("info", "debug, info, warning or error")
-    data_folder: str = _option("", "folder of the demo's engines (default: a folder of the user)")
+    data_folder: str = _option(
+        "", "folder of the demo's engines and logs (default: a temporary one, deleted at the end)"
+    )
     secure_cookies: bool = _option(
         False, "mark the log-in cookie Secure; turn on behind HTTPS", _bool
     )

@@ -15,7 +15,7 @@ from chargewatch.api.throttle import Throttle
 from chargewatch.settings import Settings
 from chargewatch.storage.database import Database
 from chargewatch.supervision import accounts
-from chargewatch.supervision.accounts import Account, Role
+from chargewatch.supervision.accounts import Account
 
 COOKIE = "chargewatch_session"
 
@@ -93,16 +93,6 @@ async def require_account(request: Request) -> Account:
             headers={"WWW-Authenticate": "Bearer"},
         )
     return account
-
-
-def require_role(account: Account, *roles: Role) -> None:
-    """Let pass who has one of the roles.
-
-    Raises: ApiError 403.
-    """
-    if account.role not in roles:
-        needed = ", ".join(role.value for role in roles)
-        raise ApiError(403, "forbidden", f"this is for {needed}; ask an administrator")
 
 
 ServiceOf = Annotated[Service, Depends(service_of)]

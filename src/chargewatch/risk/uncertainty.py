@@ -24,14 +24,6 @@ class Budget:
     common: Floats
 
 
-def combined(budget: Floats) -> Floats:
-    """Return the root sum of squares of standard uncertainties (n, c), shape (n,).
-
-    Source: JCGM 100:2008, equation 11a with unit sensitivities.
-    """
-    return np.asarray(np.sqrt((budget**2).sum(axis=1)))
-
-
 def _levels(inference: Inference) -> tuple[Floats, Floats]:
     """Return the variances that come from the levels: gauge and models, and efficiencies."""
     estimate, system = inference.estimate, inference.weighted.system

@@ -24,7 +24,6 @@ dictionary apart when the words themselves are needed.
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -321,8 +320,3 @@ def seconds_of(times: NDArray[np.datetime64]) -> NDArray[np.float64]:
 def times_of(seconds: NDArray[np.float64]) -> NDArray[np.datetime64]:
     """Return seconds since 1970-01-01T00:00Z as M8[us], rounded to the microsecond."""
     return np.rint(np.asarray(seconds) * 1e6).astype(np.int64).view("M8[us]")
-
-
-def rows_per_chunk(dtype: np.dtype[Any]) -> int:
-    """Return how many rows `copy_chunks` hands over at once, about."""
-    return math.ceil(CHUNK_BYTES / _layout_of(np.dtype(dtype)).wire.itemsize)

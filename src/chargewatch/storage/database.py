@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, cast
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -98,8 +97,3 @@ async def open_database(url: str, *, pool_size: int = 5) -> AsyncIterator[Databa
         yield Database(engine, capabilities, url)
     finally:
         await engine.dispose()
-
-
-def driver_connection(connection: Any) -> asyncpg.Connection:
-    """Return asyncpg's connection below SQLAlchemy's raw connection."""
-    return cast("asyncpg.Connection", connection.driver_connection)

@@ -13,7 +13,6 @@ from sqlalchemy import (
     insert,
     select,
     text,
-    tuple_,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert as upsert_into
@@ -266,12 +265,3 @@ async def follow_stations(connection: AsyncConnection) -> None:
             )
             .values(operator_id=station.c.operator_id)
         )
-
-
-async def delete_keys(
-    connection: AsyncConnection, table: Table, key_columns: Sequence[str], *, keys: Sequence[Key]
-) -> None:
-    """Delete rows by key."""
-    columns = tuple_(*(table.c[name] for name in key_columns))
-    for chunk in _chunks(keys):
-        await connection.execute(delete(table).where(columns.in_(list(chunk))))

@@ -110,12 +110,3 @@ class _Source:
 async def scratch_connection(url: str) -> asyncpg.Connection:
     """Return a plain connection."""
     return await asyncpg.connect(url, timeout=10)
-
-
-async def count_readings(url: str) -> int:
-    """Return the number of stored register readings."""
-    connection = await asyncpg.connect(url, timeout=10)
-    try:
-        return int(await connection.fetchval("SELECT count(*) FROM register_reading", timeout=600))
-    finally:
-        await connection.close(timeout=10)
