@@ -13,6 +13,7 @@ from chargewatch.risk.feeders import (
     gain_statement,
 )
 from chargewatch.risk.inputs import Bools, Floats, Ints, RunInputs
+from chargewatch.risk.parallel import in_threads
 from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.statistics import CityStatistics
 from chargewatch.risk.vehicles import SessionPairs, session_pairs
@@ -118,6 +119,9 @@ def prepared(inputs: RunInputs, statistics: CityStatistics, *, config: EngineCon
         direct_score=direct_score,
         meter_u=meter_u,
         statements=tuple(
-            gain_statement(g, s) for g, s in zip(layout.groups, statistics.feeders, strict=True)
+            in_threads(
+                lambda one: gain_statement(*one),
+                zip(layout.groups, statistics.feeders, strict=True),
+            )
         ),
     )

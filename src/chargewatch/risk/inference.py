@@ -35,6 +35,7 @@ from chargewatch.risk.feeders import (
     SUSPECT_U,
     FeederView,
     GainStatement,
+    MeterFindings,
     Outside,
     feeder_view,
     first_gains,
@@ -43,6 +44,7 @@ from chargewatch.risk.feeders import (
     with_meter,
 )
 from chargewatch.risk.inputs import Bools, Floats, Ints, RunInputs, sum_by_row
+from chargewatch.risk.parallel import in_threads
 from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.spreads import (
     FIRST_SPREADS,
@@ -243,8 +245,10 @@ def _weighted(city: City, known: Judgement) -> Weighted:
     statements, direct_p, direct_s = _since_changes(city, known)
     spread = np.full(city.size, known.spreads.converter)
     views = tuple(
-        feeder_view(statement, z=z, spread=spread, classes=city.classes)
-        for statement, z in zip(statements, known.z, strict=True)
+        in_threads(
+            lambda one: feeder_view(one[0], z=one[1], spread=spread, classes=city.classes),
+            zip(statements, known.z, strict=True),
+        )
     )
     graph, base, precision, information = _session_graph(city, known)
     anchor_p, anchor_s, anchored = _anchors(city, known)
@@ -346,11 +350,11 @@ def _with_meters(
     converters, kinds = _levels(city, estimate)
     shift, shift_u, suspect = judged.shift.copy(), judged.shift_u.copy(), judged.suspect.copy()
     outside = _outside(weighted.system, estimate, kinds)
-    for view in weighted.views:
-        meter = view.group.meter
-        found = meter_findings(
+
+    def findings(view: FeederView) -> MeterFindings:
+        return meter_findings(
             view,
-            u=city.meter_u[meter],
+            u=city.meter_u[view.group.meter],
             outside=outside,
             expected=estimate.level[city.model],
             mpe=city.mpe,
@@ -359,6 +363,9 @@ def _with_meters(
             converter_level=converters,
             config=city.config,
         )
+
+    for view, found in zip(weighted.views, in_threads(findings, weighted.views), strict=True):
+        meter = view.group.meter
         shift[meter], shift_u[meter], suspect[meter] = found.shift, found.shift_u, found.suspect
     return replace(judged, shift=shift, shift_u=shift_u, suspect=suspect)
 
