@@ -59,13 +59,13 @@ def _counts(statistics: CityStatistics, inference: Inference) -> tuple[Ints, Int
     rows, n = statistics.sessions, inference.error.size
     sessions = np.bincount(rows.connector, minlength=n)
     # Pairs with a vehicle, of whatever kind: a node is a vehicle and a kind.
-    node_vehicle = np.zeros(inference.weighted.graph.nodes, dtype=np.int64)
-    pairs = inference.weighted.graph.pairs
+    pairs, nodes = inference.weighted.graph.pairs, max(inference.weighted.graph.nodes, 1)
+    node_vehicle = np.zeros(nodes, dtype=np.int64)
     node_vehicle[pairs.node] = rows.vehicle
     vehicle = np.unique(node_vehicle, return_inverse=True)[1][pairs.row_node]
     owner = np.repeat(np.arange(n), np.diff(pairs.row_begin))
-    met = np.unique(owner * max(inference.weighted.graph.nodes, 1) + vehicle)
-    vehicles = np.bincount(met // max(inference.weighted.graph.nodes, 1), minlength=n)
+    met = np.sort(owner * nodes + vehicle)
+    vehicles = np.bincount(met[np.diff(met, prepend=-1) > 0] // nodes, minlength=n)
     direct = (statistics.direct_rows > 0).sum(axis=1) + inference.weighted.anchored
     return statistics.rows.sum(axis=1), sessions, vehicles, direct
 

@@ -52,12 +52,10 @@ class FeederEvidence:
 
     def add_product(self, blocks: Floats, values: Floats, *, out: Floats) -> None:
         """Add blocks (b, q, q) times values (n, r) to the members' rows of `out`."""
+        # Where padded the last row is taken; its product with the others is 0, and it is dropped.
         known = self.member >= 0
-        if known.all():
-            out[self.member] += blocks @ values[self.member]
-            return
-        inside = np.where(known[..., None], values[self.member], 0.0)
-        out[self.member[known]] += (blocks @ inside)[known]
+        product = blocks @ values[self.member]
+        out[self.member[known]] += product[known]
 
 
 @dataclass(frozen=True, kw_only=True)

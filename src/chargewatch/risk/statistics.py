@@ -309,7 +309,8 @@ def _with_day(
         direct_weight_squared=factor**2 * city.direct_weight_squared + direct.precision,
         direct_sum=factor * city.direct_sum + direct.precision * x,
         energy_wh=factor * city.energy_wh + energy,
-        energy_days=factor * city.energy_days + np.unique(own.slot).size / SLOTS_A_DAY,
+        energy_days=factor * city.energy_days
+        + np.count_nonzero(np.bincount(own.slot - day * SLOTS_A_DAY)) / SLOTS_A_DAY,
         first_s=first,
         last_s=last,
     )
