@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -72,6 +73,7 @@ def column(rows: Rows, name: str, *, default: float = np.nan) -> Floats:
     return np.array([default if row[name] is None else row[name] for row in rows], float)
 
 
+@lru_cache(maxsize=20_000)
 def day_end_s(day: date, zone: ZoneInfo) -> float:
     """Return the end of a local day, s."""
     return datetime.combine(day + timedelta(days=1), time(), zone).timestamp()

@@ -345,7 +345,9 @@ async def _refresh_kind(
             day = await store.next_due_day(connection, kind, up_to=up_to, claimed=False)
             if day is None or (limit_days is not None and len(days | {day}) > limit_days):
                 return
-            await store.claim(connection, kind, day=day, limit=BLOCK_INSTRUMENTS)
+            # All of the day at once, so that older writers are waited for once and not a block.
+            while await store.claim(connection, kind, day=day, limit=BLOCK_INSTRUMENTS):
+                pass
         days.add(day)
         if not await _refresh_block(
             connection, kind, day=day, resolution_wh=resolution_wh, tally=tally

@@ -381,11 +381,9 @@ def _sessions_of(billed: BilledSessions, rows: Ints) -> BilledSessions:
     """Return the sessions of some connectors (rows ascending)."""
     first = np.searchsorted(billed.connector, rows, side="left")
     last = np.searchsorted(billed.connector, rows, side="right")
-    if rows.size == 0:
-        return billed.take(np.empty(0, np.int64))
-    return billed.take(
-        np.concatenate([np.arange(a, b) for a, b in zip(first, last, strict=True)]).astype(np.int64)
-    )
+    count = last - first
+    begin = np.cumsum(count) - count
+    return billed.take(np.repeat(first - begin, count) + np.arange(int(count.sum())))
 
 
 def _periods_of(context: _Context, rows: Ints) -> BilledPeriods:
