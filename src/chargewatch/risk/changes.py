@@ -9,7 +9,9 @@ import numpy as np
 from chargewatch.risk.drift import (
     day_to_day_variance,
     find_changes,
+    find_drifts,
     present_level,
+    risen,
     with_variance,
 )
 from chargewatch.risk.inputs import Bools, Floats, Ints, RunInputs, sum_by_row
@@ -33,6 +35,15 @@ class Changes:
     high: Ints
     z: Floats  # by feeder or in-series meter since the change; only where alarmed
     z_precision: Floats  # 0 without
+    slope: Floats  # of a drift that goes on, a day; 0 for a step
+    slope_variance: Floats  # 0 for a step
+    last_day: int  # the drift is followed to its end
+
+    def ahead(self, connector: Ints, at_s: Floats) -> Floats:
+        """Return for how many days of the drift a connector has gone on since a time."""
+        begin = self.changed[connector]
+        gone = risen(float(self.last_day + 1), begin) - risen(at_s / DAY_S, begin)
+        return np.where(self.slope_variance[connector] > 0, gone, 0.0)
 
 
 def no_changes(n: int) -> Changes:
@@ -47,6 +58,9 @@ def no_changes(n: int) -> Changes:
         high=none,
         z=zero,
         z_precision=zero,
+        slope=zero,
+        slope_variance=zero,
+        last_day=0,
     )
 
 
@@ -152,8 +166,25 @@ def changes_of_city(
         limit=config.drift_limit,
     )
     rows = np.flatnonzero(found.alarm)
-    z, z_precision = np.zeros(n), np.zeros(n)
-    level, variance = present_level(metered[rows], metered_p[rows], begin=found.changed[rows])
+    drifts = find_drifts(estimate[rows], precision[rows])
+    changed, low, high = found.changed.copy(), found.low.copy(), found.high.copy()
+    drifting = rows[drifts.is_drift]
+    changed[drifting] = drifts.begin[drifts.is_drift]
+    low[drifting], high[drifting] = drifts.low[drifts.is_drift], drifts.high[drifts.is_drift]
+    slope, slope_variance, z, z_precision = (np.zeros(n) for _ in range(4))
+    slope[drifting] = drifts.slope[drifts.is_drift]
+    slope_variance[drifting] = drifts.variance[drifts.is_drift]
+    # Meters and sessions are both brought to the present with one slope; twice its variance in
+    # each is once in their mean.
+    both = (metered_p > 0).any(axis=1) & (session_p > 0).any(axis=1)
+    slope_variance[both] *= 2.0
+    level, variance = present_level(
+        metered[rows],
+        metered_p[rows],
+        begin=changed[rows],
+        slope=slope[rows],
+        slope_variance=slope_variance[rows],
+    )
     z[rows] = np.where(np.isfinite(variance), level, 0.0)
     z_precision[rows] = np.where(np.isfinite(variance), 1.0 / variance, 0.0)
 
@@ -163,11 +194,14 @@ def changes_of_city(
     return Changes(
         alarm=found.alarm,
         statistic=found.statistic,
-        changed=day(found.changed),
-        low=day(found.low),
-        high=day(found.high),
+        changed=day(changed),
+        low=day(low),
+        high=day(high),
         z=z,
         z_precision=z_precision,
+        slope=slope,
+        slope_variance=slope_variance,
+        last_day=int(days[-1]),
     )
 
 

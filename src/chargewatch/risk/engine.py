@@ -227,6 +227,9 @@ def _summary(inference: Inference, p: Floats, red: Bools, code: Ints) -> dict[st
         "converter_efficiency_spread": float(inference.spreads.converter),
         "site_spread_ac": float(inference.spreads.site[0]),
         "site_spread_dc": float(inference.spreads.site[1]),
+        "wander_per_year": inference.spreads.wander,
+        "cable_loss_ac": float(inference.estimate.level[-2]),
+        "cable_loss_dc": float(inference.estimate.level[-1]),
     }
     for kind in range(KINDS):
         name = f"{('bms', 'soc_capacity', 'soc')[kind % 3]}_{'dc' if kind >= 3 else 'ac'}"

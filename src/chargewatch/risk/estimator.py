@@ -2,9 +2,10 @@
 
 Unknowns: gamma_i = ln(1 + eps_i) for every connector, and a few shared ones ("levels"): the mean
 error lambda_g of each model of pile, the mean log loss mu_h of each class of converter, the mean
-scale c_k of the vehicles by kind. Vehicles leave by a Schur complement (`vehicles`), feeders are
-dense blocks (`balance`), the bias of each reference meter and the spread of each pile's
-efficiency leave by Woodbury's identity inside a block. The matrix over gamma is never formed:
+scale c_k of the vehicles by kind, the loss kappa of cables on AC and on DC. Vehicles leave by a
+Schur complement (`vehicles`), feeders are dense blocks (`balance`), the bias of each reference
+meter and the spread of each pile's efficiency leave by Woodbury's identity inside a block. The
+matrix over gamma is never formed:
 conjugate gradients with a block-Jacobi preconditioner, one block a feeder.
 
 Variances: draws z from N(0, H) are solved for together with the mean; the variance of gamma_i is
@@ -21,7 +22,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from chargewatch.risk.inputs import Floats, Ints, sum_by_row
-from chargewatch.risk.vehicles import KINDS, VehicleGraph, schur_product, score_draws
+from chargewatch.risk.vehicles import (
+    LEVEL_MEAN,
+    LEVEL_PRECISION,
+    LEVELS,
+    VehicleGraph,
+    schur_product,
+    score_draws,
+)
 
 TOLERANCE = 1e-8
 ROUGH_TOLERANCE = 1e-4
@@ -61,8 +69,8 @@ class CitySystem:
 
     @property
     def levels(self) -> int:
-        """Number of shared unknowns: lambda, mu, c_k."""
-        return self.model_precision.size + self.converter_precision.size + KINDS
+        """Number of shared unknowns: lambda, mu, c_k, kappa."""
+        return self.model_precision.size + self.converter_precision.size + LEVELS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +83,6 @@ class CityEstimate:
     level_covariance: Floats  # (t, t)
     sensitivity: Floats  # (n, t), d gamma / d level with the data held
     deviations: Floats  # (n, r), draws of gamma - mean at fixed levels
-
-
-LEVEL_PRECISION = 1e-4
-"""Next to nothing: the kinds' scales have no prior, but a kind without sessions must not divide."""
 
 
 def _feeder_product(
@@ -109,7 +113,7 @@ def normal_product(system: CitySystem, error: Floats, level: Floats) -> tuple[Fl
     converter_out = system.converter_precision[:, None] * converter
     for feeder in system.feeders:
         _feeder_product(feeder, error, converter, out=out, back=converter_out)
-    kind_out = kind_out + LEVEL_PRECISION * kinds
+    kind_out = kind_out + LEVEL_PRECISION[:, None] * kinds
     return out, np.concatenate([model_out, converter_out, kind_out])
 
 
@@ -123,7 +127,9 @@ def right_hand_side(system: CitySystem) -> tuple[Floats, Floats]:
         lossy = feeder.converter >= 0
         converter += sum_by_row(feeder.converter[lossy], feeder.score[lossy], size=converter.size)
     zero = np.zeros(system.model_precision.size)
-    return out, np.concatenate([zero, converter, system.graph.kind_score])
+    return out, np.concatenate(
+        [zero, converter, system.graph.level_score + LEVEL_PRECISION * LEVEL_MEAN]
+    )
 
 
 @dataclass(frozen=True)

@@ -43,11 +43,13 @@ from chargewatch.risk.feeders import (
     with_meter,
 )
 from chargewatch.risk.inputs import Bools, Floats, Ints, RunInputs, sum_by_row
+from chargewatch.risk.layout import YEAR_S
 from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.spreads import (
     FIRST_SPREADS,
     SessionWeights,
     Spreads,
+    anchor_wander,
     converter_spread,
     session_spreads,
     site_spread,
@@ -77,6 +79,17 @@ class Judgement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stated:
+    """Verifications that count, shape (a,)."""
+
+    connector: Ints
+    value: Floats  # ln(1 + stated error)
+    certificate: Floats  # variance of the certificate alone
+    years: Floats
+    precision: Floats  # as it enters the least squares
+
+
+@dataclass(frozen=True, kw_only=True)
 class Weighted:
     """A round's evidence with its weights."""
 
@@ -86,6 +99,7 @@ class Weighted:
     base: Floats  # (s,), variance of a session
     precision: Floats  # (s,), with forgetting
     information: Floats  # (s,), without forgetting
+    stated: Stated
     anchored: Ints  # (n,), verifications that count
     source: Bools  # (n,), something traceable bears on it
 
@@ -113,7 +127,7 @@ def _first_judgement(city: City) -> Judgement:
     sessions, m = city.node.size, city.meter_u.size
     layout, feeders = city.statistics.layout, city.statistics.feeders
     return Judgement(
-        spreads=FIRST_SPREADS,
+        spreads=replace(FIRST_SPREADS, wander=city.config.anchor_drift_per_year),
         population=PRIOR_POPULATION,
         prior_precision=(PRIOR_POPULATION.spread[0] * city.mpe) ** -2.0,
         z=tuple(
@@ -124,6 +138,7 @@ def _first_judgement(city: City) -> Judgement:
             tail=np.ones(sessions),
             inflation=np.ones(KINDS),
             node_tail=np.ones(city.node_kind.size),
+            local=np.ones(sessions),
             own=np.zeros(sessions),
         ),
         estimate=None,
@@ -150,12 +165,13 @@ def _age_weights(city: City, current: Bools) -> Floats:
 
 
 def _session_graph(city: City, known: Judgement) -> tuple[VehicleGraph, Floats, Floats, Floats]:
-    rows, spreads = city.statistics.sessions, known.spreads
-    changed = known.changes.changed[rows.connector]
+    rows, spreads, changes = city.statistics.sessions, known.spreads, known.changes
+    changed = changes.changed[rows.connector]
     since = rows.ended_s >= changed * DAY_S
-    current = (changed < 0) | since
-    # The weight of a session after a change was judged against the error before it.
-    tail = np.where((changed >= 0) & since, 1.0, known.weights.tail)
+    drifts = changes.slope_variance[rows.connector] > 0
+    current = (changed < 0) | since | drifts
+    # The usual weights judge the sessions of a connector that changed by its mean error.
+    tail = np.where(changed >= 0, known.weights.local, known.weights.tail)
     base = rows.looseness * (spreads.session[rows.kind] ** 2 + rows.soc_variance)
     information = tail / (base * known.weights.inflation[rows.kind])
     precision = information * _age_weights(city, current)
@@ -165,12 +181,19 @@ def _session_graph(city: City, known: Judgement) -> tuple[VehicleGraph, Floats, 
     # What all sessions of a connector share caps what they say together at 1 / tau^2.
     seen = precision / (1.0 + precision * pull[city.node])
     own = sum_by_row(rows.connector, seen, size=city.size)
-    precision = precision / (1.0 + own * spreads.site[city.side] ** 2)[rows.connector]
+    # Along a drift every session is brought to the present; the slope's error is in all of them.
+    ahead = changes.ahead(rows.connector, rows.ended_s)
+    mean_ahead = sum_by_row(rows.connector, precision * ahead, size=city.size)
+    weight = sum_by_row(rows.connector, precision, size=city.size)
+    mean_ahead /= np.where(weight > 0, weight, 1.0)
+    shared = spreads.site[city.side] ** 2 + mean_ahead**2 * changes.slope_variance
+    precision = precision / (1.0 + own * shared)[rows.connector]
     graph = vehicle_graph(
         rows.connector,
         city.node,
         node_kind=city.node_kind,
-        log_ratio=rows.log_ratio,
+        log_ratio=rows.log_ratio + changes.slope[rows.connector] * ahead,
+        load=rows.load,
         precision=precision,
         vehicle_precision=vehicle,
         connectors=city.size,
@@ -178,9 +201,8 @@ def _session_graph(city: City, known: Judgement) -> tuple[VehicleGraph, Floats, 
     return graph, base, precision, information
 
 
-def _anchors(city: City, known: Judgement) -> tuple[Floats, Floats, Ints]:
-    """Return precision, score and number of the verifications of each connector, shapes (n,)."""
-    anchors, inputs, n = city.inputs.anchors, city.inputs, city.size
+def _stated(city: City, known: Judgement) -> Stated:
+    anchors, inputs = city.inputs.anchors, city.inputs
     use = np.isfinite(anchors.relative_error) & np.isfinite(anchors.standard_uncertainty)
     use &= anchors.verified_s <= inputs.as_of_s
     changed = known.changes.changed[anchors.connector]
@@ -188,7 +210,7 @@ def _anchors(city: City, known: Judgement) -> tuple[Floats, Floats, Ints]:
     who = anchors.connector[use]
     value = np.log1p(anchors.relative_error[use])
     variance = anchor_variance(
-        anchors, as_of_s=inputs.as_of_s, drift_per_year=city.config.anchor_drift_per_year
+        anchors, as_of_s=inputs.as_of_s, drift_per_year=known.spreads.wander
     )[use]
     weight = np.ones(value.size)
     if known.estimate is not None:
@@ -197,11 +219,12 @@ def _anchors(city: City, known: Judgement) -> tuple[Floats, Floats, Ints]:
         away = away / (variance + known.estimate.variance[who])
         weight = np.minimum((ANCHOR_DEGREES + 1.0) / (ANCHOR_DEGREES + away), 1.0)
         weight = np.where(away > 9.0, 0.1 * weight, weight)
-    precision = weight / variance
-    return (
-        sum_by_row(who, precision, size=n),
-        sum_by_row(who, precision * value, size=n),
-        np.bincount(who, minlength=n),
+    return Stated(
+        connector=who,
+        value=value,
+        certificate=anchors.standard_uncertainty[use] ** 2,
+        years=np.maximum(inputs.as_of_s - anchors.verified_s[use], 0.0) / YEAR_S,
+        precision=weight / variance,
     )
 
 
@@ -249,7 +272,10 @@ def _weighted(city: City, known: Judgement) -> Weighted:
         for statement, z in zip(statements, known.z, strict=True)
     )
     graph, base, precision, information = _session_graph(city, known)
-    anchor_p, anchor_s, anchored = _anchors(city, known)
+    stated = _stated(city, known)
+    who, n = stated.connector, city.size
+    anchor_p = sum_by_row(who, stated.precision, size=n)
+    anchor_s = sum_by_row(who, stated.precision * stated.value, size=n)
     meter_u = np.where(known.suspect, SUSPECT_U, city.meter_u)
     metered = city.statistics.layout.connector_group >= 0
     metered &= city.statistics.rows.sum(axis=1) > 0
@@ -270,13 +296,14 @@ def _weighted(city: City, known: Judgement) -> Weighted:
         base=base,
         precision=precision,
         information=information,
-        anchored=anchored,
+        stated=stated,
+        anchored=np.bincount(who, minlength=n),
         source=(direct_p > 0) | (anchor_p > 0) | metered,
     )
 
 
 def _levels(city: City, estimate: CityEstimate) -> tuple[Floats, Floats]:
-    """Return mu by class of converter and c_k by kind of vehicle scale."""
+    """Return mu by class of converter; c_k and kappa of the sessions."""
     split = city.models + city.converter_mean.size
     return estimate.level[city.models : split], estimate.level[split:]
 
@@ -311,6 +338,15 @@ def _judged(
         site=site_spread(
             weighted.system, estimate, kinds, before=known.spreads.site, side=city.side
         ),
+        wander=anchor_wander(
+            estimate.error[weighted.stated.connector],
+            estimate.variance[weighted.stated.connector],
+            stated=weighted.stated.value,
+            stated_variance=weighted.stated.certificate,
+            weight=weighted.stated.precision,
+            years=weighted.stated.years,
+            expected=city.config.anchor_drift_per_year,
+        ),
     )
     judged = replace(
         known,
@@ -330,11 +366,13 @@ def _judged(
         judged = _with_meters(city, judged, weighted, estimate)
     if turn == city.config.iterations - 2:
         pull = weighted.graph.pull[city.node]
+        rows = city.statistics.sessions
+        information = weights.local / (weighted.base * weights.inflation[rows.kind])
         changes = changes_of_city(
             city.inputs,
             city.statistics,
             residual=weights.own,
-            information=weighted.information / (1.0 + weighted.information * pull),
+            information=information / (1.0 + information * pull),
             mpe=city.mpe,
             config=city.config,
         )

@@ -10,12 +10,14 @@ from chargewatch.risk.decision import Population
 from chargewatch.risk.estimator import CityEstimate, CitySystem
 from chargewatch.risk.feeders import DC_SPREAD_START, FeederView
 from chargewatch.risk.inputs import Floats, Ints
+from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.vehicles import (
     KINDS,
     SPREAD_START,
     VEHICLE_START,
     SessionRows,
     VehicleGraph,
+    local_centres,
     schur_product,
     tail_inflation,
     tail_weights,
@@ -23,9 +25,9 @@ from chargewatch.risk.vehicles import (
     vehicle_scales,
 )
 
-SITE_SPREAD_START = np.array([0.0018, 0.0012])
-"""Spread between connectors of what vehicles see beyond the meter's error, to start from: cables
-after the meter lose 0.3 to 1 % at full load, the longer ones on AC. AC and DC."""
+SITE_SPREAD_START = np.array([0.0006, 0.0006])
+"""Spread between connectors of what vehicles see beyond the meter's error and its usual cable, to
+start from: one cable in three is a fifth longer or shorter than usual. AC and DC."""
 SPREAD_COUNTS = 20.0
 """Weight of the starting spreads against those of the data, in sessions or vehicles."""
 
@@ -38,6 +40,7 @@ class Spreads:
     vehicle: Floats  # (KINDS,), of c_v
     converter: float  # tau of DC piles
     site: Floats  # (2,), AC and DC, of what a connector's sessions share: cable, power, habits
+    wander: float  # of an error one year after its verification
 
 
 FIRST_SPREADS = Spreads(
@@ -45,6 +48,7 @@ FIRST_SPREADS = Spreads(
     vehicle=VEHICLE_START,
     converter=DC_SPREAD_START,
     site=SITE_SPREAD_START,
+    wander=EngineConfig.anchor_drift_per_year,
 )
 
 
@@ -55,7 +59,8 @@ class SessionWeights:
     tail: Floats  # (s,)
     inflation: Floats  # (KINDS,), what robust weights overstate
     node_tail: Floats  # (v,)
-    own: Floats  # (s,), the session's own gamma, y - c_k - c_v
+    local: Floats  # (s,), as tail, but judged by the connector's sessions of the same time
+    own: Floats  # (s,), the session's own gamma, y - c_k - kappa L - c_v
 
 
 def _fitted_variance(
@@ -100,11 +105,11 @@ def session_spreads(
         base: variance of each session, shape (s,).
         precision: weight of each session, shape (s,).
         estimate: of this round.
-        level: c_k, shape (KINDS,).
+        level: c_k and kappa, shape (LEVELS,).
         seed: of the draws.
     """
     scale = vehicle_scales(graph, estimate.error, level=level)
-    own = rows.log_ratio - level[rows.kind] - scale[node]
+    own = rows.log_ratio - level[rows.kind] - level[KINDS + rows.side] * rows.load - scale[node]
     residual = own - estimate.error[rows.connector]
     fit, vehicle_fit = _fitted_variance(graph, node, rows.connector, estimate, seed=seed)
     session, vehicle = before.session.copy(), before.vehicle.copy()
@@ -131,7 +136,14 @@ def session_spreads(
             second = float((node_tail[here] * scale[here] ** 2).sum())
             second += SPREAD_COUNTS * VEHICLE_START[kind] ** 2
             vehicle[kind] = np.sqrt(max(second / (count - used + SPREAD_COUNTS), 0.003**2))
-    weights = SessionWeights(tail=tail, inflation=inflation, node_tail=node_tail, own=own)
+    centre = local_centres(rows.connector, rows.ended_s, own)
+    weights = SessionWeights(
+        tail=tail,
+        inflation=inflation,
+        node_tail=node_tail,
+        local=tail_weights(own - centre, base),
+        own=own,
+    )
     return session, vehicle, weights
 
 
@@ -187,3 +199,53 @@ def site_spread(
         prior = SPREAD_COUNTS * SITE_SPREAD_START[k] ** 2
         out[k] = np.sqrt((count * excess + prior) / (count + SPREAD_COUNTS))
     return out
+
+
+WANDERS = np.geomspace(0.0005, 0.02, 41)
+TAMPERED_SHARE, TAMPERED_SPREAD = 0.05, 0.03
+WANDER_FACTOR = 2.0
+"""The wander is believed to be within this factor of the configured one (one standard deviation).
+"""
+
+
+def anchor_wander(
+    error: Floats,
+    variance: Floats,
+    *,
+    stated: Floats,
+    stated_variance: Floats,
+    weight: Floats,
+    years: Floats,
+    expected: float,
+) -> float:
+    """Return how much errors wander in the year after a verification: standard deviation q.
+
+    Each verification is compared with all other evidence of its connector, its own statement
+    divided out of the posterior. Equation: maximum over q of sum ln [0.95 N(a - m; 0, s^2) +
+    0.05 N(a - m; 0, s^2 + (3 %)^2)] + ln p(q), s^2 = u^2 + q^2 t + V, with ln q normal around the
+    configured value. The wide part keeps meters that were tampered with since from making the
+    others look unsteady.
+
+    Args:
+        error: posterior mean of gamma of the verified connector, shape (a,).
+        variance: its variance, the verification included, shape (a,).
+        stated: ln(1 + stated error), shape (a,).
+        stated_variance: u^2 of the certificate alone, shape (a,).
+        weight: precision with which the verification is in the posterior, shape (a,).
+        years: since the verification, shape (a,).
+        expected: the configured q.
+    """
+    left = 1.0 / variance - weight
+    use = left > 0.2 / variance
+    if not use.any():
+        return expected
+    other = 1.0 / left[use]
+    away = stated[use] - other * (error[use] / variance[use] - weight[use] * stated[use])
+    scale2 = stated_variance[use] + other + WANDERS[:, None] ** 2 * years[use]
+    log = np.logaddexp(
+        np.log(1.0 - TAMPERED_SHARE) - 0.5 * (np.log(scale2) + away**2 / scale2),
+        np.log(TAMPERED_SHARE)
+        - 0.5 * (np.log(scale2 + TAMPERED_SPREAD**2) + away**2 / (scale2 + TAMPERED_SPREAD**2)),
+    )
+    prior = -0.5 * (np.log(WANDERS / expected) / np.log(WANDER_FACTOR)) ** 2
+    return float(WANDERS[np.argmax(log.sum(axis=1) + prior)])
