@@ -9,12 +9,13 @@ from chargewatch.risk.estimator import (
     CitySystem,
     FeederEvidence,
     estimate_city,
+    level_coupling,
     normal_product,
     own_evidence,
     right_hand_side,
 )
 from chargewatch.risk.feeders import with_meter, with_spread
-from chargewatch.risk.vehicles import LEVELS, tail_inflation, vehicle_graph
+from chargewatch.risk.vehicles import LEVELS, session_pairs, tail_inflation, vehicle_graph
 
 
 def system_of(
@@ -35,14 +36,12 @@ def system_of(
     load=None,
 ):
     graph = vehicle_graph(
-        connector,
-        node,
+        session_pairs(connector, node, connectors=n, nodes=v),
         node_kind=np.zeros(v, dtype=np.int64) if kind is None else kind,
         log_ratio=y,
         load=np.zeros(y.size) if load is None else load,
         precision=np.full(y.size, noise**-2.0),
         vehicle_precision=np.full(v, vehicle**-2.0),
-        connectors=n,
     )
     direct_p, direct_s = direct or (np.zeros(n), np.zeros(n))
     return CitySystem(
@@ -59,11 +58,10 @@ def system_of(
 
 
 def dense(system):
-    n, t = system.size, system.levels
-    top = [
-        normal_product(system, np.eye(n + t)[:n, [k]], np.eye(n + t)[n:, [k]]) for k in range(n + t)
-    ]
-    matrix = np.concatenate([np.concatenate([a, b]) for a, b in top], axis=1)
+    coupling, levels = level_coupling(system)
+    matrix = np.block(
+        [[normal_product(system, np.eye(system.size)), coupling], [coupling.T, levels]]
+    )
     return matrix, np.concatenate(right_hand_side(system))
 
 

@@ -20,7 +20,7 @@ import asyncpg
 import click
 import orjson
 
-from chargewatch.benches.assess_city import BenchCity, CityWriter
+from chargewatch.benches.assess_city import VEHICLES_A_CONNECTOR, BenchCity, CityWriter
 from chargewatch.errors import ChargewatchError
 from chargewatch.local.postgres import EmbeddedPostgres
 from chargewatch.settings import Settings
@@ -114,23 +114,24 @@ async def _peak_memory(pid: int) -> int:
 
 
 async def _measure(url: str, city: BenchCity) -> dict[str, Any]:
+    """Return what the full run of all days but the last took, and the night that adds it."""
+    window = city.days + 1
     async with _fresh_database(url) as own:
-        begun = time.monotonic()
         connection = await asyncpg.connect("postgresql://" + own.partition("://")[2], timeout=30)
         try:
-            rows = await CityWriter(city).write(connection)
+            writer = CityWriter(city)
+            history = await writer.write_history(connection)
+            full = await _assess(own, city.end - timedelta(days=1), days=window, full=True)
+            last_day = await writer.write_last_day(connection)
+            nightly = await _assess(own, city.end, days=window, full=False)
         finally:
             await connection.close(timeout=60)
-        filled = time.monotonic() - begun
-        window = city.days + 1
-        # The full run of all days but the last, then the night that adds it.
-        full = await _assess(own, city.end - timedelta(days=1), days=window, full=True)
-        nightly = await _assess(own, city.end, days=window, full=False)
     return {
         "connectors": city.connectors,
+        "vehicles": city.connectors * VEHICLES_A_CONNECTOR,
         "days": city.days,
-        "rows": rows,
-        "fill_seconds": round(filled, 1),
+        "history": history,
+        "last_day": last_day,
         "full": full,
         "nightly": nightly,
     }

@@ -2,14 +2,15 @@
 
 Every connector charges one vehicle a day in one run of 15-minute slots; its register indicates
 (1 + eps) times the true energy, a feeder meter reads the station's true energy and 300 W of
-auxiliaries, and the battery tells its own energy. Rollups and sessions are written as the platform
-would have stored them; the last day has raw readings too.
+auxiliaries, and the battery tells its own energy. The days of the history are written as the
+platform would have stored them, as rollups and sessions. The last day comes as ingest leaves it:
+raw readings of connectors and meters, sessions, and no rollups yet.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import asyncpg
 import numpy as np
@@ -53,6 +54,8 @@ _READING = np.dtype(
     ]
 )
 
+_METER_READING = np.dtype([("at", "M8[us]"), ("meter_id", "i4"), ("energy_wh", "f8")])
+
 _REGISTRY = """
 INSERT INTO operator (operator_id, name)
 SELECT 'OP' || g, 'Operator ' || g FROM generate_series(0, 39) g;
@@ -95,6 +98,13 @@ SELECT c.operator_id, c.station_id, b.connector_id, 'S' || b.number, 'v-' || b.v
     b.stop_wh - b.start_wh, 'energy_price', '0.8', 'service_price', '0.4')),
   30, 30 + round((b.bms_wh / 600)::numeric), 60000, b.bms_wh, ''::bytea, b.ended_at
 FROM bench_session b JOIN connector c USING (connector_id)
+"""
+# The last reading, at midnight, is one of the day after.
+_PENDING = """
+INSERT INTO rollup_pending (kind, day, instrument_id)
+SELECT kind, day, id FROM unnest(ARRAY[$1::date, $1 + 1]) AS due (day) CROSS JOIN (
+  SELECT 0 AS kind, connector_id AS id FROM connector
+  UNION ALL SELECT 1, meter_id FROM reference_meter) AS instrument
 """
 
 
@@ -140,8 +150,8 @@ class CityWriter:
         self.station = np.arange(n) // CONNECTORS_A_STATION
         self.is_dc = self.station % 3 == 0
 
-    async def write(self, connection: asyncpg.Connection) -> dict[str, int]:
-        """Write everything; return the number of rows."""
+    async def write_history(self, connection: asyncpg.Connection) -> dict[str, int]:
+        """Write registry, rollups and sessions of all days but the last; return rows written."""
         sizes = {
             "connectors": self.city.connectors,
             "stations": self.city.stations,
@@ -149,16 +159,38 @@ class CityWriter:
         }
         await connection.execute(_REGISTRY.format(**sizes), timeout=600)
         await connection.execute(_STAGE)
-        counts = {"connector_intervals": 0, "sessions": 0, "readings": 0}
-        for number in range(self.city.days):
+        counts = {"connector_intervals": 0, "meter_intervals": 0, "sessions": 0}
+        for number in range(self.city.days - 1):
             day = self._draw()
-            counts["connector_intervals"] += await self._write_rollups(connection, number, day)
+            own, meters = self._rollups(number, day)
+            await copy_records_in(
+                connection, "connector_interval", own, columns=_columns("connector")
+            )
+            await copy_records_in(connection, "meter_interval", meters, columns=_columns("meter"))
+            counts["connector_intervals"] += len(own)
+            counts["meter_intervals"] += len(meters)
             counts["sessions"] += await self._write_sessions(connection, number, day)
-            if number == self.city.days - 1:
-                counts["readings"] = await self._write_readings(connection, number, day)
-            self.register_wh = np.round(self.register_wh + ACTIVE_SLOTS * day.indicated_wh, 3)
+            self._pass(day)
         await connection.execute("ANALYZE", timeout=600)
         return counts
+
+    async def write_last_day(self, connection: asyncpg.Connection) -> dict[str, int]:
+        """Write readings and sessions of the last day; return rows written."""
+        number, day = self.city.days - 1, self._draw()
+        counts = {
+            "sessions": await self._write_sessions(connection, number, day),
+            "readings": await self._write_readings(connection, number, day),
+            "meter_readings": await self._write_meter_readings(connection, number, day),
+        }
+        at = date.fromordinal(date(1970, 1, 1).toordinal() + FIRST_DAY + number)
+        await connection.execute(_PENDING, at, timeout=600)
+        await connection.execute("ANALYZE register_reading, reference_reading", timeout=600)
+        self._pass(day)
+        return counts
+
+    def _pass(self, day: _Day) -> None:
+        """Let a day pass: registers go on."""
+        self.register_wh = np.round(self.register_wh + ACTIVE_SLOTS * day.indicated_wh, 3)
 
     def _draw(self) -> _Day:
         n = self.city.connectors
@@ -170,30 +202,35 @@ class CityWriter:
             np.round(true_wh * (1 + self.error), 3),
         )
 
-    async def _write_rollups(self, connection: asyncpg.Connection, number: int, day: _Day) -> int:
+    def _rollups(self, number: int, day: _Day) -> tuple[Records, Records]:
+        """Return a day's rollups of connectors and of meters."""
         n, first = self.city.connectors, (FIRST_DAY + number) * SLOTS_A_DAY
         ids = np.arange(1, n + 1)
         active = first + day.begin_slot[:, None] + np.arange(ACTIVE_SLOTS)
         slots = np.column_stack([np.full(n, first), active, np.full(n, first + SLOTS_A_DAY - 1)])
         energy = np.zeros(slots.shape)
         energy[:, 1:-1] = day.indicated_wh[:, None]
-        rows = _interval_rows(np.repeat(ids, slots.shape[1]), slots.ravel(), energy.ravel(), u=0.6)
-        await copy_records_in(connection, "connector_interval", rows, columns=_columns("connector"))
+        own = _interval_rows(np.repeat(ids, slots.shape[1]), slots.ravel(), energy.ravel(), u=0.6)
+        meters = _interval_rows(
+            np.repeat(np.arange(1, self.city.stations + 1), SLOTS_A_DAY),
+            np.tile(first + np.arange(SLOTS_A_DAY), self.city.stations),
+            np.round(self._feeders(day).ravel() / 10) * 10,
+            u=4.1,
+        )
+        return own, meters
+
+    def _feeders(self, day: _Day) -> Floats:
+        """Return true energies at the feeder meters, Wh, shape (stations, slots)."""
+        n = self.city.connectors
+        active = day.begin_slot[:, None] + np.arange(ACTIVE_SLOTS)
         feeder = np.full((self.city.stations, SLOTS_A_DAY), AUXILIARY_W * SLOT_S / 3600)
         drawn = day.slot_wh / np.where(self.is_dc, DC_EFFICIENCY, 1.0)
         np.add.at(
             feeder,
-            (self.station[:, None], active - first),
+            (self.station[:, None], active),
             np.repeat(drawn, ACTIVE_SLOTS).reshape(n, -1),
         )
-        meters = _interval_rows(
-            np.repeat(np.arange(1, self.city.stations + 1), SLOTS_A_DAY),
-            np.tile(first + np.arange(SLOTS_A_DAY), self.city.stations),
-            np.round(feeder.ravel() / 10) * 10,
-            u=4.1,
-        )
-        await copy_records_in(connection, "meter_interval", meters, columns=_columns("meter"))
-        return len(rows)
+        return feeder
 
     async def _write_sessions(self, connection: asyncpg.Connection, number: int, day: _Day) -> int:
         n = self.city.connectors
@@ -230,6 +267,20 @@ class CityWriter:
         rows["session_key"] = 0
         rows["context"] = 0
         await copy_records_in(connection, "register_reading", rows)
+        return len(rows)
+
+    async def _write_meter_readings(
+        self, connection: asyncpg.Connection, number: int, day: _Day
+    ) -> int:
+        """Write each meter's register at the begin of every slot and at the day's end."""
+        m, base_us = self.city.stations, (FIRST_DAY + number) * 86_400_000_000
+        energy = np.cumsum(np.pad(self._feeders(day), ((0, 0), (1, 0))), axis=1)
+        rows = np.empty(energy.size, _METER_READING)
+        at_us = base_us + np.arange(SLOTS_A_DAY + 1) * SLOT_S * 1_000_000
+        rows["at"] = np.tile(at_us, m).view("M8[us]")
+        rows["meter_id"] = np.repeat(np.arange(1, m + 1), SLOTS_A_DAY + 1)
+        rows["energy_wh"] = np.round(energy.ravel() / 10) * 10
+        await copy_records_in(connection, "reference_reading", rows)
         return len(rows)
 
 

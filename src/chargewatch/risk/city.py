@@ -15,6 +15,7 @@ from chargewatch.risk.feeders import (
 from chargewatch.risk.inputs import Bools, Floats, Ints, RunInputs
 from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.statistics import CityStatistics
+from chargewatch.risk.vehicles import SessionPairs, session_pairs
 
 MODEL_GROUPS = 10
 UNKNOWN_MPE = 0.02
@@ -36,6 +37,7 @@ class City:
     converter_mean: Floats
     converter_precision: Floats
     node: Ints  # (s,)
+    pairs: SessionPairs
     node_kind: Ints  # (v,), ascending
     direct_precision: Floats  # (n,), in-series meters
     direct_score: Floats
@@ -63,7 +65,7 @@ def model_groups(model: Ints, is_dc: Bools, *, limit: int = MODEL_GROUPS) -> tup
 def _nodes(statistics: CityStatistics) -> tuple[Ints, Ints]:
     rows = statistics.sessions
     vehicles = int(rows.vehicle.max(initial=0)) + 1
-    # Sorted by kind, which `schur_product` relies on.
+    # Sorted by kind.
     keys, node = np.unique(rows.kind * vehicles + rows.vehicle, return_inverse=True)
     return node, keys // vehicles
 
@@ -108,6 +110,9 @@ def prepared(inputs: RunInputs, statistics: CityStatistics, *, config: EngineCon
         converter_mean=mean,
         converter_precision=precision,
         node=node,
+        pairs=session_pairs(
+            statistics.sessions.connector, node, connectors=fleet.size, nodes=node_kind.size
+        ),
         node_kind=node_kind,
         direct_precision=direct_precision,
         direct_score=direct_score,

@@ -22,13 +22,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from chargewatch.risk.inputs import Floats, Ints, sum_by_row
+from chargewatch.risk.parallel import in_threads
 from chargewatch.risk.vehicles import (
     LEVEL_MEAN,
     LEVEL_PRECISION,
     LEVELS,
     VehicleGraph,
-    schur_product,
+    error_product,
     score_draws,
+    session_coupling,
 )
 
 TOLERANCE = 1e-8
@@ -36,6 +38,8 @@ ROUGH_TOLERANCE = 1e-4
 """Of the rounds before the last, whose results only set weights and spreads."""
 MAX_STEPS = 200
 DRAWS_AT_ONCE = 4
+COLUMNS_AT_ONCE = 8
+"""Right-hand sides that are solved together: a row of them fills one line of a cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +48,17 @@ class FeederEvidence:
 
     member: Ints  # (b, q), -1 where padded
     converter: Ints  # (b, q), class of the converter for mu, -1 for none
-    precision: Floats  # (b, q, q), Q
+    precision: Floats  # (b, q, q), Q, 0 where padded
     score: Floats  # (b, q), Q z
+
+    def add_product(self, blocks: Floats, values: Floats, *, out: Floats) -> None:
+        """Add blocks (b, q, q) times values (n, r) to the members' rows of `out`."""
+        known = self.member >= 0
+        if known.all():
+            out[self.member] += blocks @ values[self.member]
+            return
+        inside = np.where(known[..., None], values[self.member], 0.0)
+        out[self.member[known]] += (blocks @ inside)[known]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,36 +98,34 @@ class CityEstimate:
     deviations: Floats  # (n, r), draws of gamma - mean at fixed levels
 
 
-def _feeder_product(
-    feeder: FeederEvidence, error: Floats, converter: Floats, *, out: Floats, back: Floats
-) -> None:
-    known = feeder.member >= 0
-    values = np.where(known[..., None], error[feeder.member], 0.0)
-    lossy = feeder.converter >= 0
-    values = values + np.where(lossy[..., None], converter[feeder.converter], 0.0)
-    product = feeder.precision @ values
-    out[feeder.member[known]] += product[known]
-    for h in range(converter.shape[0]):
-        mine = feeder.converter == h
-        if mine.any():
-            back[h] += product[mine].sum(axis=0)
-
-
-def normal_product(system: CitySystem, error: Floats, level: Floats) -> tuple[Floats, Floats]:
-    """Return the normal matrix times (gamma, levels): shapes (n, r) and (t, r)."""
+def level_coupling(system: CitySystem) -> tuple[Floats, Floats]:
+    """Return the normal matrix between gamma and levels, (n, t), and among levels, (t, t)."""
     g, h = system.model_precision.size, system.converter_precision.size
-    mean, converter, kinds = level[:g], level[g : g + h], level[g + h :]
-    out, kind_out = schur_product(system.graph, error, level=kinds)
-    away = system.prior_precision[:, None] * (error - mean[system.model])
-    out += system.direct_precision[:, None] * error + away
-    model_out = system.model_precision[:, None] * mean
-    for r in range(error.shape[1]):
-        model_out[:, r] -= sum_by_row(system.model, away[:, r], size=g)
-    converter_out = system.converter_precision[:, None] * converter
+    coupling = np.zeros((system.size, system.levels))
+    coupling[np.arange(system.size), system.model] = -system.prior_precision
+    priors = sum_by_row(system.model, system.prior_precision, size=g)
+    converters = np.diag(system.converter_precision)
     for feeder in system.feeders:
-        _feeder_product(feeder, error, converter, out=out, back=converter_out)
-    kind_out = kind_out + LEVEL_PRECISION[:, None] * kinds
-    return out, np.concatenate([model_out, converter_out, kind_out])
+        known = feeder.member >= 0
+        lossy = (feeder.converter[..., None] == np.arange(h)).astype(np.float64)
+        product = feeder.precision @ lossy
+        coupling[feeder.member[known], g : g + h] += product[known]
+        converters += np.einsum("bqh,bqk->hk", lossy, product)
+    coupling[:, g + h :], sessions = session_coupling(system.graph)
+    own = np.zeros((system.levels, system.levels))
+    own[:g, :g] = np.diag(system.model_precision + priors)
+    own[g : g + h, g : g + h] = converters
+    own[g + h :, g + h :] = sessions + np.diag(LEVEL_PRECISION)
+    return coupling, own
+
+
+def normal_product(system: CitySystem, error: Floats) -> Floats:
+    """Return the normal matrix of gamma times values (n, r), the levels held."""
+    out = error_product(system.graph, error)
+    out += (system.direct_precision + system.prior_precision)[:, None] * error
+    for feeder in system.feeders:
+        feeder.add_product(feeder.precision, error, out=out)
+    return out
 
 
 def right_hand_side(system: CitySystem) -> tuple[Floats, Floats]:
@@ -136,20 +147,18 @@ def right_hand_side(system: CitySystem) -> tuple[Floats, Floats]:
 class _Preconditioner:
     system: CitySystem
     inverses: tuple[Floats, ...]
-    diagonal: Floats  # 1 / H_ii
+    lone: Floats  # 1 / H_ii of connectors under no feeder, 0 of the others
 
     def apply(self, values: Floats) -> Floats:
         """Return the block-diagonal inverse times values (n, r)."""
-        out = self.diagonal[:, None] * values
+        out = self.lone[:, None] * values
         for feeder, inverse in zip(self.system.feeders, self.inverses, strict=True):
-            known = feeder.member >= 0
-            block = np.where(known[..., None], values[feeder.member], 0.0)
-            out[feeder.member[known]] = (inverse @ block)[known]
+            feeder.add_product(inverse, values, out=out)
         return np.asarray(out)
 
     def conditional_variance(self) -> Floats:
         """Return the variance of each gamma given all outside its block, shape (n,)."""
-        out = self.diagonal.copy()
+        out = self.lone.copy()
         for feeder, inverse in zip(self.system.feeders, self.inverses, strict=True):
             known = feeder.member >= 0
             out[feeder.member[known]] = np.diagonal(inverse, axis1=1, axis2=2)[known]
@@ -159,14 +168,15 @@ class _Preconditioner:
 def block_inverses(system: CitySystem) -> _Preconditioner:
     """Return the inverse of the normal matrix's diagonal blocks, one a feeder."""
     own = system.graph.own + system.direct_precision + system.prior_precision
-    inverses = []
+    inverses, lone = [], 1.0 / own
     for feeder in system.feeders:
         known = feeder.member >= 0
+        lone[feeder.member[known]] = 0.0
         full = feeder.precision.copy()
         index = np.arange(full.shape[1])
         full[:, index, index] += np.where(known, own[feeder.member], 1.0)
         inverses.append(np.asarray(np.linalg.inv(full), dtype=np.float64))
-    return _Preconditioner(system, tuple(inverses), 1.0 / own)
+    return _Preconditioner(system, tuple(inverses), lone)
 
 
 def solved(
@@ -174,10 +184,23 @@ def solved(
 ) -> Floats:
     """Return H^-1 times right-hand sides (n, r) by preconditioned conjugate gradients.
 
-    Every column has its own step lengths; it ends when all residuals are below ``tolerance`` of
-    their start. Source: Golub, Van Loan, Matrix Computations, 4th ed., algorithm 11.5.1.
+    A few columns at a time, in threads. Every column has its own step lengths; a group ends when
+    all its residuals are below ``tolerance`` of their start. Source: Golub, Van Loan, Matrix
+    Computations, 4th ed., algorithm 11.5.1.
     """
-    zero = np.zeros((system.levels, right.shape[1]))
+    width = right.shape[1]
+    parts = [
+        np.ascontiguousarray(right[:, begin : begin + COLUMNS_AT_ONCE])
+        for begin in range(0, width, COLUMNS_AT_ONCE)
+    ]
+    return np.concatenate(
+        in_threads(lambda part: _solved(system, blocks, part, tolerance=tolerance), parts), axis=1
+    )
+
+
+def _solved(
+    system: CitySystem, blocks: _Preconditioner, right: Floats, *, tolerance: float
+) -> Floats:
     x = np.zeros_like(right)
     residual = right.copy()
     z = blocks.apply(residual)
@@ -185,16 +208,18 @@ def solved(
     old = np.einsum("nr,nr->r", residual, z)
     goal = tolerance**2 * np.maximum(old, 1e-300)
     for _ in range(MAX_STEPS):
-        product, _ = normal_product(system, direction, zero)
+        product = normal_product(system, direction)
         curve = np.einsum("nr,nr->r", direction, product)
         step = np.where(curve > 0, old / np.where(curve > 0, curve, 1.0), 0.0)
         x += step * direction
-        residual -= step * product
+        product *= step
+        residual -= product
         z = blocks.apply(residual)
         new = np.einsum("nr,nr->r", residual, z)
         if np.all(new <= goal):
             break
-        direction = z + np.where(old > 0, new / np.where(old > 0, old, 1.0), 0.0) * direction
+        direction *= np.where(old > 0, new / np.where(old > 0, old, 1.0), 0.0)
+        direction += z
         old = new
     return x
 
@@ -241,7 +266,7 @@ def estimate_city(
     """
     blocks = block_inverses(system)
     t = system.levels
-    coupling, own = normal_product(system, np.zeros((system.size, t)), np.eye(t))
+    coupling, own = level_coupling(system)
     score, level_score = right_hand_side(system)
     rng = np.random.default_rng(seed)
     noise = _noise(system, rng, draws=draws)

@@ -55,7 +55,7 @@ from chargewatch.risk.spreads import (
     site_spread,
 )
 from chargewatch.risk.statistics import DAY_S, CityStatistics
-from chargewatch.risk.vehicles import KINDS, VehicleGraph, schur_product, vehicle_graph
+from chargewatch.risk.vehicles import KINDS, VehicleGraph, session_score, vehicle_graph
 
 FEW_DRAWS = 64_000
 """Rounds before the last draw so many numbers in all, at least 3 and at most 8 a connector."""
@@ -189,14 +189,12 @@ def _session_graph(city: City, known: Judgement) -> tuple[VehicleGraph, Floats, 
     shared = spreads.site[city.side] ** 2 + mean_ahead**2 * changes.slope_variance
     precision = precision / (1.0 + own * shared)[rows.connector]
     graph = vehicle_graph(
-        rows.connector,
-        city.node,
+        city.pairs,
         node_kind=city.node_kind,
         log_ratio=rows.log_ratio + changes.slope[rows.connector] * ahead,
         load=rows.load,
         precision=precision,
         vehicle_precision=vehicle,
-        connectors=city.size,
     )
     return graph, base, precision, information
 
@@ -426,10 +424,8 @@ def _outside(system: CitySystem, estimate: CityEstimate, kinds: Floats) -> Outsi
 
     From the rows of the normal equations without feeders and priors, all others at the estimate.
     """
-    product, _ = schur_product(system.graph, estimate.error[:, None], level=kinds[:, None])
     precision = system.graph.own + system.direct_precision
-    score = system.graph.score - product[:, 0] + system.graph.own * estimate.error
-    score = score + system.direct_score
+    score = session_score(system.graph, estimate.error, level=kinds) + system.direct_score
     known = precision > 1e-9
     return Outside(
         mean=np.where(known, score / np.where(known, precision, 1.0), 0.0),

@@ -18,7 +18,7 @@ from chargewatch.risk.vehicles import (
     SessionRows,
     VehicleGraph,
     local_centres,
-    schur_product,
+    session_score,
     tail_inflation,
     tail_weights,
     trusted,
@@ -182,9 +182,8 @@ def site_spread(
     From connectors that a verification or an in-series meter judges too: the squared difference
     of both has the variances of both and this one. AC and DC apart.
     """
-    product, _ = schur_product(system.graph, estimate.error[:, None], level=kinds[:, None])
     own, direct = system.graph.own, system.direct_precision
-    score = system.graph.score - product[:, 0] + own * estimate.error
+    score = session_score(system.graph, estimate.error, level=kinds)
     out = before.copy()
     for k in range(2):
         both = (own > 0.003**-2) & (direct > 0.004**-2) & (side == k)

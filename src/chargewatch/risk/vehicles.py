@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from chargewatch.risk.inputs import (
@@ -28,6 +29,7 @@ from chargewatch.risk.inputs import (
     Sessions,
     sum_by_row,
 )
+from chargewatch.risk.parallel import in_threads
 
 KINDS = 6
 SIDES = 2
@@ -158,9 +160,62 @@ def chosen(rows: SessionRows, mask: Ints | Bools) -> SessionRows:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SessionPairs:
+    """Which connectors and nodes share sessions, whatever their weights; p pairs.
+
+    Compressed rows (by connector, then node) and columns of the matrix of weights.
+    """
+
+    connector: Ints  # (s,)
+    node: Ints  # (s,)
+    pair: Ints  # (s,), the session's pair
+    row_begin: NDArray[np.int32]  # (n + 1,)
+    row_node: NDArray[np.int32]  # (p,)
+    node_begin: NDArray[np.int32]  # (v + 1,)
+    node_row: NDArray[np.int32]  # (p,)
+    by_node: NDArray[np.int32]  # (p,), the pairs in the order of their nodes
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of connectors n and of nodes v."""
+        return self.row_begin.size - 1, self.node_begin.size - 1
+
+    def rows(self, values: Floats) -> sparse.csr_array:
+        """Return the matrix (n, v) of the pairs' values."""
+        return sparse.csr_array((values, self.row_node, self.row_begin), shape=self.shape)
+
+    def columns(self, values: Floats) -> sparse.csr_array:
+        """Return the matrix (v, n) of the pairs' values."""
+        ordered = values[self.by_node]
+        return sparse.csr_array((ordered, self.node_row, self.node_begin), shape=self.shape[::-1])
+
+
+def session_pairs(connector: Ints, node: Ints, *, connectors: int, nodes: int) -> SessionPairs:
+    """Return the pairs of sessions (s,) between n connectors and v nodes."""
+    keys, pair = np.unique(connector * nodes + node, return_inverse=True)
+    row, column = np.divmod(keys, max(nodes, 1))
+    begin = np.zeros(connectors + 1, dtype=np.int32)
+    np.cumsum(np.bincount(row, minlength=connectors), out=begin[1:])
+    places = np.arange(keys.size, dtype=np.int32)
+    shape = (connectors, nodes)
+    by_node = sparse.csr_array((places, column.astype(np.int32), begin), shape=shape).tocsc()
+    return SessionPairs(
+        connector=connector,
+        node=node,
+        pair=pair,
+        row_begin=begin,
+        row_node=column.astype(np.int32),
+        node_begin=by_node.indptr,
+        node_row=by_node.indices,
+        by_node=by_node.data,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class VehicleGraph:
     """Weighted sessions with the vehicles to be eliminated; v nodes (vehicle, kind)."""
 
+    pairs: SessionPairs
     weights: sparse.csr_array  # (n, v), sum of precisions of the sessions of a pair
     weights_t: sparse.csr_array  # (v, n)
     pull: Floats  # (v,), 1 / (sum of weights + 1 / sigma_c^2)
@@ -183,59 +238,56 @@ class VehicleGraph:
 
 
 def vehicle_graph(
-    connector: Ints,
-    node: Ints,
+    pairs: SessionPairs,
     *,
     node_kind: Ints,
     log_ratio: Floats,
     load: Floats,
     precision: Floats,
     vehicle_precision: Floats,
-    connectors: int,
 ) -> VehicleGraph:
     """Return the graph of sessions.
 
     Args:
-        connector: row of the connector, shape (s,).
-        node: row of the vehicle and kind, shape (s,).
+        pairs: connector and node of each session.
         node_kind: shape (v,), ascending.
         log_ratio: y, shape (s,).
         load: L, shape (s,).
         precision: 1 / variance of n, shape (s,).
         vehicle_precision: 1 / sigma_c^2, shape (v,).
-        connectors: n.
 
     Equation: eliminating c_v from sum w (y - gamma_i - c_k - kappa L - c_v)^2 + c_v^2 / sigma_c^2
     leaves S = diag(sum w) - W D^-1 W^T with D_v = sum_s w + 1 / sigma_c^2.
     """
-    shape = (connectors, node_kind.size)
-    pair = sparse.coo_array((precision, (connector, node)), shape=shape).tocsr()
-    weight = sum_by_row(node, precision, size=node_kind.size)
+    connectors, nodes = pairs.shape
+    data = sum_by_row(pairs.pair, precision, size=pairs.row_node.size)
+    weights = pairs.rows(data)
+    weight = sum_by_row(pairs.node, precision, size=nodes)
     pull = 1.0 / (weight + vehicle_precision)
-    mean = sum_by_row(node, precision * log_ratio, size=node_kind.size)
-    direct = sum_by_row(connector, precision * log_ratio, size=connectors)
-    connector_weight = sum_by_row(connector, precision, size=connectors)
-    squared = pair.copy()
-    squared.data = squared.data**2
-    node_load = sum_by_row(node, precision * load, size=node_kind.size)
-    side = node_kind[node] // 3
+    scores = precision * log_ratio
+    mean = sum_by_row(pairs.node, scores, size=nodes)
+    connector_weight = sum_by_row(pairs.connector, precision, size=connectors)
+    loads = precision * load
+    node_load = sum_by_row(pairs.node, loads, size=nodes)
+    side = node_kind[pairs.node] // 3
     connector_load = sum_by_row(
-        connector * SIDES + side, precision * load, size=connectors * SIDES
+        pairs.connector * SIDES + side, loads, size=connectors * SIDES
     ).reshape(connectors, SIDES)
     # What is left of a vehicle's pull on the level of its kind: t (1 - w / D); on kappa likewise.
     kind_score = sum_by_row(node_kind, mean * (1.0 - weight * pull), size=KINDS)
     load_score = sum_by_row(side, precision * load * log_ratio, size=SIDES)
     load_score = load_score - sum_by_row(node_kind // 3, node_load * pull * mean, size=SIDES)
     return VehicleGraph(
-        weights=pair,
-        weights_t=pair.T.tocsr(),
+        pairs=pairs,
+        weights=weights,
+        weights_t=pairs.columns(data),
         pull=pull,
         vehicle_sd=1.0 / np.sqrt(vehicle_precision),
         weight=weight,
         kind=node_kind,
         connector_weight=connector_weight,
-        own=connector_weight - squared @ pull,
-        score=direct - pair @ (pull * mean),
+        own=connector_weight - pairs.rows(data**2) @ pull,
+        score=sum_by_row(pairs.connector, scores, size=connectors) - weights @ (pull * mean),
         level_score=np.concatenate([kind_score, load_score]),
         node_mean=mean,
         node_load=node_load,
@@ -244,27 +296,53 @@ def vehicle_graph(
     )
 
 
-def schur_product(graph: VehicleGraph, error: Floats, *, level: Floats) -> tuple[Floats, Floats]:
-    """Return the Schur complement times (gamma, levels): shapes (n, r) and (LEVELS, r).
+def error_product(graph: VehicleGraph, error: Floats) -> Floats:
+    """Return the Schur complement times gamma, shape (n, r); it is never formed."""
+    total = graph.weights_t @ error
+    total *= graph.pull[:, None]
+    out = graph.connector_weight[:, None] * error
+    out -= graph.weights @ total
+    return out
 
-    ``error`` has shape (n, r) and ``level`` (LEVELS, r). The complement is never formed.
+
+def session_coupling(graph: VehicleGraph) -> tuple[Floats, Floats]:
+    """Return what couples gamma with c_k and kappa, (n, LEVELS), and them with another.
+
+    Equation: with X_v the sum of w x of a vehicle's sessions, x = 1 of its kind for c_k and L of
+    its side for kappa, W X / D is taken off their own sums.
     """
-    node_level = level[graph.kind]
-    cable = level[KINDS:]
-    total = graph.weights_t @ error + graph.weight[:, None] * node_level
-    total += graph.node_load[:, None] * cable[graph.kind // 3]
-    out = graph.connector_weight[:, None] * error + graph.connector_load @ cable
-    out += graph.weights @ (node_level - graph.pull[:, None] * total)
-    left = total * (1.0 - graph.weight * graph.pull)[:, None]
-    loaded = graph.node_load[:, None] * (node_level - graph.pull[:, None] * total)
-    levels = np.zeros((LEVELS, error.shape[1]))
-    bounds = np.searchsorted(graph.kind, np.arange(KINDS + 1))
-    for kind in range(KINDS):
-        mine = slice(bounds[kind], bounds[kind + 1])
-        levels[kind] = left[mine].sum(axis=0)
-        levels[KINDS + kind // 3] += loaded[mine].sum(axis=0)
-    levels[KINDS:] += graph.connector_load.T @ error + graph.load_squared[:, None] * cable
-    return out, levels
+    each = np.zeros((graph.nodes, LEVELS))
+    row = np.arange(graph.nodes)
+    each[row, graph.kind] = graph.weight
+    each[row, KINDS + graph.kind // 3] = graph.node_load
+    own = -(each.T @ (graph.pull[:, None] * each))
+    for level in range(KINDS):
+        mine = graph.kind == level
+        own[level, level] += graph.weight[mine].sum()
+        load = graph.node_load[mine].sum()
+        own[level, KINDS + level // 3] += load
+        own[KINDS + level // 3, level] += load
+    own[range(KINDS, LEVELS), range(KINDS, LEVELS)] += graph.load_squared
+    coupling = np.asarray(
+        graph.weights @ ((graph.kind[:, None] == range(LEVELS)) - graph.pull[:, None] * each)
+    )
+    coupling[:, KINDS:] += graph.connector_load
+    return coupling, own
+
+
+def session_score(graph: VehicleGraph, error: Floats, *, level: Floats) -> Floats:
+    """Return what sessions say of each connector, all others at the estimate, shape (n,).
+
+    The score of gamma_i over its own information, `VehicleGraph.own`, is the estimate by its
+    sessions alone.
+
+    Args:
+        graph: of sessions.
+        error: gamma, shape (n,).
+        level: c_k and kappa, shape (LEVELS,).
+    """
+    product = error_product(graph, error[:, None])[:, 0] + session_coupling(graph)[0] @ level
+    return np.asarray(graph.score - product + graph.own * error)
 
 
 def vehicle_scales(graph: VehicleGraph, error: Floats, *, level: Floats) -> Floats:
@@ -280,19 +358,20 @@ def score_draws(graph: VehicleGraph, draws: Floats) -> Floats:
     The noise of a pair's mean and of the vehicle's scale is drawn, then the score that such
     data would have; its covariance is the Schur complement.
     """
-    pair = graph.weights.tocoo()
-    count = pair.data.size
-    weight = pair.data[:, None]
-    data = draws[:count] / np.sqrt(np.maximum(weight, 1e-300))
-    data += (graph.vehicle_sd[:, None] * draws[count:])[pair.col]
-    collect = sparse.csr_array(
-        (pair.data, (pair.col, np.arange(count))), shape=(graph.nodes, count)
+    pairs, root = graph.pairs, np.sqrt(graph.weights.data)
+    n, v = pairs.shape
+    count = root.size
+    noise, scale = draws[:count], graph.vehicle_sd[:, None] * draws[count:]
+    places = np.arange(count, dtype=np.int32)
+    # sqrt(w) e is w times the noise of a mean with variance 1 / w.
+    by_row = sparse.csr_array((root, places, pairs.row_begin), shape=(n, count))
+    by_node = sparse.csr_array(
+        (root[pairs.by_node], pairs.by_node, pairs.node_begin), shape=(v, count)
     )
-    mean = graph.pull[:, None] * (collect @ data)
-    spread = sparse.csr_array(
-        (pair.data, (pair.row, np.arange(count))), shape=(graph.weights.shape[0], count)
-    )
-    return np.asarray(spread @ (data - mean[pair.col]))
+    rows, total = in_threads(lambda matrix: matrix @ noise, [by_row, by_node])
+    total += graph.weight[:, None] * scale
+    total *= graph.pull[:, None]
+    return np.asarray(rows + graph.weights @ (scale - total))
 
 
 def trusted(residual: Floats, variance: Floats) -> Floats:
