@@ -189,13 +189,15 @@ def find_drifts(estimate: Floats, precision: Floats) -> Drifts:
     )
 
 
-def _level_change(estimate: Floats, precision: Floats, begin: Ints, change: Ints) -> Floats:
-    """Return the mean from ``change`` on less the mean from ``begin`` to there, shape (k,)."""
+def level_change(
+    estimate: Floats, precision: Floats, change: Ints, *, begin: Ints | int = 0
+) -> Floats:
+    """Return the mean from ``change`` on less the mean from ``begin`` to there, shape (n,)."""
     column = np.arange(estimate.shape[1])
     means = []
     for use in (
         column >= change[:, None],
-        (column >= begin[:, None]) & (column < change[:, None]),
+        (column >= np.reshape(begin, (-1, 1))) & (column < change[:, None]),
     ):
         p = np.where(use, precision, 0.0)
         total = p.sum(axis=1)
@@ -327,7 +329,7 @@ def find_changes(
         best, first_day, last_day = dated(
             estimate[rows], precision[rows], begin=begin[rows], end=first[hit]
         )
-        size = np.abs(_level_change(estimate[rows], precision[rows], begin[rows], best))
+        size = np.abs(level_change(estimate[rows], precision[rows], best, begin=begin[rows]))
         large = size >= smallest[rows]
         changed[rows[large]], low[rows[large]] = best[large], first_day[large]
         high[rows[large]] = last_day[large]

@@ -17,7 +17,7 @@ Source: Siden, Lindgren, Bolin, Villani, JCGS 2018.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -96,6 +96,11 @@ class CityEstimate:
     level_covariance: Floats  # (t, t)
     sensitivity: Floats  # (n, t), d gamma / d level with the data held
     deviations: Floats  # (n, r), draws of gamma - mean at fixed levels
+
+    def of_first(self, size: int) -> CityEstimate:
+        """Return the estimate of the first connectors alone."""
+        cut = ("error", "variance", "sensitivity", "deviations")
+        return replace(self, **{name: getattr(self, name)[:size] for name in cut})
 
 
 def level_coupling(system: CitySystem) -> tuple[Floats, Floats]:

@@ -9,7 +9,7 @@ import numpy as np
 from chargewatch.risk.decision import Population
 from chargewatch.risk.estimator import CityEstimate, CitySystem
 from chargewatch.risk.feeders import DC_SPREAD_START, FeederView
-from chargewatch.risk.inputs import Floats, Ints
+from chargewatch.risk.inputs import Floats, Ints, sum_by_row
 from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.vehicles import (
     KINDS,
@@ -59,8 +59,9 @@ class SessionWeights:
     tail: Floats  # (s,)
     inflation: Floats  # (KINDS,), what robust weights overstate
     node_tail: Floats  # (v,)
-    local: Floats  # (s,), as tail, but judged by the connector's sessions of the same time
-    own: Floats  # (s,), the session's own gamma, y - c_k - kappa L - c_v
+    own: Floats  # (s,), the session's own gamma, its vehicle judged at other connectors
+    own_variance: Floats  # (s,)
+    local: Floats  # (s,), as tail, but beside the connector's sessions of the same time
 
 
 def _fitted_variance(
@@ -77,6 +78,27 @@ def _fitted_variance(
         session += (deviations[connector, r] + scale[node]) ** 2
         vehicle += scale**2
     return session / deviations.shape[1], vehicle / deviations.shape[1]
+
+
+def _elsewhere(
+    node: Ints, graph: VehicleGraph, *, residual: Floats, precision: Floats
+) -> tuple[Floats, Floats]:
+    """Return each session's c_v and its variance by the vehicle's sessions elsewhere, shapes (s,).
+
+    Judged by all its sessions, a vehicle takes on part of a change of the connector's error.
+
+    Args:
+        node: vehicle and kind of each session, shape (s,).
+        graph: with the weights of this round.
+        residual: y less all but c_v, shape (s,).
+        precision: weight of each session, shape (s,).
+    """
+    total = sum_by_row(node, precision * residual, size=graph.nodes)
+    pair = graph.pairs.pair
+    here = sum_by_row(pair, precision, size=int(pair.max(initial=-1)) + 1)[pair]
+    said = sum_by_row(pair, precision * residual, size=int(pair.max(initial=-1)) + 1)[pair]
+    left = np.maximum(1.0 / graph.pull[node] - here, graph.vehicle_sd[node] ** -2.0)
+    return (total[node] - said) / left, 1.0 / left
 
 
 def session_spreads(
@@ -118,8 +140,7 @@ def session_spreads(
     node_variance = before.vehicle[graph.kind] ** 2
     node_tail = np.minimum(5.0 / (4.0 + scale**2 / node_variance), 1.25)
     for kind in range(KINDS):
-        # Sessions from before a change of their connector have no weight.
-        mine = (rows.kind == kind) & (precision > 0)
+        mine = rows.kind == kind
         if mine.any():
             count = float(good[mine].sum())
             used = min(float((precision[mine] * fit[mine]).sum()), 0.9 * count)
@@ -136,13 +157,19 @@ def session_spreads(
             second = float((node_tail[here] * scale[here] ** 2).sum())
             second += SPREAD_COUNTS * VEHICLE_START[kind] ** 2
             vehicle[kind] = np.sqrt(max(second / (count - used + SPREAD_COUNTS), 0.003**2))
+    elsewhere, its_variance = _elsewhere(
+        node, graph, residual=residual + scale[node], precision=precision
+    )
+    own = own + scale[node] - elsewhere
+    own_variance = base + its_variance
     centre = local_centres(rows.connector, rows.ended_s, own)
     weights = SessionWeights(
         tail=tail,
         inflation=inflation,
         node_tail=node_tail,
-        local=tail_weights(own - centre, base),
         own=own,
+        own_variance=own_variance,
+        local=tail_weights(own - centre, own_variance),
     )
     return session, vehicle, weights
 
