@@ -108,6 +108,14 @@ class GainStatement:
     precision: Floats  # (b, q, q)
     information: Floats  # (b, q)
 
+    def less_sure(self, share: Floats) -> GainStatement:
+        """Return the statement with a share of its information, shape (b,)."""
+        return GainStatement(
+            group=self.group,
+            precision=self.precision * share[:, None, None],
+            information=self.information * share[:, None],
+        )
+
 
 def gain_statement(group: Group, statistics: FeederStatistics) -> GainStatement:
     """Return the feeders' statements on the gains; the nuisances leave with their priors."""
