@@ -96,15 +96,15 @@ def test_local_centres_are_medians_of_the_same_connector_in_time():
 def test_wander_since_verification_is_found_again_and_offenders_do_not_count():
     rng = np.random.default_rng(21)
     n, q, u, v = 400, 0.003, 0.0008, 0.001
-    years = rng.uniform(0.1, 2.7, n)
+    grown = rng.uniform(0.1, 4.0, n)
     true = rng.normal(0, 0.005, n)
-    stated = true + q * np.sqrt(years) * rng.standard_normal(n) + rng.normal(0, u, n)
+    stated = true + q * np.sqrt(grown) * rng.standard_normal(n) + rng.normal(0, u, n)
     stated[:12] += 0.06
     other = true + rng.normal(0, v, n)
-    weight = 1.0 / (u**2 + 0.005**2 * years)
+    weight = 1.0 / (u**2 + 0.005**2 * grown)
     variance = 1.0 / (v**-2.0 + weight)
     error = variance * (other * v**-2.0 + weight * stated)
-    options = {"stated_variance": np.full(n, u**2), "years": years, "expected": 0.005}
+    options = {"stated_variance": np.full(n, u**2), "grown": grown, "expected": 0.005}
     found = anchor_wander(error, variance, stated=stated, weight=weight, **options)
     assert found == pytest.approx(q, rel=0.15)
     # Connectors of which nothing else is known leave the wander as it was configured.

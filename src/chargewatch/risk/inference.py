@@ -137,7 +137,7 @@ def _judged(
             stated=evidence.stated.value,
             stated_variance=evidence.stated.certificate,
             weight=evidence.stated.precision,
-            years=evidence.stated.years,
+            grown=evidence.stated.grown,
             expected=city.config.anchor_drift_per_year,
         ),
     )

@@ -25,9 +25,10 @@ from chargewatch.risk.vehicles import (
     vehicle_scales,
 )
 
-SITE_SPREAD_START = np.array([0.0006, 0.0006])
+SITE_SPREAD_START = np.array([0.0006, 0.0004])
 """Spread between connectors of what vehicles see beyond the meter's error and its usual cable, to
-start from: one cable in three is a fifth longer or shorter than usual. AC and DC."""
+start from: one cable in three is a fifth longer or shorter than usual. AC and DC; the thicker
+cables of DC lose less."""
 SPREAD_COUNTS = 20.0
 """Weight of the starting spreads against those of the data, in sessions or vehicles."""
 
@@ -241,14 +242,14 @@ def anchor_wander(
     stated: Floats,
     stated_variance: Floats,
     weight: Floats,
-    years: Floats,
+    grown: Floats,
     expected: float,
 ) -> float:
     """Return how much errors wander in the year after a verification: standard deviation q.
 
     Each verification is compared with all other evidence of its connector, its own statement
     divided out of the posterior. Equation: maximum over q of sum ln [0.95 N(a - m; 0, s^2) +
-    0.05 N(a - m; 0, s^2 + (3 %)^2)] + ln p(q), s^2 = u^2 + q^2 t + V, with ln q normal around the
+    0.05 N(a - m; 0, s^2 + (3 %)^2)] + ln p(q), s^2 = u^2 + q^2 w + V, with ln q normal around the
     configured value. The wide part keeps meters that were tampered with since from making the
     others look unsteady.
 
@@ -258,7 +259,7 @@ def anchor_wander(
         stated: ln(1 + stated error), shape (a,).
         stated_variance: u^2 of the certificate alone, shape (a,).
         weight: precision with which the verification is in the posterior, shape (a,).
-        years: since the verification, shape (a,).
+        grown: `since_verified`, shape (a,).
         expected: the configured q.
     """
     left = 1.0 / variance - weight
@@ -267,7 +268,7 @@ def anchor_wander(
         return expected
     other = 1.0 / left[use]
     away = stated[use] - other * (error[use] / variance[use] - weight[use] * stated[use])
-    scale2 = stated_variance[use] + other + WANDERS[:, None] ** 2 * years[use]
+    scale2 = stated_variance[use] + other + WANDERS[:, None] ** 2 * grown[use]
     log = np.logaddexp(
         np.log(1.0 - TAMPERED_SHARE) - 0.5 * (np.log(scale2) + away**2 / scale2),
         np.log(TAMPERED_SHARE)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from chargewatch.risk.changes import Changes, daily_offset
 from chargewatch.risk.city import City, in_series_u
 from chargewatch.risk.decision import Population
-from chargewatch.risk.direct import anchor_variance
+from chargewatch.risk.direct import anchor_variance, since_verified
 from chargewatch.risk.estimator import CityEstimate, CitySystem, FeederEvidence
 from chargewatch.risk.feeders import (
     SUSPECT_U,
@@ -28,7 +28,6 @@ from chargewatch.risk.feeders import (
     with_meter,
 )
 from chargewatch.risk.inputs import Bools, Floats, Ints, sum_by_row
-from chargewatch.risk.layout import YEAR_S
 from chargewatch.risk.spreads import SessionWeights, Spreads
 from chargewatch.risk.statistics import DAY_S
 from chargewatch.risk.vehicles import SessionPairs, VehicleGraph, session_pairs, vehicle_graph
@@ -61,7 +60,7 @@ class Stated:
     connector: Ints
     value: Floats  # ln(1 + stated error)
     certificate: Floats  # variance of the certificate alone
-    years: Floats
+    grown: Floats  # the wander since then, 1 after a year
     precision: Floats  # as it enters the least squares
 
 
@@ -220,7 +219,7 @@ def _stated(city: City, known: Judgement, pasts: Pasts) -> Stated:
         connector=who,
         value=value,
         certificate=anchors.standard_uncertainty[use] ** 2,
-        years=np.maximum(inputs.as_of_s - anchors.verified_s[use], 0.0) / YEAR_S,
+        grown=since_verified(anchors, as_of_s=inputs.as_of_s)[use],
         precision=weight / variance,
     )
 
