@@ -5,6 +5,7 @@ from chargewatch.risk.drift import (
     cusum,
     day_to_day_variance,
     find_changes,
+    find_drifts,
     present_level,
     self_starting,
 )
@@ -65,7 +66,13 @@ def test_a_step_is_found_and_dated():
     assert np.median(found.changed[:200]) == 20
     inside = (found.low <= 20) & (found.high >= 20)
     assert inside[:200].mean() > 0.9
-    level, variance = present_level(estimate, precision, begin=found.changed)
+    level, variance = present_level(
+        estimate,
+        precision,
+        begin=found.changed,
+        slope=np.zeros(1000),
+        slope_variance=np.zeros(1000),
+    )
     assert np.median(level[:200]) == pytest.approx(0.02, abs=0.001)
     assert np.median(variance[:200]) < 0.003**2
 
@@ -76,8 +83,49 @@ def test_a_drift_is_found_and_followed():
     estimate[:100] += 0.002 * np.maximum(np.arange(30) - 5, 0)
     found = find(estimate, precision)
     assert found.alarm[:100].all()
-    level, _ = present_level(estimate, precision, begin=found.changed)
-    assert np.median(level[:100]) == pytest.approx(0.048, abs=0.006)
+    drifts = find_drifts(estimate[:100], precision[:100])
+    assert drifts.is_drift.mean() > 0.98
+    assert np.median(drifts.begin) == pytest.approx(5.5, abs=1)
+    inside = (drifts.low <= 6) & (drifts.high >= 5)
+    assert inside.mean() > 0.9
+    level, variance = present_level(
+        estimate[:100],
+        precision[:100],
+        begin=drifts.begin,
+        slope=drifts.slope,
+        slope_variance=drifts.variance,
+    )
+    # At the end of the last day the drift has gone on for 24.5 days.
+    z = (level - 0.049) / np.sqrt(variance)
+    assert np.mean(np.abs(z) < 1.96) > 0.85
+    assert np.median(level) == pytest.approx(0.049, abs=0.002)
+
+
+def test_a_drift_by_hand():
+    # Level 0 for two days, then 0.01 a day: at mid-days 0.005, 0.015, ... of equal precision.
+    estimate = np.concatenate([np.zeros(2), 0.01 * (np.arange(8) + 0.5)])[None, :]
+    precision = np.full((1, 10), 1e6)
+    drifts = find_drifts(estimate, precision)
+    assert drifts.is_drift[0]
+    assert drifts.begin[0] == 2
+    assert drifts.slope[0] == pytest.approx(0.01, rel=1e-12)
+    ramp = np.concatenate([np.zeros(2), np.arange(8) + 0.5])
+    spread = 1e6 * ((ramp - ramp.mean()) ** 2).sum()
+    assert drifts.variance[0] == pytest.approx(1.0 / spread, rel=1e-12)
+    level, variance = present_level(
+        estimate, precision, begin=drifts.begin, slope=drifts.slope, slope_variance=drifts.variance
+    )
+    assert level[0] == pytest.approx(0.08, rel=1e-12)
+    assert variance[0] == pytest.approx(1e-7 + (8 - ramp.mean()) ** 2 / spread, rel=1e-12)
+
+
+def test_a_step_is_no_drift():
+    rng = np.random.default_rng(19)
+    estimate, precision = series(rng, 300, 30)
+    estimate[:, 18:] += 0.02
+    assert find_drifts(estimate, precision).is_drift.mean() < 0.01
+    none = find_drifts(np.zeros((2, 0)), np.zeros((2, 0)))
+    assert not none.is_drift.any()
 
 
 def test_a_change_too_small_to_matter_is_no_alarm():

@@ -9,7 +9,10 @@ import numpy as np
 from chargewatch.risk.drift import (
     day_to_day_variance,
     find_changes,
+    find_drifts,
+    level_change,
     present_level,
+    risen,
     with_variance,
 )
 from chargewatch.risk.inputs import Bools, Floats, Ints, RunInputs, sum_by_row
@@ -20,6 +23,10 @@ DAY_WANDER_MPE = 0.1
 """Standard deviation of a good meter from day to day (temperature, load), in MPE."""
 SMALLEST_CHANGE_MPE = 0.25
 """A change of the error below this is no drift to report, in MPE."""
+
+ROBUST_PULL = 0.05
+"""Share of a change that the weights of intervals may hide: they were judged beside the days before
+it, so those that agree with them count more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +40,16 @@ class Changes:
     high: Ints
     z: Floats  # by feeder or in-series meter since the change; only where alarmed
     z_precision: Floats  # 0 without
+    size: Floats  # of the change, 0 without
+    slope: Floats  # of a drift that goes on, a day; 0 for a step
+    slope_variance: Floats  # 0 for a step
+    last_day: int  # the drift is followed to its end
+
+    def ahead(self, connector: Ints, at_s: Floats) -> Floats:
+        """Return for how many days of the drift a connector has gone on since a time."""
+        begin = self.changed[connector]
+        gone = risen(float(self.last_day + 1), begin) - risen(at_s / DAY_S, begin)
+        return np.where(self.slope_variance[connector] > 0, gone, 0.0)
 
 
 def no_changes(n: int) -> Changes:
@@ -47,6 +64,10 @@ def no_changes(n: int) -> Changes:
         high=none,
         z=zero,
         z_precision=zero,
+        size=zero,
+        slope=zero,
+        slope_variance=zero,
+        last_day=0,
     )
 
 
@@ -152,8 +173,28 @@ def changes_of_city(
         limit=config.drift_limit,
     )
     rows = np.flatnonzero(found.alarm)
-    z, z_precision = np.zeros(n), np.zeros(n)
-    level, variance = present_level(metered[rows], metered_p[rows], begin=found.changed[rows])
+    drifts = find_drifts(estimate[rows], precision[rows])
+    changed, low, high = found.changed.copy(), found.low.copy(), found.high.copy()
+    drifting = rows[drifts.is_drift]
+    changed[drifting] = drifts.begin[drifts.is_drift]
+    low[drifting], high[drifting] = drifts.low[drifts.is_drift], drifts.high[drifts.is_drift]
+    size, slope, slope_variance, z, z_precision = (np.zeros(n) for _ in range(5))
+    slope[drifting] = drifts.slope[drifts.is_drift]
+    slope_variance[drifting] = drifts.variance[drifts.is_drift]
+    size[rows] = np.abs(level_change(estimate[rows], precision[rows], changed[rows]))
+    size[drifting] = np.abs(slope[drifting]) * risen(float(days.size), changed[drifting])
+    # Meters and sessions are both brought to the present with one slope; twice its variance in
+    # each is once in their mean.
+    both = (metered_p > 0).any(axis=1) & (session_p > 0).any(axis=1)
+    slope_variance[both] *= 2.0
+    level, variance = present_level(
+        metered[rows],
+        metered_p[rows],
+        begin=changed[rows],
+        slope=slope[rows],
+        slope_variance=slope_variance[rows],
+    )
+    variance = variance + (ROBUST_PULL * size[rows]) ** 2
     z[rows] = np.where(np.isfinite(variance), level, 0.0)
     z_precision[rows] = np.where(np.isfinite(variance), 1.0 / variance, 0.0)
 
@@ -163,11 +204,15 @@ def changes_of_city(
     return Changes(
         alarm=found.alarm,
         statistic=found.statistic,
-        changed=day(found.changed),
-        low=day(found.low),
-        high=day(found.high),
+        changed=day(changed),
+        low=day(low),
+        high=day(high),
         z=z,
         z_precision=z_precision,
+        size=size,
+        slope=slope,
+        slope_variance=slope_variance,
+        last_day=int(days[-1]),
     )
 
 

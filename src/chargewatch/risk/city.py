@@ -21,6 +21,10 @@ from chargewatch.risk.vehicles import SessionPairs, session_pairs
 MODEL_GROUPS = 10
 UNKNOWN_MPE = 0.02
 UNKNOWN_METER_U = 0.01
+LARGEST_SQUARE = 16.0
+LEAST_FEEDERS = 5
+LEAST_FREE = 10
+"""Daily estimates beyond their means that a feeder must have before its misfit is judged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +94,53 @@ def in_series_u(statistics: CityStatistics, meter_u: Floats) -> Floats:
     return np.where(meter >= 0, meter_u[np.maximum(meter, 0)], 0.0)
 
 
+def misfit(statistics: CityStatistics, *, crossing: tuple[Bools, ...]) -> tuple[Floats, ...]:
+    """Return by how much each feeder's variance is understated, >= 1, shape (b,) for each group.
+
+    A feeder with a fault on it (a register that stands still, sessions that are not told, a change)
+    has days that disagree by more than those of other feeders, and what lasts for a session does
+    not average out as the slots' noise does. Equation: mean over members and days of min(z^2, 16),
+    z = (x_d - mean) / u_d, over the median of all feeders of its kind.
+
+    Args:
+        statistics: with the daily series.
+        crossing: feeders with a converter under them, shape (b,) for each group.
+    """
+    p, x = statistics.metered_precision, statistics.metered
+    total = p.sum(axis=1)
+    mean = (p * x).sum(axis=1) / np.where(total > 0, total, 1.0)
+    count = (p > 0).sum(axis=1)
+    squared = np.minimum(p * (x - mean[:, None]) ** 2, LARGEST_SQUARE).sum(axis=1)
+    found = []
+    for group in statistics.layout.groups:
+        known = (group.member >= 0) & (count[group.member] > 1)
+        free = np.where(known, count[group.member] - 1, 0).sum(axis=1)
+        sums = np.where(known, squared[group.member], 0.0).sum(axis=1)
+        found.append(np.where(free >= LEAST_FREE, sums / np.maximum(free, 1), np.nan))
+    ratios, kinds = np.concatenate([*found, np.zeros(0)]), np.concatenate([*crossing, np.zeros(0)])
+    usual = np.full(2, np.inf)
+    for kind in range(2):
+        mine = ratios[(kinds == kind) & np.isfinite(ratios)]
+        if mine.size >= LEAST_FEEDERS:
+            usual[kind] = max(float(np.median(mine)), 1e-3)
+    return tuple(
+        np.maximum(np.nan_to_num(ratio, nan=0.0) / usual[kind.astype(np.int64)], 1.0)
+        for ratio, kind in zip(found, crossing, strict=True)
+    )
+
+
+def _statements(statistics: CityStatistics) -> tuple[GainStatement, ...]:
+    groups = statistics.layout.groups
+    crossing = tuple(np.asarray(((g.member >= 0) & ~g.same_side).any(axis=1)) for g in groups)
+    factors = misfit(statistics, crossing=crossing)
+    return tuple(
+        in_threads(
+            lambda one: gain_statement(one[0], one[1]).less_sure(1.0 / one[2]),
+            zip(groups, statistics.feeders, factors, strict=True),
+        )
+    )
+
+
 def prepared(inputs: RunInputs, statistics: CityStatistics, *, config: EngineConfig) -> City:
     """Return what stays the same over the rounds."""
     fleet, layout = inputs.fleet, statistics.layout
@@ -118,10 +169,5 @@ def prepared(inputs: RunInputs, statistics: CityStatistics, *, config: EngineCon
         direct_precision=direct_precision,
         direct_score=direct_score,
         meter_u=meter_u,
-        statements=tuple(
-            in_threads(
-                lambda one: gain_statement(*one),
-                zip(layout.groups, statistics.feeders, strict=True),
-            )
-        ),
+        statements=_statements(statistics),
     )

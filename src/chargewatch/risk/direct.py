@@ -76,11 +76,21 @@ def direct_day(
     )
 
 
+def since_verified(anchors: Anchors, *, as_of_s: float) -> Floats:
+    """Return by what an error's wander since its verification grows, 1 after a year, shape (a,).
+
+    Equation: t (1 + t) / 2, t in years: half of it a random walk, half an ageing at a rate of the
+    meter's own, because it is not known which of them meters do.
+    """
+    years = np.maximum(as_of_s - anchors.verified_s, 0.0) / YEAR_S
+    return np.asarray(0.5 * years * (1.0 + years))
+
+
 def anchor_variance(anchors: Anchors, *, as_of_s: float, drift_per_year: float) -> Floats:
     """Return the variance of a verified error as of now, shape (a,).
 
-    Equation: u^2 + q^2 t: the certificate's uncertainty and a random walk of standard deviation q
-    after one year, t years after the verification.
+    Equation: u^2 + q^2 w: the certificate's uncertainty and the wander since then, of standard
+    deviation q after one year, w as in `since_verified`.
     """
-    years = np.maximum(as_of_s - anchors.verified_s, 0.0) / YEAR_S
-    return np.asarray(anchors.standard_uncertainty**2 + drift_per_year**2 * years)
+    grown = since_verified(anchors, as_of_s=as_of_s)
+    return np.asarray(anchors.standard_uncertainty**2 + drift_per_year**2 * grown)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from chargewatch.risk.inputs import Bools, Floats, Ints
 
@@ -20,7 +21,9 @@ CLIP = 6.0
 """An innovation counts as at most so many standard deviations: one wild day is no drift."""
 NORMAL_QUARTILE = 0.6744897501960817
 TREND_DAYS = 6
-"""Days with data that a straight line needs."""
+"""Days with data on its slope that a drift needs."""
+DRIFT_MARGIN = 2.0
+"""A drift must explain the days better than a step by this much log likelihood."""
 DATING_DROP = 1.92
 """Drop of the log likelihood that bounds a 95 % interval, half the chi-squared quantile."""
 
@@ -89,39 +92,115 @@ def self_starting(estimate: Floats, precision: Floats, *, begin: Ints) -> Floats
     return np.asarray(out.T)
 
 
-def dated(estimate: Floats, precision: Floats, *, begin: Ints, end: Ints) -> tuple[Ints, ...]:
-    """Return the most likely first day of the new level, and its 95 % interval: columns (n,).
+def _step_gains(estimate: Floats, precision: Floats) -> Floats:
+    """Return the log likelihood that a step before each column gains, shape (n, d).
 
-    The log likelihood of a change before column c is half of p_1 p_2 / (p_1 + p_2) (m_1 - m_2)^2
-    with means and summed precisions before and after; all c within 1.92 of the best are possible.
+    Equation: half of p_1 p_2 / (p_1 + p_2) (m_1 - m_2)^2 with means and summed precisions before
+    and after; -inf without data on one side.
     """
-    days = estimate.shape[1]
-    column = np.arange(days)
-    use = (column >= begin[:, None]) & (column <= end[:, None])
-    p = np.where(use, precision, 0.0)
-    px = p * np.where(p > 0, estimate, 0.0)
-    before_p = np.concatenate([np.zeros((p.shape[0], 1)), np.cumsum(p, axis=1)[:, :-1]], axis=1)
-    before = np.concatenate([np.zeros((p.shape[0], 1)), np.cumsum(px, axis=1)[:, :-1]], axis=1)
-    after_p, after = p.sum(axis=1)[:, None] - before_p, px.sum(axis=1)[:, None] - before
+    px = precision * np.where(precision > 0, estimate, 0.0)
+    none = np.zeros((precision.shape[0], 1))
+    before_p = np.concatenate([none, np.cumsum(precision, axis=1)[:, :-1]], axis=1)
+    before = np.concatenate([none, np.cumsum(px, axis=1)[:, :-1]], axis=1)
+    after_p = precision.sum(axis=1)[:, None] - before_p
+    after = px.sum(axis=1)[:, None] - before
     with np.errstate(divide="ignore", invalid="ignore"):
         gain = 0.5 * before_p * after_p / (before_p + after_p)
         gain *= (before / before_p - after / after_p) ** 2
-    gain = np.where(np.isfinite(gain) & use, gain, -np.inf)
+    return np.where(np.isfinite(gain), gain, -np.inf)
+
+
+def _most_likely(gain: Floats) -> tuple[Ints, Ints, Ints]:
+    """Return the best column and the first and last within 1.92 of it, shapes (n,)."""
     best = np.argmax(gain, axis=1)
     top = gain[np.arange(gain.shape[0]), best]
     possible = gain >= top[:, None] - DATING_DROP
     low = np.argmax(possible, axis=1)
-    high = days - 1 - np.argmax(possible[:, ::-1], axis=1)
-    return best, low, high
+    return best, low, gain.shape[1] - 1 - np.argmax(possible[:, ::-1], axis=1)
 
 
-def _level_change(estimate: Floats, precision: Floats, begin: Ints, change: Ints) -> Floats:
-    """Return the mean from ``change`` on less the mean from ``begin`` to there, shape (k,)."""
+def dated(estimate: Floats, precision: Floats, *, begin: Ints, end: Ints) -> tuple[Ints, ...]:
+    """Return the most likely first day of the new level, and its 95 % interval: columns (n,).
+
+    All columns whose log likelihood is within 1.92 of the best are possible.
+    """
+    column = np.arange(estimate.shape[1])
+    use = (column >= begin[:, None]) & (column <= end[:, None])
+    gain = _step_gains(estimate, np.where(use, precision, 0.0))
+    return _most_likely(np.where(use, gain, -np.inf))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drifts:
+    """The straight rise or fall that fits each series best; shape (n,)."""
+
+    is_drift: Bools  # explains the days better than any step
+    begin: Ints  # column from which on the error moves
+    low: Ints
+    high: Ints
+    slope: Floats  # a day
+    variance: Floats  # of the slope
+
+
+def risen(days: ArrayLike, begin: Ints) -> Floats:
+    """Return for how many days a drift that began with column ``begin`` has gone on at a time."""
+    return np.maximum(np.asarray(days, dtype=np.float64) - begin, 0.0)
+
+
+def find_drifts(estimate: Floats, precision: Floats) -> Drifts:
+    """Return the best line that is level up to a day and rises or falls from there to the end.
+
+    A line and a step both have a level, a size and a day, so their likelihoods can be compared.
+
+    Args:
+        estimate: daily estimates, shape (n, d).
+        precision: 1 / variance, 0 without data.
+
+    Equation: x(t) = m + b max(0, t - c), t in the middle of the day; for each c weighted least
+    squares, b = sum p r x / sum p r^2 with r the centred ramp, gain half of b^2 sum p r^2.
+    """
+    n, days = estimate.shape
+    t = np.arange(days) + 0.5
+    total = precision.sum(axis=1)
+    safe = np.where(total > 0, total, 1.0)
+    x = np.where(precision > 0, estimate, 0.0)
+    gain = np.full((n, days), -np.inf)
+    slope, spread = np.zeros((n, days)), np.zeros((n, days))
+    for c in range(max(days - TREND_DAYS + 1, 0)):
+        ramp = np.maximum(t - c, 0.0)
+        centred = ramp - ((precision @ ramp) / safe)[:, None]
+        spread[:, c] = (precision * centred**2).sum(axis=1)
+        wide = np.where(spread[:, c] > 0, spread[:, c], 1.0)
+        slope[:, c] = (precision * centred * x).sum(axis=1) / wide
+        enough = ((precision > 0) & (ramp > 0)).sum(axis=1) >= TREND_DAYS
+        gain[:, c] = np.where(enough, 0.5 * slope[:, c] ** 2 * spread[:, c], -np.inf)
+    if days == 0:
+        none = np.zeros(n, dtype=np.int64)
+        zero = np.zeros(n)
+        return Drifts(is_drift=none > 0, begin=none, low=none, high=none, slope=zero, variance=zero)
+    begin, low, high = _most_likely(gain)
+    row = np.arange(n)
+    wide = spread[row, begin]
+    best_step = _step_gains(estimate, precision).max(axis=1)
+    return Drifts(
+        is_drift=np.isfinite(gain[row, begin]) & (gain[row, begin] > best_step + DRIFT_MARGIN),
+        begin=begin,
+        low=low,
+        high=high,
+        slope=slope[row, begin],
+        variance=1.0 / np.where(wide > 0, wide, 1.0),
+    )
+
+
+def level_change(
+    estimate: Floats, precision: Floats, change: Ints, *, begin: Ints | int = 0
+) -> Floats:
+    """Return the mean from ``change`` on less the mean from ``begin`` to there, shape (n,)."""
     column = np.arange(estimate.shape[1])
     means = []
     for use in (
         column >= change[:, None],
-        (column >= begin[:, None]) & (column < change[:, None]),
+        (column >= np.reshape(begin, (-1, 1))) & (column < change[:, None]),
     ):
         p = np.where(use, precision, 0.0)
         total = p.sum(axis=1)
@@ -129,26 +208,31 @@ def _level_change(estimate: Floats, precision: Floats, begin: Ints, change: Ints
     return np.asarray(means[0] - means[1])
 
 
-def present_level(estimate: Floats, precision: Floats, *, begin: Ints) -> tuple[Floats, Floats]:
-    """Return the level at the last day and its variance, from the days since ``begin``, (n,).
+def present_level(
+    estimate: Floats, precision: Floats, *, begin: Ints, slope: Floats, slope_variance: Floats
+) -> tuple[Floats, Floats]:
+    """Return the level at the end of the last day and its variance, shapes (n,).
 
-    The weighted mean, or, where a straight line rises or falls by more than three times its
-    slope's standard deviation over six days or more, that line at the last day. Variance infinite
-    without data.
+    Args:
+        estimate: daily estimates, shape (n, d).
+        precision: 1 / variance, 0 without data.
+        begin: first column after a step or of a drift, shape (n,).
+        slope: of the drift, a day, 0 after a step.
+        slope_variance: of the slope, 0 after a step.
+
+    Equation: after a step the mean of the days since; along a drift the mean of all days plus
+    slope x (R - r), R the days the drift has gone on, r their mean; u^2 = 1 / sum p + (R - r)^2
+    u^2(slope). Variance infinite without data.
     """
-    column = np.arange(estimate.shape[1])
-    p = np.where(column >= begin[:, None], precision, 0.0)
+    days = estimate.shape[1]
+    column = np.arange(days)
+    drifts = slope_variance > 0
+    p = np.where(drifts[:, None] | (column >= begin[:, None]), precision, 0.0)
     total = p.sum(axis=1)
     safe = np.where(total > 0, total, 1.0)
     mean = (p * estimate).sum(axis=1) / safe
-    when = (p * column).sum(axis=1) / safe
-    apart = column - when[:, None]
-    spread = (p * apart**2).sum(axis=1)
-    wide = np.where(spread > 0, spread, 1.0)
-    slope = (p * apart * estimate).sum(axis=1) / wide
-    trend = (spread > 0) & (slope**2 * spread > 9.0) & ((p > 0).sum(axis=1) >= TREND_DAYS)
-    ahead = np.where(trend, estimate.shape[1] - 1 - when, 0.0)
-    variance = np.where(total > 0, 1.0 / safe + ahead**2 / wide, np.inf)
+    ahead = risen(float(days), begin) - (p * risen(column + 0.5, begin[:, None])).sum(axis=1) / safe
+    variance = np.where(total > 0, 1.0 / safe + ahead**2 * slope_variance, np.inf)
     return mean + slope * ahead, variance
 
 
@@ -245,7 +329,7 @@ def find_changes(
         best, first_day, last_day = dated(
             estimate[rows], precision[rows], begin=begin[rows], end=first[hit]
         )
-        size = np.abs(_level_change(estimate[rows], precision[rows], begin[rows], best))
+        size = np.abs(level_change(estimate[rows], precision[rows], best, begin=begin[rows]))
         large = size >= smallest[rows]
         changed[rows[large]], low[rows[large]] = best[large], first_day[large]
         high[rows[large]] = last_day[large]

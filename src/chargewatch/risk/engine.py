@@ -59,13 +59,12 @@ def _counts(statistics: CityStatistics, inference: Inference) -> tuple[Ints, Int
     rows, n = statistics.sessions, inference.error.size
     sessions = np.bincount(rows.connector, minlength=n)
     # Pairs with a vehicle, of whatever kind: a node is a vehicle and a kind.
-    pairs, nodes = inference.weighted.graph.pairs, max(inference.weighted.graph.nodes, 1)
+    node, nodes = inference.weighted.graph.pairs.node, inference.weighted.graph.nodes
     node_vehicle = np.zeros(nodes, dtype=np.int64)
-    node_vehicle[pairs.node] = rows.vehicle
-    vehicle = np.unique(node_vehicle, return_inverse=True)[1][pairs.row_node]
-    owner = np.repeat(np.arange(n), np.diff(pairs.row_begin))
-    met = np.sort(owner * nodes + vehicle)
-    vehicles = np.bincount(met[np.diff(met, prepend=-1) > 0] // nodes, minlength=n)
+    node_vehicle[node] = rows.vehicle
+    vehicle = np.unique(node_vehicle, return_inverse=True)[1]
+    met = np.sort(rows.connector * max(nodes, 1) + vehicle[node])
+    vehicles = np.bincount(met[np.diff(met, prepend=-1) > 0] // max(nodes, 1), minlength=n)
     direct = (statistics.direct_rows > 0).sum(axis=1) + inference.weighted.anchored
     return statistics.rows.sum(axis=1), sessions, vehicles, direct
 
@@ -233,6 +232,9 @@ def _summary(inference: Inference, p: Floats, red: Bools, code: Ints) -> dict[st
         "converter_efficiency_spread": float(inference.spreads.converter),
         "site_spread_ac": float(inference.spreads.site[0]),
         "site_spread_dc": float(inference.spreads.site[1]),
+        "wander_per_year": inference.spreads.wander,
+        "cable_loss_ac": float(inference.estimate.level[-2]),
+        "cable_loss_dc": float(inference.estimate.level[-1]),
     }
     for kind in range(KINDS):
         name = f"{('bms', 'soc_capacity', 'soc')[kind % 3]}_{'dc' if kind >= 3 else 'ac'}"

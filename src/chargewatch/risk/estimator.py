@@ -2,9 +2,10 @@
 
 Unknowns: gamma_i = ln(1 + eps_i) for every connector, and a few shared ones ("levels"): the mean
 error lambda_g of each model of pile, the mean log loss mu_h of each class of converter, the mean
-scale c_k of the vehicles by kind. Vehicles leave by a Schur complement (`vehicles`), feeders are
-dense blocks (`balance`), the bias of each reference meter and the spread of each pile's
-efficiency leave by Woodbury's identity inside a block. The matrix over gamma is never formed:
+scale c_k of the vehicles by kind, the loss kappa of cables on AC and on DC. Vehicles leave by a
+Schur complement (`vehicles`), feeders are dense blocks (`balance`), the bias of each reference
+meter and the spread of each pile's efficiency leave by Woodbury's identity inside a block. The
+matrix over gamma is never formed:
 conjugate gradients with a block-Jacobi preconditioner, one block a feeder.
 
 Variances: draws z from N(0, H) are solved for together with the mean; the variance of gamma_i is
@@ -16,18 +17,20 @@ Source: Siden, Lindgren, Bolin, Villani, JCGS 2018.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from chargewatch.risk.inputs import Floats, Ints, sum_by_row
 from chargewatch.risk.parallel import in_threads
 from chargewatch.risk.vehicles import (
-    KINDS,
+    LEVEL_MEAN,
+    LEVEL_PRECISION,
+    LEVELS,
     VehicleGraph,
     error_product,
-    kind_coupling,
     score_draws,
+    session_coupling,
 )
 
 TOLERANCE = 1e-8
@@ -79,8 +82,8 @@ class CitySystem:
 
     @property
     def levels(self) -> int:
-        """Number of shared unknowns: lambda, mu, c_k."""
-        return self.model_precision.size + self.converter_precision.size + KINDS
+        """Number of shared unknowns: lambda, mu, c_k, kappa."""
+        return self.model_precision.size + self.converter_precision.size + LEVELS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,9 +97,10 @@ class CityEstimate:
     sensitivity: Floats  # (n, t), d gamma / d level with the data held
     deviations: Floats  # (n, r), draws of gamma - mean at fixed levels
 
-
-LEVEL_PRECISION = 1e-4
-"""Next to nothing: the kinds' scales have no prior, but a kind without sessions must not divide."""
+    def of_first(self, size: int) -> CityEstimate:
+        """Return the estimate of the first connectors alone."""
+        cut = ("error", "variance", "sensitivity", "deviations")
+        return replace(self, **{name: getattr(self, name)[:size] for name in cut})
 
 
 def level_coupling(system: CitySystem) -> tuple[Floats, Floats]:
@@ -112,11 +116,11 @@ def level_coupling(system: CitySystem) -> tuple[Floats, Floats]:
         product = feeder.precision @ lossy
         coupling[feeder.member[known], g : g + h] += product[known]
         converters += np.einsum("bqh,bqk->hk", lossy, product)
-    coupling[:, g + h :], kinds = kind_coupling(system.graph)
+    coupling[:, g + h :], sessions = session_coupling(system.graph)
     own = np.zeros((system.levels, system.levels))
     own[:g, :g] = np.diag(system.model_precision + priors)
     own[g : g + h, g : g + h] = converters
-    own[g + h :, g + h :] = np.diag(kinds + LEVEL_PRECISION)
+    own[g + h :, g + h :] = sessions + np.diag(LEVEL_PRECISION)
     return coupling, own
 
 
@@ -139,7 +143,9 @@ def right_hand_side(system: CitySystem) -> tuple[Floats, Floats]:
         lossy = feeder.converter >= 0
         converter += sum_by_row(feeder.converter[lossy], feeder.score[lossy], size=converter.size)
     zero = np.zeros(system.model_precision.size)
-    return out, np.concatenate([zero, converter, system.graph.kind_score])
+    return out, np.concatenate(
+        [zero, converter, system.graph.level_score + LEVEL_PRECISION * LEVEL_MEAN]
+    )
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ SHIFT_GRID = np.arange(-60, 61) * 0.002
 DC_SPREAD_START = 0.006
 """Spread of the efficiency of DC piles of one model to start from."""
 WEAK_PRIOR = 0.03
+LEAK = 0.11
+"""How unevenly two piles charge along before and after a change: sqrt(1/4 / 20 sessions)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +108,14 @@ class GainStatement:
     precision: Floats  # (b, q, q)
     information: Floats  # (b, q)
 
+    def less_sure(self, share: Floats) -> GainStatement:
+        """Return the statement with a share of its information, shape (b,)."""
+        return GainStatement(
+            group=self.group,
+            precision=self.precision * share[:, None, None],
+            information=self.information * share[:, None],
+        )
+
 
 def gain_statement(group: Group, statistics: FeederStatistics) -> GainStatement:
     """Return the feeders' statements on the gains; the nuisances leave with their priors."""
@@ -166,8 +176,28 @@ def with_changed(
     return GainStatement(group=statement.group, precision=matrix, information=vector)
 
 
+def leaks(statement: GainStatement, *, size: Floats) -> Floats:
+    """Return the variance that changes of errors bring to the other piles of a feeder, (b, q).
+
+    One gain stands for a connector before and after its change, so what is left, + size before
+    and - size after it, is put down to whoever charged along, as far as they did so more often
+    before than after. Equation: LEAK^2 sum_k (size_k Lambda_jk / Lambda_jj)^2.
+
+    Args:
+        statement: of a group's feeders, with all that was before the changes in it.
+        size: of each connector's change, 0 without, shape (n,).
+    """
+    member = statement.group.member
+    moved = np.where(member >= 0, size[member], 0.0)
+    index = np.arange(member.shape[1])
+    own = statement.precision[:, index, index]
+    coupled = (statement.precision**2) * (moved**2)[:, None, :]
+    coupled[:, index, index] = 0.0
+    return np.asarray(LEAK**2 * coupled.sum(axis=2) / np.where(own > 0, own, 1.0) ** 2)
+
+
 def feeder_view(
-    statement: GainStatement, *, z: Floats, spread: Floats, classes: Ints
+    statement: GainStatement, *, z: Floats, spread: Floats, classes: Ints, leak: Floats
 ) -> FeederView:
     """Return the feeders' statements on z, linearised.
 
@@ -176,6 +206,7 @@ def feeder_view(
         z: linearisation point, shape (b, q).
         spread: tau by connector, shape (n,).
         classes: of the converter, shape (n,).
+        leak: variance from changes of the feeder's other piles, shape (b, q).
 
     Equation: R is linear in g = exp(-z), g = g* - g* (z - z*), so Lambda_z = G Lambda_g G and the
     gradient at z* is -G (eta - Lambda_g g*).
@@ -189,6 +220,7 @@ def feeder_view(
     information = (lam @ np.where(known, z, 0.0)[..., None])[..., 0] + gradient
     crossing = known & ~group.same_side
     wide = np.where(crossing, spread[group.member], np.where(known, AC_SPREAD, 0.0))
+    wide = np.sqrt(wide**2 + leak)
     soft, soft_information = with_spread(lam, information, spread=wide)
     # A DC meter above DC piles sees no converter; every AC pile has some loss of its own.
     dc = known & (classes[group.member] > 0)

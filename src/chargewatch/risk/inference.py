@@ -13,83 +13,48 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from chargewatch.risk.changes import Changes, changes_of_city, daily_offset, no_changes
-from chargewatch.risk.city import City, in_series_u, prepared
+from chargewatch.risk.changes import Changes, changes_of_city, no_changes
+from chargewatch.risk.city import City, prepared
 from chargewatch.risk.decision import (
     PRIOR_POPULATION,
     Population,
     estimate_population,
     prior_precision,
 )
-from chargewatch.risk.direct import anchor_variance
 from chargewatch.risk.estimator import (
     ROUGH_TOLERANCE,
     TOLERANCE,
     CityEstimate,
     CitySystem,
-    FeederEvidence,
     estimate_city,
     own_evidence,
 )
 from chargewatch.risk.feeders import (
     SUSPECT_U,
     FeederView,
-    GainStatement,
     MeterFindings,
     Outside,
-    feeder_view,
     first_gains,
     meter_findings,
-    with_changed,
-    with_meter,
 )
-from chargewatch.risk.inputs import Bools, Floats, Ints, RunInputs, sum_by_row
+from chargewatch.risk.inputs import Bools, Floats, Ints, RunInputs
 from chargewatch.risk.parallel import in_threads
 from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.spreads import (
     FIRST_SPREADS,
     SessionWeights,
     Spreads,
+    anchor_wander,
     converter_spread,
     session_spreads,
     site_spread,
 )
-from chargewatch.risk.statistics import DAY_S, CityStatistics
-from chargewatch.risk.vehicles import KINDS, VehicleGraph, session_score, vehicle_graph
+from chargewatch.risk.statistics import CityStatistics
+from chargewatch.risk.vehicles import KINDS, session_score
+from chargewatch.risk.weighting import Judgement, Weighted, no_pasts, pasts_before, weighted
 
 FEW_DRAWS = 64_000
 """Rounds before the last draw so many numbers in all, at least 3 and at most 8 a connector."""
-ANCHOR_DEGREES = 4.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judgement:
-    """What one round hands to the next."""
-
-    spreads: Spreads
-    population: Population
-    prior_precision: Floats  # (n,)
-    z: tuple[Floats, ...]  # where feeders are linearised
-    weights: SessionWeights
-    estimate: CityEstimate | None
-    changes: Changes
-    shift: Floats  # (m,)
-    shift_u: Floats
-    suspect: Bools
-
-
-@dataclass(frozen=True, kw_only=True)
-class Weighted:
-    """A round's evidence with its weights."""
-
-    system: CitySystem
-    views: tuple[FeederView, ...]
-    graph: VehicleGraph
-    base: Floats  # (s,), variance of a session
-    precision: Floats  # (s,), with forgetting
-    information: Floats  # (s,), without forgetting
-    anchored: Ints  # (n,), verifications that count
-    source: Bools  # (n,), something traceable bears on it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +80,7 @@ def _first_judgement(city: City) -> Judgement:
     sessions, m = city.node.size, city.meter_u.size
     layout, feeders = city.statistics.layout, city.statistics.feeders
     return Judgement(
-        spreads=FIRST_SPREADS,
+        spreads=replace(FIRST_SPREADS, wander=city.config.anchor_drift_per_year),
         population=PRIOR_POPULATION,
         prior_precision=(PRIOR_POPULATION.spread[0] * city.mpe) ** -2.0,
         z=tuple(
@@ -127,6 +92,8 @@ def _first_judgement(city: City) -> Judgement:
             inflation=np.ones(KINDS),
             node_tail=np.ones(city.node_kind.size),
             own=np.zeros(sessions),
+            own_variance=np.ones(sessions),
+            local=np.ones(sessions),
         ),
         estimate=None,
         changes=no_changes(city.size),
@@ -136,155 +103,14 @@ def _first_judgement(city: City) -> Judgement:
     )
 
 
-def _age_weights(city: City, current: Bools) -> Floats:
-    """Return the weights of sessions by age, scaled so that they state their own variance.
-
-    With weights f the variance of a mean is sum f^2 / (sum f)^2 of a session's, so f is scaled by
-    sum f / sum f^2 of its connector. 0 for a session from before its connector's change.
-    """
-    rows = city.statistics.sessions
-    age = np.maximum(city.inputs.as_of_s - rows.ended_s, 0.0) / DAY_S
-    f = np.where(current, 2.0 ** (-age / city.config.half_life_days), 0.0)
-    total = sum_by_row(rows.connector, f, size=city.size)
-    squared = sum_by_row(rows.connector, f**2, size=city.size)
-    scale = np.where(squared > 0, total / np.where(squared > 0, squared, 1.0), 1.0)
-    return np.asarray(f * scale[rows.connector])
-
-
-def _session_graph(city: City, known: Judgement) -> tuple[VehicleGraph, Floats, Floats, Floats]:
-    rows, spreads = city.statistics.sessions, known.spreads
-    changed = known.changes.changed[rows.connector]
-    since = rows.ended_s >= changed * DAY_S
-    current = (changed < 0) | since
-    # The weight of a session after a change was judged against the error before it.
-    tail = np.where((changed >= 0) & since, 1.0, known.weights.tail)
-    base = rows.looseness * (spreads.session[rows.kind] ** 2 + rows.soc_variance)
-    information = tail / (base * known.weights.inflation[rows.kind])
-    precision = information * _age_weights(city, current)
-    vehicle = known.weights.node_tail / spreads.vehicle[city.node_kind] ** 2
-    weight = sum_by_row(city.node, precision, size=vehicle.size)
-    pull = 1.0 / (weight + vehicle)
-    # What all sessions of a connector share caps what they say together at 1 / tau^2.
-    seen = precision / (1.0 + precision * pull[city.node])
-    own = sum_by_row(rows.connector, seen, size=city.size)
-    precision = precision / (1.0 + own * spreads.site[city.side] ** 2)[rows.connector]
-    graph = vehicle_graph(
-        city.pairs,
-        node_kind=city.node_kind,
-        log_ratio=rows.log_ratio,
-        precision=precision,
-        vehicle_precision=vehicle,
-    )
-    return graph, base, precision, information
-
-
-def _anchors(city: City, known: Judgement) -> tuple[Floats, Floats, Ints]:
-    """Return precision, score and number of the verifications of each connector, shapes (n,)."""
-    anchors, inputs, n = city.inputs.anchors, city.inputs, city.size
-    use = np.isfinite(anchors.relative_error) & np.isfinite(anchors.standard_uncertainty)
-    use &= anchors.verified_s <= inputs.as_of_s
-    changed = known.changes.changed[anchors.connector]
-    use &= (changed < 0) | (anchors.verified_s >= changed * DAY_S)
-    who = anchors.connector[use]
-    value = np.log1p(anchors.relative_error[use])
-    variance = anchor_variance(
-        anchors, as_of_s=inputs.as_of_s, drift_per_year=city.config.anchor_drift_per_year
-    )[use]
-    weight = np.ones(value.size)
-    if known.estimate is not None:
-        # A verification long overtaken by events must not hold the present error.
-        away = (value - known.estimate.error[who]) ** 2
-        away = away / (variance + known.estimate.variance[who])
-        weight = np.minimum((ANCHOR_DEGREES + 1.0) / (ANCHOR_DEGREES + away), 1.0)
-        weight = np.where(away > 9.0, 0.1 * weight, weight)
-    precision = weight / variance
-    return (
-        sum_by_row(who, precision, size=n),
-        sum_by_row(who, precision * value, size=n),
-        np.bincount(who, minlength=n),
-    )
-
-
-def _since_changes(
-    city: City, known: Judgement
-) -> tuple[tuple[GainStatement, ...], Floats, Floats]:
-    """Return feeders' statements and in-series evidence without what is older than a change."""
-    changes = known.changes
-    precision, score = city.direct_precision, city.direct_score
-    if not changes.alarm.any():
-        return city.statements, precision, score
-    layout = city.statistics.layout
-    z = np.full(city.size, np.nan)
-    for group, values in zip(layout.groups, known.z, strict=True):
-        inside = group.member >= 0
-        z[group.member[inside]] = values[inside]
-    place = layout.connector_group + layout.connector_row * (len(layout.groups) + 1)
-    kind = np.unique(2 * (place + 1) + city.side, return_inverse=True)[1]
-    offset = daily_offset(city.statistics, changes, z, kind=kind)
-    present = changes.z - np.where(layout.connector_group >= 0, offset, 0.0)
-    statements = tuple(
-        with_changed(s, z=present, precision=changes.z_precision, changed=changes.alarm)
-        for s in city.statements
-    )
-    series = changes.alarm & (precision > 0)
-    u = in_series_u(city.statistics, city.meter_u)
-    own = np.where(changes.z_precision > 0, changes.z_precision, 1e-12)
-    precision = np.where(series, 1.0 / (1.0 / own + u**2), precision)
-    return statements, precision, np.where(series, precision * changes.z, score)
-
-
-def _evidence(view: FeederView, meter_u: Floats) -> FeederEvidence:
-    q, score = with_meter(view.soft_precision, view.soft_information, u=meter_u[view.group.meter])
-    q = 0.5 * (q + q.transpose(0, 2, 1))
-    return FeederEvidence(
-        member=view.group.member, converter=view.converter, precision=q, score=score
-    )
-
-
-def _weighted(city: City, known: Judgement) -> Weighted:
-    statements, direct_p, direct_s = _since_changes(city, known)
-    spread = np.full(city.size, known.spreads.converter)
-    views = tuple(
-        in_threads(
-            lambda one: feeder_view(one[0], z=one[1], spread=spread, classes=city.classes),
-            zip(statements, known.z, strict=True),
-        )
-    )
-    graph, base, precision, information = _session_graph(city, known)
-    anchor_p, anchor_s, anchored = _anchors(city, known)
-    meter_u = np.where(known.suspect, SUSPECT_U, city.meter_u)
-    metered = city.statistics.layout.connector_group >= 0
-    metered &= city.statistics.rows.sum(axis=1) > 0
-    return Weighted(
-        system=CitySystem(
-            feeders=tuple(_evidence(v, meter_u) for v in views),
-            graph=graph,
-            direct_precision=direct_p + anchor_p,
-            direct_score=direct_s + anchor_s,
-            prior_precision=known.prior_precision,
-            model=city.model,
-            model_precision=np.full(city.models, city.config.model_mean_spread**-2.0),
-            converter_mean=city.converter_mean,
-            converter_precision=city.converter_precision,
-        ),
-        views=views,
-        graph=graph,
-        base=base,
-        precision=precision,
-        information=information,
-        anchored=anchored,
-        source=(direct_p > 0) | (anchor_p > 0) | metered,
-    )
-
-
 def _levels(city: City, estimate: CityEstimate) -> tuple[Floats, Floats]:
-    """Return mu by class of converter and c_k by kind of vehicle scale."""
+    """Return mu by class of converter; c_k and kappa of the sessions."""
     split = city.models + city.converter_mean.size
     return estimate.level[city.models : split], estimate.level[split:]
 
 
 def _judged(
-    city: City, known: Judgement, weighted: Weighted, estimate: CityEstimate, *, turn: int
+    city: City, known: Judgement, evidence: Weighted, estimate: CityEstimate, *, turn: int
 ) -> Judgement:
     """Return the judgement of a round for the next one."""
     converters, kinds = _levels(city, estimate)
@@ -296,10 +122,10 @@ def _judged(
     session, vehicle, weights = session_spreads(
         city.statistics.sessions,
         city.node,
-        weighted.graph,
+        evidence.graph,
         known.spreads,
-        base=weighted.base,
-        precision=weighted.precision,
+        base=evidence.base,
+        precision=evidence.precision,
         estimate=estimate,
         level=kinds,
         seed=city.config.seed + 1,
@@ -308,10 +134,19 @@ def _judged(
         session=session,
         vehicle=vehicle,
         converter=converter_spread(
-            list(weighted.views), population, mpe=city.mpe, level=converters
+            list(evidence.views), population, mpe=city.mpe, level=converters
         ),
         site=site_spread(
-            weighted.system, estimate, kinds, before=known.spreads.site, side=city.side
+            evidence.system, estimate, kinds, before=known.spreads.site, side=city.side
+        ),
+        wander=anchor_wander(
+            estimate.error[evidence.stated.connector],
+            estimate.variance[evidence.stated.connector],
+            stated=evidence.stated.value,
+            stated_variance=evidence.stated.certificate,
+            weight=evidence.stated.precision,
+            grown=evidence.stated.grown,
+            expected=city.config.anchor_drift_per_year,
         ),
     )
     judged = replace(
@@ -324,19 +159,19 @@ def _judged(
             standard_uncertainty=u,
             population=population,
         ),
-        z=_next_points(weighted.views, estimate, converters),
+        z=_next_points(evidence.views, estimate, converters),
         weights=weights,
         estimate=estimate,
     )
     if turn in (1, city.config.iterations - 2):
-        judged = _with_meters(city, judged, weighted, estimate)
+        judged = _with_meters(city, judged, evidence, estimate)
     if turn == city.config.iterations - 2:
-        pull = weighted.graph.pull[city.node]
+        rows = city.statistics.sessions
         changes = changes_of_city(
             city.inputs,
             city.statistics,
             residual=weights.own,
-            information=weighted.information / (1.0 + weighted.information * pull),
+            information=weights.local / (weights.own_variance * weights.inflation[rows.kind]),
             mpe=city.mpe,
             config=city.config,
         )
@@ -345,11 +180,11 @@ def _judged(
 
 
 def _with_meters(
-    city: City, judged: Judgement, weighted: Weighted, estimate: CityEstimate
+    city: City, judged: Judgement, evidence: Weighted, estimate: CityEstimate
 ) -> Judgement:
     converters, kinds = _levels(city, estimate)
     shift, shift_u, suspect = judged.shift.copy(), judged.shift_u.copy(), judged.suspect.copy()
-    outside = _outside(weighted.system, estimate, kinds)
+    outside = _outside(evidence.system, estimate, kinds)
 
     def findings(view: FeederView) -> MeterFindings:
         return meter_findings(
@@ -364,7 +199,7 @@ def _with_meters(
             config=city.config,
         )
 
-    for view, found in zip(weighted.views, in_threads(findings, weighted.views), strict=True):
+    for view, found in zip(evidence.views, in_threads(findings, evidence.views), strict=True):
         meter = view.group.meter
         shift[meter], shift_u[meter], suspect[meter] = found.shift, found.shift_u, found.suspect
     return replace(judged, shift=shift, shift_u=shift_u, suspect=suspect)
@@ -429,23 +264,26 @@ def infer(inputs: RunInputs, statistics: CityStatistics, *, config: EngineConfig
     city = prepared(inputs, statistics, config=config)
     known = _first_judgement(city)
     draws = int(np.clip(FEW_DRAWS // max(city.size, 1), 3, 8))
+    present = no_pasts(city)
     for turn in range(config.iterations - 1):
-        weighted = _weighted(city, known)
+        evidence = weighted(city, known, present)
         estimate = estimate_city(
-            weighted.system, draws=draws, seed=config.seed, tolerance=ROUGH_TOLERANCE
+            evidence.system, draws=draws, seed=config.seed, tolerance=ROUGH_TOLERANCE
         )
-        known = _judged(city, known, weighted, estimate, turn=turn)
-    weighted = _weighted(city, known)
+        known = _judged(city, known, evidence, estimate, turn=turn)
+    pasts = pasts_before(city, known.changes)
+    evidence = weighted(city, known, pasts)
     estimate = estimate_city(
-        weighted.system, draws=config.draws, seed=config.seed, tolerance=TOLERANCE
-    )
+        evidence.system, draws=config.draws, seed=config.seed, tolerance=TOLERANCE
+    ).of_first(city.size)
+    evidence = evidence.of_present(city.size, pasts)
     error, variance = own_evidence(
         estimate, model=city.model, prior_precision=known.prior_precision
     )
     rows = statistics.sessions
-    base = np.where(weighted.base > 0, weighted.base, 1.0)
+    base = np.where(evidence.base > 0, evidence.base, 1.0)
     return Inference(
-        weighted=weighted,
+        weighted=evidence,
         estimate=estimate,
         error=error,
         variance=variance,
@@ -460,7 +298,7 @@ def infer(inputs: RunInputs, statistics: CityStatistics, *, config: EngineConfig
             rows.connector,
             node=city.node,
             nodes=city.node_kind.size,
-            source=weighted.source,
+            source=evidence.source,
         ),
         meter_shift=known.shift,
         meter_shift_u=known.shift_u,

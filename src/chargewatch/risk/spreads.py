@@ -9,13 +9,15 @@ import numpy as np
 from chargewatch.risk.decision import Population
 from chargewatch.risk.estimator import CityEstimate, CitySystem
 from chargewatch.risk.feeders import DC_SPREAD_START, FeederView
-from chargewatch.risk.inputs import Floats, Ints
+from chargewatch.risk.inputs import Floats, Ints, sum_by_row
+from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.vehicles import (
     KINDS,
     SPREAD_START,
     VEHICLE_START,
     SessionRows,
     VehicleGraph,
+    local_centres,
     session_score,
     tail_inflation,
     tail_weights,
@@ -23,9 +25,10 @@ from chargewatch.risk.vehicles import (
     vehicle_scales,
 )
 
-SITE_SPREAD_START = np.array([0.0018, 0.0012])
-"""Spread between connectors of what vehicles see beyond the meter's error, to start from: cables
-after the meter lose 0.3 to 1 % at full load, the longer ones on AC. AC and DC."""
+SITE_SPREAD_START = np.array([0.0006, 0.0004])
+"""Spread between connectors of what vehicles see beyond the meter's error and its usual cable, to
+start from: one cable in three is a fifth longer or shorter than usual. AC and DC; the thicker
+cables of DC lose less."""
 SPREAD_COUNTS = 20.0
 """Weight of the starting spreads against those of the data, in sessions or vehicles."""
 
@@ -38,6 +41,7 @@ class Spreads:
     vehicle: Floats  # (KINDS,), of c_v
     converter: float  # tau of DC piles
     site: Floats  # (2,), AC and DC, of what a connector's sessions share: cable, power, habits
+    wander: float  # of an error one year after its verification
 
 
 FIRST_SPREADS = Spreads(
@@ -45,6 +49,7 @@ FIRST_SPREADS = Spreads(
     vehicle=VEHICLE_START,
     converter=DC_SPREAD_START,
     site=SITE_SPREAD_START,
+    wander=EngineConfig.anchor_drift_per_year,
 )
 
 
@@ -55,7 +60,9 @@ class SessionWeights:
     tail: Floats  # (s,)
     inflation: Floats  # (KINDS,), what robust weights overstate
     node_tail: Floats  # (v,)
-    own: Floats  # (s,), the session's own gamma, y - c_k - c_v
+    own: Floats  # (s,), the session's own gamma, its vehicle judged at other connectors
+    own_variance: Floats  # (s,)
+    local: Floats  # (s,), as tail, but beside the connector's sessions of the same time
 
 
 def _fitted_variance(
@@ -72,6 +79,27 @@ def _fitted_variance(
         session += (deviations[connector, r] + scale[node]) ** 2
         vehicle += scale**2
     return session / deviations.shape[1], vehicle / deviations.shape[1]
+
+
+def _elsewhere(
+    node: Ints, graph: VehicleGraph, *, residual: Floats, precision: Floats
+) -> tuple[Floats, Floats]:
+    """Return each session's c_v and its variance by the vehicle's sessions elsewhere, shapes (s,).
+
+    Judged by all its sessions, a vehicle takes on part of a change of the connector's error.
+
+    Args:
+        node: vehicle and kind of each session, shape (s,).
+        graph: with the weights of this round.
+        residual: y less all but c_v, shape (s,).
+        precision: weight of each session, shape (s,).
+    """
+    total = sum_by_row(node, precision * residual, size=graph.nodes)
+    pair = graph.pairs.pair
+    here = sum_by_row(pair, precision, size=int(pair.max(initial=-1)) + 1)[pair]
+    said = sum_by_row(pair, precision * residual, size=int(pair.max(initial=-1)) + 1)[pair]
+    left = np.maximum(1.0 / graph.pull[node] - here, graph.vehicle_sd[node] ** -2.0)
+    return (total[node] - said) / left, 1.0 / left
 
 
 def session_spreads(
@@ -100,11 +128,11 @@ def session_spreads(
         base: variance of each session, shape (s,).
         precision: weight of each session, shape (s,).
         estimate: of this round.
-        level: c_k, shape (KINDS,).
+        level: c_k and kappa, shape (LEVELS,).
         seed: of the draws.
     """
     scale = vehicle_scales(graph, estimate.error, level=level)
-    own = rows.log_ratio - level[rows.kind] - scale[node]
+    own = rows.log_ratio - level[rows.kind] - level[KINDS + rows.side] * rows.load - scale[node]
     residual = own - estimate.error[rows.connector]
     fit, vehicle_fit = _fitted_variance(graph, node, rows.connector, estimate, seed=seed)
     session, vehicle = before.session.copy(), before.vehicle.copy()
@@ -113,8 +141,7 @@ def session_spreads(
     node_variance = before.vehicle[graph.kind] ** 2
     node_tail = np.minimum(5.0 / (4.0 + scale**2 / node_variance), 1.25)
     for kind in range(KINDS):
-        # Sessions from before a change of their connector have no weight.
-        mine = (rows.kind == kind) & (precision > 0)
+        mine = rows.kind == kind
         if mine.any():
             count = float(good[mine].sum())
             used = min(float((precision[mine] * fit[mine]).sum()), 0.9 * count)
@@ -131,7 +158,20 @@ def session_spreads(
             second = float((node_tail[here] * scale[here] ** 2).sum())
             second += SPREAD_COUNTS * VEHICLE_START[kind] ** 2
             vehicle[kind] = np.sqrt(max(second / (count - used + SPREAD_COUNTS), 0.003**2))
-    weights = SessionWeights(tail=tail, inflation=inflation, node_tail=node_tail, own=own)
+    elsewhere, its_variance = _elsewhere(
+        node, graph, residual=residual + scale[node], precision=precision
+    )
+    own = own + scale[node] - elsewhere
+    own_variance = base + its_variance
+    centre = local_centres(rows.connector, rows.ended_s, own)
+    weights = SessionWeights(
+        tail=tail,
+        inflation=inflation,
+        node_tail=node_tail,
+        own=own,
+        own_variance=own_variance,
+        local=tail_weights(own - centre, own_variance),
+    )
     return session, vehicle, weights
 
 
@@ -186,3 +226,53 @@ def site_spread(
         prior = SPREAD_COUNTS * SITE_SPREAD_START[k] ** 2
         out[k] = np.sqrt((count * excess + prior) / (count + SPREAD_COUNTS))
     return out
+
+
+WANDERS = np.geomspace(0.0005, 0.02, 41)
+TAMPERED_SHARE, TAMPERED_SPREAD = 0.05, 0.03
+WANDER_FACTOR = 2.0
+"""The wander is believed to be within this factor of the configured one (one standard deviation).
+"""
+
+
+def anchor_wander(
+    error: Floats,
+    variance: Floats,
+    *,
+    stated: Floats,
+    stated_variance: Floats,
+    weight: Floats,
+    grown: Floats,
+    expected: float,
+) -> float:
+    """Return how much errors wander in the year after a verification: standard deviation q.
+
+    Each verification is compared with all other evidence of its connector, its own statement
+    divided out of the posterior. Equation: maximum over q of sum ln [0.95 N(a - m; 0, s^2) +
+    0.05 N(a - m; 0, s^2 + (3 %)^2)] + ln p(q), s^2 = u^2 + q^2 w + V, with ln q normal around the
+    configured value. The wide part keeps meters that were tampered with since from making the
+    others look unsteady.
+
+    Args:
+        error: posterior mean of gamma of the verified connector, shape (a,).
+        variance: its variance, the verification included, shape (a,).
+        stated: ln(1 + stated error), shape (a,).
+        stated_variance: u^2 of the certificate alone, shape (a,).
+        weight: precision with which the verification is in the posterior, shape (a,).
+        grown: `since_verified`, shape (a,).
+        expected: the configured q.
+    """
+    left = 1.0 / variance - weight
+    use = left > 0.2 / variance
+    if not use.any():
+        return expected
+    other = 1.0 / left[use]
+    away = stated[use] - other * (error[use] / variance[use] - weight[use] * stated[use])
+    scale2 = stated_variance[use] + other + WANDERS[:, None] ** 2 * grown[use]
+    log = np.logaddexp(
+        np.log(1.0 - TAMPERED_SHARE) - 0.5 * (np.log(scale2) + away**2 / scale2),
+        np.log(TAMPERED_SHARE)
+        - 0.5 * (np.log(scale2 + TAMPERED_SPREAD**2) + away**2 / (scale2 + TAMPERED_SPREAD**2)),
+    )
+    prior = -0.5 * (np.log(WANDERS / expected) / np.log(WANDER_FACTOR)) ** 2
+    return float(WANDERS[np.argmax(log.sum(axis=1) + prior)])

@@ -22,7 +22,7 @@ from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.vehicles import SessionRows, chosen, joined, session_rows
 
 DAY_S = 86400.0
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 Arrays = Mapping[str, NDArray]  # type: ignore[type-arg]
 
@@ -62,6 +62,10 @@ def _mapping(old: NDArray[np.str_], new: NDArray[np.str_]) -> Ints:
     return np.where(names[place] == old, first[place], -1)
 
 
+def _session_rows(inputs: RunInputs) -> SessionRows:
+    return session_rows(inputs.sessions, inputs.fleet, intervals=inputs.connector_intervals)
+
+
 def empty_city(inputs: RunInputs) -> CityStatistics:
     """Return the statistics of a city of which nothing is known yet."""
     layout = feeder_layout(inputs.fleet, inputs.references, as_of_s=inputs.as_of_s)
@@ -88,7 +92,7 @@ def empty_city(inputs: RunInputs) -> CityStatistics:
         price_wh=zero.copy(),
         first_s=np.full(n, np.nan),
         last_s=np.full(n, np.nan),
-        sessions=chosen(session_rows(inputs.sessions, inputs.fleet), none),
+        sessions=chosen(_session_rows(inputs), none),
     )
 
 
@@ -234,7 +238,7 @@ def _with_sessions(
 ) -> CityStatistics:
     sessions, n = inputs.sessions, inputs.fleet.size
     fresh = (sessions.ended_s > city.last_session_s) & (sessions.ended_s <= inputs.as_of_s)
-    rows = session_rows(sessions, inputs.fleet)
+    rows = _session_rows(inputs)
     rows = chosen(rows, (rows.ended_s > city.last_session_s) & (rows.ended_s <= inputs.as_of_s))
     rows = joined(city.sessions, rows)
     oldest = inputs.as_of_s - config.drift_days * DAY_S

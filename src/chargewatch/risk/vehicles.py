@@ -1,9 +1,11 @@
 """Evidence C: vehicles as travelling standards.
 
-A session at connector i by vehicle v gives y = ln(E / B) = gamma_i + c_k + c_v + n with gamma_i =
-ln(1 + eps_i), E the energy the connector indicates and B the energy the battery saw. There are
-three kinds of B, and a vehicle has a scale of its own for each and for AC and DC, because an
-on-board charger stands between connector and battery only on AC:
+A session at connector i by vehicle v gives y = ln(E / B) = gamma_i + c_k + kappa L + c_v + n with
+gamma_i = ln(1 + eps_i), E the energy the connector indicates and B the energy the battery saw.
+kappa is what the cable after the meter loses at full load, one for AC and one for DC; L the load,
+0 where the meter compensates the cable. There are three kinds of B, and a vehicle has a scale of
+its own for each and for AC and DC, because an on-board charger stands between connector and
+battery only on AC:
 
 0, 3: the battery management system's integral; 1, 4: dSOC x stated capacity; 2, 5: dSOC alone
 (then c_v holds the capacity); the first of each pair on AC, the second on DC.
@@ -17,14 +19,35 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from chargewatch.risk.inputs import Bools, Fleet, Floats, Ints, Sessions, sum_by_row
+from chargewatch.risk.inputs import (
+    SLOT_S,
+    Bools,
+    Fleet,
+    Floats,
+    Intervals,
+    Ints,
+    Sessions,
+    sum_by_row,
+)
 from chargewatch.risk.parallel import in_threads
 
 KINDS = 6
+SIDES = 2
+"""AC and DC; side of a kind: kind // 3."""
+LEVELS = KINDS + SIDES
+"""What all sessions share: c_k by kind, then kappa by side."""
+LEVEL_MEAN = np.array([0.0] * KINDS + [0.005] * SIDES)
+LEVEL_PRECISION = np.array([1e-4] * KINDS + [0.003**-2.0] * SIDES)
+"""Prior of the levels. The kinds have next to none, but one without sessions must not divide; the
+cables of charging piles lose 0.3 to 1 % at full load."""
+LARGEST_LOAD = 1.2
+UNKNOWN_POWER_W = 7000.0
 SOC_RESOLUTION = 0.01
 """Step of the state of charge that vehicles tell; two roundings give sqrt(2/12) of it."""
 TAIL_DEGREES = 5.0
 """Degrees of freedom of the Student weights of sessions."""
+NEIGHBOURS = 5
+"""Sessions from which the error at a time is guessed to judge those of a connector that changed."""
 GARBAGE_SHARE = 0.05
 GARBAGE_SPREAD = 0.4
 SPREAD_START = np.array([0.02, 0.03, 0.03, 0.02, 0.03, 0.03])
@@ -46,10 +69,51 @@ class SessionRows:
     log_ratio: Floats
     soc_variance: Floats  # from the resolution of SOC and register, fraction^2
     looseness: Floats  # factor >= 1 on the variance: interrupted, short, nearly full
+    load: Floats  # fraction of rated power in the cable after the meter; 0 when compensated
+
+    @property
+    def side(self) -> Ints:
+        """0 on AC, 1 on DC."""
+        return self.kind // 3
 
 
-def session_rows(sessions: Sessions, fleet: Fleet) -> SessionRows:
-    """Return the sessions whose vehicle and battery energy are known."""
+def session_loads(sessions: Sessions, fleet: Fleet, intervals: Intervals) -> Floats:
+    """Return each session's load, weighted by energy, as a fraction of rated power, shape (s,).
+
+    A cable loses in proportion to the square of the current, so of the session's energy in
+    proportion to L = sum P^2 dt / sum P dt / rated power. Neither the mean power nor the same sums
+    over the session's 15-minute slots can be above that; the larger one counts. The mean power is
+    the better one of short sessions, the slots of vehicles that stay plugged in when they are full.
+
+    Args:
+        sessions: shape (s,).
+        fleet: rated powers.
+        intervals: of connectors, sorted by (instrument, slot); those that are given count.
+    """
+    rated = np.nan_to_num(fleet.rated_power_w, nan=UNKNOWN_POWER_W)[sessions.connector]
+    slot_h = SLOT_S / 3600.0
+    first = np.floor(sessions.started_s / SLOT_S).astype(np.int64)
+    last = np.floor(sessions.ended_s / SLOT_S).astype(np.int64)
+    base = min(int(intervals.slot.min(initial=2**40)), int(first.min(initial=2**40)))
+    width = max(int(intervals.slot.max(initial=0)), int(last.max(initial=0))) - base + 2
+    key = intervals.instrument * width + intervals.slot - base
+    energy = np.maximum(intervals.energy_wh, 0.0)
+    sums = np.zeros((2, key.size + 1))
+    np.cumsum(energy, out=sums[0, 1:])
+    np.cumsum(energy**2, out=sums[1, 1:])
+    begin = np.searchsorted(key, sessions.connector * width + first - base)
+    end = np.searchsorted(key, sessions.connector * width + last - base, side="right")
+    total, squared = sums[:, end] - sums[:, begin]
+    hours = np.maximum(sessions.ended_s - sessions.started_s, 60.0) / 3600.0
+    power = np.divide(squared, total * slot_h, out=np.zeros_like(total), where=total > 0)
+    # Slots that hold other energy than the session's say nothing of its power.
+    power = np.where(total > 1.5 * sessions.energy_wh, 0.0, power)
+    power = np.maximum(power, sessions.energy_wh / hours)
+    return np.asarray(np.clip(power / rated, 0.0, LARGEST_LOAD))
+
+
+def session_rows(sessions: Sessions, fleet: Fleet, *, intervals: Intervals) -> SessionRows:
+    """Return the sessions whose vehicle and battery energy are known; intervals tell their load."""
     energy = sessions.energy_wh
     dsoc = (sessions.soc_stop_pct - sessions.soc_start_pct) / 100.0
     bms, capacity = sessions.bms_energy_wh, sessions.battery_capacity_wh
@@ -71,6 +135,8 @@ def session_rows(sessions: Sessions, fleet: Fleet) -> SessionRows:
     usable = (has_bms | has_capacity | only_soc) & (sessions.vehicle >= 0) & (energy > 500.0)
     usable &= np.isfinite(y)
     usable[usable] &= np.where(kind[usable] % 3 == 2, 3.0, IMPLAUSIBLE) > np.abs(y[usable])
+    load = session_loads(sessions, fleet, intervals)
+    load = np.where(fleet.cable_loss_compensated[sessions.connector], 0.0, load)
     return SessionRows(
         connector=sessions.connector[usable],
         vehicle=sessions.vehicle[usable],
@@ -79,6 +145,7 @@ def session_rows(sessions: Sessions, fleet: Fleet) -> SessionRows:
         log_ratio=y[usable],
         soc_variance=soc[usable],
         looseness=loose[usable],
+        load=load[usable],
     )
 
 
@@ -160,8 +227,11 @@ class VehicleGraph:
     connector_weight: Floats  # (n,), sum of weights
     own: Floats  # (n,), diagonal of the Schur complement
     score: Floats  # (n,), right-hand side of the Schur complement
-    kind_score: Floats  # (KINDS,)
+    level_score: Floats  # (LEVELS,)
     node_mean: Floats  # (v,), sum of weight x y
+    node_load: Floats  # (v,), sum of weight x L
+    connector_load: Floats  # (n, SIDES), sum of weight x L
+    load_squared: Floats  # (SIDES,), sum of weight x L^2
 
     @property
     def nodes(self) -> int:
@@ -174,6 +244,7 @@ def vehicle_graph(
     *,
     node_kind: Ints,
     log_ratio: Floats,
+    load: Floats,
     precision: Floats,
     vehicle_precision: Floats,
 ) -> VehicleGraph:
@@ -183,11 +254,12 @@ def vehicle_graph(
         pairs: connector and node of each session.
         node_kind: shape (v,), ascending.
         log_ratio: y, shape (s,).
+        load: L, shape (s,).
         precision: 1 / variance of n, shape (s,).
         vehicle_precision: 1 / sigma_c^2, shape (v,).
 
-    Equation: eliminating c_v from sum w (y - gamma_i - c_k - c_v)^2 + c_v^2 / sigma_c^2 leaves
-    S = diag(sum w) - W D^-1 W^T with D_v = sum_s w + 1 / sigma_c^2.
+    Equation: eliminating c_v from sum w (y - gamma_i - c_k - kappa L - c_v)^2 + c_v^2 / sigma_c^2
+    leaves S = diag(sum w) - W D^-1 W^T with D_v = sum_s w + 1 / sigma_c^2.
     """
     connectors, nodes = pairs.shape
     data = sum_by_row(pairs.pair, precision, size=pairs.row_node.size)
@@ -197,8 +269,16 @@ def vehicle_graph(
     scores = precision * log_ratio
     mean = sum_by_row(pairs.node, scores, size=nodes)
     connector_weight = sum_by_row(pairs.connector, precision, size=connectors)
-    # What is left of a vehicle's pull on the level of its kind: t (1 - w / D).
+    loads = precision * load
+    node_load = sum_by_row(pairs.node, loads, size=nodes)
+    side = node_kind[pairs.node] // 3
+    connector_load = sum_by_row(
+        pairs.connector * SIDES + side, loads, size=connectors * SIDES
+    ).reshape(connectors, SIDES)
+    # What is left of a vehicle's pull on the level of its kind: t (1 - w / D); on kappa likewise.
     kind_score = sum_by_row(node_kind, mean * (1.0 - weight * pull), size=KINDS)
+    load_score = sum_by_row(side, precision * load * log_ratio, size=SIDES)
+    load_score = load_score - sum_by_row(node_kind // 3, node_load * pull * mean, size=SIDES)
     return VehicleGraph(
         pairs=pairs,
         weights=weights,
@@ -210,8 +290,11 @@ def vehicle_graph(
         connector_weight=connector_weight,
         own=connector_weight - pairs.rows(data**2) @ pull,
         score=sum_by_row(pairs.connector, scores, size=connectors) - weights @ (pull * mean),
-        kind_score=kind_score,
+        level_score=np.concatenate([kind_score, load_score]),
         node_mean=mean,
+        node_load=node_load,
+        connector_load=connector_load,
+        load_squared=sum_by_row(side, precision * load**2, size=SIDES),
     )
 
 
@@ -224,12 +307,29 @@ def error_product(graph: VehicleGraph, error: Floats) -> Floats:
     return out
 
 
-def kind_coupling(graph: VehicleGraph) -> tuple[Floats, Floats]:
-    """Return what couples gamma with c_k, shape (n, KINDS), and c_k's own information (KINDS,)."""
-    left = 1.0 - graph.weight * graph.pull
-    each = np.where(graph.kind[:, None] == np.arange(KINDS), left[:, None], 0.0)
-    own = sum_by_row(graph.kind, graph.weight * left, size=KINDS)
-    return np.asarray(graph.weights @ each), own
+def session_coupling(graph: VehicleGraph) -> tuple[Floats, Floats]:
+    """Return what couples gamma with c_k and kappa, (n, LEVELS), and them with another.
+
+    Equation: with X_v the sum of w x of a vehicle's sessions, x = 1 of its kind for c_k and L of
+    its side for kappa, W X / D is taken off their own sums.
+    """
+    each = np.zeros((graph.nodes, LEVELS))
+    row = np.arange(graph.nodes)
+    each[row, graph.kind] = graph.weight
+    each[row, KINDS + graph.kind // 3] = graph.node_load
+    own = -(each.T @ (graph.pull[:, None] * each))
+    for level in range(KINDS):
+        mine = graph.kind == level
+        own[level, level] += graph.weight[mine].sum()
+        load = graph.node_load[mine].sum()
+        own[level, KINDS + level // 3] += load
+        own[KINDS + level // 3, level] += load
+    own[range(KINDS, LEVELS), range(KINDS, LEVELS)] += graph.load_squared
+    coupling = np.asarray(
+        graph.weights @ ((graph.kind[:, None] == range(LEVELS)) - graph.pull[:, None] * each)
+    )
+    coupling[:, KINDS:] += graph.connector_load
+    return coupling, own
 
 
 def session_score(graph: VehicleGraph, error: Floats, *, level: Floats) -> Floats:
@@ -241,16 +341,16 @@ def session_score(graph: VehicleGraph, error: Floats, *, level: Floats) -> Float
     Args:
         graph: of sessions.
         error: gamma, shape (n,).
-        level: c_k, shape (KINDS,).
+        level: c_k and kappa, shape (LEVELS,).
     """
-    left = level[graph.kind] * (1.0 - graph.weight * graph.pull)
-    product = error_product(graph, error[:, None])[:, 0] + graph.weights @ left
+    product = error_product(graph, error[:, None])[:, 0] + session_coupling(graph)[0] @ level
     return np.asarray(graph.score - product + graph.own * error)
 
 
 def vehicle_scales(graph: VehicleGraph, error: Floats, *, level: Floats) -> Floats:
-    """Return the conditional means of c_v given gamma (n,) and c_k (KINDS,), shape (v,)."""
+    """Return the conditional means of c_v given gamma (n,) and the levels (LEVELS,), shape (v,)."""
     fitted = graph.weights_t @ error + graph.weight * level[graph.kind]
+    fitted = fitted + graph.node_load * level[KINDS + graph.kind // 3]
     return np.asarray(graph.pull * (graph.node_mean - fitted))
 
 
@@ -291,6 +391,23 @@ def tail_weights(residual: Floats, variance: Floats) -> Floats:
     """Return robust weights, shape (s,): Student's (nu + 1) / (nu + r^2 / v) times `trusted`."""
     student = (TAIL_DEGREES + 1.0) / (TAIL_DEGREES + residual**2 / variance)
     return np.asarray(student * trusted(residual, variance))
+
+
+def local_centres(connector: Ints, at_s: Floats, residual: Floats) -> Floats:
+    """Return for each session the median of its connector's nearest ones in time, shape (s,).
+
+    The `NEIGHBOURS` sessions around it, itself among them; at the ends the nearest ones.
+    """
+    order = np.lexsort((at_s, connector))
+    who = connector[order]
+    row = np.arange(who.size)
+    first = np.searchsorted(who, who)
+    last = np.searchsorted(who, who, side="right") - 1
+    begin = np.maximum(np.minimum(row - NEIGHBOURS // 2, last - NEIGHBOURS + 1), first)
+    place = np.minimum(begin[:, None] + np.arange(NEIGHBOURS), last[:, None])
+    out = np.empty(residual.size)
+    out[order] = np.median(residual[order][place], axis=1)
+    return out
 
 
 def tail_inflation(residual: Floats, variance: Floats) -> float:

@@ -4,13 +4,15 @@ The bound is the Bayesian one (van Trees) for a log-linear model that knows what
 told: the true noise of every observation and the true spread of every nuisance. The errors
 themselves have no prior but a wide one, so an estimator that shrinks may come below the bound.
 
-    unknowns  eps (n), pile efficiency (n), cable loss (n), per feeder: auxiliaries (mean, two
-              harmonics of the day, three waves), feeder loss, bias of the meter; efficiency of
-              each model, its losses at light and at full load; mean vehicle scale on AC and on
-              DC; every vehicle's scale (eliminated)
+    unknowns  eps (n) at the end, pile efficiency (n), cable loss (n), per feeder: auxiliaries
+              (mean, two harmonics of the day, three waves), feeder loss, bias of the meter;
+              efficiency of each model, its losses at light and at full load; mean vehicle scale
+              and mean cable loss on AC and on DC; the size of each step and drift, whose time is
+              known; every vehicle's scale (eliminated)
     feeder    registers at each reading: cumulative energies; noise = resolution / sqrt(12) and
               what interpolating the piles' registers to that moment really missed
-    vehicles  ln(E / B): noise of the BMS, of the battery's heat, of rounding
+    vehicles  ln(E / B): noise of the BMS, of the battery's heat, of rounding; without sessions
+              that are not told, and without those whose energies are falsified
     anchors   verifications of connectors that were not tampered with since
     series    a reference meter in series: its bias, its resolution over the whole span
 
@@ -24,6 +26,7 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from chargewatch.simulators.charging import DAY_S
 from chargewatch.simulators.city import City
@@ -54,7 +57,61 @@ class _Tally:
     drawn: list[Floats]  # (n, times) true input energy at the times
     missed: list[Floats]  # (n, times) interpolated minus true indicated energy
     shaped: list[Floats]  # (SHAPES, n, times) true energy weighted by the shapes of DC losses
-    sessions: list[tuple[Ints, Ints, Floats, Floats, Floats]]
+    sessions: list[tuple[Ints, Ints, Floats, Floats, Floats, Floats]]
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where the unknowns stand in the information matrix."""
+
+    connectors: int
+    feeders: int
+    changed: Ints  # connectors whose error steps or drifts
+
+    @property
+    def models(self) -> int:
+        """First of the models' efficiencies and losses."""
+        return 3 * self.connectors + FEEDER_UNKNOWNS * self.feeders
+
+    @property
+    def scales(self) -> int:
+        """Mean vehicle scale on AC; on DC it comes next."""
+        return self.models + (1 + SHAPES) * MODELS
+
+    @property
+    def cables(self) -> int:
+        """Mean cable loss on AC; on DC it comes next."""
+        return self.scales + 2
+
+    @property
+    def changes(self) -> int:
+        """First of the sizes of changes, in the order of ``changed``."""
+        return self.cables + 2
+
+    @property
+    def size(self) -> int:
+        """Number of unknowns."""
+        return self.changes + self.changed.size
+
+
+def _change_shape(city: City, connector: Ints, t_s: Floats) -> Floats:
+    """Return a fault's part of an error at simulation times, less that at the end, in its size.
+
+    1 or -1 before a step, 0 after it; along a drift it goes to 0 at the end. Broadcasts.
+    """
+    meters = city.meters
+    end_s = city.to_s - city.origin_s
+
+    def part(t: Floats) -> Floats:
+        drifted = np.clip(t, meters.drift_from[connector], meters.drift_until[connector])
+        moved = meters.drift_rate[connector] * (drifted - meters.drift_from[connector])
+        return np.asarray(
+            moved + np.where(t >= meters.step_at[connector], meters.step[connector], 0.0)
+        )
+
+    full = np.abs(part(np.full(np.shape(connector), end_s)))
+    away = part(t_s) - part(np.full(np.shape(connector), end_s))
+    return np.asarray(away / np.where(full > 0, full, 1.0))
 
 
 def cramer_rao_bound(city: City, *, as_of_s: float | None = None) -> Floats:
@@ -67,15 +124,16 @@ def cramer_rao_bound(city: City, *, as_of_s: float | None = None) -> Floats:
     tally = _gather(city, stream, as_of_s - city.origin_s)
     layout = city.layout
     n, feeders = layout.connectors.size, np.flatnonzero(layout.meters.connector < 0)
-    size = 3 * n + FEEDER_UNKNOWNS * feeders.size + (1 + SHAPES) * MODELS + 2
-    J = np.diag(1 / _prior_sd(city, feeders) ** 2)
-    for number, meter in enumerate(feeders):
-        columns, H, variance = _feeder_design(city, tally, int(meter), number)
-        J[np.ix_(columns, columns)] += H.T @ H / variance
-    _add_vehicles(city, tally, J)
-    _add_direct(city, stream, J, as_of_s=as_of_s)
-    if J.shape != (size, size):
+    moving = (city.meters.drift_rate != 0) | np.isfinite(city.meters.step_at)
+    places = _Places(n, feeders.size, np.flatnonzero(moving))
+    J = np.diag(1 / _prior_sd(city, feeders, changes=places.changed.size) ** 2)
+    if J.shape[0] != places.size:
         raise ValueError("the information matrix has one row an unknown")
+    for number, meter in enumerate(feeders):
+        columns, H, variance = _feeder_design(city, tally, int(meter), number, places=places)
+        J[np.ix_(columns, columns)] += H.T @ H / variance
+    _add_vehicles(city, tally, J, places=places)
+    _add_direct(city, stream, J, as_of_s=as_of_s)
     covariance = np.linalg.inv(J)
     return np.asarray(np.sqrt(np.diag(covariance)[:n]))
 
@@ -104,10 +162,25 @@ def _gather(city: City, stream: Stream, end_s: float) -> _Tally:
             )
         s = block.sessions
         told = (s.vehicle >= 0) & s.tells_soc & (s.end_s >= low) & (s.end_s < high)
-        k = np.flatnonzero(told)
+        told &= ~stream.sampler.hidden(block) & (s.end_s < stream.sampler.silent_from[s.connector])
+        k = np.flatnonzero(told & ~_falsified(city, block, end_s=end_s))
         energy = block.true_wh[k, -1]
-        tally.sessions.append((s.connector[k], s.vehicle[k], energy, s.bms_wh[k], s.power_w[k, 0]))
+        parts = np.diff(block.true_wh[k], axis=1, prepend=0.0)
+        power = (parts * s.power_w[k]).sum(axis=1) / np.maximum(parts.sum(axis=1), 1e-9)
+        tally.sessions.append(
+            (s.connector[k], s.vehicle[k], energy, s.bms_wh[k], power, s.end_s[k])
+        )
     return tally
+
+
+def _falsified(city: City, block: Block, *, end_s: float) -> NDArray[np.bool_]:
+    """Return the sessions whose energies tell nothing of the meter's error, shape (k,)."""
+    s = block.sessions
+    out = np.isin(s.connector, list(city.faults.of_kind("soc")))
+    out |= block.indicated_wh[:, -1] <= 0
+    for i, fault in city.faults.of_kind("unit").items():
+        out |= (s.connector == i) & (s.end_s >= end_s - fault["begin_days"] * DAY_S)
+    return np.asarray(out)
 
 
 def _shaped(stream: Stream, block: Block, times: Floats) -> Floats:
@@ -152,7 +225,7 @@ def _missed(
     return np.where(np.abs(missed) < 50_000, missed, np.nan)
 
 
-def _prior_sd(city: City, feeders: Ints) -> Floats:
+def _prior_sd(city: City, feeders: Ints, *, changes: int) -> Floats:
     c, m = city.layout.connectors, city.layout.meters
     cable = np.where(c.is_dc, 0.003, 0.0045) * 0.4 / math.sqrt(12)
     mean_w = city.layout.stations.auxiliary_w[m.station[feeders]]
@@ -171,12 +244,14 @@ def _prior_sd(city: City, feeders: Ints) -> Floats:
             np.where(np.arange(MODELS) < len(AC_MODELS_W), 0.001, 0.012),
             np.repeat(DC_CURVES[:, [1, 3]].std(axis=0, ddof=1), MODELS),
             [0.03, 0.03],
+            [0.003, 0.003],
+            np.full(changes, WIDE),
         ]
     )
 
 
 def _feeder_design(
-    city: City, tally: _Tally, meter: int, number: int
+    city: City, tally: _Tally, meter: int, number: int, *, places: _Places
 ) -> tuple[Ints, Floats, float]:
     """Return columns, design (Wh per unit) and variance (Wh^2) of a feeder's registers."""
     layout = city.layout
@@ -212,13 +287,17 @@ def _feeder_design(
     shapes = np.zeros((SHAPES, t.size, MODELS))
     for k in range(SHAPES):
         np.add.at(shapes[k].T, layout.connectors.model[members], is_dc * shaped[k] / ETA_SQUARED)
+    which = np.flatnonzero((places.changed >= first) & (places.changed < last))
+    moving = places.changed[which]
+    size = _change_shape(city, moving, t[:, None] - GRID_S / 2)
+    moved = np.cumsum(size * np.diff(drawn[:, moving - first], axis=0, prepend=0.0), axis=0)
     # The register starts at an unknown value: remove what a constant explains.
-    H = np.column_stack([-drawn, -drawn, nuisances, -model, *shapes])
+    H = np.column_stack([-drawn, -drawn, nuisances, -model, *shapes, -moved])
     H = H - H.mean(axis=0)
     at_feeder = 3 * n + FEEDER_UNKNOWNS * number + np.arange(FEEDER_UNKNOWNS)
-    feeders = int((layout.meters.connector < 0).sum())
-    at_model = 3 * n + FEEDER_UNKNOWNS * feeders + np.arange((1 + SHAPES) * MODELS)
-    return np.concatenate([members, n + members, at_feeder, at_model]), H, variance
+    at_model = places.models + np.arange((1 + SHAPES) * MODELS)
+    columns = (members, n + members, at_feeder, at_model, places.changes + which)
+    return np.concatenate(columns), H, variance
 
 
 def stream_local(city: City) -> float:
@@ -226,39 +305,42 @@ def stream_local(city: City) -> float:
     return city.origin_s + 8 * 3600
 
 
-def _add_vehicles(city: City, tally: _Tally, J: Floats) -> None:
+def _add_vehicles(city: City, tally: _Tally, J: Floats, *, places: _Places) -> None:
     """Add the sessions' information, every vehicle's own scale eliminated."""
     c = city.layout.connectors
     n = c.size
-    connector, vehicle, energy, bms, power = (
-        np.concatenate([day[k] for day in tally.sessions]) for k in range(5)
-    )
-    keep = (bms > 0) & (energy > 500)
-    connector, vehicle, energy, bms, power = (
-        x[keep] for x in (connector, vehicle, energy, bms, power)
-    )
+    columns = [np.concatenate([day[k] for day in tally.sessions]) for k in range(6)]
+    keep = (columns[3] > 0) & (columns[2] > 500)
+    connector, vehicle, energy, bms, power, end_s = (x[keep] for x in columns)
     is_dc = c.is_dc[connector]
     variance = 0.004**2 + 0.003**2 + 10.0**2 / 12 / bms**2
     variance += c.resolution_wh[connector] ** 2 / 6 / energy**2
     scale = np.where(is_dc, 0.010**2 + (0.008 / 0.962) ** 2, 0.010**2 + (0.012 / 0.90) ** 2)
     cable = np.where(c.compensated[connector], 0.0, power / c.rated_w[connector])
-    mean = J.shape[0] - 2 + is_dc
+    mean = places.scales + is_dc
     node, row = np.unique(vehicle * 2 + is_dc, return_inverse=True)
     weight = 1 / variance
-    unknowns = np.stack([connector, 2 * n + connector, mean], axis=1)
-    factors = np.stack([np.ones(energy.size), cable, np.ones(energy.size)], axis=1)
-    for a in range(3):
-        for b in range(3):
+    # A connector without a change has its own error once more, with a factor of zero.
+    place = np.minimum(np.searchsorted(places.changed, connector), max(places.changed.size - 1, 0))
+    moves = np.isin(connector, places.changed)
+    change = np.where(moves, places.changes + place, connector)
+    size = np.where(moves, _change_shape(city, connector, end_s), 0.0)
+    usual = places.cables + is_dc
+    unknowns = np.stack([connector, 2 * n + connector, mean, usual, change], axis=1)
+    one = np.ones(energy.size)
+    factors = np.stack([one, cable, one, cable, size], axis=1)
+    for a in range(5):
+        for b in range(5):
             np.add.at(J, (unknowns[:, a], unknowns[:, b]), weight * factors[:, a] * factors[:, b])
     total = np.bincount(row, weights=weight) + 1 / scale[np.unique(row, return_index=True)[1]]
     order = np.argsort(row, kind="stable")
     bounds = np.searchsorted(row[order], np.arange(node.size + 1))
     for v in range(node.size):
         mine = order[bounds[v] : bounds[v + 1]]
-        columns, place = np.unique(unknowns[mine], return_inverse=True)
+        where, row_of = np.unique(unknowns[mine], return_inverse=True)
         values = (weight[mine, None] * factors[mine]).ravel()
-        sums = np.bincount(place.ravel(), weights=values, minlength=columns.size)
-        J[np.ix_(columns, columns)] -= np.outer(sums, sums) / total[v]
+        sums = np.bincount(row_of.ravel(), weights=values, minlength=where.size)
+        J[np.ix_(where, where)] -= np.outer(sums, sums) / total[v]
 
 
 def _add_direct(city: City, stream: Stream, J: Floats, *, as_of_s: float) -> None:

@@ -179,7 +179,8 @@ class Demand:
         energy = power * np.diff(duration, axis=1, prepend=0.0)
         # A compensated meter indicates what leaves the plug: its cable's loss lies before that.
         after_meter = np.where(connectors.compensated, 0.0, connectors.cable_loss)[connector]
-        scale = 1 - after_meter * power[:, 0] / rated
+        # It goes with the square of the current, so in the mean by energy with the power.
+        scale = 1 - after_meter * (energy * power).sum(axis=1) / energy.sum(axis=1) / rated
         bms_noise = 1 + car.bms_scale + 0.004 * draws.normal("bms noise", *address)
         eff = np.where(is_dc, car.dc_efficiency, car.ac_efficiency)
         wobble = 1 + 0.003 * draws.normal("battery heat", *address)

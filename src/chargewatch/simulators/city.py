@@ -139,7 +139,7 @@ class City:
             faults=self.faults,
             from_s=self.from_s,
             to_s=self.to_s,
-            error_at=self.healthy_error(),
+            healthy_error=self.healthy_error(),
         )
 
     def healthy_error(self) -> Floats:

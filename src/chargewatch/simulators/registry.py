@@ -28,12 +28,12 @@ def registry_document(
     faults: Faults,
     from_s: float,
     to_s: float,
-    error_at: Floats,
+    healthy_error: Floats,
 ) -> dict[str, Any]:
-    """Return registry.json; ``error_at`` is the meters' error when they were last verified.
+    """Return registry.json; ``healthy_error`` is the meters' error at ``from_s`` without faults.
 
-    Times are epoch seconds. A verification states the healthy meter's error: what was tampered
-    with since then, it can't know.
+    Times are epoch seconds. A verification states the healthy meter's error of its day: how the
+    meter has aged since, and what was tampered with, it can't know.
     """
     unregistered = set(faults.of_kind("unregistered"))
     kept = [i for i in range(layout.connectors.size) if i not in unregistered]
@@ -44,7 +44,7 @@ def registry_document(
         "connectors": [_connector(layout, draws, i, to_s) for i in kept],
         "reference_meters": _meters(layout, to_s, unregistered),
         "verifications": _verifications(
-            scenario, draws, (layout, faults, kept), (from_s, to_s, error_at)
+            scenario, draws, (layout, faults, kept), (from_s, to_s, healthy_error)
         ),
         "tariffs": _tariffs(layout, from_s),
     }
@@ -150,7 +150,8 @@ def _verifications(
     states = draws.uniform("states error", *address) < scenario.anchor_share
     age_days = 40 + 950 * draws.uniform("verification age", *address)
     u = 0.0008
-    stated = np.round(error + u * draws.normal("verification", *address), 5)
+    aged = layout.connectors.aging * (to_s - age_days * DAY_S - from_s)
+    stated = np.round(error + aged + u * draws.normal("verification", *address), 5)
     expired = faults.of_kind("expired")
     unverified = set(faults.of_kind("unverified"))
     rows = []

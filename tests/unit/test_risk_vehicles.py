@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+
+from chargewatch.risk.inputs import SLOT_S, Fleet, Intervals, Sessions
+from chargewatch.risk.spreads import anchor_wander
+from chargewatch.risk.vehicles import local_centres, session_loads, session_rows
+
+
+def fleet(*, compensated=(False, False)):
+    n = len(compensated)
+    return Fleet(
+        connector=[f"C{i}" for i in range(n)],
+        station=np.zeros(n, dtype=np.int64),
+        operator=np.zeros(n, dtype=np.int64),
+        model=np.zeros(n, dtype=np.int64),
+        is_dc=np.zeros(n, dtype=bool),
+        cable_loss_compensated=np.array(compensated),
+        mpe=np.full(n, 0.02),
+        rated_power_w=np.full(n, 8000.0),
+        max_current_a=np.full(n, 32.0),
+        resolution_wh=np.ones(n),
+        registered=np.ones(n, dtype=bool),
+    )
+
+
+def session(connector, begin_slots, end_slots, energy_wh):
+    one = np.ones(1)
+    return Sessions(
+        connector=np.array([connector]),
+        vehicle=np.array([0]),
+        started_s=begin_slots * SLOT_S * one,
+        ended_s=end_slots * SLOT_S * one,
+        energy_wh=energy_wh * one,
+        billed_wh=energy_wh * one,
+        soc_start_pct=20.0 * one,
+        soc_stop_pct=70.0 * one,
+        battery_capacity_wh=np.nan * one,
+        bms_energy_wh=0.95 * energy_wh * one,
+        interrupted=np.array([False]),
+        energy_price=one,
+    )
+
+
+def intervals(*rows):
+    instrument, slot, energy = (np.array(x) for x in zip(*rows, strict=True))
+    return Intervals(
+        instrument=instrument,
+        slot=slot,
+        energy_wh=energy.astype(float),
+        u_wh=np.full(energy.size, 0.5),
+        quality=np.zeros(energy.size, dtype=np.int16),
+    )
+
+
+NOTHING = intervals((9, 1, 0.0))
+
+
+def test_load_of_a_vehicle_that_stays_when_it_is_full_is_that_of_its_charging():
+    # 1,000 Wh in each of two slots is 4 kW; then nothing for eight slots.
+    slots = intervals((0, 9, 0.0), (0, 10, 1000.0), (0, 11, 1000.0), (0, 12, 0.0), (1, 10, 500.0))
+    parked = session(0, 10.0, 20.0, 2000.0)
+    assert session_loads(parked, fleet(), slots)[0] == pytest.approx(0.5)
+    # By the mean power alone it would seem to be a fifth of that.
+    assert session_loads(parked, fleet(), NOTHING)[0] == pytest.approx(0.1)
+
+
+def test_load_of_a_session_shorter_than_a_slot_is_its_mean_power():
+    slots = intervals((0, 10, 500.0))
+    short = session(0, 10.2, 10.7, 500.0)
+    assert session_loads(short, fleet(), slots)[0] == pytest.approx(4000.0 / 8000.0)
+
+
+def test_slots_with_the_energy_of_others_say_nothing_of_the_load():
+    slots = intervals((0, 10, 2000.0), (0, 11, 2000.0))
+    assert session_loads(session(0, 10.5, 11.5, 500.0), fleet(), slots)[0] == pytest.approx(0.25)
+
+
+def test_a_compensated_cable_bears_no_load():
+    rows = session_rows(session(0, 10.0, 12.0, 2000.0), fleet(), intervals=NOTHING)
+    none = session_rows(
+        session(0, 10.0, 12.0, 2000.0), fleet(compensated=(True, False)), intervals=NOTHING
+    )
+    assert rows.load[0] == pytest.approx(0.5)
+    assert none.load[0] == 0.0
+
+
+def test_local_centres_are_medians_of_the_same_connector_in_time():
+    connector = np.array([1, 0, 0, 0, 0, 0, 0, 1])
+    at_s = np.array([0.0, 5, 4, 3, 2, 1, 0, 1])
+    residual = np.array([7.0, 6, 5, 4, 3, 2, 1, 9])
+    centres = local_centres(connector, at_s, residual)
+    # Five neighbours of connector 0: 1..5 at the beginning, 2..6 at the end.
+    assert centres.tolist() == [9.0, 4.0, 4.0, 4.0, 3.0, 3.0, 3.0, 9.0]
+
+
+def test_wander_since_verification_is_found_again_and_offenders_do_not_count():
+    rng = np.random.default_rng(21)
+    n, q, u, v = 400, 0.003, 0.0008, 0.001
+    grown = rng.uniform(0.1, 4.0, n)
+    true = rng.normal(0, 0.005, n)
+    stated = true + q * np.sqrt(grown) * rng.standard_normal(n) + rng.normal(0, u, n)
+    stated[:12] += 0.06
+    other = true + rng.normal(0, v, n)
+    weight = 1.0 / (u**2 + 0.005**2 * grown)
+    variance = 1.0 / (v**-2.0 + weight)
+    error = variance * (other * v**-2.0 + weight * stated)
+    options = {"stated_variance": np.full(n, u**2), "grown": grown, "expected": 0.005}
+    found = anchor_wander(error, variance, stated=stated, weight=weight, **options)
+    assert found == pytest.approx(q, rel=0.15)
+    # Connectors of which nothing else is known leave the wander as it was configured.
+    alone = anchor_wander(stated, 1.0 / weight, stated=stated, weight=weight, **options)
+    assert alone == 0.005
