@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import platform
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,6 +22,7 @@ import click
 import orjson
 
 from chargewatch.benches.assess_city import VEHICLES_A_CONNECTOR, BenchCity, CityWriter
+from chargewatch.benches.processor_time import processor_s
 from chargewatch.errors import ChargewatchError
 from chargewatch.local.postgres import EmbeddedPostgres
 from chargewatch.settings import Settings
@@ -28,6 +30,7 @@ from chargewatch.storage.database import open_database
 from chargewatch.storage.migrate import migrate
 
 RUN_TIMEOUT_S = 3600.0
+KINDS_OF_RUN = ("full", "nightly")
 
 
 @contextmanager
@@ -76,11 +79,11 @@ async def _assess(url: str, as_of: datetime, *, days: int, full: bool) -> dict[s
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    peak = asyncio.create_task(_peak_memory(process.pid))
+    watched = asyncio.create_task(_watched(process.pid))
     async with asyncio.timeout(RUN_TIMEOUT_S):
         out, err = await process.communicate()
     seconds = time.monotonic() - begun
-    peak_bytes = await peak
+    peak_bytes, used_s = await watched
     if process.returncode:
         raise ChargewatchError(f"the risk run failed: {err.decode(errors='replace').strip()}")
     outcome = orjson.loads(out)
@@ -88,6 +91,7 @@ async def _assess(url: str, as_of: datetime, *, days: int, full: bool) -> dict[s
         "mode": outcome["mode"],
         "seconds": round(seconds, 2),
         "parts": outcome["seconds"],
+        "processor_seconds": round(used_s, 1),
         "peak_memory_mb": round(peak_bytes / 1e6, 1),
         "tiers": outcome["tiers"],
         "signals": outcome["signals"],
@@ -104,13 +108,13 @@ def _high_water(pid: int) -> int | None:
     return int(lines[0].split()[1]) * 1024 if lines else None
 
 
-async def _peak_memory(pid: int) -> int:
-    """Return a process's peak resident memory, bytes, watched until it ends."""
-    peak = 0
+async def _watched(pid: int) -> tuple[int, float]:
+    """Return a process's peak resident memory, bytes, and processor time, s, until it ends."""
+    peak, processor = 0, 0.0
     while (now := _high_water(pid)) is not None:
-        peak = max(peak, now)
+        peak, processor = max(peak, now), max(processor, processor_s(pid))
         await asyncio.sleep(0.2)
-    return peak
+    return peak, processor
 
 
 async def _measure(url: str, city: BenchCity) -> dict[str, Any]:
@@ -137,12 +141,40 @@ async def _measure(url: str, city: BenchCity) -> dict[str, Any]:
     }
 
 
-def _line(row: dict[str, Any]) -> str:
-    parts = [
-        f"{kind} {row[kind]['seconds']:.1f} s, {row[kind]['peak_memory_mb']:.0f} MB"
-        for kind in ("full", "nightly")
+def growth_exponent(sizes: Sequence[int], seconds: Sequence[float]) -> float | None:
+    """Return k of seconds ~ size^k between the two largest sizes; None for fewer than two."""
+    pairs = sorted(zip(sizes, seconds, strict=True))[-2:]
+    if len(pairs) < 2 or pairs[0][0] == pairs[1][0]:
+        return None
+    (small, fast), (large, slow) = pairs
+    return math.log(slow / fast) / math.log(large / small)
+
+
+def _growth(results: Sequence[dict[str, Any]]) -> dict[str, float | None]:
+    sizes = [row["connectors"] for row in results]
+    found = {}
+    for kind in KINDS_OF_RUN:
+        exponent = growth_exponent(sizes, [row[kind]["seconds"] for row in results])
+        found[kind] = None if exponent is None else round(exponent, 2)
+    return found
+
+
+def _lines(row: dict[str, Any]) -> list[str]:
+    counts = {**row["history"]}
+    for name, count in row["last_day"].items():
+        counts[name] = counts.get(name, 0) + count
+    lines = [
+        f"{row['connectors']} connectors, {row['vehicles']} vehicles, {row['days']} days: "
+        + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
     ]
-    return f"{row['connectors']:>8} connectors, {row['days']} days: {'; '.join(parts)}"
+    for kind in KINDS_OF_RUN:
+        run = row[kind]
+        laps = ", ".join(f"{name} {seconds:.1f}" for name, seconds in run["parts"].items())
+        lines.append(
+            f"  {kind:>7}: {run['seconds']:.1f} s, {run['processor_seconds']:.1f} s of processor, "
+            f"{run['peak_memory_mb']:.0f} MB; {laps}"
+        )
+    return lines
 
 
 @click.command("assess")
@@ -171,13 +203,20 @@ def command(
         for count in counts:
             city = BenchCity(connectors=count, days=days, readings_a_day=readings_a_day)
             results.append(asyncio.run(_measure(url, city)))
-            click.echo(_line(results[-1]), err=True)
+            for line in _lines(results[-1]):
+                click.echo(line, err=as_json)
+    growth = _growth(results)
+    told = [f"{kind} {value:.2f}" for kind, value in growth.items() if value is not None]
+    if told:
+        click.echo(f"seconds grow as connectors to the power of: {', '.join(told)}", err=as_json)
     document = {
         "bench": "assess",
         "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
-        "note": "times are of the whole command, start of Python included; peak memory is that of "
-        "the risk run's process, not of the database",
+        "note": "seconds are of the whole command, start of Python included; processor time and "
+        "peak memory are those of the risk run's process, not of the database; signals and engine "
+        "run at once, the lap of the engine is what it takes longer",
         "results": results,
+        "growth_exponent": growth,
     }
     if as_json:
         click.echo(orjson.dumps(document).decode())
