@@ -5,6 +5,7 @@ import pytest
 from test_risk_city import DAY, START_DAY, make_city, no_anchors, no_intervals, no_sessions
 
 from chargewatch.domain.verdict import Verdict
+from chargewatch.risk import parallel
 from chargewatch.risk.engine import advance, assess
 from chargewatch.risk.inputs import Anchors, Intervals, References
 from chargewatch.risk.results import BUDGET_COMPONENTS, EngineConfig
@@ -104,6 +105,17 @@ def test_the_same_inputs_give_the_same_bits():
     assert all(
         np.array_equal(v, two.state[k], equal_nan=v.dtype.kind == "f") for k, v in one.state.items()
     )
+
+
+@pytest.mark.parametrize("cores", [1, 3])
+def test_the_number_of_cores_changes_no_bit(cores, monkeypatch):
+    city = make_city(seed=5, stations=6)
+    result = run(city)
+    monkeypatch.setattr(parallel, "cores", lambda: cores)
+    again = run(city)
+    for name, values in vars(result).items():
+        if isinstance(values, np.ndarray):
+            np.testing.assert_array_equal(values, getattr(again, name), err_msg=name)
 
 
 def test_nights_one_after_another_come_to_what_a_full_run_says():
