@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import NoReturn
 
@@ -60,6 +61,9 @@ def root(context: click.Context, debug: bool) -> None:
 
 def main() -> NoReturn:
     """Run the command line; exit with 0 (done), 1 (failed) or 2 (wrong usage)."""
+    # Read when numpy is imported. The engine's matrices are small and it has threads of its own:
+    # those of OpenBLAS only wait for each other, and their number would change the last bits.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         status = root.main(prog_name="chargewatch", standalone_mode=False)
     except click.exceptions.Abort:

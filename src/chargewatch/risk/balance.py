@@ -15,12 +15,13 @@ treated in `noise`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from chargewatch.risk.inputs import SLOT_S, Bools, Fleet, Floats, Intervals, Ints
+from chargewatch.risk.feeder_rows import FeederRows, dense_rows, split_day
+from chargewatch.risk.inputs import SLOT_S, Fleet, Floats, Intervals, Ints
 from chargewatch.risk.layout import Group, Layout
 from chargewatch.risk.noise import (
     FLOOR_WH,
@@ -35,7 +36,7 @@ from chargewatch.risk.noise import (
     whitened,
     without_wander,
 )
-from chargewatch.risk.registers import Quality
+from chargewatch.risk.parallel import in_threads
 
 EARLY_DAYS = 5.0
 NUISANCES = 11
@@ -56,7 +57,6 @@ LIGHT_SCALE = 0.1
 """Load below which a converter's efficiency falls, fraction of rated power."""
 UNKNOWN_POWER_W = 7000.0
 LIGHT_LOAD = 0.2
-CHUNK_VALUES = 6_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,68 +129,6 @@ def nuisance_prior(group: Group) -> tuple[Floats, Floats]:
     return mean, precision
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Rows:
-    """One day of some feeders, dense; b feeders, t slots."""
-
-    energy: Floats  # (b, t, q)
-    reference: Floats  # (b, t)
-    present: Bools  # (b, t)
-    variance: Floats  # (b, t), Wh^2, from interpolation
-
-
-def too_much(intervals: Intervals, fleet: Fleet) -> Bools:
-    """Return the intervals of connectors with more energy than 1.15 rated power x time, (k,)."""
-    rated = np.nan_to_num(fleet.rated_power_w, nan=1e6)[intervals.instrument]
-    step = np.nan_to_num(fleet.resolution_wh, nan=10.0)[intervals.instrument]
-    return np.asarray(intervals.energy_wh > 1.15 * rated * SLOT_H + 2.0 * step)
-
-
-def _dense(
-    group: Group,
-    picked: slice,
-    connector_day: Intervals,
-    meter_day: Intervals,
-    *,
-    layout: Layout,
-    number: int,
-    day: int,
-    resolution_wh: Floats,
-    fleet: Fleet,
-) -> _Rows:
-    b = group.meter[picked].size
-    begin = picked.start
-    energy = np.zeros((b, SLOTS_A_DAY, group.size))
-    variance = np.zeros((b, SLOTS_A_DAY))
-    bad = np.zeros((b, SLOTS_A_DAY), dtype=bool)
-    instrument = connector_day.instrument
-    row = layout.connector_row[instrument] - begin
-    mine = (layout.connector_group[instrument] == number) & (row >= 0) & (row < b)
-    row, slot = row[mine], connector_day.slot[mine] - day * SLOTS_A_DAY
-    believed = np.where(too_much(connector_day, fleet), 0.0, connector_day.energy_wh)
-    energy[row, slot, layout.connector_column[instrument[mine]]] = believed[mine]
-    moved = np.where(connector_day.energy_wh[mine] > 0, connector_day.u_wh[mine] ** 2, 0.0)
-    np.add.at(variance, (row, slot), moved)
-    wrecked = (connector_day.quality[mine] & int(Quality.RESET | Quality.FAULT)) != 0
-    wrecked |= too_much(connector_day, fleet)[mine]
-    bad[row[wrecked], slot[wrecked]] = True
-
-    reference = np.zeros((b, SLOTS_A_DAY))
-    present = np.zeros((b, SLOTS_A_DAY), dtype=bool)
-    meter = meter_day.instrument
-    row = layout.meter_row[meter] - begin
-    mine = (layout.meter_group[meter] == number) & (row >= 0) & (row < b)
-    row, slot = row[mine], meter_day.slot[mine] - day * SLOTS_A_DAY
-    reference[row, slot] = meter_day.energy_wh[mine]
-    wrecked = (meter_day.quality[mine] & int(Quality.RESET | Quality.FAULT)) != 0
-    partial = ((meter_day.quality[mine] & int(Quality.GAP)) != 0) & (meter_day.u_wh[mine] <= 0)
-    present[row, slot] = ~wrecked & ~partial
-    # The register's resolution is modelled at the boundaries, apart from interpolation.
-    step = resolution_wh[row] ** 2 / 6.0
-    np.add.at(variance, (row, slot), np.maximum(meter_day.u_wh[mine] ** 2 - step, 0.0))
-    return _Rows(energy=energy, reference=reference, present=present & ~bad, variance=variance)
-
-
 def _rated(group: Group, picked: slice, fleet: Fleet) -> Floats:
     """Return rated powers, W, shape (b, q), 0 where padded."""
     member = group.member[picked]
@@ -210,7 +148,7 @@ def _power(energy: Floats) -> Floats:
     return np.asarray(fullest / SLOT_H)
 
 
-def _columns(group: Group, picked: slice, rows: _Rows, *, fleet: Fleet, day: int) -> Floats:
+def _columns(group: Group, picked: slice, rows: FeederRows, *, fleet: Fleet, day: int) -> Floats:
     """Return the columns of the nuisances, shape (b, t, 11)."""
     member = group.member[picked]
     known = member >= 0
@@ -257,7 +195,7 @@ def _solved(matrix: Floats, vector: Floats, *, precision: Floats, mean: Floats) 
 
 
 def _light_load(
-    residual: Floats, rows: _Rows, *, variance: Floats, rated_w: Floats
+    residual: Floats, rows: FeederRows, *, variance: Floats, rated_w: Floats
 ) -> tuple[Floats, Floats]:
     """Return information on how the gain differs at light load, and it times that, (b, q).
 
@@ -273,71 +211,52 @@ def _light_load(
     )
 
 
-def _chunks(group: Group) -> Iterator[slice]:
-    step = max(1, CHUNK_VALUES // (SLOTS_A_DAY * (group.size + NUISANCES + WANDER.shape[1] + 1)))
-    for begin in range(0, group.meter.size, step):
-        yield slice(begin, min(begin + step, group.meter.size))
-
-
-def feeder_day(
-    group: Group,
-    statistics: FeederStatistics,
-    *,
-    number: int,
+def feeders_day(
     layout: Layout,
+    before: Sequence[FeederStatistics],
+    *,
     fleet: Fleet,
     meter_resolution_wh: Floats,
     connector_day: Intervals,
     meter_day: Intervals,
     day: int,
-) -> tuple[FeederStatistics, DayEstimates]:
-    """Return a group's statistics with one day added, and what that day says by itself.
+) -> tuple[tuple[FeederStatistics, ...], DayEstimates]:
+    """Return all groups' statistics with one day added, and what that day says by itself.
 
     Args:
-        group: feeders.
-        statistics: what is known already, decayed to this day.
-        number: place of the group in the layout.
         layout: where connectors and meters are.
+        before: what is known already of each group, decayed to this day.
         fleet: rated powers and kinds.
         meter_resolution_wh: shape (m,).
         connector_day: intervals of the day of all connectors.
         meter_day: likewise of all meters.
         day: days since 1970.
     """
+    split = split_day(layout, fleet, connector_day=connector_day, meter_day=meter_day)
+
+    def chunk(number: int) -> tuple[FeederStatistics, Floats, Floats, Ints]:
+        k, picked = split.chunks[number]
+        group = layout.groups[k]
+        resolution = meter_resolution_wh[group.meter[picked]]
+        rows = dense_rows(group, number, split, layout=layout, day=day, resolution_wh=resolution)
+        part = FeederStatistics(**{x: v[picked] for x, v in vars(before[k]).items()})
+        return _chunk_day(group, picked, rows, part, fleet=fleet, resolution_wh=resolution, day=day)
+
+    found = in_threads(chunk, range(len(split.chunks)))
     n = fleet.size
     estimate, precision = np.full(n, np.nan), np.zeros(n)
     count = np.zeros(n, dtype=np.int64)
-    parts = []
-    for picked in _chunks(group):
-        rows = _dense(
-            group,
-            picked,
-            connector_day,
-            meter_day,
-            layout=layout,
-            number=number,
-            day=day,
-            resolution_wh=meter_resolution_wh[group.meter[picked]],
-            fleet=fleet,
-        )
-        part = FeederStatistics(**{k: v[picked] for k, v in vars(statistics).items()})
-        part, mean, information, active = _chunk_day(
-            group,
-            picked,
-            rows,
-            part,
-            fleet=fleet,
-            resolution_wh=meter_resolution_wh[group.meter[picked]],
-            day=day,
-        )
-        parts.append(part)
-        member = group.member[picked]
+    parts: list[list[FeederStatistics]] = [[] for _ in layout.groups]
+    for (k, picked), (part, mean, information, active) in zip(split.chunks, found, strict=True):
+        parts[k].append(part)
+        member = layout.groups[k].member[picked]
         known = member >= 0
         estimate[member[known]] = mean[known]
         precision[member[known]] = information[known]
         count[member[known]] = active[known]
-    merged = FeederStatistics(
-        **{k: np.concatenate([vars(x)[k] for x in parts]) for k in vars(statistics)}
+    merged = tuple(
+        FeederStatistics(**{k: np.concatenate([vars(x)[k] for x in mine]) for k in vars(mine[0])})
+        for mine in parts
     )
     return merged, DayEstimates(estimate=estimate, precision=precision, rows=count)
 
@@ -345,7 +264,7 @@ def feeder_day(
 def _chunk_day(
     group: Group,
     picked: slice,
-    rows: _Rows,
+    rows: FeederRows,
     old: FeederStatistics,
     *,
     fleet: Fleet,

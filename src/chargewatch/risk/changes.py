@@ -119,10 +119,10 @@ def _centred(estimate: Floats, precision: Floats) -> Floats:
 
 def _days(statistics: CityStatistics, as_of_s: float, keep: int) -> Ints:
     session_days = np.floor(statistics.sessions.ended_s / DAY_S).astype(np.int64)
-    known = np.union1d(statistics.days, session_days)
     last = int(np.ceil(as_of_s / DAY_S)) - 1
+    known = np.concatenate([statistics.days, session_days])
     known = known[(known > last - keep) & (known <= last)]
-    return np.arange(known[0], last + 1) if known.size else known
+    return np.arange(known.min(), last + 1) if known.size else known
 
 
 def changes_of_city(

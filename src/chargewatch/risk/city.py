@@ -13,6 +13,7 @@ from chargewatch.risk.feeders import (
     gain_statement,
 )
 from chargewatch.risk.inputs import Bools, Floats, Ints, RunInputs
+from chargewatch.risk.parallel import in_threads
 from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.statistics import CityStatistics
 from chargewatch.risk.vehicles import SessionPairs, session_pairs
@@ -133,8 +134,10 @@ def _statements(statistics: CityStatistics) -> tuple[GainStatement, ...]:
     crossing = tuple(np.asarray(((g.member >= 0) & ~g.same_side).any(axis=1)) for g in groups)
     factors = misfit(statistics, crossing=crossing)
     return tuple(
-        gain_statement(g, s).less_sure(1.0 / factor)
-        for g, s, factor in zip(groups, statistics.feeders, factors, strict=True)
+        in_threads(
+            lambda one: gain_statement(one[0], one[1]).less_sure(1.0 / one[2]),
+            zip(groups, statistics.feeders, factors, strict=True),
+        )
     )
 
 

@@ -77,16 +77,19 @@ def self_starting(estimate: Floats, precision: Floats, *, begin: Ints) -> Floats
     """
     n, days = estimate.shape
     total, weighted = np.zeros(n), np.zeros(n)
-    out = np.full((n, days), np.nan)
+    out = np.full((days, n), np.nan)
+    # Day by day, so each day's numbers lie together.
+    values, weights = np.ascontiguousarray(estimate.T), np.ascontiguousarray(precision.T)
     for k in range(days):
-        p = np.where(k >= begin, precision[:, k], 0.0)
-        x = np.where(p > 0, estimate[:, k], 0.0)
-        ready = (p > 0) & (total > 0)
-        mean = weighted / np.where(total > 0, total, 1.0)
-        spread = np.sqrt(1.0 / np.where(p > 0, p, 1.0) + 1.0 / np.where(total > 0, total, 1.0))
-        out[ready, k] = np.clip((x - mean)[ready] / spread[ready], -CLIP, CLIP)
-        total, weighted = total + p, weighted + p * x
-    return out
+        p = np.where(k >= begin, weights[k], 0.0)
+        x = np.where(p > 0, values[k], 0.0)
+        ready = np.flatnonzero((p > 0) & (total > 0))
+        before, now = total[ready], p[ready]
+        away = x[ready] - weighted[ready] / before
+        out[k, ready] = np.clip(away / np.sqrt(1.0 / now + 1.0 / before), -CLIP, CLIP)
+        total += p
+        weighted += p * x
+    return np.asarray(out.T)
 
 
 def _step_gains(estimate: Floats, precision: Floats) -> Floats:
@@ -261,10 +264,7 @@ def day_to_day_variance(estimate: Floats, precision: Floats, *, rounds: int = 20
     begin = np.zeros(estimate.shape[0], dtype=np.int64)
 
     def scale(variance: float) -> float:
-        p = np.where(
-            precision > 0, 1.0 / (1.0 / np.where(precision > 0, precision, 1.0) + variance), 0.0
-        )
-        z = self_starting(estimate, p, begin=begin)
+        z = self_starting(estimate, with_variance(precision, variance), begin=begin)
         z = z[np.isfinite(z)]
         return float(np.median(np.abs(z))) / NORMAL_QUARTILE if z.size >= 50 else 1.0
 

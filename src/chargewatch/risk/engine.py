@@ -58,8 +58,14 @@ def assess(
 def _counts(statistics: CityStatistics, inference: Inference) -> tuple[Ints, Ints, Ints, Ints]:
     rows, n = statistics.sessions, inference.error.size
     sessions = np.bincount(rows.connector, minlength=n)
-    vehicle = np.unique(np.stack([rows.connector, rows.vehicle]), axis=1)
-    vehicles = np.bincount(vehicle[0], minlength=n)
+    # Pairs with a vehicle, of whatever kind: a node is a vehicle and a kind.
+    pairs, nodes = inference.weighted.graph.pairs, max(inference.weighted.graph.nodes, 1)
+    node_vehicle = np.zeros(nodes, dtype=np.int64)
+    node_vehicle[pairs.node] = rows.vehicle
+    vehicle = np.unique(node_vehicle, return_inverse=True)[1][pairs.row_node]
+    owner = np.repeat(np.arange(n), np.diff(pairs.row_begin))
+    met = np.sort(owner * nodes + vehicle)
+    vehicles = np.bincount(met[np.diff(met, prepend=-1) > 0] // nodes, minlength=n)
     direct = (statistics.direct_rows > 0).sum(axis=1) + inference.weighted.anchored
     return statistics.rows.sum(axis=1), sessions, vehicles, direct
 

@@ -38,6 +38,8 @@ ROUGH_TOLERANCE = 1e-4
 """Of the rounds before the last, whose results only set weights and spreads."""
 MAX_STEPS = 200
 DRAWS_AT_ONCE = 4
+DRAW_TOLERANCE = 1e-5
+"""Of the draws: next to their own scatter, 18 % of a variance with 16 of them, it is nothing."""
 COLUMNS_AT_ONCE = 8
 """Right-hand sides that are solved together: a row of them fills one line of a cache."""
 
@@ -53,12 +55,10 @@ class FeederEvidence:
 
     def add_product(self, blocks: Floats, values: Floats, *, out: Floats) -> None:
         """Add blocks (b, q, q) times values (n, r) to the members' rows of `out`."""
+        # Where padded the last row is taken; its product with the others is 0, and it is dropped.
         known = self.member >= 0
-        if known.all():
-            out[self.member] += blocks @ values[self.member]
-            return
-        inside = np.where(known[..., None], values[self.member], 0.0)
-        out[self.member[known]] += (blocks @ inside)[known]
+        product = blocks @ values[self.member]
+        out[self.member[known]] += product[known]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,17 +276,17 @@ def estimate_city(
     rng = np.random.default_rng(seed)
     noise = _noise(system, rng, draws=draws)
     used = np.flatnonzero(np.abs(coupling).sum(axis=0) > 0)
-    right = np.concatenate([score[:, None], coupling[:, used], noise], axis=1)
+    right = np.concatenate([score[:, None], coupling[:, used]], axis=1)
     x = solved(system, blocks, right, tolerance=tolerance)
     sensitivity = np.zeros((system.size, t))
-    sensitivity[:, used] = -x[:, 1 : 1 + used.size]
+    sensitivity[:, used] = -x[:, 1:]
     matrix = own + coupling.T @ sensitivity
     matrix = 0.5 * (matrix + matrix.T)
     scale = 1.0 / np.sqrt(np.maximum(np.diagonal(matrix), 1e-12))
     covariance = np.linalg.inv(matrix * scale[:, None] * scale + 1e-13 * np.eye(t))
     covariance = covariance * scale[:, None] * scale
     level = covariance @ (level_score + sensitivity.T @ score)
-    deviations = x[:, 1 + used.size :]
+    deviations = solved(system, blocks, noise, tolerance=max(tolerance, DRAW_TOLERANCE))
     given = deviations - blocks.apply(noise)
     variance = blocks.conditional_variance() + np.mean(given**2, axis=1)
     variance += ((sensitivity @ covariance) * sensitivity).sum(axis=1)

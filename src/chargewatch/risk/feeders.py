@@ -331,12 +331,15 @@ def meter_findings(
         log_part = np.log(population_share) + 0.5 * np.log(part_p / joint_p)
     log_part = log_part - 0.5 * away**2 * part_p * outside_p[..., None] / joint_p
     variance = np.where(informed, own_variance, 1.0)[..., None] + 1.0 / joint_p
+    # One array a part of the mixture: sums over short last axes are slow.
+    parts = [
+        (log_part[..., j] - 0.5 * np.log(variance[..., j]), joint_m[..., j], variance[..., j])
+        for j in range(variance.shape[2])
+    ]
     for k, b in enumerate(SHIFT_GRID):
-        term = (
-            log_part - 0.5 * np.log(variance) - 0.5 * (own[..., None] + b - joint_m) ** 2 / variance
-        )
-        top = term.max(axis=2)
-        value = top + np.log(np.exp(term - top[..., None]).sum(axis=2))
+        terms = [base - 0.5 * (own + b - mean) ** 2 / v for base, mean, v in parts]
+        top = np.maximum.reduce(terms)
+        value = top + np.log(np.add.reduce([np.exp(term - top) for term in terms]))
         log[:, k] = np.where(informed, value, 0.0).sum(axis=1)
     good = log + -0.5 * SHIFT_GRID**2 / np.maximum(u, 1e-3)[:, None] ** 2
     wrong = log - 0.5 * (SHIFT_GRID / SUSPECT_U) ** 2

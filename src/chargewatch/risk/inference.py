@@ -29,8 +29,16 @@ from chargewatch.risk.estimator import (
     estimate_city,
     own_evidence,
 )
-from chargewatch.risk.feeders import SUSPECT_U, FeederView, Outside, first_gains, meter_findings
+from chargewatch.risk.feeders import (
+    SUSPECT_U,
+    FeederView,
+    MeterFindings,
+    Outside,
+    first_gains,
+    meter_findings,
+)
 from chargewatch.risk.inputs import Bools, Floats, Ints, RunInputs
+from chargewatch.risk.parallel import in_threads
 from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.spreads import (
     FIRST_SPREADS,
@@ -177,11 +185,11 @@ def _with_meters(
     converters, kinds = _levels(city, estimate)
     shift, shift_u, suspect = judged.shift.copy(), judged.shift_u.copy(), judged.suspect.copy()
     outside = _outside(evidence.system, estimate, kinds)
-    for view in evidence.views:
-        meter = view.group.meter
-        found = meter_findings(
+
+    def findings(view: FeederView) -> MeterFindings:
+        return meter_findings(
             view,
-            u=city.meter_u[meter],
+            u=city.meter_u[view.group.meter],
             outside=outside,
             expected=estimate.level[city.model],
             mpe=city.mpe,
@@ -190,6 +198,9 @@ def _with_meters(
             converter_level=converters,
             config=city.config,
         )
+
+    for view, found in zip(evidence.views, in_threads(findings, evidence.views), strict=True):
+        meter = view.group.meter
         shift[meter], shift_u[meter], suspect[meter] = found.shift, found.shift_u, found.suspect
     return replace(judged, shift=shift, shift_u=shift_u, suspect=suspect)
 
@@ -265,7 +276,7 @@ def infer(inputs: RunInputs, statistics: CityStatistics, *, config: EngineConfig
     estimate = estimate_city(
         evidence.system, draws=config.draws, seed=config.seed, tolerance=TOLERANCE
     ).of_first(city.size)
-    evidence = evidence.of_present(city.size, pasts)
+    evidence = evidence.of_present(city, pasts)
     error, variance = own_evidence(
         estimate, model=city.model, prior_precision=known.prior_precision
     )

@@ -85,6 +85,10 @@ class Intervals:
     u_wh: Floats  # standard uncertainty from interpolation and resolution
     quality: NDArray[np.int16]  # bits of registers.Quality
 
+    def take(self, rows: Ints) -> Intervals:
+        """Return some of the intervals, in the order given."""
+        return Intervals(**{name: values[rows] for name, values in vars(self).items()})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sessions:

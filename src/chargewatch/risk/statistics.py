@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargewatch.risk.balance import (
-    DayEstimates,
     FeederStatistics,
     empty_statistics,
-    feeder_day,
+    feeders_day,
     forget,
 )
 from chargewatch.risk.direct import direct_day
@@ -204,11 +203,6 @@ def _feeder_from(
     return FeederStatistics(**found)
 
 
-def _intervals_of(intervals: Intervals, mask: NDArray[np.bool_]) -> Intervals:
-    index = np.flatnonzero(mask)
-    return Intervals(**{k: v[index] for k, v in vars(intervals).items()})
-
-
 def _days_of(inputs: RunInputs, first_slot: int) -> Iterator[tuple[int, Intervals, Intervals]]:
     """Yield day, connectors' and meters' intervals that are not in the statistics yet."""
     own, other = inputs.connector_intervals, inputs.meter_intervals
@@ -223,8 +217,8 @@ def _days_of(inputs: RunInputs, first_slot: int) -> Iterator[tuple[int, Interval
         end = min((day + 1) * SLOTS_A_DAY, last_slot)
         yield (
             day,
-            _intervals_of(own, (own.slot >= begin) & (own.slot < end)),
-            _intervals_of(other, (other.slot >= begin) & (other.slot < end)),
+            own.take(np.flatnonzero((own.slot >= begin) & (own.slot < end))),
+            other.take(np.flatnonzero((other.slot >= begin) & (other.slot < end))),
         )
 
 
@@ -285,24 +279,18 @@ def _with_day(
     estimate = np.where(direct.precision > 0, direct.estimate, np.nan)
     precision = direct.precision.copy()
     rows = direct.rows.copy()
-    feeders = []
-    for number, (group, old) in enumerate(zip(city.layout.groups, city.feeders, strict=True)):
-        found: DayEstimates
-        new, found = feeder_day(
-            group,
-            forget(old, factor=factor),
-            number=number,
-            layout=city.layout,
-            fleet=inputs.fleet,
-            meter_resolution_wh=np.nan_to_num(inputs.references.resolution_wh, nan=10.0),
-            connector_day=own,
-            meter_day=other,
-            day=day,
-        )
-        feeders.append(new)
-        mine = (found.precision > 0) & (precision <= 0)
-        estimate[mine], precision[mine] = found.estimate[mine], found.precision[mine]
-        rows += np.where(direct.rows > 0, 0, found.rows)
+    feeders, found = feeders_day(
+        city.layout,
+        [forget(old, factor=factor) for old in city.feeders],
+        fleet=inputs.fleet,
+        meter_resolution_wh=np.nan_to_num(inputs.references.resolution_wh, nan=10.0),
+        connector_day=own,
+        meter_day=other,
+        day=day,
+    )
+    mine = (found.precision > 0) & (precision <= 0)
+    estimate[mine], precision[mine] = found.estimate[mine], found.precision[mine]
+    rows += np.where(direct.rows > 0, 0, found.rows)
     energy = sum_by_row(own.instrument, own.energy_wh, size=n)
     first, last = city.first_s.copy(), city.last_s.copy()
     moved = own.energy_wh > 0
@@ -319,13 +307,14 @@ def _with_day(
             direct_rows=direct.rows,
             keep=config.drift_days,
         ),
-        feeders=tuple(feeders),
+        feeders=feeders,
         decayed_to_s=end_s,
         direct_weight=factor * city.direct_weight + direct.precision,
         direct_weight_squared=factor**2 * city.direct_weight_squared + direct.precision,
         direct_sum=factor * city.direct_sum + direct.precision * x,
         energy_wh=factor * city.energy_wh + energy,
-        energy_days=factor * city.energy_days + np.unique(own.slot).size / SLOTS_A_DAY,
+        energy_days=factor * city.energy_days
+        + np.count_nonzero(np.bincount(own.slot - day * SLOTS_A_DAY)) / SLOTS_A_DAY,
         first_s=first,
         last_s=last,
     )

@@ -156,6 +156,8 @@ def joined(first: SessionRows, second: SessionRows) -> SessionRows:
 
 def chosen(rows: SessionRows, mask: Ints | Bools) -> SessionRows:
     """Return the rows of a mask or index."""
+    if mask.dtype == np.bool_ and mask.all():
+        return rows
     return SessionRows(**{k: v[mask] for k, v in vars(rows).items()})
 
 

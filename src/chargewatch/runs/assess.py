@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -29,7 +30,7 @@ from chargewatch.runs.load import Loaded, blocks, load, read_block
 from chargewatch.runs.rollups import refresh_rollups
 from chargewatch.runs.signals import Scan, find_signals, full_scan, next_scan
 from chargewatch.runs.signed import Verified
-from chargewatch.runs.state import Arrays, RunState, pack_state, unpack_engine, unpack_state
+from chargewatch.runs.state import Arrays, RunState, engine_slot, pack_state, unpack_state
 from chargewatch.runs.stations import LateEnergy
 from chargewatch.settings import Settings
 from chargewatch.storage import load as load_store
@@ -179,7 +180,7 @@ async def _plan(
             late={},
             reason=reason,
         )
-    slot_s = float(unpack_engine(prior["state"])["clock"][0]) * SLOT_S
+    slot_s = engine_slot(prior["state"]) * float(SLOT_S)
     first = datetime.fromtimestamp(slot_s, UTC) - timedelta(hours=1)
     return _Plan(
         mode="nightly",
@@ -217,39 +218,50 @@ async def _run(
             connection, loaded, plan, state.engine, as_of=as_of, config=config, say=say
         )
         clock.lap("load")
-        say("checking the records")
-        found = await find_signals(
-            connection,
-            loaded,
-            _scan(plan, as_of),
-            prior=state.findings,
-            usual_gap_s=state.usual_gap_s,
-            verified=state.verified,
-            late=late,
-            zone=zone,
-            say=say,
+        say(f"checking the records and estimating {loaded.inputs.fleet.size} connectors")
+        # Neither needs the other: the engine computes while signals wait for the database.
+        estimate = asyncio.create_task(
+            asyncio.to_thread(assess, inputs, config=config, state=engine_state)
         )
-        signals = await _with_session_names(
-            connection, merge_findings(found.findings, loaded.registry.names)
-        )
+        try:
+            found = await find_signals(
+                connection,
+                loaded,
+                _scan(plan, as_of),
+                prior=state.findings,
+                usual_gap_s=state.usual_gap_s,
+                verified=state.verified,
+                late=late,
+                zone=zone,
+                say=say,
+            )
+            signals = await _with_session_names(
+                connection, merge_findings(found.findings, loaded.registry.names)
+            )
+        except BaseException:
+            estimate.cancel()
+            raise
     clock.lap("signals")
-    say(f"estimating {loaded.inputs.fleet.size} connectors")
-    result = await asyncio.to_thread(assess, inputs, config=config, state=engine_state)
+    result = await estimate
     clock.lap("engine")
     days = (as_of - plan.window_first).total_seconds() / 86_400
-    assessments = decide(loaded, result, signals, days=days, default_price=config.energy_price)
-    kept = _heard(loaded, result)
-    packed = await asyncio.to_thread(
-        pack_state,
-        loaded.registry,
-        engine=result.state,
-        findings=found.findings,
-        verified=found.verified,
-        usual_gap_s=found.cadence.usual_gap_s,
+    packed, assessments = await asyncio.gather(
+        asyncio.to_thread(
+            pack_state,
+            loaded.registry,
+            engine=result.state,
+            findings=found.findings,
+            verified=found.verified,
+            usual_gap_s=found.cadence.usual_gap_s,
+        ),
+        asyncio.to_thread(
+            decide, loaded, result, signals, days=days, default_price=config.energy_price
+        ),
     )
-    clock.lap("decide")
+    kept = _heard(loaded, result)
     shown = [assessments[row] for row in kept]
-    digest = result_digest(shown, signals)
+    digest = await asyncio.to_thread(result_digest, shown, signals)
+    clock.lap("decide")
     summary = _summary(result, loaded, signals, tier_counts=tiers(shown), plan=plan)
     await _save(
         database,
@@ -289,17 +301,22 @@ async def _advance(
     config: EngineConfig,
     say: Say,
 ) -> tuple[RunInputs, Arrays | None, LateEnergy]:
-    """Add all but the last block of days to the engine's state; return the last block too."""
+    """Add all but the last block of days to the engine's state; return the last block too.
+
+    The next block is read while the one before it is added.
+    """
     size = loaded.inputs.fleet.size
     late = LateEnergy.none(size)
     parts = blocks(plan.first, as_of, connectors=size)
-    for number, (first, last) in enumerate(parts):
-        inputs = await read_block(connection, loaded, first=first, last=last)
+    inputs = await read_block(connection, loaded, first=parts[0][0], last=parts[0][1])
+    for (_, done), (first, last) in pairwise(parts):
         late = late.with_intervals(inputs.connector_intervals, loaded.valid_until_s)
-        if number + 1 < len(parts):
-            state = await asyncio.to_thread(advance, inputs, config=config, state=state)
-            say(f"days up to {last.date()} of {as_of.date()}")
-    return inputs, state, late
+        state, inputs = await asyncio.gather(
+            asyncio.to_thread(advance, inputs, config=config, state=state),
+            read_block(connection, loaded, first=first, last=last),
+        )
+        say(f"days up to {done.date()} of {as_of.date()}")
+    return inputs, state, late.with_intervals(inputs.connector_intervals, loaded.valid_until_s)
 
 
 def _state(plan: _Plan, loaded: Loaded) -> RunState:

@@ -80,22 +80,32 @@ def overbilled_per_month(
     return np.asarray(np.where(keep, money, 0.0) * MONTH_DAYS / max(days, 1.0))
 
 
-def _budget(result: RunResult, row: int) -> list[dict[str, Any]]:
+def _budget(names: Sequence[str], values: Sequence[float]) -> list[dict[str, Any]]:
     return [
-        {"component": name, "standard_uncertainty": float(result.budget[row, k])}
-        for k, name in enumerate(result.budget_components)
-        if math.isfinite(result.budget[row, k])
+        {"component": name, "standard_uncertainty": value}
+        for name, value in zip(names, values, strict=True)
+        if math.isfinite(value)
     ]
 
 
-def _drift(result: RunResult, row: int) -> Mapping[str, Any] | None:
-    statistic = float(result.drift_statistic[row])
+def _drifts(result: RunResult) -> list[Mapping[str, Any] | None]:
+    columns = (
+        result.drift_statistic,
+        result.drift_alarm,
+        result.drift_changed_s,
+        result.drift_low_s,
+        result.drift_high_s,
+    )
+    return [_drift(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+
+
+def _drift(
+    statistic: float, alarm: bool, changed: float, low: float, high: float
+) -> Mapping[str, Any] | None:
     if not math.isfinite(statistic):
         return None
-    changed = float(result.drift_changed_s[row])
-    low, high = float(result.drift_low_s[row]), float(result.drift_high_s[row])
     return {
-        "alarm": bool(result.drift_alarm[row]),
+        "alarm": alarm,
         "statistic": statistic,
         "changed_at": time_text(changed) if math.isfinite(changed) else None,
         "interval": [time_text(at) if math.isfinite(at) else None for at in (low, high)],
@@ -120,10 +130,28 @@ def decide(
     severities, silent = severities_by_connector(signals, names)
     money = overbilled_per_month(loaded, signals, days=days, default_price=default_price)
     money = money + np.nan_to_num(result.overcharge_per_month)
-    empty = np.isnan(loaded.last_reading_s) & np.isnan(result.data_to_s)
+    empty = (np.isnan(loaded.last_reading_s) & np.isnan(result.data_to_s)).tolist()
+    # Python's own numbers, a column at a time: one by one they take most of the time.
+    columns: dict[str, list[Any]] = {
+        name: getattr(result, name).tolist()
+        for name in (
+            "relative_error",
+            "standard_uncertainty",
+            "common_uncertainty",
+            "p_nonconforming",
+            "n_intervals",
+            "n_sessions",
+            "n_vehicles",
+            "n_direct",
+        )
+    }
+    columns["mpe"] = loaded.inputs.fleet.mpe.tolist()
+    columns["priority_money"] = money.tolist()
+    numbers = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    budgets, drifts = result.budget.tolist(), _drifts(result)
+    first, last = result.data_from_s.tolist(), result.data_to_s.tolist()
     found = []
     for row, name in enumerate(names.connector):
-        p = float(result.p_nonconforming[row])
         reason = result.reason[row]
         if empty[row]:
             reason = "no data in the window"
@@ -135,30 +163,21 @@ def decide(
                 connector=name,
                 station_id=names.connector_station[row],
                 operator_id=names.connector_operator[row],
-                relative_error=float(result.relative_error[row]),
-                standard_uncertainty=float(result.standard_uncertainty[row]),
-                common_uncertainty=float(result.common_uncertainty[row]),
-                mpe=float(loaded.inputs.fleet.mpe[row]),
-                p_nonconforming=p,
+                **numbers[row],
                 verdict=result.verdict[row],
                 tier=tier_of(
                     result.verdict[row],
-                    p,
+                    numbers[row]["p_nonconforming"],
                     severities=severities[row],
                     drift_alarm=bool(result.drift_alarm[row]),
                     silent=bool(silent[row] or empty[row]),
                 ),
-                priority_money=float(money[row]),
-                data_from=_time(result.data_from_s[row]),
-                data_to=_time(result.data_to_s[row]),
-                n_intervals=int(result.n_intervals[row]),
-                n_sessions=int(result.n_sessions[row]),
-                n_vehicles=int(result.n_vehicles[row]),
-                n_direct=int(result.n_direct[row]),
+                data_from=_time(first[row]),
+                data_to=_time(last[row]),
                 method=result.method[row],
                 reason=reason,
-                budget=_budget(result, row),
-                drift=_drift(result, row),
+                budget=_budget(result.budget_components, budgets[row]),
+                drift=drifts[row],
             )
         )
     return found

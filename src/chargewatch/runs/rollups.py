@@ -353,6 +353,11 @@ async def _refresh_kind(
             return
 
 
+def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = group.exceptions[0]
+    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
+
+
 async def refresh_rollups(
     database: Database,
     *,
@@ -375,11 +380,21 @@ async def refresh_rollups(
     """
     begun = time.monotonic()
     tally = _Tally()
-    async with database.raw() as connection, store.refresh_lock(connection):
-        for kind in rollup_kinds():
+
+    async def refresh(kind: Kind) -> None:
+        async with database.raw() as connection:
             if recompute_all:
                 await store.mark_all_pending(connection, kind)
             await _refresh_kind(connection, kind, up_to=up_to, limit_days=limit_days, tally=tally)
+
+    async with database.raw() as connection, store.refresh_lock(connection):
+        # Connectors and meters at once: they share no table but that of what is due.
+        try:
+            async with asyncio.TaskGroup() as group:
+                for kind in rollup_kinds():
+                    group.create_task(refresh(kind))
+        except BaseExceptionGroup as failed:
+            raise _first_of(failed) from None
         waiting = await store.due_pairs(connection)
     return RollupReport(
         pairs=tally.pairs,

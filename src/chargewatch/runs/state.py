@@ -13,6 +13,7 @@ import orjson
 from numpy.typing import NDArray
 
 from chargewatch.risk.inputs import Floats
+from chargewatch.risk.parallel import in_threads
 from chargewatch.risk.signals import Finding
 from chargewatch.runs.load import Registry
 from chargewatch.runs.signed import Verified
@@ -70,7 +71,8 @@ def pack_state(
         for finding in findings
         if finding.origin != "window"
     ]
-    state = {f"engine/{name}": _packed(array) for name, array in engine.items()}
+    names = [f"engine/{name}" for name in engine]
+    state = dict(zip(names, in_threads(_packed, engine.values()), strict=True))
     state["findings"] = zlib.compress(orjson.dumps(kept), 1)
     state["cadence/connector_id"] = _packed(registry.connector_ids)
     state["cadence/usual_gap_s"] = _packed(usual_gap_s)
@@ -82,13 +84,16 @@ def pack_state(
     return state
 
 
-def unpack_engine(state: Mapping[str, bytes]) -> dict[str, NDArray]:  # type: ignore[type-arg]
+def engine_slot(state: Mapping[str, bytes]) -> int:
+    """Return the first slot that the engine's state doesn't hold yet."""
+    return int(_unpacked(state["engine/clock"])[0])
+
+
+def _unpack_engine(state: Mapping[str, bytes]) -> dict[str, NDArray]:  # type: ignore[type-arg]
     """Return the engine's arrays of a state."""
-    return {
-        name.removeprefix("engine/"): _unpacked(content)
-        for name, content in state.items()
-        if name.startswith("engine/")
-    }
+    packed = {name: content for name, content in state.items() if name.startswith("engine/")}
+    names = [name.removeprefix("engine/") for name in packed]
+    return dict(zip(names, in_threads(_unpacked, packed.values()), strict=True))
 
 
 def unpack_state(state: Mapping[str, bytes], registry: Registry) -> RunState:
@@ -105,7 +110,7 @@ def unpack_state(state: Mapping[str, bytes], registry: Registry) -> RunState:
         same = registry.connector_ids[rows] == ids
         usual[rows[same]] = _unpacked(state["cadence/usual_gap_s"])[same]
     return RunState(
-        engine=unpack_engine(state),
+        engine=_unpack_engine(state),
         findings=findings,
         verified=Verified(
             _unpacked(state["signed/session_id"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -42,6 +43,7 @@ SESSION = np.dtype(
         ("total_fee", "f8"),
         ("interrupted", "?"),
         ("signed", "?"),
+        ("order_key", "i8"),
     ]
 )
 READING = np.dtype(
@@ -114,10 +116,10 @@ SELECT session_id, connector_id, coalesce({text_key("vehicle")}, 0), started_at,
   coalesce(battery_capacity_wh, 'NaN'), coalesce(bms_energy_wh, 'NaN'),
   coalesce(energy_fee::double precision, 'NaN'), coalesce(service_fee::double precision, 'NaN'),
   coalesce(total_fee::double precision, 'NaN'),
-  coalesce(stop_reason = ANY($3::text[]), false), signed_data IS NOT NULL
+  coalesce(stop_reason = ANY($3::text[]), false), signed_data IS NOT NULL,
+  {text_key("operator_id || '/' || station_id || '/' || session")}
 FROM charging_session WHERE ended_at > $1 AND ended_at <= $2
-ORDER BY ended_at, session COLLATE "C", operator_id COLLATE "C", station_id COLLATE "C"
-"""  # noqa: S608 - the only thing put in is a column's name
+"""  # noqa: S608 - all that is put in are names of columns
 PERIODS = """
 SELECT s.session_id, (p.item->>'from')::timestamptz, (p.item->>'to')::timestamptz,
   coalesce((p.item->>'energy_wh')::double precision, 'NaN'),
@@ -233,10 +235,19 @@ def interval_query(kind: str) -> str:
 
 
 async def sessions(connection: asyncpg.Connection, *, first: datetime, last: datetime) -> Records:
-    """Return the sessions that ended in (first, last], in the order of their end."""
-    return await copy_arrays(
+    """Return the sessions that ended in (first, last], in the order of their end.
+
+    Those that ended at one time come in the order of a key of their name, the same in every
+    database. Sorting here takes a third of the time that the server takes.
+    """
+    records = await copy_arrays(
         connection, SESSIONS, SESSION, arguments=(first, last, list(INTERRUPTIONS))
     )
+    return await asyncio.to_thread(_by_end, records)
+
+
+def _by_end(records: Records) -> Records:
+    return records[np.lexsort((records["order_key"], records["ended_at"].view(np.int64)))]
 
 
 async def periods(
