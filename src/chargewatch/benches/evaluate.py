@@ -146,6 +146,8 @@ def over_seeds(rows: list[dict[str, Any]]) -> dict[str, Any]:
             part = 0 if not share["of"] else round(share["value"] * share["of"])
             pooled = pooled.plus(Share(part, share["of"]))
         _, low, high = mean_interval([row[name]["value"] for row in rows])
+        # The interval of a mean knows no limits, a share does; NaN stays NaN.
+        low, high = (float(np.clip(value, 0.0, 1.0)) for value in (low, high))
         summary[name] = {"value": pooled.value, "of": pooled.whole, "low": low, "high": high}
     for name in MEANS:
         mean, low, high = mean_interval([row[name] for row in rows])
@@ -164,20 +166,21 @@ def over_seeds(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def evaluate_scenario(
     name: str,
     *,
-    seeds: int,
+    seeds: range,
     to: datetime | None,
     overrides: Mapping[str, Any],
     steps: bool,
     say: Say,
 ) -> dict[str, Any]:
-    """Return the figures of a scenario over seeds 1 to `seeds`, in memory."""
+    """Return the figures of a scenario over seeds, in memory."""
     rows = []
-    for seed in range(1, seeds + 1):
+    for done, seed in enumerate(seeds, start=1):
         rows.append(seed_figures(name, seed=seed, to=to, overrides=overrides, steps=steps))
-        say(f"{name}: seed {seed} of {seeds}")
+        say(f"{name}: seed {seed}, {done} of {len(seeds)}")
     return {
         "scenario": name,
-        "seeds": seeds,
+        "seeds": len(seeds),
+        "first_seed": seeds.start,
         "errors": over_seeds(rows),
         "by_seed": rows,
         "targets": dict(TARGETS),
