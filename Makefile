@@ -7,8 +7,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 ARGS ?=
 PYTEST_ARGS ?=
 BENCHES ?= ingest storage assess api
+SCENARIOS ?= mixed-faults dc-hubs roaming-vehicles quiet-city
+SEEDS ?= 20
 
-.PHONY: help demo setup check lint types layers test bench constraints services-start services-stop clean
+.PHONY: help demo setup check lint types layers test evaluate bench constraints services-start services-stop clean
 
 help: ## What the targets do
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -23,7 +25,14 @@ check: setup lint types layers ## Lint, types, layers
 test: check ## Everything: check, then all tests on real engines
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-bench: setup ## The benchmarks, on real TimescaleDB and Mosquitto
+evaluate: setup ## The engine's figures over 20 seeds of each scenario
+	@for scenario in $(SCENARIOS); do \
+	  echo "== $$scenario"; \
+	  $(BIN)/chargewatch evaluate --scenario $$scenario --seeds $(SEEDS) $(ARGS) || exit 1; done
+	@echo "== steps"
+	@$(BIN)/chargewatch evaluate --scenario steps --seeds 3 --steps $(ARGS)
+
+bench: evaluate ## The benchmarks, on real TimescaleDB and Mosquitto, and the engine's figures
 	@scripts/services start
 	@trap 'scripts/services stop' EXIT INT TERM; \
 	  eval "$$(scripts/services env)"; \

@@ -58,13 +58,16 @@ def until(inputs: RunInputs, as_of_s: float) -> RunInputs:
 
 
 def days_to_flag(
-    city: City, inputs: RunInputs, config: EngineConfig, *, true_error: Floats, least_mpe: float
+    city: City, inputs: RunInputs, config: EngineConfig, *, least_mpe: float
 ) -> list[float]:
-    """Return, for every step of at least some MPE, the days until it was first red; inf: never."""
+    """Return, for every step of at least some MPE, the days until it was first red; inf: never.
+
+    A run a day, each with all that was known by then, from the day after the first step on.
+    """
     begun = {
         target: city.to_s - float(fault["begin_days"]) * DAY_S
         for target, fault in city.faults.of_kind("step").items()
-        if abs(true_error[target]) >= least_mpe * inputs.fleet.mpe[target]
+        if abs(float(fault["magnitude_mpe"])) >= least_mpe
     }
     found = dict.fromkeys(begun, math.inf)
     if not begun:
@@ -108,9 +111,7 @@ def seed_figures(
     figures["false_drift_alarms"] = alarms
     figures["false_drift_alarms_per_1000_month"] = 1000 * alarms / max(size, 1) / months
     if steps:
-        figures["days_to_flag"] = days_to_flag(
-            city, inputs, config, true_error=known.relative_error, least_mpe=2.0
-        )
+        figures["days_to_flag"] = days_to_flag(city, inputs, config, least_mpe=2.0)
     return {"seed": seed, **figures}
 
 
@@ -145,6 +146,8 @@ def over_seeds(rows: list[dict[str, Any]]) -> dict[str, Any]:
             part = 0 if not share["of"] else round(share["value"] * share["of"])
             pooled = pooled.plus(Share(part, share["of"]))
         _, low, high = mean_interval([row[name]["value"] for row in rows])
+        # The interval of a mean knows no limits, a share does; NaN stays NaN.
+        low, high = (float(np.clip(value, 0.0, 1.0)) for value in (low, high))
         summary[name] = {"value": pooled.value, "of": pooled.whole, "low": low, "high": high}
     for name in MEANS:
         mean, low, high = mean_interval([row[name] for row in rows])
@@ -163,20 +166,21 @@ def over_seeds(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def evaluate_scenario(
     name: str,
     *,
-    seeds: int,
+    seeds: range,
     to: datetime | None,
     overrides: Mapping[str, Any],
     steps: bool,
     say: Say,
 ) -> dict[str, Any]:
-    """Return the figures of a scenario over seeds 1 to `seeds`, in memory."""
+    """Return the figures of a scenario over seeds, in memory."""
     rows = []
-    for seed in range(1, seeds + 1):
+    for done, seed in enumerate(seeds, start=1):
         rows.append(seed_figures(name, seed=seed, to=to, overrides=overrides, steps=steps))
-        say(f"{name}: seed {seed} of {seeds}")
+        say(f"{name}: seed {seed}, {done} of {len(seeds)}")
     return {
         "scenario": name,
-        "seeds": seeds,
+        "seeds": len(seeds),
+        "first_seed": seeds.start,
         "errors": over_seeds(rows),
         "by_seed": rows,
         "targets": dict(TARGETS),

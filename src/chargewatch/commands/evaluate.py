@@ -68,7 +68,11 @@ def _print(document: Mapping[str, Any]) -> None:
 
 
 def _scenario(
-    name: str, seeds: int, to: datetime | None, assignments: tuple[str, ...], steps: bool
+    name: str,
+    seeds: range,
+    to: datetime | None,
+    assignments: tuple[str, ...],
+    steps: bool,
 ) -> dict[str, Any]:
     # The simulators take a while to import; a truth.json needs none of them.
     from chargewatch.benches.evaluate import evaluate_scenario
@@ -85,6 +89,7 @@ def _scenario(
 @click.option("--signals", type=FILE, help="JSON of `signals export`. [the database]")
 @click.option("--scenario", metavar="NAME", help="Simulate in memory instead, without signals.")
 @click.option("--seeds", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option("--first-seed", type=click.IntRange(min=0), default=1, show_default=True)
 @click.option("--to", callback=moment, metavar="TIME", help="End of the simulated history.")
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="A parameter.")
 @click.option("--steps", is_flag=True, help="Also the days until a step is flagged (slow).")
@@ -97,6 +102,7 @@ def command(
     signals: Path | None,
     scenario: str | None,
     seeds: int,
+    first_seed: int,
     to: datetime | None,
     assignments: tuple[str, ...],
     steps: bool,
@@ -108,7 +114,8 @@ def command(
     if (assessments is None) != (signals is None):
         raise click.UsageError("give --assessments and --signals together")
     if scenario is not None:
-        document = _scenario(scenario, seeds, to, assignments, steps)
+        chosen = range(first_seed, first_seed + seeds)
+        document = _scenario(scenario, chosen, to, assignments, steps)
     elif truth is not None:
         known = read_truth(truth)
         if assessments is not None and signals is not None:

@@ -276,7 +276,7 @@ def infer(inputs: RunInputs, statistics: CityStatistics, *, config: EngineConfig
     estimate = estimate_city(
         evidence.system, draws=config.draws, seed=config.seed, tolerance=TOLERANCE
     ).of_first(city.size)
-    evidence = evidence.of_present(city.size, pasts)
+    evidence = evidence.of_present(city, pasts)
     error, variance = own_evidence(
         estimate, model=city.model, prior_precision=known.prior_precision
     )

@@ -28,6 +28,7 @@ from chargewatch.risk.feeders import (
     with_meter,
 )
 from chargewatch.risk.inputs import Bools, Floats, Ints, sum_by_row
+from chargewatch.risk.parallel import in_threads
 from chargewatch.risk.spreads import SessionWeights, Spreads
 from chargewatch.risk.statistics import DAY_S
 from chargewatch.risk.vehicles import SessionPairs, VehicleGraph, session_pairs, vehicle_graph
@@ -126,19 +127,20 @@ class Weighted:
     anchored: Ints  # (n,), verifications that count
     source: Bools  # (n,), something traceable bears on it
 
-    def of_present(self, size: int, sessions: Pasts) -> Weighted:
+    def of_present(self, city: City, pasts: Pasts) -> Weighted:
         """Return the evidence of the n connectors alone, what leads through pasts in it."""
+        size = city.size
         system = self.system
         cut = {
             name: getattr(system, name)[:size]
             for name in ("direct_precision", "direct_score", "prior_precision", "model")
         }
-        graph = replace(self.graph, own=self.graph.own[:size])
+        graph = replace(self.graph, own=self.graph.own[:size], pairs=city.pairs)
         return replace(
             self,
             system=replace(system, graph=graph, **cut),
             graph=graph,
-            precision=np.where(sessions.connector < size, self.precision, 0.0),
+            precision=np.where(pasts.connector < size, self.precision, 0.0),
             anchored=self.anchored[:size],
         )
 
@@ -264,16 +266,18 @@ def weighted(city: City, known: Judgement, pasts: Pasts) -> Weighted:
     """Return the evidence with the weights and spreads of the round before."""
     statements, direct_p, direct_s = _since_changes(city, known)
     spread = np.full(city.size, known.spreads.converter)
-    views = tuple(
-        feeder_view(
+
+    def view(one: tuple[GainStatement, GainStatement, Floats]) -> FeederView:
+        statement, whole, z = one
+        return feeder_view(
             statement,
             z=z,
             spread=spread,
             classes=city.classes,
             leak=leaks(whole, size=known.changes.size),
         )
-        for statement, whole, z in zip(statements, city.statements, known.z, strict=True)
-    )
+
+    views = tuple(in_threads(view, zip(statements, city.statements, known.z, strict=True)))
     graph, base, precision = _session_graph(city, known, pasts)
     stated = _stated(city, known, pasts)
     who, n = stated.connector, city.size

@@ -1,0 +1,100 @@
+"""What a change of one connector's error does to its own estimate and to its neighbours'."""
+
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from chargewatch.risk.city import misfit
+from chargewatch.risk.engine import assess
+from chargewatch.risk.feeders import GainStatement, leaks
+from chargewatch.risk.layout import Group
+from chargewatch.risk.results import EngineConfig
+from chargewatch.simulators.city import make_city
+from chargewatch.simulators.inputs import known_inputs
+
+TO = datetime(2026, 3, 30, 16, tzinfo=UTC)
+
+
+def statement_of(precision):
+    b, q = precision.shape[:2]
+    group = Group(
+        size=q,
+        meter=np.arange(b),
+        member=np.arange(b * q).reshape(b, q),
+        same_side=np.ones((b, q), dtype=bool),
+    )
+    return GainStatement(group=group, precision=precision, information=np.ones((b, q)))
+
+
+def test_a_change_leaks_to_those_who_charge_along_by_hand():
+    precision = np.array([[[4.0, 2.0, 0.0], [2.0, 8.0, 1.0], [0.0, 1.0, 5.0]]])
+    leak = leaks(statement_of(precision), size=np.array([0.05, 0.0, 0.0]))
+    # Connector 0 changed: nothing leaks to itself, 2 / 8 of it to the second, nothing to the third.
+    assert leak[0] == pytest.approx([0.0, (0.11 * 0.05 * 2.0 / 8.0) ** 2, 0.0])
+    assert (leaks(statement_of(precision), size=np.zeros(3)) == 0).all()
+
+
+def test_a_statement_that_is_less_sure_says_the_same_with_a_wider_margin():
+    whole = statement_of(np.array([[[4.0, 1.0], [1.0, 9.0]]]))
+    half = whole.less_sure(np.array([0.5]))
+    same = np.linalg.solve(whole.precision[0], whole.information[0])
+    assert np.linalg.solve(half.precision[0], half.information[0]) == pytest.approx(same)
+    assert half.precision == pytest.approx(0.5 * whole.precision)
+
+
+def series_of(rng, feeders, q, days, *, scale):
+    """Return statistics of feeders whose days scatter by ``scale`` of their stated uncertainty."""
+    u = rng.uniform(0.004, 0.02, (feeders * q, days))
+    x = rng.normal(0, 1, u.shape) * u * np.repeat(scale, q)[:, None]
+    groups = (statement_of(np.tile(np.eye(q), (feeders, 1, 1))).group,)
+    layout = SimpleNamespace(groups=groups)
+    return SimpleNamespace(metered=x, metered_precision=u**-2.0, layout=layout)
+
+
+def test_a_feeder_whose_days_disagree_is_trusted_less_and_no_other_more():
+    rng = np.random.default_rng(31)
+    scale = np.ones(40)
+    scale[3] = 2.0
+    scale[4] = 0.5
+    (factor,) = misfit(series_of(rng, 40, 8, 30, scale=scale), crossing=(np.zeros(40, dtype=bool),))
+    assert factor[3] == pytest.approx(4.0, rel=0.3)
+    assert factor[4] == 1.0
+    assert np.median(factor) < 1.1
+    # A handful of feeders tells nothing of what is usual.
+    few = series_of(rng, 3, 8, 30, scale=scale[2:5])
+    assert (misfit(few, crossing=(np.zeros(3, dtype=bool),))[0] == 1.0).all()
+    nothing = SimpleNamespace(
+        metered=np.zeros((6, 0)), metered_precision=np.zeros((6, 0)), layout=few.layout
+    )
+    nothing.layout = series_of(rng, 2, 3, 1, scale=np.ones(2)).layout
+    assert (misfit(nothing, crossing=(np.zeros(2, dtype=bool),))[0] == 1.0).all()
+
+
+@pytest.mark.parametrize(
+    ("fault", "least_red"),
+    [("step", 1.0), ("drift", 1.0)],
+)
+def test_the_present_error_of_a_changed_meter_is_within_its_uncertainty(fault, least_red):
+    """By vehicles alone: what came before the change calibrates them, and does not pull."""
+    city = make_city(
+        "roaming-vehicles",
+        seed=9,
+        to=TO,
+        stations=16,
+        dc_share=1.0,
+        faults=[{"fault": fault, "count": 10, "magnitude_mpe": 3.0}],
+    )
+    known = known_inputs(city)
+    result = assess(known.inputs, config=EngineConfig())
+    changed = np.array(sorted(city.faults.of_kind(fault)))
+    assert result.drift_alarm[changed].mean() == least_red
+    z = (result.relative_error - known.relative_error) / result.standard_uncertainty
+    assert np.mean(np.abs(z[changed]) < 2.6) >= 0.9
+    assert np.sqrt(np.mean(z[changed] ** 2)) < 2.0
+    # Half of what is known of a steady meter, and not much less, is known of a changed one.
+    steady = np.setdiff1d(np.arange(z.size), changed)
+    u = result.standard_uncertainty
+    assert np.median(u[changed]) < 3.0 * np.median(u[steady])
+    assert np.sqrt(np.nanmean(z[steady] ** 2)) < 1.2
