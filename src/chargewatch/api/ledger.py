@@ -9,11 +9,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from chargewatch.api.answers import JsonAnswer, rows_of
-from chargewatch.api.context import Service, ServiceOf, Viewer
+from chargewatch.api.context import ServiceOf, Viewer
 from chargewatch.api.models import ERRORS, Ledger, Quarantine
 from chargewatch.api.piles import Limit, Offset
 from chargewatch.storage import queries_ingest
-from chargewatch.storage.queries import Scope
 
 router = APIRouter(prefix="/ingest", tags=["ingest"])
 
@@ -35,21 +34,6 @@ def quarantined_item(row: Mapping[Any, Any]) -> dict[str, Any]:
     """Return a quarantined item with a readable beginning instead of its bytes."""
     item = {str(key): value for key, value in row.items() if key != "payload"}
     return {**item, "preview": preview(row)}
-
-
-async def ledger_totals(
-    service: Service, scope: Scope, *, station_id: str = "", operator_id: str = ""
-) -> Any:
-    """Return the ledger's sums, a few seconds old at most: they read every stream."""
-
-    async def load() -> Any:
-        async with service.database.connect() as connection:
-            return await queries_ingest.ledger_totals(
-                connection, scope=scope, station_id=station_id, operator_id=operator_id
-            )
-
-    key = ("ledger totals", scope, station_id, operator_id)
-    return await service.figures.get(key, load, lifetime_s=5)
 
 
 @router.get("/ledger", response_class=JsonAnswer, responses={200: {"model": Ledger}, **ERRORS})
@@ -78,7 +62,9 @@ async def show_ledger(
         open_gaps = await queries_ingest.open_gaps(
             connection, scope=viewer.scope, limit=limit, station_id=station, operator_id=operator
         )
-    totals = await ledger_totals(service, viewer.scope, station_id=station, operator_id=operator)
+        totals = await queries_ingest.ledger_totals(
+            connection, scope=viewer.scope, station_id=station, operator_id=operator
+        )
     return JsonAnswer(
         {
             "balanced": all(row["unbalanced"] == 0 for row in totals),

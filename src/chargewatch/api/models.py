@@ -78,7 +78,6 @@ class Piles(BaseModel):
     run_id: int | None
     as_of: datetime | None
     total: int
-    total_is_exact: bool
     limit: int
     offset: int
     piles: list[Pile]

@@ -11,6 +11,7 @@ import asyncpg
 import numpy as np
 
 from chargewatch.storage.bulk import Records, copy_records_in
+from chargewatch.storage.pile_index import rebuild
 from chargewatch.storage.rollups import INTERVAL, SLOTS_A_DAY, Kind, slot_of
 
 CONNECTORS_A_STATION = 12
@@ -121,6 +122,8 @@ async def write_registry(connection: asyncpg.Connection, size: CitySize, *, runs
     }
     for statement in (_REGISTRY + ";" + _RUNS).format(**values).split(";\n"):
         await connection.execute(statement, timeout=1800)
+    async with connection.transaction():
+        await rebuild(connection)
 
 
 def _intervals(instrument: np.ndarray, slot: np.ndarray, random: np.random.Generator) -> Records:

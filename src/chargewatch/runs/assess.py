@@ -33,6 +33,7 @@ from chargewatch.runs.state import Arrays, RunState, pack_state, unpack_engine, 
 from chargewatch.runs.stations import LateEnergy
 from chargewatch.settings import Settings
 from chargewatch.storage import load as load_store
+from chargewatch.storage import pile_index
 from chargewatch.storage import runs as store
 from chargewatch.storage.database import Database
 from chargewatch.storage.migrate import require_newest_schema
@@ -462,6 +463,7 @@ async def _save(
             digest=digest,
             summary=summary,
         )
+        await pile_index.rebuild(connection)
 
 
 class _Stopwatch:

@@ -30,15 +30,13 @@ LEDGER = text(
     "ORDER BY s.operator_id, s.station_id, s.topic"
 )
 
-LEDGER_TOTALS = text(
+LEDGER_TOTALS = (
     "SELECT topic, count(*) AS streams, sum(messages)::bigint AS messages, "
     "sum(received)::bigint AS received, sum(stored)::bigint AS stored, "
     "sum(duplicate)::bigint AS duplicate, sum(rejected)::bigint AS rejected, "
     "sum(unknown_keys)::bigint AS unknown_keys, max(last_received_at) AS last_received_at, "
     "count(*) FILTER (WHERE received <> stored + duplicate + rejected) AS unbalanced "
-    "FROM ledger_stream WHERE (CAST(:scope AS text) IS NULL OR operator_id = :scope) "
-    "AND (:station_id = '' OR station_id = :station_id) "
-    "AND (:operator_id = '' OR operator_id = :operator_id) GROUP BY topic ORDER BY topic"
+    "FROM ledger_stream{where} GROUP BY topic ORDER BY topic"
 )
 
 OPEN_GAPS = text(
@@ -116,8 +114,20 @@ async def ledger_totals(
     connection: AsyncConnection, *, scope: Scope, station_id: str = "", operator_id: str = ""
 ) -> Sequence[RowMapping]:
     """Return the ledger summed by topic."""
-    values = {"scope": scope, "station_id": station_id, "operator_id": operator_id}
-    return (await connection.execute(LEDGER_TOTALS, values)).mappings().all()
+    # Only what narrows: conditions that hold for every stream cost more than the sums.
+    clauses, values = [], {}
+    if scope is not None:
+        clauses.append("operator_id = :scope")
+        values["scope"] = scope
+    if station_id:
+        clauses.append("station_id = :station_id")
+        values["station_id"] = station_id
+    if operator_id:
+        clauses.append("operator_id = :operator_id")
+        values["operator_id"] = operator_id
+    where = f" WHERE {' AND '.join(clauses)}" if clauses else ""
+    result = await connection.execute(text(LEDGER_TOTALS.format(where=where)), values)
+    return result.mappings().all()
 
 
 async def open_gaps(

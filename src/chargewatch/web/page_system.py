@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from chargewatch.api.context import Service, service_of
-from chargewatch.api.ledger import ledger_totals, quarantined_item
+from chargewatch.api.ledger import quarantined_item
 from chargewatch.api.piles import MAX_OFFSET
 from chargewatch.storage import queries, queries_ingest
 from chargewatch.storage.migrate import current_revision
@@ -63,7 +63,7 @@ async def show_system(
             station_id=station,
         )
         runs = await queries.runs(connection, limit=RUN_ROWS, offset=0)
-    totals = await ledger_totals(service, scope)
+        totals = await queries_ingest.ledger_totals(connection, scope=scope)
     return render(
         request,
         "system.html",

@@ -1,0 +1,346 @@
+"""The index of piles: all that the list is narrowed and sorted by, a column of the city a row.
+
+Position k of every column is connector k in the order of connector_id. An order is an array of
+positions, so a page is a filter over arrays and one slice of the result, whatever it asks for.
+Derived from other tables and rebuilt as a whole in the transaction that changes them: see
+docs/decisions/storage-pile-index.md.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, cast
+
+import asyncpg
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from chargewatch.domain.verdict import TIER_ORDER
+from chargewatch.storage.bulk import Records, copy_arrays
+
+Positions = NDArray[np.int32]
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+INDEX_LOCK = 7_226_074
+
+TIERS = tuple(tier.value for tier in TIER_ORDER)
+"""Most urgent first; a tier is stored as its place here."""
+NOT_IN_RUN = -1
+
+NOT_REGISTERED = -(2**31)
+NEVER_VERIFIED = NOT_REGISTERED + 1
+
+SORTS = ("priority", "money", "error", "probability", "connector")
+"""Orders of the list; most urgent, most money, largest error, most probable, by name."""
+
+_TYPES = {
+    **dict.fromkeys(("connector_id", "operator", "station", "district", "name_order"), "<i4"),
+    **dict.fromkeys((f"by_{sort}" for sort in SORTS), "<i4"),
+    "tier": "<i1",
+    "money": "<f8",
+    "verified_until": "<i4",  # days since 1970
+    "newest_red": "<i4",
+    "name_end": "<i4",
+}
+
+_RUN = """
+SELECT run_id, as_of FROM risk_run
+WHERE state = 'finished' AND ($1::bigint IS NULL OR run_id = $1)
+ORDER BY as_of DESC, run_id DESC LIMIT 1
+"""
+_PREVIOUS_RUN = """
+SELECT max(run_id) FROM risk_run WHERE state = 'finished' AND run_id < $1
+  AND as_of = (SELECT max(as_of) FROM risk_run WHERE state = 'finished' AND as_of < $2)
+"""
+_CONNECTORS = """
+SELECT connector_id, connector, operator_id, station_id, registered FROM connector
+ORDER BY connector, operator_id, station_id
+"""
+_STATIONS = "SELECT station_id, name, coalesce(district, '') FROM station"
+_VERIFIED = """
+SELECT connector_id, max(valid_until) FROM verification
+WHERE result = 'pass' AND valid_until IS NOT NULL GROUP BY connector_id
+"""
+_ASSESSMENTS = """
+SELECT connector_id, (array_position($2::text[], tier) - 1)::smallint, priority_money,
+  relative_error, p_nonconforming FROM assessment WHERE run_id = $1
+"""
+_RED = "SELECT connector_id FROM assessment WHERE run_id = $1 AND tier = 'red'"
+_SIGNALS = """
+SELECT DISTINCT code, connector FROM signal WHERE closed_run IS NULL AND connector IS NOT NULL
+"""
+_READ = text("SELECT name, content FROM pile_index WHERE name = ANY(:names)")
+
+_VERIFIED_ROW = np.dtype([("connector_id", "i4"), ("valid_until", "M8[D]")])
+_ASSESSMENT_ROW = np.dtype(
+    [
+        ("connector_id", "i4"),
+        ("tier", "i2"),
+        ("money", "f8"),
+        ("error", "f8"),
+        ("probability", "f8"),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class PileIndex:
+    """Some columns of the index; asking for one that was not read is a KeyError."""
+
+    columns: Mapping[str, bytes]
+    run_id: int | None
+    operators: Sequence[str]
+    districts: Sequence[str]
+    newly_red: int  # so many of `newest_red`, its first ones, were not red in the run before
+
+    @classmethod
+    def of(cls, columns: Mapping[str, bytes]) -> PileIndex:
+        """Return the index that columns hold."""
+        return cls(columns, **orjson.loads(columns["head"]))
+
+    def array(self, name: str) -> NDArray[Any]:
+        """Return a column of numbers."""
+        return np.frombuffer(self.columns[name], dtype=_TYPES[name])
+
+    def flagged(self, code: str) -> Positions:
+        """Return the connectors with an open signal of a code."""
+        return np.frombuffer(self.columns.get(f"signal {code}", b""), dtype="<i4")
+
+    def of_operator(self, operator_id: str) -> Mask:
+        """Return which connectors are an operator's."""
+        return _equal(self.array("operator"), self.operators, operator_id)
+
+    def in_district(self, district: str) -> Mask:
+        """Return which connectors stand in a district."""
+        return _equal(self.array("district"), self.districts, district)
+
+    @cached_property
+    def _stations(self) -> Mapping[str, Sequence[str]]:
+        return cast("Mapping[str, Sequence[str]]", orjson.loads(self.columns["stations"]))
+
+    def at_station(self, station_id: str) -> Mask:
+        """Return which connectors stand at a station."""
+        return _equal(self.array("station"), self._stations["station_id"], station_id)
+
+    def found(self, words: str) -> Mask:
+        """Return which connectors' names begin with words, or whose station's name holds them."""
+        names, ends = self.columns["names"], self.array("name_end")
+
+        def beginning(place: int) -> bytes:
+            start = int(ends[place - 1]) if place else 0
+            return names[start : int(ends[place])][: len(wanted)]
+
+        wanted = words.upper().encode()
+        places = range(len(ends))
+        first = bisect_left(places, wanted, key=beginning)
+        last = bisect_right(places, wanted, lo=first, key=beginning)
+        part = words.lower()
+        holds = np.array([part in name for name in self._stations["name"]], dtype=bool)
+        found = holds[self.array("station")] if holds.size else np.zeros(0, dtype=bool)
+        found[self.array("name_order")[first:last]] = True
+        return found
+
+
+def _equal(codes: NDArray[Any], known: Sequence[str], word: str) -> Mask:
+    code = known.index(word) if word in known else -1
+    return cast("Mask", codes == code)
+
+
+@dataclass
+class _Words:
+    """Numbers for words, in the order of their first appearance."""
+
+    number_of: dict[str, int] = field(default_factory=dict)
+
+    def code(self, words: Iterable[str]) -> Positions:
+        numbers = self.number_of
+        return np.fromiter((numbers.setdefault(word, len(numbers)) for word in words), dtype="<i4")
+
+
+def _descending(column: Floats, *, listed: Positions) -> Floats:
+    """Return keys that sort the largest first and the unknown last."""
+    values = column[listed]
+    return np.where(np.isnan(values), np.inf, -values)
+
+
+def _placed(rows: Records, connector_id: Positions, name: str, *, unknown: float) -> NDArray[Any]:
+    """Return a field of rows as a column, `unknown` where no row is."""
+    column = np.full(len(connector_id), unknown, dtype=rows.dtype[name])
+    column[np.searchsorted(connector_id, rows["connector_id"])] = rows[name]
+    return column
+
+
+async def build(connection: asyncpg.Connection, *, run_id: int | None = None) -> dict[str, bytes]:
+    """Return all columns of a finished run, by default the newest; without any, of no run."""
+    run = await connection.fetchrow(_RUN, run_id)
+    # Connectors last: whatever another row refers to by then is among them.
+    assessed = await copy_arrays(
+        connection,
+        _ASSESSMENTS,
+        _ASSESSMENT_ROW,
+        arguments=(None if run is None else run["run_id"], list(TIERS)),
+    )
+    verified = await copy_arrays(connection, _VERIFIED, _VERIFIED_ROW)
+    connectors = await connection.fetch(_CONNECTORS, timeout=600)
+    by_name = np.array([row[0] for row in connectors], dtype="<i4")
+    in_id_order = np.argsort(by_name)
+    connector_id = by_name[in_id_order]
+    # Where the k-th connector by name stands in the index.
+    position = np.empty(len(by_name), dtype="<i4")
+    position[in_id_order] = np.arange(len(by_name), dtype="<i4")
+
+    def placed(values: NDArray[Any]) -> NDArray[Any]:
+        return values[in_id_order]
+
+    operators, stations, districts = _Words(), _Words(), _Words()
+    names = {row[0]: (row[1], row[2]) for row in await connection.fetch(_STATIONS, timeout=600)}
+    station = placed(stations.code(row[3] for row in connectors))
+    named = [names.get(station_id, ("", "")) for station_id in stations.number_of]
+    district_of = districts.code(district for _, district in named)
+    upper = [row[1].upper().encode() for row in connectors]
+    name_order = sorted(range(len(upper)), key=upper.__getitem__)
+    registered = placed(np.array([row[4] for row in connectors], dtype=bool))
+    verified_until = _placed(
+        verified.astype([("connector_id", "i4"), ("valid_until", "i8")]),
+        connector_id,
+        "valid_until",
+        unknown=NEVER_VERIFIED,
+    )
+    columns: dict[str, NDArray[Any]] = {
+        "connector_id": connector_id,
+        "operator": placed(operators.code(row[2] for row in connectors)),
+        "station": station,
+        "district": district_of[station],
+        "verified_until": np.where(registered, verified_until, NOT_REGISTERED),
+        "name_order": position[name_order],
+        "name_end": np.cumsum([len(upper[k]) for k in name_order]),
+    }
+    newly_red = 0
+    if run is None:
+        columns |= {f"by_{sort}": position for sort in SORTS}
+        columns["tier"] = np.full(len(position), NOT_IN_RUN)
+        columns["money"] = np.full(len(position), np.nan)
+        columns["newest_red"] = np.empty(0)
+    else:
+        more, newly_red = await _run_columns(
+            connection, run, assessed, connector_id=connector_id, by_name=position
+        )
+        columns |= more
+    head = {
+        "run_id": None if run is None else run["run_id"],
+        "operators": list(operators.number_of),
+        "districts": list(districts.number_of),
+        "newly_red": newly_red,
+    }
+    places: dict[str, list[int]] = {}
+    for row, place in zip(connectors, position.tolist(), strict=True):
+        places.setdefault(row[1], []).append(place)
+    return {
+        "head": orjson.dumps(head),
+        "stations": orjson.dumps(
+            {
+                "station_id": list(stations.number_of),
+                "name": [name.lower() for name, _ in named],
+            }
+        ),
+        "names": b"".join(upper[k] for k in name_order),
+        **{name: values.astype(_TYPES[name]).tobytes() for name, values in columns.items()},
+        **await _signal_columns(connection, places),
+    }
+
+
+async def _run_columns(
+    connection: asyncpg.Connection,
+    run: asyncpg.Record,
+    rows: Records,
+    *,
+    connector_id: Positions,
+    by_name: Positions,
+) -> tuple[dict[str, NDArray[Any]], int]:
+    """Return what a run says of the connectors, and how many are red that were not before."""
+    tier = _placed(rows, connector_id, "tier", unknown=NOT_IN_RUN)
+    money, error, probability = (
+        _placed(rows, connector_id, name, unknown=np.nan)
+        for name in ("money", "error", "probability")
+    )
+    listed = np.flatnonzero(tier != NOT_IN_RUN).astype("<i4")
+    most = _descending(money, listed=listed)
+    # A sort is stable: equal ones stay in the order of connector_id.
+    columns = {
+        "tier": tier,
+        "money": money,
+        "by_priority": listed[np.lexsort((most, tier[listed]))],
+        "by_money": listed[np.argsort(most, kind="stable")],
+        "by_error": listed[np.argsort(_descending(np.abs(error), listed=listed), kind="stable")],
+        "by_probability": listed[
+            np.argsort(_descending(probability, listed=listed), kind="stable")
+        ],
+        "by_connector": by_name[tier[by_name] != NOT_IN_RUN],
+    }
+    previous = await connection.fetchval(_PREVIOUS_RUN, run["run_id"], run["as_of"])
+    before = await connection.fetch(_RED, previous, timeout=600)
+    was_red = np.isin(connector_id, [row[0] for row in before])
+    red = by_name[tier[by_name] == TIERS.index("red")]
+    # Red now and not in the run before comes first: that is news.
+    columns["newest_red"] = red[np.lexsort((_descending(money, listed=red), was_red[red]))]
+    return columns, int(np.count_nonzero(~was_red[red]))
+
+
+async def _signal_columns(
+    connection: asyncpg.Connection, places: Mapping[str, Sequence[int]]
+) -> dict[str, bytes]:
+    by_code: dict[str, list[int]] = {}
+    for code, name in await connection.fetch(_SIGNALS, timeout=600):
+        by_code.setdefault(code, []).extend(places.get(name, ()))
+    return {
+        f"signal {code}": np.array(sorted(found), dtype="<i4").tobytes()
+        for code, found in by_code.items()
+    }
+
+
+async def rebuild(connection: asyncpg.Connection) -> None:
+    """Store the index anew, of the newest finished run; pages see it from the commit on.
+
+    For whoever has changed the registry, a run or signals, at the end of that transaction.
+    """
+    # Two at once: the later one must see what the earlier one has changed.
+    await connection.execute("SELECT pg_advisory_xact_lock($1)", INDEX_LOCK)
+    columns = await build(connection)
+    await connection.execute("DELETE FROM pile_index")
+    await connection.copy_records_to_table(
+        "pile_index", records=sorted(columns.items()), columns=("name", "content"), timeout=600
+    )
+
+
+async def rebuild_if_missing(connection: asyncpg.Connection) -> None:
+    """Store the index where there is none: a migration adds its table empty."""
+    if not await connection.fetchval("SELECT EXISTS (SELECT FROM pile_index)"):
+        await rebuild(connection)
+
+
+async def driver_of(connection: AsyncConnection) -> asyncpg.Connection:
+    """Return asyncpg's connection below one of SQLAlchemy's."""
+    return (await connection.get_raw_connection()).driver_connection
+
+
+async def read_index(
+    connection: AsyncConnection, *names: str, run_id: int | None = None
+) -> PileIndex:
+    """Return some columns of the index of a run, by default the newest.
+
+    Built on the spot where none is stored of that run: slow, and as right.
+    """
+    found = await connection.execute(_READ, {"names": ["head", *names]})
+    columns = {row.name: row.content for row in found}
+    if columns:
+        index = PileIndex.of(columns)
+        if run_id is None or index.run_id == run_id:
+            return index
+    return PileIndex.of(await build(await driver_of(connection), run_id=run_id))
