@@ -1,4 +1,4 @@
-"""The index of piles takes the place of the assessments' sorted indexes."""
+"""The index of piles, which `chargewatch migrate` fills afterwards; indexes of long lists."""
 
 from __future__ import annotations
 
@@ -21,7 +21,25 @@ def upgrade() -> None:
     )
     # Numbers hardly compress; plain, a page has them in a third of the time.
     op.execute("ALTER TABLE pile_index ALTER COLUMN content SET STORAGE EXTERNAL")
+    op.create_index(
+        "ix_signal_open",
+        "signal",
+        ["signal_id"],
+        unique=False,
+        postgresql_where=sa.text("closed_run IS NULL"),
+    )
+    for column in ("operator_id", "code", "severity"):
+        op.create_index(op.f(f"ix_signal_{column}_signal_id"), "signal", [column, "signal_id"])
+    for column in ("operator_id", "station_id", "code"):
+        name = op.f(f"ix_quarantine_{column}_quarantine_id")
+        op.create_index(name, "quarantine", [column, "quarantine_id"])
 
 
 def downgrade() -> None:
+    op.execute("SET LOCAL lock_timeout = '5s'")
+    for column in ("operator_id", "station_id", "code"):
+        op.drop_index(op.f(f"ix_quarantine_{column}_quarantine_id"), "quarantine")
+    for column in ("operator_id", "code", "severity"):
+        op.drop_index(op.f(f"ix_signal_{column}_signal_id"), "signal")
+    op.drop_index("ix_signal_open", "signal")
     op.drop_table("pile_index")

@@ -27,6 +27,7 @@ MAX_OFFSET = 1_000_000
 TIERS = frozenset(tier.value for tier in Tier)
 Limit = Annotated[int, Query(ge=1, le=500)]
 Offset = Annotated[int, Query(ge=0, le=MAX_OFFSET)]
+BeforeId = Annotated[int | None, Query(ge=1, le=2**63 - 1)]
 StationId = Annotated[str | None, Query(alias="station_id", max_length=64)]
 
 

@@ -95,6 +95,69 @@ def _balance(days: float, step_s: float) -> Ask:
     return ask
 
 
+def _stations(*, scoped: bool = False, text: bool = False, offset: int = 0) -> Ask:
+    def ask(connection: AsyncConnection, s: Sample) -> Awaitable[Any]:
+        return queries_stations.stations(
+            connection,
+            run_id=s.run_id,
+            words=s.station_id if text else "",
+            scope=s.operator_id if scoped else None,
+            limit=PAGE_ROWS,
+            offset=offset,
+        )
+
+    return ask
+
+
+def _ledger(
+    *,
+    scoped: bool = False,
+    deep: bool = False,
+    only_gaps: bool = False,
+    only_unbalanced: bool = False,
+) -> Ask:
+    def ask(connection: AsyncConnection, s: Sample) -> Awaitable[Any]:
+        return queries_ingest.ledger(
+            connection,
+            scope=s.operator_id if scoped else None,
+            limit=PAGE_ROWS,
+            after=(s.operator_id, s.station_id, "") if deep else None,
+            only_gaps=only_gaps,
+            only_unbalanced=only_unbalanced,
+        )
+
+    return ask
+
+
+def _quarantine(*, scoped: bool = False, code: str = "", station: bool = False) -> Ask:
+    def ask(connection: AsyncConnection, s: Sample) -> Awaitable[Any]:
+        return queries_ingest.quarantined(
+            connection,
+            scope=s.operator_id if scoped else None,
+            limit=PAGE_ROWS,
+            code=code,
+            station_id=s.station_id if station else "",
+        )
+
+    return ask
+
+
+def _signals(
+    *, scoped: bool = False, before_id: int | None = None, only_open: bool = True, **wanted: str
+) -> Ask:
+    def ask(connection: AsyncConnection, s: Sample) -> Awaitable[Any]:
+        return queries_ingest.signals(
+            connection,
+            scope=s.operator_id if scoped else None,
+            limit=PAGE_ROWS,
+            before_id=before_id,
+            only_open=only_open,
+            **wanted,
+        )
+
+    return ask
+
+
 def _readings(connection: AsyncConnection, s: Sample) -> Awaitable[Any]:
     return queries_pile.readings(
         connection, s.connector_id, since=s.now - timedelta(days=1), until=s.now, limit=10_000
@@ -135,6 +198,9 @@ PAGE_QUERIES: Mapping[str, Ask] = {
     "runs": lambda c, s: queries.runs(c, limit=PAGE_ROWS, offset=0),
     "operators": lambda c, s: queries.operators(c, scope=None),
     "open signals by code": lambda c, s: queries.open_signals_by_code(c, scope=None),
+    "open signals by code: scope": lambda c, s: queries.open_signals_by_code(
+        c, scope=s.operator_id
+    ),
     **{f"piles by {sort}": _sorted_by(sort) for sort in SORTS},
     "piles: last page": _list(lambda _: PileFilter(), offset=99_000),
     "piles: scope": _list(lambda _: PileFilter(), scoped=True),
@@ -176,13 +242,14 @@ PAGE_QUERIES: Mapping[str, Ask] = {
     "pile: signals": lambda c, s: queries_pile.signals_of_pile(
         c, s.connector, operator_id=s.operator_id
     ),
-    "stations": lambda c, s: queries_stations.stations(
-        c, run_id=s.run_id, words="", scope=None, limit=PAGE_ROWS, offset=0
-    ),
-    "stations: text": lambda c, s: queries_stations.stations(
-        c, run_id=s.run_id, words=s.station_id, scope=None, limit=PAGE_ROWS, offset=0
-    ),
+    "stations": _stations(),
+    "stations: last page": _stations(offset=8_300),
+    "stations: scope": _stations(scoped=True),
+    "stations: text": _stations(text=True),
     "stations: count": lambda c, s: queries_stations.station_count(c, words="", scope=None),
+    "stations: count of text": lambda c, s: queries_stations.station_count(
+        c, words=s.station_id, scope=None
+    ),
     "station": lambda c, s: queries_stations.station(c, s.station_id, scope=None),
     "station: meters": lambda c, s: queries_stations.meters(
         c, s.station_id, operator_id=s.operator_id
@@ -196,18 +263,31 @@ PAGE_QUERIES: Mapping[str, Ask] = {
     "station: gaps": lambda c, s: queries_stations.gaps_of_station(
         c, s.station_id, operator_id=s.operator_id
     ),
-    "ledger": lambda c, s: queries_ingest.ledger(c, scope=None, limit=PAGE_ROWS, offset=0),
-    "ledger: only gaps": lambda c, s: queries_ingest.ledger(
-        c, scope=None, limit=PAGE_ROWS, offset=0, only_gaps=True
-    ),
+    "ledger": _ledger(),
+    "ledger: scope": _ledger(scoped=True),
+    "ledger: later page": _ledger(deep=True),
+    "ledger: only gaps": _ledger(only_gaps=True),
+    "ledger: only unbalanced": _ledger(only_unbalanced=True),
     "ledger: totals": lambda c, s: queries_ingest.ledger_totals(c, scope=None),
     "ledger: totals, scope": lambda c, s: queries_ingest.ledger_totals(c, scope=s.operator_id),
     "ledger: open gaps": lambda c, s: queries_ingest.open_gaps(c, scope=None, limit=PAGE_ROWS),
-    "quarantine": lambda c, s: queries_ingest.quarantined(c, scope=None, limit=PAGE_ROWS),
-    "quarantine: codes": lambda c, s: queries_ingest.quarantine_codes(c, scope=None),
-    "signals": lambda c, s: queries_ingest.signals(
-        c, scope=None, limit=PAGE_ROWS, offset=0, only_open=True
+    "ledger: open gaps, scope": lambda c, s: queries_ingest.open_gaps(
+        c, scope=s.operator_id, limit=PAGE_ROWS
     ),
+    "quarantine": _quarantine(),
+    "quarantine: scope": _quarantine(scoped=True),
+    "quarantine: code": _quarantine(code="naive_time"),
+    "quarantine: station": _quarantine(station=True),
+    "quarantine: codes": lambda c, s: queries_ingest.quarantine_codes(c, scope=None),
+    "quarantine: codes, scope": lambda c, s: queries_ingest.quarantine_codes(
+        c, scope=s.operator_id
+    ),
+    "signals": _signals(),
+    "signals: scope": _signals(scoped=True),
+    "signals: code": _signals(code="fee_mismatch"),
+    "signals: severity": _signals(severity="severe"),
+    "signals: closed too": _signals(only_open=False, code="silence", scoped=True),
+    "signals: last page": _signals(before_id=100),
     "live readings": lambda c, s: queries_ingest.live_readings(
         c, scope=None, since=s.now - timedelta(seconds=60), station_id=s.station_id
     ),

@@ -118,6 +118,11 @@ signal = Table(
         unique=True,
         postgresql_where=text("closed_run IS NULL"),
     ),
+    # Newest first; the open ones are few among many that were closed.
+    Index("ix_signal_open", "signal_id", postgresql_where=text("closed_run IS NULL")),
+    Index(None, "operator_id", "signal_id"),
+    Index(None, "code", "signal_id"),
+    Index(None, "severity", "signal_id"),
     Index(None, "connector"),
     Index(None, "station_id"),
 )
