@@ -19,7 +19,7 @@ def upgrade() -> None:
         sa.Column("content", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_pile_index")),
     )
-    # Numbers hardly compress; plain, a page has them in a third of the time.
+    # Compressing would take longer than it saves: docs/decisions/storage-pile-index.md.
     op.execute("ALTER TABLE pile_index ALTER COLUMN content SET STORAGE EXTERNAL")
     op.create_index(
         "ix_signal_open",

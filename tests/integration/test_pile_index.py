@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chargewatch.domain.mpe import rule_set
+from chargewatch.runs.assess import run_assessment
+from chargewatch.settings import load_settings
 from chargewatch.storage import pile_index, queries, queries_ingest, queries_piles
 from chargewatch.storage.database import Database, open_database
 from chargewatch.storage.migrate import migrate
@@ -377,6 +379,25 @@ async def test_sold_station_is_its_new_operators_from_the_import_on(
             assert all(row["operator_id"] == (scope or row["operator_id"]) for row in page.rows)
         found = await queries.tiers_by_district(connection, 2, scope=None)
         assert "120116" in {row.district for row in found}
+
+
+async def test_a_run_makes_the_index_and_a_replay_leaves_that_of_the_newest(
+    city: Database,
+) -> None:
+    async def stored() -> tuple[dict[str, bytes], dict[str, bytes]]:
+        async with city.raw() as connection:
+            rows = await connection.fetch("SELECT name, content FROM pile_index")
+            return dict(rows), await pile_index.build(connection)
+
+    settings = load_settings({})
+    newest = await run_assessment(city, settings, as_of=datetime(2026, 4, 2, tzinfo=UTC))
+    found, expected = await stored()
+    assert found == expected
+    assert pile_index.PileIndex.of(found).run_id == newest.run_id
+    await run_assessment(city, settings, as_of=datetime(2026, 4, 1, tzinfo=UTC))
+    found, expected = await stored()
+    assert found == expected
+    assert pile_index.PileIndex.of(found).run_id == newest.run_id
 
 
 async def test_stored_index_is_read_and_that_of_another_run_is_built(
