@@ -16,6 +16,7 @@ from chargewatch.storage.pile_index import (
     NOT_IN_RUN,
     NOT_REGISTERED,
     TIERS,
+    PileIndex,
     read_index,
 )
 
@@ -94,11 +95,19 @@ async def newest_run(connection: AsyncConnection) -> RowMapping | None:
     return (await connection.execute(NEWEST_RUN)).mappings().one_or_none()
 
 
+async def _read(
+    connection: AsyncConnection, *names: str, scope: Scope, run_id: int | None = None
+) -> PileIndex:
+    """Return columns of the index, and whose each connector is where only a scope's are wanted."""
+    wanted = names if scope is None else (*names, "operator")
+    return await read_index(connection, *wanted, run_id=run_id)
+
+
 async def newest_red(
     connection: AsyncConnection, run_id: int, *, scope: Scope, limit: int
 ) -> Sequence[RowMapping]:
     """Return red connectors of a run, those first that were not red in the run before."""
-    index = await read_index(connection, "connector_id", "operator", "newest_red", run_id=run_id)
+    index = await _read(connection, "connector_id", "newest_red", scope=scope, run_id=run_id)
     red = index.array("newest_red")
     newly = np.arange(len(red)) < index.newly_red
     if scope is not None:
@@ -122,7 +131,7 @@ async def tiers_by_district(
     connection: AsyncConnection, run_id: int, *, scope: Scope
 ) -> list[DistrictTier]:
     """Return connectors and money at risk per district and tier of one run."""
-    index = await read_index(connection, "operator", "district", "tier", "money", run_id=run_id)
+    index = await _read(connection, "district", "tier", "money", scope=scope, run_id=run_id)
     tier, district = index.array("tier"), index.array("district")
     listed = tier != NOT_IN_RUN
     if scope is not None:
@@ -146,7 +155,7 @@ async def verification_coverage(
     connection: AsyncConnection, *, today: date, soon: date, scope: Scope
 ) -> dict[str, int]:
     """Return how many registered connectors have a valid, due, expired or no verification."""
-    index = await read_index(connection, "operator", "verified_until")
+    index = await _read(connection, "verified_until", scope=scope)
     until = index.array("verified_until")
     registered = until != NOT_REGISTERED
     if scope is not None:

@@ -47,9 +47,11 @@ LEDGER_TOTALS = (
 
 OPEN_GAPS = (
     "SELECT s.operator_id, s.station_id, s.topic, g.first_seq, g.last_seq, g.found_at "
-    "FROM ledger_gap g JOIN ledger_stream s USING (stream_id){where} "
+    "FROM (SELECT * FROM ledger_gap WHERE closed_at IS NULL{newest}) g "
+    "JOIN ledger_stream s USING (stream_id){where} "
     "ORDER BY g.found_at DESC, g.gap_id DESC LIMIT :limit"
 )
+NEWEST_GAPS = " ORDER BY found_at DESC, gap_id DESC LIMIT :limit"
 
 QUARANTINE = (
     "SELECT quarantine_id, received_at, topic, operator_id, station_id, seq, code, item_index, "
@@ -119,10 +121,9 @@ async def open_gaps(
     operator_id: str = "",
 ) -> Sequence[RowMapping]:
     """Return holes in message counters that are still open, newest first."""
-    where, values = narrowed(
-        "g.closed_at IS NULL", scope=scope, station_id=station_id, operator_id=operator_id
-    )
-    statement = text(OPEN_GAPS.format(where=where))
+    where, values = narrowed(scope=scope, station_id=station_id, operator_id=operator_id)
+    # Of every stream's gaps the newest are known before any stream is looked up.
+    statement = text(OPEN_GAPS.format(where=where, newest="" if where else NEWEST_GAPS))
     return (await connection.execute(statement, {**values, "limit": limit})).mappings().all()
 
 
