@@ -177,6 +177,65 @@ def _placed(rows: Records, connector_id: Positions, name: str, *, unknown: float
     return column
 
 
+@dataclass(frozen=True)
+class _Registry:
+    """What the registry says of the connectors."""
+
+    columns: Mapping[str, NDArray[Any]]
+    texts: Mapping[str, bytes]
+    operators: Sequence[str]
+    districts: Sequence[str]
+    by_name: Positions
+    places: Mapping[str, Sequence[int]]  # where connectors of a name stand
+
+
+def _registry(
+    connectors: Sequence[asyncpg.Record], stations: Sequence[asyncpg.Record], verified: Records
+) -> _Registry:
+    """Return the columns of the registry; the connectors come by name."""
+    ids = np.array([row[0] for row in connectors], dtype="<i4")
+    in_id_order = np.argsort(ids)
+    connector_id = ids[in_id_order]
+    by_name = np.empty(len(ids), dtype="<i4")
+    by_name[in_id_order] = np.arange(len(ids), dtype="<i4")
+
+    operators, places_of, districts = _Words(), _Words(), _Words()
+    station = places_of.code(row[3] for row in connectors)[in_id_order]
+    known = {row[0]: (row[1], row[2]) for row in stations}
+    named = [known.get(station_id, ("", "")) for station_id in places_of.number_of]
+    district = districts.code(district for _, district in named)
+
+    upper = [row[1].upper().encode() for row in connectors]
+    name_order = sorted(range(len(upper)), key=upper.__getitem__)
+    registered = np.array([row[4] for row in connectors], dtype=bool)[in_id_order]
+    days = verified.astype([("connector_id", "i4"), ("valid_until", "i8")])
+    verified_until = _placed(days, connector_id, "valid_until", unknown=NEVER_VERIFIED)
+
+    places: dict[str, list[int]] = {}
+    for row, place in zip(connectors, by_name.tolist(), strict=True):
+        places.setdefault(row[1], []).append(place)
+    names = [name.lower() for name, _ in named]
+    return _Registry(
+        columns={
+            "connector_id": connector_id,
+            "operator": operators.code(row[2] for row in connectors)[in_id_order],
+            "station": station,
+            "district": district[station],
+            "verified_until": np.where(registered, verified_until, NOT_REGISTERED),
+            "name_order": by_name[name_order],
+            "name_end": np.cumsum([len(upper[k]) for k in name_order]),
+        },
+        texts={
+            "stations": orjson.dumps({"station_id": list(places_of.number_of), "name": names}),
+            "names": b"".join(upper[k] for k in name_order),
+        },
+        operators=list(operators.number_of),
+        districts=list(districts.number_of),
+        by_name=by_name,
+        places=places,
+    )
+
+
 async def build(connection: asyncpg.Connection, *, run_id: int | None = None) -> dict[str, bytes]:
     """Return all columns of a finished run, by default the newest; without any, of no run."""
     run = await connection.fetchrow(_RUN, run_id)
@@ -188,71 +247,34 @@ async def build(connection: asyncpg.Connection, *, run_id: int | None = None) ->
         arguments=(None if run is None else run["run_id"], list(TIERS)),
     )
     verified = await copy_arrays(connection, _VERIFIED, _VERIFIED_ROW)
+    stations = await connection.fetch(_STATIONS, timeout=600)
     connectors = await connection.fetch(_CONNECTORS, timeout=600)
-    by_name = np.array([row[0] for row in connectors], dtype="<i4")
-    in_id_order = np.argsort(by_name)
-    connector_id = by_name[in_id_order]
-    # Where the k-th connector by name stands in the index.
-    position = np.empty(len(by_name), dtype="<i4")
-    position[in_id_order] = np.arange(len(by_name), dtype="<i4")
-
-    def placed(values: NDArray[Any]) -> NDArray[Any]:
-        return values[in_id_order]
-
-    operators, stations, districts = _Words(), _Words(), _Words()
-    names = {row[0]: (row[1], row[2]) for row in await connection.fetch(_STATIONS, timeout=600)}
-    station = placed(stations.code(row[3] for row in connectors))
-    named = [names.get(station_id, ("", "")) for station_id in stations.number_of]
-    district_of = districts.code(district for _, district in named)
-    upper = [row[1].upper().encode() for row in connectors]
-    name_order = sorted(range(len(upper)), key=upper.__getitem__)
-    registered = placed(np.array([row[4] for row in connectors], dtype=bool))
-    verified_until = _placed(
-        verified.astype([("connector_id", "i4"), ("valid_until", "i8")]),
-        connector_id,
-        "valid_until",
-        unknown=NEVER_VERIFIED,
-    )
-    columns: dict[str, NDArray[Any]] = {
-        "connector_id": connector_id,
-        "operator": placed(operators.code(row[2] for row in connectors)),
-        "station": station,
-        "district": district_of[station],
-        "verified_until": np.where(registered, verified_until, NOT_REGISTERED),
-        "name_order": position[name_order],
-        "name_end": np.cumsum([len(upper[k]) for k in name_order]),
-    }
+    registry = _registry(connectors, stations, verified)
+    by_name = registry.by_name
     newly_red = 0
-    if run is None:
-        columns |= {f"by_{sort}": position for sort in SORTS}
-        columns["tier"] = np.full(len(position), NOT_IN_RUN)
-        columns["money"] = np.full(len(position), np.nan)
-        columns["newest_red"] = np.empty(0)
-    else:
-        more, newly_red = await _run_columns(
-            connection, run, assessed, connector_id=connector_id, by_name=position
+    columns: Mapping[str, NDArray[Any]] = {
+        **dict.fromkeys((f"by_{sort}" for sort in SORTS), by_name),
+        "tier": np.full(len(by_name), NOT_IN_RUN),
+        "money": np.full(len(by_name), np.nan),
+        "newest_red": np.empty(0),
+    }
+    if run is not None:
+        ids = registry.columns["connector_id"]
+        columns, newly_red = await _run_columns(
+            connection, run, assessed, connector_id=ids, by_name=by_name
         )
-        columns |= more
     head = {
         "run_id": None if run is None else run["run_id"],
-        "operators": list(operators.number_of),
-        "districts": list(districts.number_of),
+        "operators": registry.operators,
+        "districts": registry.districts,
         "newly_red": newly_red,
     }
-    places: dict[str, list[int]] = {}
-    for row, place in zip(connectors, position.tolist(), strict=True):
-        places.setdefault(row[1], []).append(place)
+    numbers = {**registry.columns, **columns}
     return {
         "head": orjson.dumps(head),
-        "stations": orjson.dumps(
-            {
-                "station_id": list(stations.number_of),
-                "name": [name.lower() for name, _ in named],
-            }
-        ),
-        "names": b"".join(upper[k] for k in name_order),
-        **{name: values.astype(_TYPES[name]).tobytes() for name, values in columns.items()},
-        **await _signal_columns(connection, places),
+        **registry.texts,
+        **{name: values.astype(_TYPES[name]).tobytes() for name, values in numbers.items()},
+        **await _signal_columns(connection, registry.places),
     }
 
 
