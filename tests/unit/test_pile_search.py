@@ -16,7 +16,19 @@ def index_of(names: list[str], *, stations: list[str], station: list[int]) -> Pi
     """Return an index of connectors with names, at stations with names."""
     upper = [name.upper().encode() for name in names]
     order = sorted(range(len(names)), key=upper.__getitem__)
-    head = {"run_id": None, "operators": ["a"], "districts": [""], "newly_red": 0}
+    numbers = {
+        "name_length": np.array([len(upper[k]) for k in order], dtype="<u1"),
+        "name_order": np.array(order, dtype="<i4"),
+        "station": np.array(station, dtype="<u1"),
+        "operator": np.zeros(len(names), dtype="<u1"),
+    }
+    head = {
+        "run_id": None,
+        "operators": ["a"],
+        "districts": [""],
+        "newly_red": 0,
+        "types": {name: column.dtype.str for name, column in numbers.items()},
+    }
     return PileIndex.of(
         {
             "head": orjson.dumps(head),
@@ -27,10 +39,7 @@ def index_of(names: list[str], *, stations: list[str], station: list[int]) -> Pi
                 }
             ),
             "names": b"".join(upper[k] for k in order),
-            "name_end": np.cumsum([len(upper[k]) for k in order]).astype("<i4").tobytes(),
-            "name_order": np.array(order, dtype="<i4").tobytes(),
-            "station": np.array(station, dtype="<i4").tobytes(),
-            "operator": np.zeros(len(names), dtype="<i4").tobytes(),
+            **{name: column.tobytes() for name, column in numbers.items()},
         }
     )
 

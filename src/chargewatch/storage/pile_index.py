@@ -40,15 +40,10 @@ NEVER_VERIFIED = NOT_REGISTERED + 1
 SORTS = ("priority", "money", "error", "probability", "connector")
 """Orders of the list; most urgent, most money, largest error, most probable, by name."""
 
-_TYPES = {
-    **dict.fromkeys(("connector_id", "operator", "station", "district", "name_order"), "<i4"),
-    **dict.fromkeys((f"by_{sort}" for sort in SORTS), "<i4"),
-    "tier": "<i1",
-    "money": "<f8",
-    "verified_until": "<i4",  # days since 1970
-    "newest_red": "<i4",
-    "name_end": "<i4",
-}
+_TYPES = {"tier": "<i1", "money": "<f8"}
+_POSITION = "<i4"
+_COUNTS = ("operator", "station", "district", "name_length")
+"""Columns of small numbers: stored in the narrowest type that holds them."""
 
 _RUN = """
 SELECT run_id, as_of FROM risk_run
@@ -99,6 +94,7 @@ class PileIndex:
     operators: Sequence[str]
     districts: Sequence[str]
     newly_red: int  # so many of `newest_red`, its first ones, were not red in the run before
+    types: Mapping[str, str]
 
     @classmethod
     def of(cls, columns: Mapping[str, bytes]) -> PileIndex:
@@ -107,11 +103,11 @@ class PileIndex:
 
     def array(self, name: str) -> NDArray[Any]:
         """Return a column of numbers."""
-        return np.frombuffer(self.columns[name], dtype=_TYPES[name])
+        return np.frombuffer(self.columns[name], dtype=self.types[name])
 
     def flagged(self, code: str) -> Positions:
         """Return the connectors with an open signal of a code."""
-        return np.frombuffer(self.columns.get(f"signal {code}", b""), dtype="<i4")
+        return np.frombuffer(self.columns.get(f"signal {code}", b""), dtype=_POSITION)
 
     def of_operator(self, operator_id: str) -> Mask:
         """Return which connectors are an operator's."""
@@ -131,7 +127,8 @@ class PileIndex:
 
     def found(self, words: str) -> Mask:
         """Return which connectors' names begin with words, or whose station's name holds them."""
-        names, ends = self.columns["names"], self.array("name_end")
+        names = self.columns["names"]
+        ends = np.cumsum(self.array("name_length"), dtype=np.int64)
 
         def beginning(place: int) -> bytes:
             start = int(ends[place - 1]) if place else 0
@@ -149,8 +146,16 @@ class PileIndex:
 
 
 def _equal(codes: NDArray[Any], known: Sequence[str], word: str) -> Mask:
-    code = known.index(word) if word in known else -1
-    return cast("Mask", codes == code)
+    if word not in known:
+        return np.zeros(len(codes), dtype=bool)
+    return cast("Mask", codes == known.index(word))
+
+
+def _stored(name: str, values: NDArray[Any]) -> NDArray[Any]:
+    """Return a column in the type it is stored in."""
+    if name in _COUNTS:
+        return values.astype(np.min_scalar_type(values.max(initial=0)).newbyteorder("<"))
+    return values.astype(_TYPES.get(name, _POSITION))
 
 
 @dataclass
@@ -161,7 +166,9 @@ class _Words:
 
     def code(self, words: Iterable[str]) -> Positions:
         numbers = self.number_of
-        return np.fromiter((numbers.setdefault(word, len(numbers)) for word in words), dtype="<i4")
+        return np.fromiter(
+            (numbers.setdefault(word, len(numbers)) for word in words), dtype=_POSITION
+        )
 
 
 def _descending(column: Floats, *, listed: Positions) -> Floats:
@@ -193,11 +200,11 @@ def _registry(
     connectors: Sequence[asyncpg.Record], stations: Sequence[asyncpg.Record], verified: Records
 ) -> _Registry:
     """Return the columns of the registry; the connectors come by name."""
-    ids = np.array([row[0] for row in connectors], dtype="<i4")
+    ids = np.array([row[0] for row in connectors], dtype=_POSITION)
     in_id_order = np.argsort(ids)
     connector_id = ids[in_id_order]
-    by_name = np.empty(len(ids), dtype="<i4")
-    by_name[in_id_order] = np.arange(len(ids), dtype="<i4")
+    by_name = np.empty(len(ids), dtype=_POSITION)
+    by_name[in_id_order] = np.arange(len(ids), dtype=_POSITION)
 
     operators, places_of, districts = _Words(), _Words(), _Words()
     station = places_of.code(row[3] for row in connectors)[in_id_order]
@@ -209,6 +216,7 @@ def _registry(
     name_order = sorted(range(len(upper)), key=upper.__getitem__)
     registered = np.array([row[4] for row in connectors], dtype=bool)[in_id_order]
     days = verified.astype([("connector_id", "i4"), ("valid_until", "i8")])
+    # Days since 1970.
     verified_until = _placed(days, connector_id, "valid_until", unknown=NEVER_VERIFIED)
 
     places: dict[str, list[int]] = {}
@@ -223,7 +231,7 @@ def _registry(
             "district": district[station],
             "verified_until": np.where(registered, verified_until, NOT_REGISTERED),
             "name_order": by_name[name_order],
-            "name_end": np.cumsum([len(upper[k]) for k in name_order]),
+            "name_length": np.array([len(upper[k]) for k in name_order], dtype=np.int64),
         },
         texts={
             "stations": orjson.dumps({"station_id": list(places_of.number_of), "name": names}),
@@ -263,17 +271,20 @@ async def build(connection: asyncpg.Connection, *, run_id: int | None = None) ->
         columns, newly_red = await _run_columns(
             connection, run, assessed, connector_id=ids, by_name=by_name
         )
+    numbers = {
+        name: _stored(name, values) for name, values in {**registry.columns, **columns}.items()
+    }
     head = {
         "run_id": None if run is None else run["run_id"],
         "operators": registry.operators,
         "districts": registry.districts,
         "newly_red": newly_red,
+        "types": {name: values.dtype.str for name, values in numbers.items()},
     }
-    numbers = {**registry.columns, **columns}
     return {
         "head": orjson.dumps(head),
         **registry.texts,
-        **{name: values.astype(_TYPES[name]).tobytes() for name, values in numbers.items()},
+        **{name: values.tobytes() for name, values in numbers.items()},
         **await _signal_columns(connection, registry.places),
     }
 
@@ -292,7 +303,7 @@ async def _run_columns(
         _placed(rows, connector_id, name, unknown=np.nan)
         for name in ("money", "error", "probability")
     )
-    listed = np.flatnonzero(tier != NOT_IN_RUN).astype("<i4")
+    listed = np.flatnonzero(tier != NOT_IN_RUN).astype(_POSITION)
     most = _descending(money, listed=listed)
     # A sort is stable: equal ones stay in the order of connector_id.
     columns = {
@@ -322,7 +333,7 @@ async def _signal_columns(
     for code, name in await connection.fetch(_SIGNALS, timeout=600):
         by_code.setdefault(code, []).extend(places.get(name, ()))
     return {
-        f"signal {code}": np.array(sorted(found), dtype="<i4").tobytes()
+        f"signal {code}": np.array(sorted(found), dtype=_POSITION).tobytes()
         for code, found in by_code.items()
     }
 

@@ -65,7 +65,7 @@ def _columns(wanted: PileFilter, *, scope: Scope) -> list[str]:
     if wanted.signal:
         names.append(f"signal {wanted.signal}")
     if wanted.text:
-        names += ["names", "name_end", "name_order"]
+        names += ["names", "name_length", "name_order"]
     return names
 
 
