@@ -118,17 +118,22 @@ SELECT session_id, connector_id, coalesce({text_key("vehicle")}, 0), started_at,
 FROM charging_session WHERE ended_at > $1 AND ended_at <= $2
 ORDER BY ended_at, session COLLATE "C", operator_id COLLATE "C", station_id COLLATE "C"
 """  # noqa: S608 - the only thing put in is a column's name
-PERIODS = """
+PERIODS_OF = """
 SELECT s.session_id, (p.item->>'from')::timestamptz, (p.item->>'to')::timestamptz,
   coalesce((p.item->>'energy_wh')::double precision, 'NaN'),
   coalesce((p.item->>'energy_price')::double precision, 'NaN'),
   coalesce((p.item->>'service_price')::double precision, 'NaN')
-FROM charging_session s
+FROM {source}
 CROSS JOIN LATERAL jsonb_array_elements(s.periods) WITH ORDINALITY AS p(item, number)
-WHERE s.ended_at > $1 AND s.ended_at <= $2 AND jsonb_typeof(s.periods) = 'array'
-  AND ($3::bigint[] IS NULL OR s.session_id = ANY($3::bigint[]))
-ORDER BY s.session_id, p.number
+WHERE jsonb_typeof(s.periods) = 'array' ORDER BY s.session_id, p.number
 """
+"""Priced periods of the sessions of `source`."""
+PERIODS = PERIODS_OF.format(
+    source="""(
+  SELECT session_id, periods FROM charging_session
+  WHERE ended_at > $1 AND ended_at <= $2
+    AND ($3::bigint[] IS NULL OR session_id = ANY($3::bigint[]))) AS s"""
+)
 SIGNED = """
 SELECT session_id, signed_format, signed_data, signed_public_key FROM charging_session
 WHERE session_id = ANY($1::bigint[]) ORDER BY session_id
