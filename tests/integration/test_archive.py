@@ -283,7 +283,7 @@ async def test_commands_export_what_is_due_and_read_it(
     assert files.returncode == 0, files.stderr
     outcome = json.loads(files.stdout)
     assert outcome["result_digest"] == plain["result_digest"]
-    assert outcome["summary"]["archive"]["days"][SESSION_TABLE] == 8
+    assert outcome["summary"]["archive"]["days"][SESSION_TABLE] == 9
     done = run_command(*options, "--archive", str(tmp_path / "none"), env=environment)
     assert done.returncode == 1
     assert "db export --due" in done.stderr
