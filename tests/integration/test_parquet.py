@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from chargewatch.errors import InputFileError
-from chargewatch.runs.rollups import intervals_of, refresh_rollups, rollup_kinds
+from chargewatch.runs.rollups import refresh_rollups
 from chargewatch.storage import parquet, rollups
+from chargewatch.storage.archive import KINDS, open_archive, read_intervals
 from chargewatch.storage.database import Database, open_database
-from chargewatch.storage.parquet import export_day, read_intervals
+from chargewatch.storage.parquet import export_day
 
 DAYS = [date(2026, 3, 1), date(2026, 3, 2), date(2026, 3, 3)]
 BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
@@ -67,33 +67,34 @@ async def test_intervals_of_an_export_equal_those_of_the_database(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parquet, "BLOCK_INSTRUMENTS", 2)
-    first = rollups.slot_of(BEGIN) + 3
+    first, last = BEGIN + timedelta(minutes=45), BEGIN + timedelta(days=2, hours=10)
     async with database.raw() as connection:
         await fill(connection)
         await refresh_rollups(database)
-        for day in DAYS:
+        for day in DAYS[1:]:
             await export_day(database, day, folder=tmp_path)
-        for kind in rollup_kinds():
-            span = {"first_slot": first, "last_slot": first + 230}
-            stored = await rollups.read_intervals(connection, kind, **span)
-            exported = read_intervals(tmp_path, kind, **span)
+        opened = await open_archive(connection, tmp_path, first=first, last=last)
+        for kind in KINDS:
+            parts: dict[bool, list[Any]] = {False: [], True: []}
+            for filed, chunks in parts.items():
+                archive = opened if filed else None
+                await read_intervals(
+                    connection, archive, kind, first=first, last=last, consume=chunks.append
+                )
+            stored, exported = (rollups.sorted_columns(chunks) for chunks in parts.values())
             for name in ("instrument", "slot", "energy_wh", "u_wh", "quality"):
                 left, right = getattr(stored, name), getattr(exported, name)
                 assert left.dtype == right.dtype
                 assert np.array_equal(left, right)
             assert len(stored.slot) > 20
-            rows = {1: 0, 3: 1}
-            assert np.array_equal(
-                intervals_of(stored, row_of_id=rows).energy_wh,
-                intervals_of(exported, row_of_id=rows).energy_wh,
-            )
 
 
 async def test_every_row_of_the_day_is_exported(database: Database, tmp_path: Path) -> None:
     async with database.raw() as connection:
         await fill(connection)
         await refresh_rollups(database)
-    done = {table.table: table for table in await export_day(database, DAYS[0], folder=tmp_path)}
+    exported = await export_day(database, DAYS[0], folder=tmp_path)
+    done = {table.table: table for table in exported.files}
     assert done["register_reading"].rows == 3 * 72
     assert done["reference_reading"].rows == 24
     assert done["meter_interval"].rows == 96
@@ -110,25 +111,7 @@ async def test_every_row_of_the_day_is_exported(database: Database, tmp_path: Pa
 
 async def test_empty_day_is_an_empty_file(database: Database, tmp_path: Path) -> None:
     done = await export_day(database, DAYS[0], folder=tmp_path)
-    assert {table.rows for table in done} == {0}
-    kind = rollup_kinds()[0]
-    first = rollups.slot_of(BEGIN)
-    assert len(read_intervals(tmp_path, kind, first_slot=first, last_slot=first + 96).slot) == 0
-
-
-def test_missing_day_is_named(tmp_path: Path) -> None:
-    first = rollups.slot_of(BEGIN)
-    with pytest.raises(InputFileError, match="2026-03-01"):
-        read_intervals(tmp_path, rollup_kinds()[0], first_slot=first, last_slot=first + 1)
-
-
-def test_damaged_file_is_named(tmp_path: Path) -> None:
-    path = parquet.path_of(tmp_path, "connector_interval", DAYS[0])
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"not Parquet")
-    first = rollups.slot_of(BEGIN)
-    with pytest.raises(InputFileError, match="connector_interval"):
-        read_intervals(tmp_path, rollup_kinds()[0], first_slot=first, last_slot=first + 1)
+    assert {table.rows for table in done.files} == {0}
 
 
 def test_command_exports_a_day(database_url: str, run_command: Any, tmp_path: Path) -> None:
@@ -137,6 +120,6 @@ def test_command_exports_a_day(database_url: str, run_command: Any, tmp_path: Pa
         env={"CHARGEWATCH_DATABASE_URL": database_url},
     )
     assert done.returncode == 0, done.stderr
-    files = json.loads(done.stdout)["files"]
+    files = json.loads(done.stdout)["days"][0]["files"]
     assert len(files) == 5
     assert all(Path(file["path"]).is_file() for file in files)

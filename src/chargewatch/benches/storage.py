@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -31,10 +32,13 @@ from chargewatch.commands.common import json_option, print_json, run_async, say,
 from chargewatch.local.postgres import EmbeddedPostgres
 from chargewatch.runs.rollups import refresh_rollups, rollup_kinds
 from chargewatch.settings import Settings
-from chargewatch.storage.bulk import copy_records_in
+from chargewatch.storage.archive import open_archive
+from chargewatch.storage.archive import read_intervals as read_archive
+from chargewatch.storage.bulk import Records, copy_records_in
 from chargewatch.storage.copy import open_ingest_connection
 from chargewatch.storage.database import Database, open_database
 from chargewatch.storage.migrate import migrate
+from chargewatch.storage.parquet import export_day
 from chargewatch.storage.plans import time_pages
 from chargewatch.storage.readings import (
     REGISTERS,
@@ -45,7 +49,7 @@ from chargewatch.storage.readings import (
     store_readings,
     update_latest,
 )
-from chargewatch.storage.rollups import SLOTS_A_DAY, read_intervals, slot_of
+from chargewatch.storage.rollups import SLOTS_A_DAY, read_intervals, slot_of, sorted_columns
 
 PAGE_LIMIT_S = 0.030
 
@@ -201,6 +205,68 @@ async def _load(dsn: str, days: int) -> dict[str, Any]:
     }
 
 
+async def _load_archive(dsn: str, days: int, folder: Path) -> dict[str, Any]:
+    """Read exported days as a run does, and sort each: one day in memory at a time."""
+    before = _peak_memory_bytes()
+    rows = 0
+    connection = await asyncpg.connect(dsn, timeout=30)
+    try:
+        begun = time.perf_counter()
+        first = END - timedelta(days=days)
+        archive = await open_archive(connection, folder, first=first, last=END)
+        opened = time.perf_counter() - begun
+        for number in range(days):
+            chunks: list[Records] = []
+            day = first + timedelta(days=number)
+            await read_archive(
+                connection,
+                archive,
+                "connector",
+                first=day,
+                last=day + timedelta(days=1),
+                consume=chunks.append,
+            )
+            rows += len((await asyncio.to_thread(sorted_columns, chunks)).slot)
+        seconds = time.perf_counter() - begun
+    finally:
+        await connection.close(timeout=10)
+    return {
+        "days": days,
+        "days_from_files": archive.summary()["days"]["connector_interval"],
+        "rows": rows,
+        "seconds": seconds,
+        "seconds_to_compare": opened,
+        "rows_per_s": rows / seconds,
+        "peak_memory_bytes": _peak_memory_bytes(),
+        "memory_before_bytes": before,
+    }
+
+
+def _load_archive_in_process(dsn: str, days: int, folder: Path) -> dict[str, Any]:
+    return asyncio.run(_load_archive(dsn, days, folder))
+
+
+async def _measure_archive(database: Database, days: int) -> dict[str, Any]:
+    """Export days to a temporary folder and read their rollups in a process of its own."""
+    with TemporaryDirectory(prefix="chargewatch-bench-") as name:
+        folder = Path(name)
+        begun = time.perf_counter()
+        size = 0
+        for number in range(days):
+            day = (END - timedelta(days=days - number)).date()
+            size += sum(
+                file.bytes for file in (await export_day(database, day, folder=folder)).files
+            )
+        exported = time.perf_counter() - begun
+        context = multiprocessing.get_context("spawn")
+        loop = asyncio.get_running_loop()
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            found = await loop.run_in_executor(
+                pool, _load_archive_in_process, database.raw_dsn, days, folder
+            )
+    return {**found, "export_seconds": exported, "bytes": size}
+
+
 def _load_in_process(dsn: str, days: int) -> dict[str, Any]:
     return asyncio.run(_load(dsn, days))
 
@@ -248,6 +314,12 @@ async def _measure(database: Database, size: CitySize, *, batch: int, runs: int)
             f"{load['days']} days: {load['rows']} rows, {load['rows_per_s']:.0f} rows/s, "
             f"peak {load['peak_memory_bytes'] / 1e9:.2f} GB"
         )
+    archive = result["load_archive"] = await _measure_archive(database, size.days)
+    say(
+        f"{archive['days']} days from Parquet: {archive['rows']} rows, "
+        f"{archive['rows_per_s']:.0f} rows/s, peak {archive['peak_memory_bytes'] / 1e9:.2f} GB, "
+        f"exported in {archive['export_seconds']:.0f} s"
+    )
     result["pages"] = await _pages(database, runs=runs)
     say(f"slowest page p95 {result['pages']['worst_p95_s'] * 1000:.1f} ms")
     return result

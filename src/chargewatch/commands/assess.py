@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import datetime
+from pathlib import Path
 
 import click
 
@@ -32,7 +33,13 @@ def moment(
 
 
 async def _assess(
-    settings: Settings, *, as_of: datetime | None, full: bool, days: float, quiet: bool
+    settings: Settings,
+    *,
+    as_of: datetime | None,
+    full: bool,
+    days: float,
+    archive: Path | None,
+    quiet: bool,
 ) -> RunOutcome:
     async with open_database(settings.require_database_url()) as database:
         return await run_assessment(
@@ -41,6 +48,7 @@ async def _assess(
             as_of=as_of,
             full=full,
             days=days,
+            archive=archive,
             say=(lambda _line: None) if quiet else say,
         )
 
@@ -83,6 +91,11 @@ def _print(outcome: RunOutcome, currency: str) -> None:
     show_default=True,
     help="Length of the window.",
 )
+@click.option(
+    "--archive",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of `chargewatch db export`: read rollups and sessions there where it is current.",
+)
 @click.option("--dask", "dask", metavar="ADDRESS", help="Run on a Dask cluster.")
 @json_option
 @click.pass_context
@@ -91,6 +104,7 @@ def command(
     as_of: datetime | None,
     full: bool,
     days: float,
+    archive: Path | None,
     dask: str | None,
     as_json: bool,
 ) -> None:
@@ -100,7 +114,9 @@ def command(
             "--dask is not in this version: leave it out, the run then uses this machine"
         )
     settings = settings_of(context)
-    outcome = run_async(_assess(settings, as_of=as_of, full=full, days=days, quiet=as_json))
+    outcome = run_async(
+        _assess(settings, as_of=as_of, full=full, days=days, archive=archive, quiet=as_json)
+    )
     if as_json:
         print_json(asdict(outcome))
     else:

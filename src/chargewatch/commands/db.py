@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from chargewatch.runs.rollups import refresh_rollups
 from chargewatch.settings import Settings
 from chargewatch.storage.database import open_database
 from chargewatch.storage.migrate import require_newest_schema
-from chargewatch.storage.parquet import ExportedTable, export_day
+from chargewatch.storage.parquet import ExportedDay, due_days, export_day
 from chargewatch.storage.plans import Plan, explain_pages
 from chargewatch.storage.retention import apply_policies, apply_retention
 from chargewatch.storage.roles import RoleReport, make_roles, passwords_from
@@ -128,15 +129,47 @@ def roles_command(
         say(f"tables open to their owner only: {', '.join(report.tables_without_rights)}")
 
 
-async def _export(settings: Settings, *, day: date, folder: Path) -> list[ExportedTable]:
+def _listed(first: date, last: date) -> list[date]:
+    return [first + timedelta(days=n) for n in range((last - first).days + 1)]
+
+
+async def _export(
+    settings: Settings, *, days: list[date] | None, folder: Path
+) -> tuple[list[ExportedDay], list[date]]:
+    """Export days (None: those that are due); return them, and days that wait."""
     async with open_database(settings.require_database_url()) as database:
         await require_newest_schema(database)
-        return await export_day(database, day, folder=folder)
+        waiting: list[date] = []
+        if days is None:
+            days, waiting = await due_days(
+                database,
+                folder=folder,
+                today=datetime.now(UTC).date(),
+                late_days=math.ceil(settings.max_age_days) + 1,
+            )
+        done = []
+        for number, day in enumerate(days, start=1):
+            done.append(await export_day(database, day, folder=folder))
+            rows = sum(file.rows for file in done[-1].files)
+            size = sum(file.bytes for file in done[-1].files)
+            say(f"{day}: {rows} rows, {size} bytes ({number} of {len(days)} days)")
+            for file in done[-1].files:
+                if file.kept:
+                    say(f"  {file.path} stays: the database no longer has all of it")
+            for table in done[-1].gone:
+                say(f"  {table}: no longer in the database, no file written")
+    return done, waiting
+
+
+_DAY = click.DateTime(["%Y-%m-%d"])
 
 
 @command.command("export")
+@click.option("--day", type=_DAY, help="One UTC day, 2026-03-01.")
+@click.option("--from", "first", type=_DAY, help="First UTC day of several.")
+@click.option("--to", "last", type=_DAY, help="Last one, included.")
 @click.option(
-    "--day", required=True, type=click.DateTime(["%Y-%m-%d"]), help="UTC day, 2026-03-01."
+    "--due", is_flag=True, help="Every closed day that the folder lacks or that has changed since."
 )
 @click.option(
     "--out",
@@ -147,15 +180,46 @@ async def _export(settings: Settings, *, day: date, folder: Path) -> list[Export
 )
 @json_option
 @click.pass_context
-def export_command(context: click.Context, day: datetime, folder: Path, as_json: bool) -> None:
-    """Write rollups, readings and sessions of one UTC day to Parquet."""
-    files = run_async(_export(settings_of(context), day=day.date(), folder=folder))
-    rows = [{**asdict(file), "path": str(file.path)} for file in files]
+def export_command(
+    context: click.Context,
+    day: datetime | None,
+    first: datetime | None,
+    last: datetime | None,
+    due: bool,
+    folder: Path,
+    as_json: bool,
+) -> None:
+    """Write rollups, readings and sessions of UTC days to Parquet: --day, --from/--to or --due."""
+    if (first is None) != (last is None):
+        raise click.UsageError("--from and --to go together")
+    if (day is not None) + (first is not None) + due != 1:
+        raise click.UsageError("say which days: --day, --from and --to, or --due")
+    days = None
+    if day is not None:
+        days = [day.date()]
+    elif first is not None and last is not None:
+        if first > last:
+            raise click.UsageError("--from is after --to")
+        days = _listed(first.date(), last.date())
+    done, waiting = run_async(_export(settings_of(context), days=days, folder=folder))
+    if waiting:
+        say(f"{len(waiting)} days wait for `chargewatch db rollups`, {min(waiting)} the first")
+    if due and not done:
+        say("nothing to export: the folder is current")
     if as_json:
-        print_json({"day": day.date(), "files": rows})
-        return
-    for row in rows:
-        say(f"{row['path']}: {row['rows']} rows, {row['bytes']} bytes")
+        print_json(
+            {
+                "days": [
+                    {
+                        "day": one.day,
+                        "files": [{**asdict(f), "path": str(f.path)} for f in one.files],
+                        "gone": one.gone,
+                    }
+                    for one in done
+                ],
+                "waiting": waiting,
+            }
+        )
 
 
 async def _plans(settings: Settings) -> list[Plan]:

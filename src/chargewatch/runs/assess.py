@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -36,6 +37,7 @@ from chargewatch.settings import Settings
 from chargewatch.storage import load as load_store
 from chargewatch.storage import pile_index
 from chargewatch.storage import runs as store
+from chargewatch.storage.archive import Archive, open_archive, session_names
 from chargewatch.storage.database import Database
 from chargewatch.storage.migrate import require_newest_schema
 from chargewatch.storage.signal_records import store_signals
@@ -100,6 +102,7 @@ async def run_assessment(
     as_of: datetime | None = None,
     full: bool = False,
     days: float = WINDOW_DAYS,
+    archive: Path | None = None,
     say: Say = _ignore,
 ) -> RunOutcome:
     """Do one risk run and return what it found; pages see it when it is complete.
@@ -108,8 +111,10 @@ async def run_assessment(
         as_of: only data up to this time count; default: now.
         full: recompute the window instead of going on from the last run.
         days: length of the window.
+        archive: folder of exported days; rollups and sessions come from it where it is current.
 
-    Raises: DatabaseError when another run is going on.
+    Raises: DatabaseError when another run is going on; InputFileError for a damaged file of the
+    archive.
     """
     as_of = (as_of or datetime.now(UTC)).astimezone(UTC)
     await require_newest_schema(database)
@@ -131,7 +136,14 @@ async def run_assessment(
         say(f"run {run_id}, {plan.mode}{f' ({plan.reason})' if plan.reason else ''}")
         try:
             return await _run(
-                database, settings, run_id, as_of=as_of, plan=plan, clock=clock, say=say
+                database,
+                settings,
+                run_id,
+                as_of=as_of,
+                plan=plan,
+                folder=archive,
+                clock=clock,
+                say=say,
             )
         except BaseException as exc:
             # Whatever ended it, cancellation too: the run must not stay "running".
@@ -200,6 +212,7 @@ async def _run(
     *,
     as_of: datetime,
     plan: _Plan,
+    folder: Path | None,
     clock: _Stopwatch,
     say: Say,
 ) -> RunOutcome:
@@ -207,12 +220,19 @@ async def _run(
     config = EngineConfig(half_life_days=settings.half_life_days)
     async with load_store.snapshot(database) as connection:
         say("loading")
+        archive = None
+        if folder is not None:
+            first = plan.window_first
+            archive = await open_archive(connection, folder, first=first, last=as_of)
+            for note in archive.notes:
+                say(f"archive: {note}")
         loaded = await load(
             connection,
             first=plan.window_first,
             as_of=as_of,
             rules=rules,
             zone=zone,
+            archive=archive,
         )
         state = _state(plan, loaded)
         inputs, engine_state, late = await _advance(
@@ -237,11 +257,13 @@ async def _run(
                 say=say,
             )
             signals = await _with_session_names(
-                connection, merge_findings(found.findings, loaded.registry.names)
+                connection, archive, merge_findings(found.findings, loaded.registry.names)
             )
         except BaseException:
             estimate.cancel()
             raise
+    for remark in archive.remarks() if archive else ():
+        say(remark)
     clock.lap("signals")
     result = await estimate
     clock.lap("engine")
@@ -349,13 +371,12 @@ def _heard(loaded: Loaded, result: RunResult) -> list[int]:
 
 
 async def _with_session_names(
-    connection: asyncpg.Connection, signals: Sequence[Signal]
+    connection: asyncpg.Connection, archive: Archive | None, signals: Sequence[Signal]
 ) -> list[Signal]:
     """Return signals whose evidence names sessions by their text instead of their row."""
     keys = ("session", "session_before")
     ids = {r[k] for s in signals for r in s.evidence["records"] for k in keys if k in r}
-    rows = await load_store.rows(connection, load_store.SESSION_NAMES, sorted(ids))
-    names = {row["session_id"]: row["session"] for row in rows}
+    names = await session_names(connection, archive, sorted(ids))
     renamed = []
     for signal in signals:
         records = [
@@ -412,6 +433,7 @@ def _summary(
             for k in suspects.tolist()
         ],
         "continued_from": None if plan.prior is None else plan.prior["run_id"],
+        "archive": None if loaded.archive is None else loaded.archive.summary(),
     }
 
 

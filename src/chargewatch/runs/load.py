@@ -27,8 +27,10 @@ from chargewatch.risk.inputs import (
     Sessions,
 )
 from chargewatch.risk.signals import Names
+from chargewatch.storage import archive as archives
 from chargewatch.storage import load as store
-from chargewatch.storage.bulk import Records, copy_chunks, seconds_of
+from chargewatch.storage.archive import Archive
+from chargewatch.storage.bulk import Records, seconds_of
 
 BLOCK_CONNECTOR_DAYS = 200_000
 """Connectors x days whose intervals are read at once: 2 days of a city of 100,000."""
@@ -66,6 +68,7 @@ class Loaded:
     last_reading_s: Floats  # of each connector, at or before as_of; NaN: none
     last_meter_s: Floats  # of each reference meter
     valid_until_s: Floats  # of the newest passed verification; NaN: none
+    archive: Archive | None  # days that are read from files; None: all come from the database
 
 
 def column(rows: Rows, name: str, *, default: float = np.nan) -> Floats:
@@ -185,6 +188,7 @@ async def _intervals(
     connection: asyncpg.Connection,
     kind: str,
     *,
+    archive: Archive | None,
     ids: Ints,
     last_s: Floats,
     first: datetime,
@@ -214,12 +218,8 @@ async def _intervals(
 
     if ids.size:
         begin = datetime.fromtimestamp(first.timestamp() // SLOT_S * SLOT_S, UTC)
-        await copy_chunks(
-            connection,
-            store.interval_query(kind),
-            store.INTERVAL,
-            consume=take,
-            arguments=(begin, last),
+        await archives.read_intervals(
+            connection, archive, kind, first=begin, last=last, consume=take
         )
 
     return await asyncio.to_thread(_sorted_intervals, parts)
@@ -333,13 +333,14 @@ async def load(
     as_of: datetime,
     rules: RuleSet,
     zone: ZoneInfo,
+    archive: Archive | None = None,
 ) -> Loaded:
     """Return what a run with a window from `first` to `as_of` reads, but for the intervals."""
     registry = await load_registry(connection)
     references, meter_ids = await _references(connection, registry, zone)
     day = as_of.astimezone(zone).date()
     verifications = await store.rows(connection, store.VERIFICATIONS, day)
-    records = await store.sessions(connection, first=first, last=as_of)
+    records = await archives.sessions(connection, archive, first=first, last=as_of)
     inputs = RunInputs(
         as_of_s=as_of.timestamp(),
         from_s=first.timestamp(),
@@ -360,6 +361,7 @@ async def load(
         last_reading_s=await _last_s(connection, "connector", ids=ids, first=first, as_of=as_of),
         last_meter_s=await _last_s(connection, "meter", ids=meter_ids, first=first, as_of=as_of),
         valid_until_s=_valid_until(verifications, registry, zone, years=years),
+        archive=archive,
     )
 
 
@@ -376,6 +378,7 @@ async def read_block(
         connector_intervals=await _intervals(
             connection,
             "connector",
+            archive=loaded.archive,
             ids=loaded.registry.connector_ids,
             last_s=loaded.last_reading_s,
             first=first,
@@ -384,6 +387,7 @@ async def read_block(
         meter_intervals=await _intervals(
             connection,
             "meter",
+            archive=loaded.archive,
             ids=loaded.meter_ids,
             last_s=loaded.last_meter_s,
             first=first,

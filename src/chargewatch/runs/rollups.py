@@ -319,6 +319,8 @@ async def _refresh_block(
             )
             written += len(changes.rows)
             removed += len(changes.stale)
+        # Though no row may differ: the day's raw readings do, and an archive holds both.
+        await store.renew_versions(connection, kind, days=[day])
         await store.release_claims(connection, kind, day=day, ids=ids)
     tally.pairs += len(ids)
     tally.days.add(day)

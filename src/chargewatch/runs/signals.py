@@ -46,6 +46,7 @@ from chargewatch.runs.load import Loaded, Rows
 from chargewatch.runs.money import load_curves
 from chargewatch.runs.signed import Verified, signature_checks
 from chargewatch.runs.stations import LateEnergy, station_findings
+from chargewatch.storage import archive as archives
 from chargewatch.storage import load as store
 from chargewatch.storage.bulk import Records, seconds_of
 from chargewatch.wire.payloads import CONTEXTS
@@ -262,11 +263,13 @@ async def _money(
         service_fee=part["service_fee"].copy(),
         total_fee=part["total_fee"].copy(),
     )
-    priced = await store.periods(
+    priced = await archives.periods(
         connection,
+        loaded.archive,
         first=scan.first,
         last=scan.as_of,
         session_ids=None if rows.size == records.size else part["session_id"].tolist(),
+        known=part["session_id"],
     )
     periods = BilledPeriods(
         session=np.searchsorted(fees.name, priced["session_id"]),

@@ -14,7 +14,7 @@ from chargewatch.risk.inputs import Bools, Ints
 from chargewatch.risk.signals import Finding
 from chargewatch.risk.signals_sessions import SignedSessions, signature_findings
 from chargewatch.runs.load import Loaded
-from chargewatch.storage import load as store
+from chargewatch.storage.archive import signed_rows
 from chargewatch.storage.bulk import seconds_of
 from chargewatch.supervision.ocmf import (
     OcmfError,
@@ -105,7 +105,7 @@ async def signature_checks(
     new = np.flatnonzero(~old)
     for start in range(0, new.size, BLOCK):
         part = new[start : start + BLOCK]
-        rows = await store.rows(connection, store.SIGNED, ids[part].tolist())
+        rows = await signed_rows(connection, loaded.archive, ids[part].tolist())
         keys = [loaded.registry.connectors[rows_of[k]]["signing_key"] for k in part]
         outcomes = await asyncio.to_thread(_outcomes, rows, keys)
         for k, outcome in zip(part.tolist(), outcomes, strict=True):

@@ -109,6 +109,8 @@ SELECT operator_id, station_id, valid_from, periods FROM tariff
 WHERE valid_from <= $1 ORDER BY operator_id, station_id, valid_from
 """
 
+SESSION_KEY = text_key("concat_ws(chr(31), operator_id, station_id, session)")
+"""A session's name as a number, the same in every database."""
 SESSIONS = f"""
 SELECT session_id, connector_id, coalesce({text_key("vehicle")}, 0), started_at, ended_at,
   received_at, start_wh, stop_wh, billed_wh,
@@ -117,20 +119,25 @@ SELECT session_id, connector_id, coalesce({text_key("vehicle")}, 0), started_at,
   coalesce(energy_fee::double precision, 'NaN'), coalesce(service_fee::double precision, 'NaN'),
   coalesce(total_fee::double precision, 'NaN'),
   coalesce(stop_reason = ANY($3::text[]), false), signed_data IS NOT NULL,
-  {text_key("operator_id || '/' || station_id || '/' || session")}
+  {SESSION_KEY}
 FROM charging_session WHERE ended_at > $1 AND ended_at <= $2
 """  # noqa: S608 - all that is put in are names of columns
-PERIODS = """
+PERIODS_OF = """
 SELECT s.session_id, (p.item->>'from')::timestamptz, (p.item->>'to')::timestamptz,
   coalesce((p.item->>'energy_wh')::double precision, 'NaN'),
   coalesce((p.item->>'energy_price')::double precision, 'NaN'),
   coalesce((p.item->>'service_price')::double precision, 'NaN')
-FROM charging_session s
+FROM {source}
 CROSS JOIN LATERAL jsonb_array_elements(s.periods) WITH ORDINALITY AS p(item, number)
-WHERE s.ended_at > $1 AND s.ended_at <= $2 AND jsonb_typeof(s.periods) = 'array'
-  AND ($3::bigint[] IS NULL OR s.session_id = ANY($3::bigint[]))
-ORDER BY s.session_id, p.number
+WHERE jsonb_typeof(s.periods) = 'array' ORDER BY s.session_id, p.number
 """
+"""Priced periods of the sessions of `source`."""
+PERIODS = PERIODS_OF.format(
+    source="""(
+  SELECT session_id, periods FROM charging_session
+  WHERE ended_at > $1 AND ended_at <= $2
+    AND ($3::bigint[] IS NULL OR session_id = ANY($3::bigint[]))) AS s"""
+)
 SIGNED = """
 SELECT session_id, signed_format, signed_data, signed_public_key FROM charging_session
 WHERE session_id = ANY($1::bigint[]) ORDER BY session_id
@@ -243,10 +250,11 @@ async def sessions(connection: asyncpg.Connection, *, first: datetime, last: dat
     records = await copy_arrays(
         connection, SESSIONS, SESSION, arguments=(first, last, list(INTERRUPTIONS))
     )
-    return await asyncio.to_thread(_by_end, records)
+    return await asyncio.to_thread(by_end, records)
 
 
-def _by_end(records: Records) -> Records:
+def by_end(records: Records) -> Records:
+    """Return sessions in the order of their end, those of one moment by the key of their name."""
     return records[np.lexsort((records["order_key"], records["ended_at"].view(np.int64)))]
 
 

@@ -56,6 +56,7 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
     # Rollups and runs: only assess writes them.
     "rollup_pending": {"ingest": _CHANGE, "assess": _ALL, "serve": _READ},
     "rollup_claimed": {"assess": _ALL, "serve": _READ},
+    "rollup_version": {"assess": _ALL, "serve": _READ},
     "connector_interval": {"assess": _ALL, "serve": _READ},
     "meter_interval": {"assess": _ALL, "serve": _READ},
     "retention_horizon": {"ingest": _READ, "assess": _READ, "serve": _READ},

@@ -10,7 +10,7 @@ readings. A refresh that dies leaves its claims, and the next one begins with th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -318,8 +318,10 @@ async def replace_rows(
 ) -> None:
     """Delete the stored rollups that have the keys of `stale`, then write `rows`.
 
-    Both have dtype INTERVAL; runs in the caller's transaction.
+    Both have dtype INTERVAL; runs in the caller's transaction. Their days get new versions.
     """
+    days = np.concatenate([stale["slot_at"], rows["slot_at"]]).astype("M8[D]")
+    await renew_versions(connection, kind, days=np.unique(days).tolist())
     if len(stale):
         keys = np.empty(len(stale), dtype=_KEY)
         keys["instrument"], keys["slot_at"] = stale["instrument"], stale["slot_at"]
@@ -339,6 +341,35 @@ async def replace_rows(
         )
     if len(rows):
         await copy_records_in(connection, kind.rollups, rows, columns=kind.interval_columns)
+
+
+async def renew_versions(
+    connection: asyncpg.Connection, kind: Kind, *, days: Sequence[date]
+) -> None:
+    """Give days a new version, in the transaction that changes their rollups or takes them over."""
+    if not days:
+        return
+    await connection.execute(
+        "INSERT INTO rollup_version (kind, day, version) "
+        "SELECT $1, day, gen_random_uuid() FROM unnest($2::date[]) AS day "
+        "ON CONFLICT (kind, day) DO UPDATE SET version = excluded.version",
+        kind.number,
+        list(days),
+        timeout=60,
+    )
+
+
+async def versions(
+    connection: asyncpg.Connection, *, first: date, last: date
+) -> dict[tuple[int, date], str]:
+    """Return the version of each (kind, day) from `first` to `last`, both included."""
+    rows = await connection.fetch(
+        "SELECT kind, day, version::text FROM rollup_version WHERE day BETWEEN $1 AND $2",
+        first,
+        last,
+        timeout=60,
+    )
+    return {(row[0], row[1]): row[2] for row in rows}
 
 
 def _literal(at: np.datetime64) -> str:

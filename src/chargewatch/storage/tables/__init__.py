@@ -26,6 +26,7 @@ from chargewatch.storage.tables.rollups import (
     retention_horizon,
     rollup_claimed,
     rollup_pending,
+    rollup_version,
 )
 from chargewatch.storage.tables.runs import assessment, pile_index, risk_run, run_state, signal
 from chargewatch.storage.tables.telemetry import (
@@ -85,6 +86,7 @@ __all__ = [
     "risk_run",
     "rollup_claimed",
     "rollup_pending",
+    "rollup_version",
     "run_state",
     "session_name",
     "signal",

@@ -13,6 +13,7 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
+    Uuid,
 )
 
 from chargewatch.storage.tables.base import Timestamp, metadata
@@ -65,6 +66,17 @@ rollup_claimed = Table(
     Column("day", Date, nullable=False),
     Column("claimed_xid", BigInteger, nullable=False),
     PrimaryKeyConstraint("kind", "day", "instrument_id"),
+)
+
+# The state of a UTC day's rollups and readings: a new random version whenever a refresh takes the
+# day over or changes one of its rows. Equal versions mean equal rows, in a restored dump too.
+rollup_version = Table(
+    "rollup_version",
+    metadata,
+    Column("kind", SmallInteger, nullable=False),
+    Column("day", Date, nullable=False),
+    Column("version", Uuid, nullable=False),
+    PrimaryKeyConstraint("kind", "day"),
 )
 
 # What retention has deleted: rows of the table older than kept_from are gone, all or in part.
