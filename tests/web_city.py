@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chargewatch.storage import tables
 from chargewatch.storage.database import Database
+from chargewatch.storage.pile_index import driver_of, rebuild
 
 STATIONS = 12
 PILES_PER_STATION = 10
@@ -408,3 +409,4 @@ async def seed_city(database: Database, *, now: datetime | None = None) -> None:
         await _seed_signals(connection, now, run_id)
         await _seed_telemetry(connection, now)
         await _seed_ingest(connection, now)
+        await rebuild(await driver_of(connection))

@@ -14,6 +14,7 @@ import httpx
 import pytest
 from sqlalchemy import delete, insert, update
 
+from chargewatch.storage.pile_index import driver_of, rebuild
 from chargewatch.storage.tables import (
     assessment,
     latest_reading,
@@ -95,6 +96,7 @@ async def test_piles_that_have_just_become_red_come_first(site: Site) -> None:
             .where(assessment.c.run_id == 13, assessment.c.connector_id == 1)
             .values(tier="yellow")
         )
+        await rebuild(await driver_of(connection))
     page = (await site.client.get("/")).text
     section = page[page.index('id="red-title"') :]
     first = re.findall(r"<tbody>.*?</tr>", section, re.S)[0]

@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator
 import pytest
 from sqlalchemy import update
 
-from chargewatch.api.cache import FigureCache
-from chargewatch.storage import queries_piles
 from chargewatch.storage.tables import station
 from web_city import PILES_PER_STATION, STATIONS, tier_of
 from web_client import Site, open_site
@@ -68,22 +66,21 @@ async def test_search_finds_names_and_stations_and_takes_wildcards_literally(sit
     assert (await get(site, "/piles", q="'; DROP TABLE station; --"))["total"] == 0
 
 
-async def test_wide_and_narrow_filters_are_answered_alike(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    questions = (
+async def test_a_page_is_a_slice_of_the_whole_list(site: Site) -> None:
+    for question in (
         {"operator": "OP2"},
         {"district": "120101", "sort": "error"},
         {"q": "TJ000", "sort": "connector"},
         {"q": "南开", "tier": "green"},
         {"signal": "clock_skew"},
-    )
-    narrow = [await get(site, "/piles", **question, limit=500) for question in questions]
-    monkeypatch.setattr(queries_piles, "CANDIDATE_LIMIT", 0)
-    site.app.state.service.figures = FigureCache()
-    wide = [await get(site, "/piles", **question, limit=500) for question in questions]
-    assert narrow == wide
-    assert all(answer["total"] == len(answer["piles"]) > 0 for answer in wide)
+    ):
+        whole = await get(site, "/piles", **question, limit=500)
+        assert whole["total"] == len(whole["piles"]) > 0
+        page = await get(site, "/piles", **question, limit=3, offset=2)
+        assert page["total"] == whole["total"]
+        assert page["piles"] == whole["piles"][2:5]
+        beyond = await get(site, "/piles", **question, offset=whole["total"])
+        assert (beyond["total"], beyond["piles"]) == (whole["total"], [])
 
 
 async def test_sorts_put_the_unknown_last(site: Site) -> None:
@@ -108,6 +105,7 @@ async def test_sorts_put_the_unknown_last(site: Site) -> None:
         ("/piles?limit=0", "invalid_request"),
         ("/piles?limit=100000", "invalid_request"),
         ("/piles?offset=-1", "invalid_request"),
+        ("/ingest/ledger?after=TJ0001", "bad_after"),
         ("/piles/TJ0001-01-1/readings?since=2026-01-01T00:00:00", "naive_time"),
     ],
 )
@@ -174,6 +172,33 @@ async def test_stations_count_their_tiers(site: Site) -> None:
     assert listed["total"] == 2
     row = listed["stations"][0]
     assert (row["station_id"], row["connectors"], row["red"], row["meters"]) == ("TJ0003", 10, 1, 1)
+
+
+async def paged(site: Site, path: str, *, rows: str, cursor: str, **parameters: object) -> list:
+    """Return all rows of a list that goes by key, read two at a time."""
+    found: list = []
+    here: dict[str, object] = {}
+    while True:
+        page = await get(site, path, limit=2, **parameters, **here)
+        found += page[rows]
+        if page[f"next_{cursor}"] is None:
+            return found
+        here = {cursor: page[f"next_{cursor}"]}
+
+
+async def test_lists_by_key_are_complete_page_by_page(site: Site) -> None:
+    for path, rows, cursor, questions in (
+        ("/ingest/ledger", "streams", "after", ({}, {"operator": "OP1"}, {"gaps": True})),
+        ("/signals", "signals", "before", ({}, {"open": True}, {"code": "register_jump"})),
+        ("/ingest/quarantine", "items", "before", ({}, {"station": "TJ0001"})),
+    ):
+        for question in questions:
+            whole = (await get(site, path, limit=500, **question))[rows]
+            assert whole
+            assert await paged(site, path, rows=rows, cursor=cursor, **question) == whole
+    streams = (await get(site, "/ingest/ledger", limit=500))["streams"]
+    keys = [(row["operator_id"], row["station_id"], row["topic"]) for row in streams]
+    assert keys == sorted(keys)
 
 
 async def test_ledger_balances_and_shows_its_open_gap(site: Site) -> None:

@@ -117,3 +117,22 @@ async def test_command_migrates_and_tells_both_revisions(
     assert f'"after":"{newest_revision()}"' in first.stdout
     assert second.stdout == ""
     assert "is the newest" in second.stderr
+
+
+async def test_downgrade_restores_the_indexes_that_were_dropped(empty_database_url: str) -> None:
+    def down(connection: Connection) -> None:
+        config = alembic_config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0001")
+
+    query = text("SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'assessment'")
+    async with open_database(empty_database_url) as database:
+        await migrate(database, revision="0001")
+        async with database.engine.connect() as connection:
+            first = set(await connection.execute(query))
+        await migrate(database)
+        async with database.engine.connect() as connection:
+            assert set(await connection.execute(query)) < first
+            await connection.run_sync(down)
+            await connection.commit()
+            assert set(await connection.execute(query)) == first

@@ -89,6 +89,12 @@ async def test_pages_can_not_write_readings(site: Site) -> None:
     await site.may_not("serve", "UPDATE connector_interval SET energy_wh = 0")
 
 
+async def test_the_index_of_piles_is_made_by_who_changes_what_it_holds(site: Site) -> None:
+    for duty in ("serve", "assess"):
+        await site.may(duty, "DELETE FROM pile_index", "INSERT INTO pile_index VALUES ('head', '')")
+    await site.may_not("ingest", "SELECT * FROM pile_index")
+
+
 async def test_ingest_can_not_read_users(site: Site) -> None:
     for table in ("app_user", "login_session", "operator_token"):
         await site.may_not("ingest", f"SELECT * FROM {table}")

@@ -4,7 +4,7 @@ import pytest
 from chargewatch.risk.balance import empty_statistics
 from chargewatch.risk.inputs import Fleet, References
 from chargewatch.risk.layout import feeder_layout, meter_uncertainty
-from chargewatch.risk.noise import whitened
+from chargewatch.risk.noise import kept_scale, strange_days, whitened
 
 
 def fleet_of(n, dc=()):
@@ -89,3 +89,21 @@ def test_an_expired_certificate_widens_the_uncertainty():
 def test_statistics_start_empty():
     layout = feeder_layout(fleet_of(3), meters_of([[0, 1, 2]]), as_of_s=0.0)
     assert not empty_statistics(layout.groups[0]).matrix.any()
+
+
+def test_a_day_is_strange_when_most_of_it_is_beyond_the_usual_noise():
+    usual = np.full((4, 96), 25.0)
+    residual = np.tile(np.where(np.arange(96) % 2 == 0, 5.0, -5.0), (4, 1))
+    residual[1, :40] = 1750.0  # less than half of it: outliers, for the weights
+    residual[2, :60] = 1750.0
+    residual[3] *= 1.9  # 1.4826 x 1.9 is below 3
+    present = np.ones((4, 96), dtype=bool)
+    assert strange_days(residual, usual, present=present).tolist() == [False, False, True, False]
+    assert not strange_days(residual, usual, present=np.zeros((4, 96), dtype=bool)).any()
+
+
+def test_noise_grows_slowly_on_strange_days_and_stays_on_days_without_rows():
+    old, new = np.array([10.0, 10.0, 10.0]), np.array([12.0, 500.0, 500.0])
+    strange = np.array([False, True, False])
+    kept = kept_scale(old, new, seen=np.array([True, False, False]), strange=strange)
+    assert kept.tolist() == [12.0, 13.0, 10.0]

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from chargewatch.domain.verdict import Verdict
 from chargewatch.risk.city import misfit
 from chargewatch.risk.engine import assess
 from chargewatch.risk.feeders import GainStatement, leaks
@@ -98,3 +99,22 @@ def test_the_present_error_of_a_changed_meter_is_within_its_uncertainty(fault, l
     u = result.standard_uncertainty
     assert np.median(u[changed]) < 3.0 * np.median(u[steady])
     assert np.sqrt(np.nanmean(z[steady] ** 2)) < 1.2
+
+
+@pytest.mark.parametrize("fault", ["unit", "stuck", "withheld"])
+def test_a_connector_that_hides_its_energy_bends_no_neighbour(fault):
+    city = make_city(
+        "quiet-city",
+        seed=4,
+        to=TO,
+        stations=6,
+        dc_share=0.0,
+        faults=[{"fault": fault, "count": 6}],
+    )
+    known = known_inputs(city)
+    result = assess(known.inputs, config=EngineConfig())
+    others = np.setdiff1d(np.arange(len(result.verdict)), list(city.faults.of_kind(fault)))
+    z = (result.relative_error - known.relative_error) / result.standard_uncertainty
+    assert np.mean(np.abs(z[others]) < 1.96) > 0.88
+    assert np.abs(z[others]).max() < 5
+    assert not any(result.verdict[k] is Verdict.NONCONFORMING for k in others)

@@ -8,6 +8,7 @@ from chargewatch.risk.drift import (
     find_drifts,
     present_level,
     self_starting,
+    suspicions,
 )
 
 
@@ -155,3 +156,33 @@ def test_without_days_nothing_is_found():
     found = find(np.zeros((3, 0)), np.zeros((3, 0)))
     assert not found.alarm.any()
     assert (found.changed == -1).all()
+
+
+def test_a_weak_step_is_suspected_by_its_odds():
+    # Ten days at 0 and five at 0.02, each with u = 0.01.
+    estimate = np.concatenate([np.zeros(10), np.full(5, 0.02)])[None, :]
+    precision = np.full((1, 15), 1e4)
+    found = suspicions(estimate, precision)
+    gain = 0.5 * (1e5 * 5e4) / 1.5e5 * 0.02**2
+    odds = 0.005 / 15 * np.exp(gain)
+    assert found.chance[0] == pytest.approx(odds / (1 + odds), rel=1e-12)
+    assert found.size[0] == pytest.approx(0.02)
+    assert found.variance[0] == pytest.approx(1e-5 + 2e-5)
+    assert found.doubt[0] == pytest.approx(found.chance[0] * 4e-4)
+
+
+def test_steady_meters_are_hardly_suspected():
+    rng = np.random.default_rng(20)
+    estimate, precision = series(rng, 2000, 30)
+    found = suspicions(estimate, precision)
+    assert (found.chance > 0.2).mean() < 0.02
+    assert found.doubt.mean() < 0.1 * 0.003**2
+    nothing = suspicions(np.zeros((2, 0)), np.zeros((2, 0)))
+    assert (nothing.doubt == 0).all()
+
+
+def test_one_or_two_days_are_no_suspicion():
+    estimate, precision = np.zeros((1, 20)), np.full((1, 20), 1e5)
+    precision[0, :-2] = 0.0
+    estimate[0, -1] = 0.3
+    assert suspicions(estimate, precision).chance[0] == 0.0

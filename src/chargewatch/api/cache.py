@@ -1,4 +1,4 @@
-"""A small cache in front of figures that don't change: those of a finished run."""
+"""A small cache in front of figures that many ask for at once."""
 
 from __future__ import annotations
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
 from chargewatch.api.answers import JsonAnswer, rows_of
-from chargewatch.api.context import Service, ServiceOf, Viewer
+from chargewatch.api.context import ServiceOf, Viewer
+from chargewatch.api.errors import ApiError
 from chargewatch.api.models import ERRORS, Ledger, Quarantine
-from chargewatch.api.piles import Limit, Offset
+from chargewatch.api.piles import BeforeId, Limit
 from chargewatch.storage import queries_ingest
-from chargewatch.storage.queries import Scope
+from chargewatch.storage.queries_ingest import StreamKey
 
 router = APIRouter(prefix="/ingest", tags=["ingest"])
 
@@ -37,19 +38,27 @@ def quarantined_item(row: Mapping[Any, Any]) -> dict[str, Any]:
     return {**item, "preview": preview(row)}
 
 
-async def ledger_totals(
-    service: Service, scope: Scope, *, station_id: str = "", operator_id: str = ""
-) -> Any:
-    """Return the ledger's sums, a few seconds old at most: they read every stream."""
+def stream_key(after: str) -> StreamKey | None:
+    """Return the stream that `operator/station/topic` names; None for an empty text.
 
-    async def load() -> Any:
-        async with service.database.connect() as connection:
-            return await queries_ingest.ledger_totals(
-                connection, scope=scope, station_id=station_id, operator_id=operator_id
-            )
+    Raises: ApiError 422 for another form.
+    """
+    if not after:
+        return None
+    parts = after.split("/")
+    if len(parts) != 3:
+        raise ApiError(
+            422, "bad_after", "after is next_after of the page before: OPERATOR/STATION/TOPIC"
+        )
+    return parts[0], parts[1], parts[2]
 
-    key = ("ledger totals", scope, station_id, operator_id)
-    return await service.figures.get(key, load, lifetime_s=5)
+
+def next_after(streams: Sequence[Mapping[Any, Any]], *, limit: int) -> str | None:
+    """Return what the next page of streams begins after; None when this one is the last."""
+    if len(streams) < limit:
+        return None
+    last = streams[-1]
+    return f"{last['operator_id']}/{last['station_id']}/{last['topic']}"
 
 
 @router.get("/ledger", response_class=JsonAnswer, responses={200: {"model": Ledger}, **ERRORS})
@@ -61,7 +70,7 @@ async def show_ledger(
     gaps: Annotated[bool, Query(description="only streams with an open gap")] = False,
     unbalanced: Annotated[bool, Query(description="only streams that don't balance")] = False,
     limit: Limit = 100,
-    offset: Offset = 0,
+    after: Annotated[str, Query(max_length=200)] = "",
 ) -> JsonAnswer:
     """Answer what became of every message, per station and topic, and the open gaps."""
     async with service.database.connect() as connection:
@@ -69,7 +78,7 @@ async def show_ledger(
             connection,
             scope=viewer.scope,
             limit=limit,
-            offset=offset,
+            after=stream_key(after),
             station_id=station,
             operator_id=operator,
             only_gaps=gaps,
@@ -78,15 +87,16 @@ async def show_ledger(
         open_gaps = await queries_ingest.open_gaps(
             connection, scope=viewer.scope, limit=limit, station_id=station, operator_id=operator
         )
-    totals = await ledger_totals(service, viewer.scope, station_id=station, operator_id=operator)
+        totals = await queries_ingest.ledger_totals(
+            connection, scope=viewer.scope, station_id=station, operator_id=operator
+        )
     return JsonAnswer(
         {
             "balanced": all(row["unbalanced"] == 0 for row in totals),
             "totals": rows_of(totals),
             "streams": rows_of(streams),
             "open_gaps": rows_of(open_gaps),
-            "limit": limit,
-            "offset": offset,
+            "next_after": next_after(streams, limit=limit),
         }
     )
 
@@ -99,7 +109,7 @@ async def show_quarantine(
     viewer: Viewer,
     code: Annotated[str, Query(max_length=64)] = "",
     station: Annotated[str, Query(max_length=64)] = "",
-    before: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
+    before: BeforeId = None,
     limit: Limit = 50,
 ) -> JsonAnswer:
     """Answer rejected items, newest first, with the beginning of their bytes."""

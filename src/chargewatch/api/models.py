@@ -78,7 +78,6 @@ class Piles(BaseModel):
     run_id: int | None
     as_of: datetime | None
     total: int
-    total_is_exact: bool
     limit: int
     offset: int
     piles: list[Pile]
@@ -293,11 +292,10 @@ class StationDetail(BaseModel):
 
 
 class Signals(BaseModel):
-    """One page of signals, newest first."""
+    """Signals, newest first; `before` of the next page is the last `signal_id`."""
 
-    limit: int
-    offset: int
     signals: list[Signal]
+    next_before: int | None
 
 
 class Run(BaseModel):
@@ -351,8 +349,7 @@ class Ledger(BaseModel):
     totals: list[dict[str, Any]]
     streams: list[Stream]
     open_gaps: list[dict[str, Any]]
-    limit: int
-    offset: int
+    next_after: str | None
 
 
 class Quarantine(BaseModel):

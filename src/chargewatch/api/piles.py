@@ -10,13 +10,14 @@ from fastapi import APIRouter, Query
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chargewatch.api.answers import JsonAnswer, rows_of
-from chargewatch.api.context import Service, ServiceOf, Viewer
+from chargewatch.api.context import ServiceOf, Viewer
 from chargewatch.api.errors import ApiError, not_found
 from chargewatch.api.models import ERRORS, History, PileDetail, Piles, Readings, Sessions
 from chargewatch.domain.verdict import Tier
 from chargewatch.storage import queries, queries_pile, queries_piles
+from chargewatch.storage.pile_index import SORTS
 from chargewatch.storage.queries import Scope
-from chargewatch.storage.queries_piles import COUNT_LIMIT, ORDERS, PileFilter
+from chargewatch.storage.queries_piles import PileFilter
 
 router = APIRouter(tags=["piles"])
 
@@ -26,6 +27,7 @@ MAX_OFFSET = 1_000_000
 TIERS = frozenset(tier.value for tier in Tier)
 Limit = Annotated[int, Query(ge=1, le=500)]
 Offset = Annotated[int, Query(ge=0, le=MAX_OFFSET)]
+BeforeId = Annotated[int | None, Query(ge=1, le=2**63 - 1)]
 StationId = Annotated[str | None, Query(alias="station_id", max_length=64)]
 
 
@@ -49,8 +51,8 @@ def pile_filter(
     if unknown:
         names = ", ".join(item.value for item in Tier)
         raise ApiError(422, "unknown_tier", f"no tier {sorted(unknown)[0]!r}; known: {names}")
-    if sort not in ORDERS:
-        raise ApiError(422, "unknown_sort", f"no sort {sort!r}; known: {', '.join(ORDERS)}")
+    if sort not in SORTS:
+        raise ApiError(422, "unknown_sort", f"no sort {sort!r}; known: {', '.join(SORTS)}")
     return PileFilter(
         tiers=wanted,
         operator_id=operator,
@@ -60,24 +62,6 @@ def pile_filter(
         text=q.strip(),
         sort=sort,
     )
-
-
-async def count(
-    service: Service, wanted: PileFilter, *, run: Mapping[Any, Any] | None, scope: Scope
-) -> int:
-    """Return the length of a list; from the run's summary where it has it, else kept a while."""
-    run_id = None if run is None else run["run_id"]
-    if run is not None and scope is None and wanted.only_tiers:
-        tiers = (run["summary"] or {}).get("tiers")
-        if tiers:
-            return int(sum(n for name, n in tiers.items() if name in (wanted.tiers or TIERS)))
-
-    async def load() -> int:
-        async with service.database.connect() as connection:
-            return await queries_piles.count_piles(connection, wanted, run_id=run_id, scope=scope)
-
-    key = ("count", run_id, scope, PileFilter(**{**vars(wanted), "sort": "priority"}))
-    return int(await service.figures.get(key, load, lifetime_s=60 if run else 5))
 
 
 async def find_pile(
@@ -114,19 +98,17 @@ async def list_piles(
     async with service.database.connect() as connection:
         run = await queries.newest_run(connection)
         run_id = None if run is None else run["run_id"]
-        rows = await queries_piles.piles(
+        page = await queries_piles.piles(
             connection, wanted, run_id=run_id, scope=viewer.scope, limit=limit, offset=offset
         )
-    total = await count(service, wanted, run=run, scope=viewer.scope)
     return JsonAnswer(
         {
             "run_id": run_id,
             "as_of": None if run is None else run["as_of"],
-            "total": total,
-            "total_is_exact": total <= COUNT_LIMIT or wanted.only_tiers,
+            "total": page.total,
             "limit": limit,
             "offset": offset,
-            "piles": rows_of(rows),
+            "piles": rows_of(page.rows),
         }
     )
 

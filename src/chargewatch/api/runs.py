@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from chargewatch.api.answers import JsonAnswer, rows_of
 from chargewatch.api.context import ServiceOf, Viewer
 from chargewatch.api.models import ERRORS, Runs, Signals
-from chargewatch.api.piles import Limit, Offset
+from chargewatch.api.piles import BeforeId, Limit, Offset
 from chargewatch.storage import queries, queries_ingest
 
 router = APIRouter(tags=["runs and signals"])
@@ -36,8 +36,8 @@ async def list_signals(
     station: Annotated[str, Query(max_length=64)] = "",
     connector: Annotated[str, Query(max_length=64)] = "",
     open_only: Annotated[bool, Query(alias="open")] = False,
+    before: BeforeId = None,
     limit: Limit = 50,
-    offset: Offset = 0,
 ) -> JsonAnswer:
     """Answer integrity signals with their evidence, newest first."""
     async with service.database.connect() as connection:
@@ -45,11 +45,16 @@ async def list_signals(
             connection,
             scope=viewer.scope,
             limit=limit,
-            offset=offset,
+            before_id=before,
             code=code,
             severity=severity,
             station_id=station,
             connector=connector,
             only_open=open_only,
         )
-    return JsonAnswer({"limit": limit, "offset": offset, "signals": rows_of(rows)})
+    return JsonAnswer(
+        {
+            "signals": rows_of(rows),
+            "next_before": rows[-1]["signal_id"] if len(rows) == limit else None,
+        }
+    )

@@ -11,6 +11,7 @@ import asyncpg
 import numpy as np
 
 from chargewatch.storage.bulk import Records, copy_records_in
+from chargewatch.storage.pile_index import rebuild
 from chargewatch.storage.rollups import INTERVAL, SLOTS_A_DAY, Kind, slot_of
 
 CONNECTORS_A_STATION = 12
@@ -26,6 +27,7 @@ class CitySize:
     days: int = 30
     active_slots: int = 8  # 15-minute slots with energy, per connector and day
     sessions: int = 3  # per connector, over all days
+    closed_signals: int = 3  # per connector, newer than the open ones
     readings_a_day: int = 24  # raw readings of the last day, per connector
     seed: int = 1
 
@@ -77,7 +79,7 @@ INSERT INTO quarantine (received_at, topic, operator_id, station_id, code, detai
 SELECT timestamptz '{end}' - g * interval '1 min', 'cw/v1/OP1/ST000001/registers', 'OP1',
   'ST' || lpad((g % {stations})::text, 6, '0'),
   (ARRAY['malformed', 'naive_time', 'conflict', 'too_old'])[1 + g % 4], 'detail', 'payload'
-FROM generate_series(1, least(20000, {connectors})) g
+FROM generate_series(1, 2 * {connectors}) g
 """
 
 _RUNS = """
@@ -99,6 +101,11 @@ SELECT (ARRAY['fee_mismatch', 'silence', 'register_jump', 'clock_skew'])[1 + con
   'mild', 'connector:' || connector, connector, station_id, operator_id, '{end}', '{end}', 1, 1, 0,
   'detail', '{{}}', 1, 1, 1, CASE WHEN connector_id % 3 = 0 THEN 1 END
 FROM connector WHERE connector_id % 20 < 2;
+INSERT INTO signal (code, severity, subject, connector, station_id, operator_id, first_at, last_at,
+  count, value, "limit", detail, evidence, rule_version, opened_run, last_run, closed_run)
+SELECT (ARRAY['fee_mismatch', 'silence', 'register_jump', 'clock_skew'])[1 + connector_id % 4],
+  'mild', 'connector:' || connector, connector, station_id, operator_id, '{end}', '{end}', 1, 1, 0,
+  'detail', '{{}}', 1, 1, 1, 1 FROM generate_series(1, {closed_signals}), connector;
 INSERT INTO charging_session (operator_id, station_id, connector_id, session, vehicle, started_at,
   ended_at, start_wh, stop_wh, billed_wh, content_hash, received_at)
 SELECT c.operator_id, c.station_id, c.connector_id, 'S-' || c.connector_id || '-' || g,
@@ -115,12 +122,15 @@ async def write_registry(connection: asyncpg.Connection, size: CitySize, *, runs
         "connectors": size.connectors,
         "each": CONNECTORS_A_STATION,
         "sessions": size.sessions,
+        "closed_signals": size.closed_signals,
         "end": END.isoformat(),
         "runs": runs - 1,
         "tiers": json.dumps(TIERS).replace('"', "'"),
     }
     for statement in (_REGISTRY + ";" + _RUNS).format(**values).split(";\n"):
         await connection.execute(statement, timeout=1800)
+    async with connection.transaction():
+        await rebuild(connection)
 
 
 def _intervals(instrument: np.ndarray, slot: np.ndarray, random: np.random.Generator) -> Records:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from chargewatch.risk.feeder_rows import FeederRows, dense_rows, split_day
-from chargewatch.risk.inputs import SLOT_S, Fleet, Floats, Intervals, Ints
+from chargewatch.risk.inputs import SLOT_S, Bools, Fleet, Floats, Intervals, Ints
 from chargewatch.risk.layout import Group, Layout
 from chargewatch.risk.noise import (
     FLOOR_WH,
@@ -31,8 +31,10 @@ from chargewatch.risk.noise import (
     WANDER,
     WANDER_START_W,
     blended,
+    kept_scale,
     noise_scales,
     spread,
+    strange_days,
     whitened,
     without_wander,
 )
@@ -195,16 +197,16 @@ def _solved(matrix: Floats, vector: Floats, *, precision: Floats, mean: Floats) 
 
 
 def _light_load(
-    residual: Floats, rows: FeederRows, *, variance: Floats, rated_w: Floats
+    residual: Floats, energy: Floats, *, present: Bools, variance: Floats, rated_w: Floats
 ) -> tuple[Floats, Floats]:
     """Return information on how the gain differs at light load, and it times that, (b, q).
 
     Light load: the slot's power, or its fuller neighbour's, is below a fifth of the rated one.
     Equation: with all else held, d = sum E r / v / sum E^2 / v over a connector's light slots.
     """
-    power = _power(rows.energy)
+    power = _power(energy)
     light = (power > 0) & (power < LIGHT_LOAD * rated_w[:, None, :])
-    energy = np.where(light & rows.present[..., None], rows.energy, 0.0)
+    energy = np.where(light & present[..., None], energy, 0.0)
     return (
         np.einsum("btq,bt->bq", energy**2, 1.0 / variance),
         np.einsum("btq,bt->bq", energy, residual / variance),
@@ -288,6 +290,8 @@ def _chunk_day(
     idle_variance = np.where(np.isnan(old.idle_variance), FLOOR_WH**2, old.idle_variance)
     load_factor = np.where(np.isnan(old.load_factor), 1.0, old.load_factor)
     first_time = np.isnan(old.load_factor)
+    early = old.weight < EARLY_DAYS * SLOTS_A_DAY
+    present, strange = rows.present, np.zeros(early.shape, dtype=bool)
     heavy = np.ones(total.shape)
     hats = np.broadcast_to(WANDER, (total.shape[0], *WANDER.shape))
     wander = np.where(np.isnan(old.wander_variance), WANDER_START_W**2, old.wander_variance)
@@ -298,39 +302,44 @@ def _chunk_day(
         white = white + (heavy - 1.0) * (white + 2.0 * step + factor * rows.variance)
         boundary = step + factor * between
         both = np.concatenate([design, hats, rows.reference[..., None]], axis=2)
-        both = whitened(both, white, boundary, rows.present)
+        both = whitened(both, white, boundary, present)
         matrix, vector, hat_rows = without_wander(both, wander)
         solution = _solved(old.matrix + matrix, old.vector + vector, precision=ridge, mean=start)
         if turn == 1:
             break
         moved = hat_rows.mean - (hat_rows.response @ solution[..., None])[..., 0]
         residual = rows.reference - np.einsum("btp,bp->bt", design, solution) - moved @ WANDER.T
+        shape = rows.variance + (LOAD_NOISE * total) ** 2
+        usual = idle_variance[:, None] + 2.0 * step + factor * shape
+        strange = ~early & strange_days(residual, usual, present=present)
+        present = present & ~strange[:, None]
         found = np.mean(moved**2 + hat_rows.variance, axis=1)
         wander = blended(old.wander_variance, np.maximum(found, 1.0), fallback=WANDER_START_W**2)
         idle_variance, load_factor = noise_scales(
             residual,
             total,
             interpolation=rows.variance,
-            present=rows.present,
+            present=present,
             step=step[:, 0],
-            early=old.weight < EARLY_DAYS * SLOTS_A_DAY,
+            early=early,
             before=(old.idle_variance, old.load_factor),
         )
-        shape = rows.variance + (LOAD_NOISE * total) ** 2
         variance = idle_variance[:, None] + 2.0 * step + load_factor[:, None] * shape
-        variance = np.maximum(variance, np.nan_to_num(spread(residual, rows.present))[:, None])
+        variance = np.maximum(variance, np.nan_to_num(spread(residual, present))[:, None])
         heavy = np.maximum((TAIL_DEGREES + residual**2 / variance) / (TAIL_DEGREES + 1.0), 1.0)
 
     moved = hat_rows.mean - (hat_rows.response @ solution[..., None])[..., 0]
     residual = rows.reference - np.einsum("btp,bp->bt", design, solution) - moved @ WANDER.T
     light_weight, light_sum = _light_load(
         residual,
-        rows,
+        rows.energy,
+        present=present,
         variance=white + boundary[:, :-1] + boundary[:, 1:],
         rated_w=_rated(group, picked, fleet),
     )
     estimate, information = _day_alone(matrix, vector, solution, precision, q=q)
-    rows_a_feeder = rows.present.sum(axis=1).astype(np.float64)
+    rows_a_feeder = present.sum(axis=1).astype(np.float64)
+    seen = rows_a_feeder > 0
     weight = old.weight + rows_a_feeder
     with np.errstate(divide="ignore", invalid="ignore"):
         fresh = np.where(weight > 0, rows_a_feeder / weight, 0.0)
@@ -343,15 +352,15 @@ def _chunk_day(
         vector=old.vector + vector,
         weight=weight,
         weight_squared=old.weight_squared + rows_a_feeder,
-        idle_variance=np.where(rows_a_feeder > 0, idle_variance, old.idle_variance),
-        load_factor=np.where(rows_a_feeder > 0, load_factor, old.load_factor),
-        wander_variance=np.where(rows_a_feeder > 0, wander, old.wander_variance),
+        idle_variance=kept_scale(old.idle_variance, idle_variance, seen=seen, strange=strange),
+        load_factor=kept_scale(old.load_factor, load_factor, seen=seen, strange=strange),
+        wander_variance=np.where(seen, wander, old.wander_variance),
         boundary_share=(1 - fresh) * old.boundary_share + fresh * boundary_share,
         resolution_share=(1 - fresh) * old.resolution_share + fresh * resolution_share,
         light_weight=old.light_weight + light_weight,
         light_sum=old.light_sum + light_sum,
     )
-    active = ((rows.energy > 0) & rows.present[..., None]).sum(axis=1)
+    active = ((rows.energy > 0) & present[..., None]).sum(axis=1)
     return new, estimate, information, active
 
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from chargewatch.risk.drift import (
+    Suspicions,
     day_to_day_variance,
     find_changes,
     find_drifts,
     level_change,
+    no_suspicions,
     present_level,
     risen,
     with_variance,
@@ -41,6 +43,7 @@ class Changes:
     z: Floats  # by feeder or in-series meter since the change; only where alarmed
     z_precision: Floats  # 0 without
     size: Floats  # of the change, 0 without
+    suspicions: Suspicions
     slope: Floats  # of a drift that goes on, a day; 0 for a step
     slope_variance: Floats  # 0 for a step
     last_day: int  # the drift is followed to its end
@@ -65,6 +68,7 @@ def no_changes(n: int) -> Changes:
         z=zero,
         z_precision=zero,
         size=zero,
+        suspicions=no_suspicions(n),
         slope=zero,
         slope_variance=zero,
         last_day=0,
@@ -210,6 +214,7 @@ def changes_of_city(
         z=z,
         z_precision=z_precision,
         size=size,
+        suspicions=found.suspicions,
         slope=slope,
         slope_variance=slope_variance,
         last_day=int(days[-1]),

@@ -22,10 +22,36 @@ CLIP = 6.0
 NORMAL_QUARTILE = 0.6744897501960817
 TREND_DAYS = 6
 """Days with data on its slope that a drift needs."""
+LEAST_DAYS = 3
+"""Days with data that a change needs on either side to be suspected."""
+CHANGE_SHARE = 0.005
+"""Share of connectors that change within the days that are kept, before any data."""
 DRIFT_MARGIN = 2.0
 """A drift must explain the days better than a step by this much log likelihood."""
+LEAST_ODDS = -5.0
+"""Logarithm of the odds below which a change is no more thought of."""
 DATING_DROP = 1.92
 """Drop of the log likelihood that bounds a 95 % interval, half the chi-squared quantile."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suspicions:
+    """Changes that are too weak to be found but not to be thought of; shape (n,)."""
+
+    chance: Floats  # probability that there was one, 0 where it is not thought of
+    size: Floats  # the present error less the one that seems to be
+    variance: Floats  # of the size
+
+    @property
+    def doubt(self) -> Floats:
+        """Variance of the present error from a change that may have been, fraction^2."""
+        return self.chance * self.size**2
+
+
+def no_suspicions(n: int) -> Suspicions:
+    """Return none of n connectors."""
+    zero = np.zeros(n)
+    return Suspicions(chance=zero, size=zero.copy(), variance=zero.copy())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +63,7 @@ class DriftFindings:
     changed: Ints  # first column after the last change, -1 for none
     low: Ints
     high: Ints
+    suspicions: Suspicions  # where there is no alarm
 
 
 def cusum(innovation: Floats, *, reference: float, limit: float) -> tuple[Floats, Ints]:
@@ -117,6 +144,37 @@ def _most_likely(gain: Floats) -> tuple[Ints, Ints, Ints]:
     possible = gain >= top[:, None] - DATING_DROP
     low = np.argmax(possible, axis=1)
     return best, low, gain.shape[1] - 1 - np.argmax(possible[:, ::-1], axis=1)
+
+
+def suspicions(estimate: Floats, precision: Floats) -> Suspicions:
+    """Return the steps that may have been, by their odds.
+
+    Equation: P = L / (1 + L), L = share x exp(gain) / days, of the most likely step with at least
+    three days on either side; its size the difference of the means after and before it.
+
+    Args:
+        estimate: daily estimates, shape (n, d).
+        precision: 1 / variance, 0 without data.
+    """
+    n, days = estimate.shape
+    found = no_suspicions(n)
+    if n == 0 or days == 0:
+        return found
+    seen = (precision > 0).astype(np.int64)
+    before = np.cumsum(seen, axis=1) - seen
+    enough = (before >= LEAST_DAYS) & (seen.sum(axis=1)[:, None] - before >= LEAST_DAYS)
+    gain = np.where(enough, _step_gains(estimate, precision), -np.inf)
+    best = np.argmax(gain, axis=1)
+    log = np.log(CHANGE_SHARE / days) + gain[np.arange(n), best]
+    likely = np.flatnonzero(log > LEAST_ODDS)
+    p, column = precision[likely], best[likely]
+    found.chance[likely] = 1.0 / (1.0 + np.exp(-log[likely]))
+    found.size[likely] = level_change(estimate[likely], p, column)
+    later = np.arange(days) >= column[:, None]
+    found.variance[likely] = sum(
+        1.0 / np.where(side, p, 0.0).sum(axis=1) for side in (later, ~later)
+    )
+    return found
 
 
 def dated(estimate: Floats, precision: Floats, *, begin: Ints, end: Ints) -> tuple[Ints, ...]:
@@ -335,4 +393,13 @@ def find_changes(
         high[rows[large]] = last_day[large]
         begin[rows] = best
         todo = rows
-    return DriftFindings(alarm=changed >= 0, statistic=shown, changed=changed, low=low, high=high)
+    alarm = changed >= 0
+    quiet = np.where(alarm[:, None], 0.0, precision / (own[:, None] * by_day) ** 2)
+    return DriftFindings(
+        alarm=alarm,
+        statistic=shown,
+        changed=changed,
+        low=low,
+        high=high,
+        suspicions=suspicions(estimate, quiet),
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,6 +107,25 @@ def _methods(
     return tuple(names[k] for k in code.tolist())
 
 
+def _either(
+    quantity: Callable[..., Floats], inference: Inference, error: Floats, mpe: Floats, *, u: Floats
+) -> Floats:
+    """Return a quantity's mean over "no change" and "a change that was not found", shape (n,)."""
+    may = inference.changes.suspicions
+    scale = 1.0 + np.nan_to_num(error)
+    steady = np.sqrt(np.maximum(u**2 - may.doubt * scale**2, 1e-12))
+    out = quantity(error, mpe, standard_uncertainty=steady, population=inference.population)
+    k = np.flatnonzero((may.chance > 0) & np.isfinite(error))
+    changed = quantity(
+        error[k] + may.size[k] * scale[k],
+        mpe[k],
+        standard_uncertainty=np.sqrt(steady[k] ** 2 + may.variance[k] * scale[k] ** 2),
+        population=inference.population,
+    )
+    out[k] = (1.0 - may.chance[k]) * out[k] + may.chance[k] * changed
+    return out
+
+
 def _result(
     inputs: RunInputs,
     statistics: CityStatistics,
@@ -124,14 +143,14 @@ def _result(
     counts = _counts(statistics, inference)
     identified = _identified(inputs, inference, u, counts, mpe, config=config)
     error, u = np.where(identified, error, np.nan), np.where(identified, u, np.nan)
-    p = p_nonconforming(error, mpe, standard_uncertainty=u, population=inference.population)
+    p = _either(p_nonconforming, inference, error, mpe, u=u)
     live = (counts[0] > 0) | (counts[1] >= config.min_sessions)
     red = flagged(p, limit=config.p_nonconforming, false_share=config.false_flag_share)
     good = (p <= config.p_conforming) & live
     code = np.select([~identified, red, good], [0, 1, 2], default=3)
     names = (Verdict.NOT_IDENTIFIABLE, Verdict.NONCONFORMING, Verdict.CONFORMING, Verdict.UNDECIDED)
     verdict = tuple(names[k] for k in code.tolist())
-    excess = expected_excess(error, mpe, standard_uncertainty=u, population=inference.population)
+    excess = _either(expected_excess, inference, error, mpe, u=u)
     price = np.where(
         statistics.price_wh > 0,
         statistics.price_sum / np.where(statistics.price_wh > 0, statistics.price_wh, 1.0),

@@ -28,6 +28,9 @@ WANDER = SLOT_H * np.maximum(
 WANDER_START_W = 15.0
 FLOOR_WH = 0.5
 """White noise of a slot is never taken below this, Wh."""
+STRANGE = 3.0
+"""A day whose residuals are so many times the usual ones is not believed."""
+STRANGE_GROWTH = 1.3
 SPAN = 8
 """Slots in the spans from which noise is judged: two hours."""
 
@@ -158,3 +161,27 @@ def blended(old: Floats, new: Floats, *, fallback: float) -> Floats:
     """Return a slowly moving scale: the old one with a fifth of the new one."""
     mixed = np.where(np.isnan(old), new, np.where(np.isnan(new), old, 0.8 * old + 0.2 * new))
     return np.where(np.isnan(mixed), fallback, mixed)
+
+
+def strange_days(residual: Floats, usual: Floats, *, present: Bools) -> Bools:
+    """Return the feeders whose day can't be explained by their connectors, shape (b,).
+
+    Outliers are slots; when most slots with energy are, as beside a register that stands still or
+    tells another unit, no weight finds what is left. Equation: 1.4826 median |r / sigma| > 3, sigma
+    the feeder's usual noise.
+
+    Args:
+        residual: of the slots, Wh, shape (b, t).
+        usual: variance of a slot as known before the day, Wh^2, shape (b, t).
+        present: shape (b, t).
+    """
+    return np.nan_to_num(spread(residual / np.sqrt(usual), present)) > STRANGE**2
+
+
+def kept_scale(old: Floats, new: Floats, *, seen: Bools, strange: Bools) -> Floats:
+    """Return the scale of noise to go on with, shape (b,).
+
+    A day without rows leaves it; a strange one raises it by a little, so that a feeder whose noise
+    has grown for good is believed again after some days.
+    """
+    return np.where(strange, STRANGE_GROWTH * old, np.where(seen, new, old))

@@ -79,7 +79,8 @@ def uncertainty_budget(inference: Inference, statistics: CityStatistics) -> Budg
     What all share (levels), the reference meter and the efficiencies are propagated; what remains
     of the total is noise and is split by the information of each kind of evidence: intervals into
     statistics, resolution and synchronisation (all that sits at the boundaries of slots), sessions
-    into statistics and SOC resolution. In-series meters and verifications give their own part to
+    into statistics and SOC resolution. A change that may have gone unnoticed adds to the
+    statistics. In-series meters and verifications give their own part to
     "reference meter".
     """
     n = inference.error.size
@@ -118,6 +119,7 @@ def uncertainty_budget(inference: Inference, statistics: CityStatistics) -> Budg
     out[:, SYNCHRONISATION] = noise * by_feeder * np.maximum(boundary - resolution, 0.0)
     out[:, SOC] = noise * by_session * soc_share
     out[:, STATISTICS] = noise - out[:, RESOLUTION] - out[:, SYNCHRONISATION] - out[:, SOC]
+    out[:, STATISTICS] += inference.changes.suspicions.doubt
     out[~finite] = np.nan
     common = parts[:, 0] + np.minimum(parts[:, 2], meter * stretch)
     common += np.where(

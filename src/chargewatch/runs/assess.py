@@ -34,6 +34,7 @@ from chargewatch.runs.state import Arrays, RunState, engine_slot, pack_state, un
 from chargewatch.runs.stations import LateEnergy
 from chargewatch.settings import Settings
 from chargewatch.storage import load as load_store
+from chargewatch.storage import pile_index
 from chargewatch.storage import runs as store
 from chargewatch.storage.database import Database
 from chargewatch.storage.migrate import require_newest_schema
@@ -479,6 +480,7 @@ async def _save(
             digest=digest,
             summary=summary,
         )
+        await pile_index.rebuild(connection)
 
 
 class _Stopwatch:

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chargewatch.errors import DatabaseError
 from chargewatch.storage.database import Database
+from chargewatch.storage.pile_index import rebuild_if_missing
 
 
 def migrations_folder() -> Path:
@@ -96,6 +97,9 @@ async def migrate(database: Database, *, revision: str = "head") -> tuple[str | 
             "nothing of the failed step was kept, repeat `chargewatch migrate` after mending it"
         ) from exc
     after = await current_revision(database.engine)
+    if after == newest_revision():
+        async with database.raw() as connection, connection.transaction():
+            await rebuild_if_missing(connection)
     return before, after or ""
 
 

@@ -22,7 +22,8 @@ from chargewatch.storage import (
     users,
 )
 from chargewatch.storage.database import Database
-from chargewatch.storage.queries_piles import ORDERS, PileFilter
+from chargewatch.storage.pile_index import SORTS
+from chargewatch.storage.queries_piles import PileFilter
 from chargewatch.storage.tables import HYPERTABLES
 
 PAGE_ROWS = 50
@@ -61,22 +62,22 @@ class Plan:
         return tuple(table for table in self.scanned if table in HYPERTABLES)
 
 
-def _list(wanted: Callable[[Sample], PileFilter]) -> Ask:
+def _list(wanted: Callable[[Sample], PileFilter], *, scoped: bool = False, offset: int = 0) -> Ask:
     def ask(connection: AsyncConnection, s: Sample) -> Awaitable[Any]:
         return queries_piles.piles(
-            connection, wanted(s), run_id=s.run_id, scope=None, limit=PAGE_ROWS, offset=0
+            connection,
+            wanted(s),
+            run_id=s.run_id,
+            scope=s.operator_id if scoped else None,
+            limit=PAGE_ROWS,
+            offset=offset,
         )
 
     return ask
 
 
-def _sorted_by(order: str) -> Ask:
-    return _list(lambda _: PileFilter(sort=order))
-
-
-def _count(connection: AsyncConnection, s: Sample) -> Awaitable[Any]:
-    wanted = PileFilter(operator_id=s.operator_id)
-    return queries_piles.count_piles(connection, wanted, run_id=s.run_id, scope=None)
+def _sorted_by(sort: str) -> Ask:
+    return _list(lambda _: PileFilter(sort=sort))
 
 
 def _balance(days: float, step_s: float) -> Ask:
@@ -94,32 +95,139 @@ def _balance(days: float, step_s: float) -> Ask:
     return ask
 
 
+def _stations(*, scoped: bool = False, text: bool = False, offset: int = 0) -> Ask:
+    def ask(connection: AsyncConnection, s: Sample) -> Awaitable[Any]:
+        return queries_stations.stations(
+            connection,
+            run_id=s.run_id,
+            words=s.station_id if text else "",
+            scope=s.operator_id if scoped else None,
+            limit=PAGE_ROWS,
+            offset=offset,
+        )
+
+    return ask
+
+
+def _ledger(
+    *,
+    scoped: bool = False,
+    deep: bool = False,
+    only_gaps: bool = False,
+    only_unbalanced: bool = False,
+) -> Ask:
+    def ask(connection: AsyncConnection, s: Sample) -> Awaitable[Any]:
+        return queries_ingest.ledger(
+            connection,
+            scope=s.operator_id if scoped else None,
+            limit=PAGE_ROWS,
+            after=(s.operator_id, s.station_id, "") if deep else None,
+            only_gaps=only_gaps,
+            only_unbalanced=only_unbalanced,
+        )
+
+    return ask
+
+
+def _quarantine(*, scoped: bool = False, code: str = "", station: bool = False) -> Ask:
+    def ask(connection: AsyncConnection, s: Sample) -> Awaitable[Any]:
+        return queries_ingest.quarantined(
+            connection,
+            scope=s.operator_id if scoped else None,
+            limit=PAGE_ROWS,
+            code=code,
+            station_id=s.station_id if station else "",
+        )
+
+    return ask
+
+
+def _signals(
+    *, scoped: bool = False, before_id: int | None = None, only_open: bool = True, **wanted: str
+) -> Ask:
+    def ask(connection: AsyncConnection, s: Sample) -> Awaitable[Any]:
+        return queries_ingest.signals(
+            connection,
+            scope=s.operator_id if scoped else None,
+            limit=PAGE_ROWS,
+            before_id=before_id,
+            only_open=only_open,
+            **wanted,
+        )
+
+    return ask
+
+
 def _readings(connection: AsyncConnection, s: Sample) -> Awaitable[Any]:
     return queries_pile.readings(
         connection, s.connector_id, since=s.now - timedelta(days=1), until=s.now, limit=10_000
     )
 
 
-async def _newest_red(connection: AsyncConnection, _: Sample) -> Any:
-    run = await queries.newest_run(connection)
-    if run is None:
-        return []
-    return await queries.newest_red(connection, run, scope=None, limit=PAGE_ROWS)
+def _tiers(connection: AsyncConnection, s: Sample, *, scope: str | None = None) -> Awaitable[Any]:
+    return queries.tiers_by_district(connection, s.run_id or 0, scope=scope)
+
+
+def _red(connection: AsyncConnection, s: Sample, *, scope: str | None = None) -> Awaitable[Any]:
+    return queries.newest_red(connection, s.run_id or 0, scope=scope, limit=PAGE_ROWS)
+
+
+def _coverage(
+    connection: AsyncConnection, s: Sample, *, scope: str | None = None
+) -> Awaitable[Any]:
+    today = s.now.date()
+    return queries.verification_coverage(
+        connection, today=today, soon=today + timedelta(days=90), scope=scope
+    )
+
+
+def _arrival(connection: AsyncConnection, s: Sample, *, scope: str | None = None) -> Awaitable[Any]:
+    return queries.arrival(connection, recently=s.now - timedelta(hours=1), scope=scope)
 
 
 PAGE_QUERIES: Mapping[str, Ask] = {
     "newest run": lambda c, s: queries.newest_run(c),
-    "newest red": _newest_red,
+    "newest red": _red,
+    "newest red: scope": lambda c, s: _red(c, s, scope=s.operator_id),
+    "tiers by district": _tiers,
+    "tiers by district: scope": lambda c, s: _tiers(c, s, scope=s.operator_id),
+    "verification coverage": _coverage,
+    "verification coverage: scope": lambda c, s: _coverage(c, s, scope=s.operator_id),
+    "arrival": _arrival,
+    "arrival: scope": lambda c, s: _arrival(c, s, scope=s.operator_id),
     "runs": lambda c, s: queries.runs(c, limit=PAGE_ROWS, offset=0),
     "operators": lambda c, s: queries.operators(c, scope=None),
     "open signals by code": lambda c, s: queries.open_signals_by_code(c, scope=None),
-    **{f"piles by {order}": _sorted_by(order) for order in ORDERS},
+    "open signals by code: scope": lambda c, s: queries.open_signals_by_code(
+        c, scope=s.operator_id
+    ),
+    **{f"piles by {sort}": _sorted_by(sort) for sort in SORTS},
+    "piles: last page": _list(lambda _: PileFilter(), offset=99_000),
+    "piles: scope": _list(lambda _: PileFilter(), scoped=True),
     "piles: tier": _list(lambda _: PileFilter(tiers=("red", "orange"))),
     "piles: operator": _list(lambda s: PileFilter(operator_id=s.operator_id)),
     "piles: district": _list(lambda s: PileFilter(district=s.district)),
     "piles: signal": _list(lambda _: PileFilter(signal="fee_mismatch")),
     "piles: text": _list(lambda s: PileFilter(text=s.connector)),
-    "piles: count": _count,
+    "piles: text that many have": _list(lambda s: PileFilter(text=s.connector[:3])),
+    "piles: station": _list(lambda s: PileFilter(station_id=s.station_id)),
+    "piles: operator, tier by money": _list(
+        lambda s: PileFilter(operator_id=s.operator_id, tiers=("green",), sort="money")
+    ),
+    "piles: district, signal": _list(
+        lambda s: PileFilter(district=s.district, signal="fee_mismatch")
+    ),
+    "piles: all filters": _list(
+        lambda s: PileFilter(
+            tiers=("grey", "green"),
+            operator_id=s.operator_id,
+            district=s.district,
+            signal="fee_mismatch",
+            text=s.connector[:3],
+            sort="error",
+        ),
+        scoped=True,
+    ),
     "pile": lambda c, s: queries_pile.pile(c, s.connector, scope=None),
     "pile: assessment": lambda c, s: queries_pile.assessment_of(
         c, s.connector_id, run_id=s.run_id or 0
@@ -134,13 +242,14 @@ PAGE_QUERIES: Mapping[str, Ask] = {
     "pile: signals": lambda c, s: queries_pile.signals_of_pile(
         c, s.connector, operator_id=s.operator_id
     ),
-    "stations": lambda c, s: queries_stations.stations(
-        c, run_id=s.run_id, words="", scope=None, limit=PAGE_ROWS, offset=0
-    ),
-    "stations: text": lambda c, s: queries_stations.stations(
-        c, run_id=s.run_id, words=s.station_id, scope=None, limit=PAGE_ROWS, offset=0
-    ),
+    "stations": _stations(),
+    "stations: last page": _stations(offset=8_300),
+    "stations: scope": _stations(scoped=True),
+    "stations: text": _stations(text=True),
     "stations: count": lambda c, s: queries_stations.station_count(c, words="", scope=None),
+    "stations: count of text": lambda c, s: queries_stations.station_count(
+        c, words=s.station_id, scope=None
+    ),
     "station": lambda c, s: queries_stations.station(c, s.station_id, scope=None),
     "station: meters": lambda c, s: queries_stations.meters(
         c, s.station_id, operator_id=s.operator_id
@@ -154,34 +263,37 @@ PAGE_QUERIES: Mapping[str, Ask] = {
     "station: gaps": lambda c, s: queries_stations.gaps_of_station(
         c, s.station_id, operator_id=s.operator_id
     ),
-    "ledger": lambda c, s: queries_ingest.ledger(c, scope=None, limit=PAGE_ROWS, offset=0),
-    "ledger: only gaps": lambda c, s: queries_ingest.ledger(
-        c, scope=None, limit=PAGE_ROWS, offset=0, only_gaps=True
-    ),
+    "ledger": _ledger(),
+    "ledger: scope": _ledger(scoped=True),
+    "ledger: later page": _ledger(deep=True),
+    "ledger: only gaps": _ledger(only_gaps=True),
+    "ledger: only unbalanced": _ledger(only_unbalanced=True),
+    "ledger: totals": lambda c, s: queries_ingest.ledger_totals(c, scope=None),
+    "ledger: totals, scope": lambda c, s: queries_ingest.ledger_totals(c, scope=s.operator_id),
     "ledger: open gaps": lambda c, s: queries_ingest.open_gaps(c, scope=None, limit=PAGE_ROWS),
-    "quarantine": lambda c, s: queries_ingest.quarantined(c, scope=None, limit=PAGE_ROWS),
-    "quarantine: codes": lambda c, s: queries_ingest.quarantine_codes(c, scope=None),
-    "signals": lambda c, s: queries_ingest.signals(
-        c, scope=None, limit=PAGE_ROWS, offset=0, only_open=True
+    "ledger: open gaps, scope": lambda c, s: queries_ingest.open_gaps(
+        c, scope=s.operator_id, limit=PAGE_ROWS
     ),
+    "quarantine": _quarantine(),
+    "quarantine: scope": _quarantine(scoped=True),
+    "quarantine: code": _quarantine(code="naive_time"),
+    "quarantine: station": _quarantine(station=True),
+    "quarantine: codes": lambda c, s: queries_ingest.quarantine_codes(c, scope=None),
+    "quarantine: codes, scope": lambda c, s: queries_ingest.quarantine_codes(
+        c, scope=s.operator_id
+    ),
+    "signals": _signals(),
+    "signals: scope": _signals(scoped=True),
+    "signals: code": _signals(code="fee_mismatch"),
+    "signals: severity": _signals(severity="severe"),
+    "signals: closed too": _signals(only_open=False, code="silence", scoped=True),
+    "signals: last page": _signals(before_id=100),
     "live readings": lambda c, s: queries_ingest.live_readings(
         c, scope=None, since=s.now - timedelta(seconds=60), station_id=s.station_id
     ),
     "log-in": lambda c, s: users.user_of_session(c, b"\0" * 32, now=s.now),
 }
 """What every click asks; each must answer within 30 ms for 100,000 connectors."""
-
-CITY_QUERIES: Mapping[str, Ask] = {
-    "city: tiers by district": lambda c, s: queries.tiers_by_district(c, s.run_id or 0, scope=None),
-    "city: verification coverage": lambda c, s: queries.verification_coverage(
-        c, today=s.now.date(), soon=s.now.date() + timedelta(days=90), scope=None
-    ),
-    "city: arrival": lambda c, s: queries.arrival(
-        c, recently=s.now - timedelta(hours=1), scope=None
-    ),
-    "city: ledger totals": lambda c, s: queries_ingest.ledger_totals(c, scope=None),
-}
-"""Sums over the whole city: they read every connector or stream once."""
 
 
 async def pick_samples(connection: AsyncConnection, count: int) -> list[Sample]:
@@ -279,7 +391,7 @@ async def explain_pages(database: Database, *, need_index: bool = False) -> list
         parents = await _parents(connection)
         if need_index:
             await connection.execute(text("SET LOCAL enable_seqscan = off"))
-        for name, ask in {**PAGE_QUERIES, **CITY_QUERIES}.items():
+        for name, ask in PAGE_QUERIES.items():
             with _recorded(connection) as sent:
                 await ask(connection, sample)
             driver = (await connection.get_raw_connection()).driver_connection
@@ -320,7 +432,7 @@ async def time_pages(database: Database, *, runs: int = 40) -> list[Timing]:
     timings = []
     async with database.connect() as connection:
         samples = await pick_samples(connection, runs)
-        for name, ask in {**PAGE_QUERIES, **CITY_QUERIES}.items():
+        for name, ask in PAGE_QUERIES.items():
             for sample in samples[:2]:
                 await ask(connection, sample)
             seconds = []

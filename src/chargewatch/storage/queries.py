@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+import numpy as np
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+from chargewatch.storage.pile_index import (
+    NEVER_VERIFIED,
+    NOT_IN_RUN,
+    NOT_REGISTERED,
+    TIERS,
+    PileIndex,
+    read_index,
+)
 
 Scope = str | None
 """The operator_id whose rows may be seen; None: everybody's."""
@@ -17,25 +28,15 @@ NEWEST_RUN = text(
     "FROM risk_run WHERE state = 'finished' ORDER BY as_of DESC, run_id DESC LIMIT 1"
 )
 
-PREVIOUS_RUN = text(
-    "SELECT max(run_id) FROM risk_run WHERE state = 'finished' AND run_id < :run_id "
-    "AND as_of = (SELECT max(as_of) FROM risk_run WHERE state = 'finished' AND as_of < :as_of)"
-)
-
-# Red now and not in the run before comes first: that is news.
-NEWEST_RED = text(
+RED = text(
     "SELECT c.connector, c.station_id, c.registered, s.name AS station_name, c.operator_id, "
     "o.name AS operator_name, a.relative_error, a.standard_uncertainty, a.mpe, a.priority_money, "
-    "b.tier AS previous_tier "
-    "FROM assessment a JOIN connector c USING (connector_id) "
-    "LEFT JOIN assessment b ON b.run_id = :previous_id AND b.connector_id = a.connector_id "
+    "page.place <= :newly AS newly_red "
+    "FROM unnest(CAST(:connector_ids AS integer[])) WITH ORDINALITY AS page(connector_id, place) "
+    "JOIN connector c ON c.connector_id = page.connector_id "
+    "JOIN assessment a ON a.connector_id = c.connector_id AND a.run_id = :run_id "
     "LEFT JOIN station s ON s.station_id = c.station_id "
-    "LEFT JOIN operator o ON o.operator_id = c.operator_id "
-    "WHERE a.run_id = :run_id AND a.tier = 'red' "
-    "AND (CAST(:scope AS text) IS NULL OR c.operator_id = :scope) "
-    "ORDER BY (b.tier IS DISTINCT FROM 'red') DESC, "
-    "NULLIF(a.priority_money, 'NaN'::double precision) DESC NULLS LAST, c.connector "
-    "LIMIT :limit"
+    "LEFT JOIN operator o ON o.operator_id = c.operator_id ORDER BY page.place"
 )
 
 RUNS = text(
@@ -44,35 +45,14 @@ RUNS = text(
     "FROM risk_run ORDER BY as_of DESC, run_id DESC LIMIT :limit OFFSET :offset"
 )
 
-# Read once a run and kept by the caller: a finished run doesn't change.
-TIERS_BY_DISTRICT = text(
-    "SELECT coalesce(s.district, '') AS district, a.tier, count(*) AS connectors, "
-    "sum(NULLIF(a.priority_money, 'NaN'::double precision)) AS money "
-    "FROM assessment a JOIN connector c USING (connector_id) "
-    "LEFT JOIN station s ON s.station_id = c.station_id "
-    "WHERE a.run_id = :run_id AND (CAST(:scope AS text) IS NULL OR c.operator_id = :scope) "
-    "GROUP BY 1, 2"
-)
-
-VERIFICATION_COVERAGE = text(
-    "SELECT count(*) AS connectors, "
-    "count(*) FILTER (WHERE v.valid_until >= :today) AS valid, "
-    "count(*) FILTER (WHERE v.valid_until >= :today AND v.valid_until < :soon) AS due_soon, "
-    "count(*) FILTER (WHERE v.valid_until < :today) AS expired, "
-    "count(*) FILTER (WHERE v.valid_until IS NULL) AS never "
-    "FROM connector c LEFT JOIN (SELECT connector_id, max(valid_until) AS valid_until "
-    "FROM verification WHERE result = 'pass' GROUP BY connector_id) v USING (connector_id) "
-    "WHERE c.registered AND (CAST(:scope AS text) IS NULL OR c.operator_id = :scope)"
-)
-
-ARRIVAL = text(
-    "SELECT count(DISTINCT station_id) AS stations, "
-    "count(DISTINCT station_id) FILTER (WHERE last_received_at > :recently) AS stations_recent, "
-    "max(last_received_at) AS last_received_at, "
-    "coalesce(sum(messages), 0)::bigint AS messages, "
-    "coalesce(sum(received) FILTER (WHERE topic IN ('registers', 'reference')), 0)::bigint "
-    "AS readings "
-    "FROM ledger_stream WHERE CAST(:scope AS text) IS NULL OR operator_id = :scope"
+# By station first: count(DISTINCT station_id) would sort every stream.
+ARRIVAL = (
+    "SELECT count(*) AS stations, count(*) FILTER (WHERE last_at > :recently) AS stations_recent, "
+    "max(last_at) AS last_received_at, coalesce(sum(messages), 0)::bigint AS messages, "
+    "coalesce(sum(readings), 0)::bigint AS readings "
+    "FROM (SELECT station_id, max(last_received_at) AS last_at, sum(messages) AS messages, "
+    "sum(received) FILTER (WHERE topic IN ('registers', 'reference')) AS readings "
+    "FROM ledger_stream{where} GROUP BY station_id) by_station"
 )
 
 OPERATORS = text(
@@ -80,11 +60,34 @@ OPERATORS = text(
     "WHERE CAST(:scope AS text) IS NULL OR operator_id = :scope ORDER BY name, operator_id"
 )
 
-OPEN_SIGNALS_BY_CODE = text(
-    "SELECT code, severity, count(*) AS open FROM signal "
-    "WHERE closed_run IS NULL AND (CAST(:scope AS text) IS NULL OR operator_id = :scope) "
+OPEN_SIGNALS_BY_CODE = (
+    "SELECT code, severity, count(*) AS open FROM signal{where} "
     "GROUP BY code, severity ORDER BY count(*) DESC, code"
 )
+
+
+def narrowed(*clauses: str, scope: Scope, **equal: str) -> tuple[str, dict[str, Any]]:
+    """Return the WHERE of what narrows something, and its values; an empty value narrows nothing.
+
+    A condition that holds for every row would hide the indexes from a prepared plan.
+    """
+    wanted = [*clauses]
+    values: dict[str, Any] = {column: value for column, value in equal.items() if value}
+    wanted += [f"{column} = :{column}" for column in values]
+    if scope is not None:
+        wanted.append("operator_id = :scope")
+        values["scope"] = scope
+    return f" WHERE {' AND '.join(wanted)}" if wanted else "", values
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistrictTier:
+    """How many connectors of a district are in a tier, and their money at risk."""
+
+    district: str
+    tier: str
+    connectors: int
+    money: float
 
 
 async def newest_run(connection: AsyncConnection) -> RowMapping | None:
@@ -92,22 +95,30 @@ async def newest_run(connection: AsyncConnection) -> RowMapping | None:
     return (await connection.execute(NEWEST_RUN)).mappings().one_or_none()
 
 
+async def _read(
+    connection: AsyncConnection, *names: str, scope: Scope, run_id: int | None = None
+) -> PileIndex:
+    """Return columns of the index, and whose each connector is where only a scope's are wanted."""
+    wanted = names if scope is None else (*names, "operator")
+    return await read_index(connection, *wanted, run_id=run_id)
+
+
 async def newest_red(
-    connection: AsyncConnection, run: RowMapping, *, scope: Scope, limit: int
+    connection: AsyncConnection, run_id: int, *, scope: Scope, limit: int
 ) -> Sequence[RowMapping]:
     """Return red connectors of a run, those first that were not red in the run before."""
-    values = {"run_id": run["run_id"], "as_of": run["as_of"]}
-    previous = (await connection.execute(PREVIOUS_RUN, values)).scalar_one_or_none()
-    found = await connection.execute(
-        NEWEST_RED,
-        {
-            "run_id": run["run_id"],
-            "previous_id": -1 if previous is None else previous,
-            "scope": scope,
-            "limit": limit,
-        },
-    )
-    return found.mappings().all()
+    index = await _read(connection, "connector_id", "newest_red", scope=scope, run_id=run_id)
+    red = index.array("newest_red")
+    newly = np.arange(len(red)) < index.newly_red
+    if scope is not None:
+        own = index.of_operator(scope)[red]
+        red, newly = red[own], newly[own]
+    values = {
+        "run_id": run_id,
+        "connector_ids": index.array("connector_id")[red[:limit]].tolist(),
+        "newly": int(np.count_nonzero(newly)),
+    }
+    return (await connection.execute(RED, values)).mappings().all()
 
 
 async def runs(connection: AsyncConnection, *, limit: int, offset: int) -> Sequence[RowMapping]:
@@ -118,23 +129,55 @@ async def runs(connection: AsyncConnection, *, limit: int, offset: int) -> Seque
 
 async def tiers_by_district(
     connection: AsyncConnection, run_id: int, *, scope: Scope
-) -> Sequence[RowMapping]:
+) -> list[DistrictTier]:
     """Return connectors and money at risk per district and tier of one run."""
-    result = await connection.execute(TIERS_BY_DISTRICT, {"run_id": run_id, "scope": scope})
-    return result.mappings().all()
+    index = await _read(connection, "district", "tier", "money", scope=scope, run_id=run_id)
+    tier, district = index.array("tier"), index.array("district")
+    listed = tier != NOT_IN_RUN
+    if scope is not None:
+        listed &= index.of_operator(scope)
+    group = district[listed].astype(np.int64) * len(TIERS) + tier[listed]
+    money = np.nan_to_num(index.array("money")[listed], nan=0.0)
+    connectors = np.bincount(group)
+    sums = np.bincount(group, weights=money)
+    return [
+        DistrictTier(
+            district=index.districts[k // len(TIERS)],
+            tier=TIERS[k % len(TIERS)],
+            connectors=int(connectors[k]),
+            money=float(sums[k]),
+        )
+        for k in np.flatnonzero(connectors).tolist()
+    ]
 
 
 async def verification_coverage(
     connection: AsyncConnection, *, today: date, soon: date, scope: Scope
 ) -> dict[str, int]:
     """Return how many registered connectors have a valid, due, expired or no verification."""
-    values = {"today": today, "soon": soon, "scope": scope}
-    return dict((await connection.execute(VERIFICATION_COVERAGE, values)).mappings().one())
+    index = await _read(connection, "verified_until", scope=scope)
+    until = index.array("verified_until")
+    registered = until != NOT_REGISTERED
+    if scope is not None:
+        registered &= index.of_operator(scope)
+    until = until[registered]
+    first, last = ((day - date(1970, 1, 1)).days for day in (today, soon))
+    never = until == NEVER_VERIFIED
+    masks = {
+        "connectors": np.ones(len(until), dtype=bool),
+        "valid": until >= first,
+        "due_soon": (until >= first) & (until < last),
+        "expired": (until < first) & ~never,
+        "never": never,
+    }
+    return {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}
 
 
 async def arrival(connection: AsyncConnection, *, recently: Any, scope: Scope) -> dict[str, Any]:
     """Return when telemetry last arrived, from how many stations, and the totals received."""
-    result = await connection.execute(ARRIVAL, {"recently": recently, "scope": scope})
+    where, values = narrowed(scope=scope)
+    statement = text(ARRIVAL.format(where=where))
+    result = await connection.execute(statement, {**values, "recently": recently})
     return dict(result.mappings().one())
 
 
@@ -147,4 +190,6 @@ async def open_signals_by_code(
     connection: AsyncConnection, *, scope: Scope
 ) -> Sequence[RowMapping]:
     """Return how many signals of each code are open."""
-    return (await connection.execute(OPEN_SIGNALS_BY_CODE, {"scope": scope})).mappings().all()
+    where, values = narrowed("closed_run IS NULL", scope=scope)
+    statement = text(OPEN_SIGNALS_BY_CODE.format(where=where))
+    return (await connection.execute(statement, values)).mappings().all()

@@ -4,78 +4,71 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chargewatch.storage.queries import Scope
+from chargewatch.storage.queries import Scope, narrowed
 
-LEDGER = text(
+# Pages by key, not by offset: the last page of a long list is as fast as its first.
+StreamKey = tuple[str, str, str]
+"""operator_id, station_id, topic: the order of streams."""
+
+# A rare quality is found first and sorted then: in the sorted index it may stand anywhere.
+LEDGER = (
     "SELECT s.operator_id, s.station_id, s.topic, s.messages, s.received, s.stored, s.duplicate, "
     "s.rejected, s.unknown_keys, s.first_received_at, s.last_received_at, s.last_sent_at, "
     "s.received = s.stored + s.duplicate + s.rejected AS balanced, g.open_gaps, g.missing, "
     "upper(range_merge(s.seen)) - 1 AS newest_seq "
-    "FROM (SELECT * FROM ledger_stream "
-    "WHERE (CAST(:scope AS text) IS NULL OR operator_id = :scope) "
-    "AND (:station_id = '' OR station_id = :station_id) "
-    "AND (:operator_id = '' OR operator_id = :operator_id) "
-    "AND (NOT :only_gaps OR stream_id IN "
-    "(SELECT stream_id FROM ledger_gap WHERE closed_at IS NULL)) "
-    "AND (NOT :only_unbalanced OR received <> stored + duplicate + rejected) "
-    "ORDER BY operator_id, station_id, topic LIMIT :limit OFFSET :offset) s "
+    "FROM (SELECT stream_id FROM "
+    "(SELECT stream_id, operator_id, station_id, topic FROM ledger_stream{where}{fence}) wanted "
+    "ORDER BY operator_id, station_id, topic LIMIT :limit) page "
+    "JOIN ledger_stream s USING (stream_id) "
     "CROSS JOIN LATERAL (SELECT count(*) AS open_gaps, "
     "coalesce(sum(last_seq - first_seq + 1), 0)::bigint AS missing FROM ledger_gap "
     "WHERE stream_id = s.stream_id AND closed_at IS NULL) g "
     "ORDER BY s.operator_id, s.station_id, s.topic"
 )
+WITH_GAP = "stream_id IN (SELECT stream_id FROM ledger_gap WHERE closed_at IS NULL)"
+AFTER = (
+    "(operator_id, station_id, topic) > "
+    "(CAST(:after_operator AS text), CAST(:after_station AS text), CAST(:after_topic AS text))"
+)
+UNBALANCED = "received <> stored + duplicate + rejected"
 
-LEDGER_TOTALS = text(
+LEDGER_TOTALS = (
     "SELECT topic, count(*) AS streams, sum(messages)::bigint AS messages, "
     "sum(received)::bigint AS received, sum(stored)::bigint AS stored, "
     "sum(duplicate)::bigint AS duplicate, sum(rejected)::bigint AS rejected, "
     "sum(unknown_keys)::bigint AS unknown_keys, max(last_received_at) AS last_received_at, "
     "count(*) FILTER (WHERE received <> stored + duplicate + rejected) AS unbalanced "
-    "FROM ledger_stream WHERE (CAST(:scope AS text) IS NULL OR operator_id = :scope) "
-    "AND (:station_id = '' OR station_id = :station_id) "
-    "AND (:operator_id = '' OR operator_id = :operator_id) GROUP BY topic ORDER BY topic"
+    "FROM ledger_stream{where} GROUP BY topic ORDER BY topic"
 )
 
-OPEN_GAPS = text(
+OPEN_GAPS = (
     "SELECT s.operator_id, s.station_id, s.topic, g.first_seq, g.last_seq, g.found_at "
-    "FROM ledger_gap g JOIN ledger_stream s USING (stream_id) WHERE g.closed_at IS NULL "
-    "AND (CAST(:scope AS text) IS NULL OR s.operator_id = :scope) "
-    "AND (:station_id = '' OR s.station_id = :station_id) "
-    "AND (:operator_id = '' OR s.operator_id = :operator_id) "
+    "FROM (SELECT * FROM ledger_gap WHERE closed_at IS NULL{newest}) g "
+    "JOIN ledger_stream s USING (stream_id){where} "
     "ORDER BY g.found_at DESC, g.gap_id DESC LIMIT :limit"
 )
+NEWEST_GAPS = " ORDER BY found_at DESC, gap_id DESC LIMIT :limit"
 
-# Pages by key, not by offset: the browser of a big quarantine stays fast on its last page.
-QUARANTINE = text(
+QUARANTINE = (
     "SELECT quarantine_id, received_at, topic, operator_id, station_id, seq, code, item_index, "
     "detail, content_type, octet_length(payload) AS payload_bytes, "
     "substring(payload FROM 1 FOR 65536) AS payload "
-    "FROM quarantine WHERE (CAST(:scope AS text) IS NULL OR operator_id = :scope) "
-    "AND (:station_id = '' OR station_id = :station_id) AND (:code = '' OR code = :code) "
-    "AND (CAST(:before_id AS bigint) IS NULL OR quarantine_id < :before_id) "
-    "ORDER BY quarantine_id DESC LIMIT :limit"
+    "FROM quarantine{where} ORDER BY quarantine_id DESC LIMIT :limit"
 )
 
-QUARANTINE_CODES = text(
-    "SELECT code, count(*) AS items FROM (SELECT code FROM quarantine "
-    "WHERE CAST(:scope AS text) IS NULL OR operator_id = :scope "
+QUARANTINE_CODES = (
+    "SELECT code, count(*) AS items FROM (SELECT code FROM quarantine{where} "
     "ORDER BY quarantine_id DESC LIMIT 10000) newest GROUP BY code ORDER BY code"
 )
 
-SIGNALS = text(
+SIGNALS = (
     "SELECT signal_id, code, severity, subject, connector, station_id, operator_id, first_at, "
     'last_at, count, value, "limit", detail, evidence, rule_version, opened_run, last_run, '
-    "closed_run FROM signal WHERE (CAST(:scope AS text) IS NULL OR operator_id = :scope) "
-    "AND (:code = '' OR code = :code) AND (:severity = '' OR severity = :severity) "
-    "AND (:station_id = '' OR station_id = :station_id) "
-    "AND (:connector = '' OR connector = :connector) "
-    "AND (NOT :only_open OR closed_run IS NULL) "
-    "ORDER BY signal_id DESC LIMIT :limit OFFSET :offset"
+    "closed_run FROM signal{where} ORDER BY signal_id DESC LIMIT :limit"
 )
 
 LIVE_READINGS = text(
@@ -93,31 +86,30 @@ async def ledger(
     *,
     scope: Scope,
     limit: int,
-    offset: int,
+    after: StreamKey | None = None,
     station_id: str = "",
     operator_id: str = "",
     only_gaps: bool = False,
     only_unbalanced: bool = False,
 ) -> Sequence[RowMapping]:
     """Return one page of streams: a station, a topic, and what became of its messages."""
-    values = {
-        "scope": scope,
-        "limit": limit,
-        "offset": offset,
-        "station_id": station_id,
-        "operator_id": operator_id,
-        "only_gaps": only_gaps,
-        "only_unbalanced": only_unbalanced,
-    }
-    return (await connection.execute(LEDGER, values)).mappings().all()
+    rare = [WITH_GAP] * only_gaps + [UNBALANCED] * only_unbalanced
+    clauses = [*rare] if after is None else [*rare, AFTER]
+    where, values = narrowed(*clauses, scope=scope, station_id=station_id, operator_id=operator_id)
+    if after is not None:
+        values |= dict(zip(("after_operator", "after_station", "after_topic"), after, strict=True))
+    statement = text(LEDGER.format(where=where, fence=" OFFSET 0" if rare else ""))
+    result = await connection.execute(statement, {**values, "limit": limit})
+    return result.mappings().all()
 
 
 async def ledger_totals(
     connection: AsyncConnection, *, scope: Scope, station_id: str = "", operator_id: str = ""
 ) -> Sequence[RowMapping]:
     """Return the ledger summed by topic."""
-    values = {"scope": scope, "station_id": station_id, "operator_id": operator_id}
-    return (await connection.execute(LEDGER_TOTALS, values)).mappings().all()
+    where, values = narrowed(scope=scope, station_id=station_id, operator_id=operator_id)
+    result = await connection.execute(text(LEDGER_TOTALS.format(where=where)), values)
+    return result.mappings().all()
 
 
 async def open_gaps(
@@ -129,13 +121,10 @@ async def open_gaps(
     operator_id: str = "",
 ) -> Sequence[RowMapping]:
     """Return holes in message counters that are still open, newest first."""
-    values = {
-        "scope": scope,
-        "limit": limit,
-        "station_id": station_id,
-        "operator_id": operator_id,
-    }
-    return (await connection.execute(OPEN_GAPS, values)).mappings().all()
+    where, values = narrowed(scope=scope, station_id=station_id, operator_id=operator_id)
+    # Of every stream's gaps the newest are known before any stream is looked up.
+    statement = text(OPEN_GAPS.format(where=where, newest="" if where else NEWEST_GAPS))
+    return (await connection.execute(statement, {**values, "limit": limit})).mappings().all()
 
 
 async def quarantined(
@@ -148,37 +137,35 @@ async def quarantined(
     station_id: str = "",
 ) -> Sequence[RowMapping]:
     """Return quarantined items, newest first, with the first 64 KiB of their bytes."""
-    values = {
-        "scope": scope,
-        "limit": limit,
-        "before_id": before_id,
-        "code": code,
-        "station_id": station_id,
-    }
-    return (await connection.execute(QUARANTINE, values)).mappings().all()
+    older = [] if before_id is None else ["quarantine_id < :before_id"]
+    where, values = narrowed(*older, scope=scope, code=code, station_id=station_id)
+    values |= {"limit": limit} | ({"before_id": before_id} if older else {})
+    return (await connection.execute(text(QUARANTINE.format(where=where)), values)).mappings().all()
 
 
 async def quarantine_codes(connection: AsyncConnection, *, scope: Scope) -> Sequence[RowMapping]:
     """Return how often each code stands among the newest 10,000 quarantined items."""
-    return (await connection.execute(QUARANTINE_CODES, {"scope": scope})).mappings().all()
+    where, values = narrowed(scope=scope)
+    statement = text(QUARANTINE_CODES.format(where=where))
+    return (await connection.execute(statement, values)).mappings().all()
 
 
 async def signals(
-    connection: AsyncConnection, *, scope: Scope, limit: int, offset: int, **wanted: Any
+    connection: AsyncConnection,
+    *,
+    scope: Scope,
+    limit: int,
+    before_id: int | None = None,
+    only_open: bool = False,
+    **wanted: str,
 ) -> Sequence[RowMapping]:
-    """Return signals, newest first; wanted: code, severity, station_id, connector, only_open."""
-    values = {
-        "scope": scope,
-        "limit": limit,
-        "offset": offset,
-        "code": "",
-        "severity": "",
-        "station_id": "",
-        "connector": "",
-        "only_open": False,
-        **wanted,
-    }
-    return (await connection.execute(SIGNALS, values)).mappings().all()
+    """Return signals, newest first; wanted: code, severity, station_id, connector."""
+    clauses = ["closed_run IS NULL"] * only_open
+    if before_id is not None:
+        clauses.append("signal_id < :before_id")
+    where, values = narrowed(*clauses, scope=scope, **wanted)
+    values |= {"limit": limit} | ({} if before_id is None else {"before_id": before_id})
+    return (await connection.execute(text(SIGNALS.format(where=where)), values)).mappings().all()
 
 
 async def live_readings(

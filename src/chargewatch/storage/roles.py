@@ -27,6 +27,7 @@ DUTIES = ("migrate", "ingest", "assess", "serve")
 _READ = "SELECT"
 _ADD = "SELECT, INSERT"
 _CHANGE = "SELECT, INSERT, UPDATE"
+_REPLACE = "SELECT, INSERT, DELETE"
 _ALL = "SELECT, INSERT, UPDATE, DELETE"
 
 RIGHTS: Mapping[str, Mapping[str, str]] = {
@@ -62,6 +63,8 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
     "assessment": {"assess": _ALL, "serve": _READ},
     "run_state": {"assess": _ALL},
     "signal": {"assess": _ALL, "serve": _READ},
+    # Derived from the registry and the newest run: whoever changes one of them makes it anew.
+    "pile_index": {"assess": _REPLACE, "serve": _REPLACE},
     # People: only serve sees them.
     "app_user": {"serve": _ALL},
     "login_session": {"serve": _ALL},

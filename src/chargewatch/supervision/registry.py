@@ -14,6 +14,7 @@ from chargewatch.domain.mpe import RuleSet
 from chargewatch.storage import registry as sql
 from chargewatch.storage import tables
 from chargewatch.storage.database import Database
+from chargewatch.storage.pile_index import driver_of, rebuild
 from chargewatch.wire.registry_file import PlacedRow, RegistryFile, refuse
 from chargewatch.wire.registry_models import TariffRow
 
@@ -334,6 +335,7 @@ async def import_registry(
         await sql.record_history(
             connection, [row | {"import_id": import_id} for row in work.history]
         )
+        await rebuild(await driver_of(connection))
         await sql.announce_change(connection)
     return ImportReport(import_id, counts, work.new, work.changed, _notices(file, rules))
 

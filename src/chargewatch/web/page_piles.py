@@ -11,10 +11,11 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from chargewatch.api.context import Service, service_of
-from chargewatch.api.piles import MAX_OFFSET, count, pile_filter
+from chargewatch.api.piles import MAX_OFFSET, pile_filter
 from chargewatch.domain.signal import SIGNAL_SEVERITY
 from chargewatch.storage import queries, queries_piles
-from chargewatch.storage.queries_piles import COUNT_LIMIT, ORDERS, PileFilter
+from chargewatch.storage.pile_index import SORTS
+from chargewatch.storage.queries_piles import PileFilter
 from chargewatch.web.formats import Formats
 from chargewatch.web.page_overview import district_names
 from chargewatch.web.page_session import Visitor
@@ -72,7 +73,7 @@ async def list_piles(
     async with service.database.connect() as connection:
         run = await queries.newest_run(connection)
         run_id = None if run is None else run["run_id"]
-        rows = await queries_piles.piles(
+        found = await queries_piles.piles(
             connection,
             wanted,
             run_id=run_id,
@@ -81,23 +82,21 @@ async def list_piles(
             offset=(page - 1) * PAGE_ROWS,
         )
         operators = await queries.operators(connection, scope=account.scope)
-    total = await count(service, wanted, run=run, scope=account.scope)
     return render(
         request,
         "piles.html",
         account=account,
         run=run,
-        rows=rows,
+        rows=found.rows,
         wanted=wanted,
         parameters=filter_parameters(wanted),
         operators=operators,
         districts=district_names(),
         signal_codes_known=sorted(SIGNAL_SEVERITY),
-        sorts=list(ORDERS),
+        sorts=SORTS,
         page=page,
         page_rows=PAGE_ROWS,
-        total=total,
-        total_is_exact=total <= COUNT_LIMIT or wanted.only_tiers,
+        total=found.total,
     )
 
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from chargewatch.api.context import service_of
-from chargewatch.api.piles import MAX_OFFSET
+from chargewatch.api.piles import BeforeId
 from chargewatch.domain.signal import SIGNAL_SEVERITY, Severity
 from chargewatch.storage import queries_ingest
 from chargewatch.web.page_session import Visitor
@@ -27,7 +27,7 @@ async def list_signals(
     severity: Annotated[str, Query(max_length=16)] = "",
     station: Annotated[str, Query(max_length=64)] = "",
     state: Annotated[str, Query(max_length=8)] = "",
-    page: Annotated[int, Query(ge=1, le=MAX_OFFSET // PAGE_ROWS)] = 1,
+    before: BeforeId = None,
 ) -> Response:
     """Show one page of signals, newest first; `state` is empty (open ones) or all."""
     station = station.strip()
@@ -36,7 +36,7 @@ async def list_signals(
             connection,
             scope=account.scope,
             limit=PAGE_ROWS + 1,
-            offset=(page - 1) * PAGE_ROWS,
+            before_id=before,
             code=code,
             severity=severity,
             station_id=station,
@@ -47,8 +47,8 @@ async def list_signals(
         "signals.html",
         account=account,
         rows=rows[:PAGE_ROWS],
-        more=len(rows) > PAGE_ROWS,
-        page=page,
+        before=before,
+        next_before=rows[PAGE_ROWS - 1]["signal_id"] if len(rows) > PAGE_ROWS else None,
         wanted={"code": code, "severity": severity, "station": station, "state": state},
         codes=sorted(SIGNAL_SEVERITY),
         severities=[item.value for item in Severity],

@@ -105,7 +105,6 @@ async def show_station(
             connection,
             scope=operator_id,
             limit=SIGNAL_ROWS,
-            offset=0,
             station_id=station_id,
             only_open=True,
         )

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from chargewatch.api.context import Service, service_of
-from chargewatch.api.ledger import ledger_totals, quarantined_item
-from chargewatch.api.piles import MAX_OFFSET
+from chargewatch.api.ledger import next_after, quarantined_item, stream_key
+from chargewatch.api.piles import BeforeId
 from chargewatch.storage import queries, queries_ingest
 from chargewatch.storage.migrate import current_revision
 from chargewatch.web.page_session import Visitor
@@ -32,11 +32,11 @@ async def _revision(service: Service) -> Any:
 async def show_system(
     request: Request,
     account: Visitor,
-    page: Annotated[int, Query(ge=1, le=MAX_OFFSET // LEDGER_ROWS)] = 1,
+    after: Annotated[str, Query(max_length=200)] = "",
     show: Annotated[str, Query(max_length=12)] = "",
     station: Annotated[str, Query(max_length=64)] = "",
     code: Annotated[str, Query(max_length=64)] = "",
-    before: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
+    before: BeforeId = None,
 ) -> Response:
     """Show engine, ledger, gaps, quarantine and runs; `show` is gaps or unbalanced."""
     service = service_of(request)
@@ -47,7 +47,7 @@ async def show_system(
             connection,
             scope=scope,
             limit=LEDGER_ROWS + 1,
-            offset=(page - 1) * LEDGER_ROWS,
+            after=stream_key(after),
             station_id=station,
             only_gaps=show == "gaps",
             only_unbalanced=show == "unbalanced",
@@ -63,7 +63,7 @@ async def show_system(
             station_id=station,
         )
         runs = await queries.runs(connection, limit=RUN_ROWS, offset=0)
-    totals = await ledger_totals(service, scope)
+        totals = await queries_ingest.ledger_totals(connection, scope=scope)
     return render(
         request,
         "system.html",
@@ -75,15 +75,17 @@ async def show_system(
         totals=totals,
         balanced=all(row["unbalanced"] == 0 for row in totals),
         streams=streams[:LEDGER_ROWS],
-        more_streams=len(streams) > LEDGER_ROWS,
-        page=page,
-        page_rows=LEDGER_ROWS,
+        after=after,
+        next_after=next_after(streams[:LEDGER_ROWS], limit=LEDGER_ROWS)
+        if len(streams) > LEDGER_ROWS
+        else None,
         show=show if show in {"gaps", "unbalanced"} else "",
         station=station,
         code=code,
         gaps=gaps,
         codes=codes,
         quarantined=[quarantined_item(row) for row in quarantined],
+        before=before,
         next_before=quarantined[-1]["quarantine_id"]
         if len(quarantined) == QUARANTINE_ROWS
         else None,

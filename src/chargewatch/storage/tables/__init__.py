@@ -27,7 +27,7 @@ from chargewatch.storage.tables.rollups import (
     rollup_claimed,
     rollup_pending,
 )
-from chargewatch.storage.tables.runs import assessment, risk_run, run_state, signal
+from chargewatch.storage.tables.runs import assessment, pile_index, risk_run, run_state, signal
 from chargewatch.storage.tables.telemetry import (
     charging_session,
     latest_reading,
@@ -73,6 +73,7 @@ __all__ = [
     "meter_interval",
     "operator",
     "operator_token",
+    "pile_index",
     "quarantine",
     "reference_meter",
     "reference_meter_connector",

@@ -87,8 +87,10 @@ quarantine = Table(
     Column("payload", LargeBinary, nullable=False),
     Column("content_type", Text),
     Index(None, "received_at"),
-    Index(None, "station_id", "received_at"),
-    Index(None, "code", "received_at"),
+    # Newest first, of one operator, station or code.
+    Index(None, "operator_id", "quarantine_id"),
+    Index(None, "station_id", "quarantine_id"),
+    Index(None, "code", "quarantine_id"),
 )
 
 station_status = Table(

@@ -67,35 +67,14 @@ assessment = Table(
     Column("drift", JSONB),
     PrimaryKeyConstraint("run_id", "connector_id"),
     Index(None, "connector_id", "run_id"),
-    # The triage list is read in these orders; expressions as in storage.queries_piles.
-    Index(
-        "ix_assessment_triage",
-        "run_id",
-        text(
-            "(CASE tier WHEN 'red' THEN 0 WHEN 'orange' THEN 1 WHEN 'yellow' THEN 2 "
-            "WHEN 'grey' THEN 3 ELSE 4 END)"
-        ),
-        text("(NULLIF(priority_money, 'NaN'::double precision)) DESC NULLS LAST"),
-        "connector_id",
-    ),
-    Index(
-        "ix_assessment_money",
-        "run_id",
-        text("(NULLIF(priority_money, 'NaN'::double precision)) DESC NULLS LAST"),
-        "connector_id",
-    ),
-    Index(
-        "ix_assessment_error",
-        "run_id",
-        text("(abs(NULLIF(relative_error, 'NaN'::double precision))) DESC NULLS LAST"),
-        "connector_id",
-    ),
-    Index(
-        "ix_assessment_probability",
-        "run_id",
-        text("(NULLIF(p_nonconforming, 'NaN'::double precision)) DESC NULLS LAST"),
-        "connector_id",
-    ),
+)
+
+# What the list of piles is narrowed and sorted by: storage.pile_index makes and reads it.
+pile_index = Table(
+    "pile_index",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("content", LargeBinary, nullable=False),
 )
 
 # Sufficient statistics that the next nightly run continues from.
@@ -139,6 +118,11 @@ signal = Table(
         unique=True,
         postgresql_where=text("closed_run IS NULL"),
     ),
+    # Newest first; the open ones are few among many that were closed.
+    Index("ix_signal_open", "signal_id", postgresql_where=text("closed_run IS NULL")),
+    Index(None, "operator_id", "signal_id"),
+    Index(None, "code", "signal_id"),
+    Index(None, "severity", "signal_id"),
     Index(None, "connector"),
     Index(None, "station_id"),
 )
