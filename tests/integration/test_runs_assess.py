@@ -4,8 +4,10 @@ import csv
 import io
 import json
 import math
+import zlib
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import orjson
 import pyarrow.parquet as pq
 import pytest
@@ -291,6 +293,26 @@ async def test_nightly_runs_go_on_and_find_the_same_signals(database_url, tmp_pa
     assert [[s[k] for k in keys] for s in nightly] == [[s[k] for k in keys] for s in whole]
     for one, other in zip(rows, recomputed, strict=True):
         assert one["verdict"] == other["verdict"]
+
+
+async def test_a_state_of_another_version_makes_the_next_run_a_full_one(database_url, tmp_path):
+    city = make_test_city(days=4)
+    async with open_database(database_url) as database:
+        await register(database, tmp_path, city.registry())
+        await feed(database_url, messages_of(city))
+        settings = load_settings({})
+        await run_assessment(database, settings, as_of=TO - timedelta(days=1), days=30)
+        old = io.BytesIO()
+        np.save(old, np.array([1]))
+        async with database.raw() as connection:
+            await connection.execute(
+                "UPDATE run_state SET content = $1 WHERE name = 'engine/version'",
+                zlib.compress(old.getvalue()),
+            )
+        said = []
+        outcome = await run_assessment(database, settings, as_of=TO, days=30, say=said.append)
+    assert outcome.mode == "full"
+    assert any("another version of the engine" in line for line in said)
 
 
 async def test_a_signal_closes_when_its_cause_ends(any_database_url, tmp_path):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,19 +17,27 @@ import numpy as np
 import orjson
 
 from chargewatch import __version__
-from chargewatch.domain.assessment import Assessment
 from chargewatch.domain.mpe import rule_set
 from chargewatch.domain.signal import Signal
 from chargewatch.risk.engine import advance, assess
 from chargewatch.risk.inputs import SLOT_S, RunInputs
 from chargewatch.risk.results import EngineConfig, RunResult
 from chargewatch.risk.signals import RULE_VERSION, merge_findings
+from chargewatch.risk.statistics import STATE_VERSION
 from chargewatch.runs.decide import decide, tiers
 from chargewatch.runs.load import Loaded, blocks, load, read_block
+from chargewatch.runs.record import assessment_values, data_span, result_digest, run_summary
 from chargewatch.runs.rollups import refresh_rollups
 from chargewatch.runs.signals import Scan, find_signals, full_scan, next_scan
 from chargewatch.runs.signed import Verified
-from chargewatch.runs.state import Arrays, RunState, engine_slot, pack_state, unpack_state
+from chargewatch.runs.state import (
+    Arrays,
+    RunState,
+    engine_slot,
+    engine_version,
+    pack_state,
+    unpack_state,
+)
 from chargewatch.runs.stations import LateEnergy
 from chargewatch.settings import Settings
 from chargewatch.storage import load as load_store
@@ -177,6 +183,8 @@ async def _plan(
         prior, reason = None, "the last run was of another version"
     if prior and orjson.loads(prior["configuration"]) != orjson.loads(orjson.dumps(config)):
         prior, reason = None, "the settings have changed"
+    if prior and engine_version(prior["state"]) != STATE_VERSION:
+        prior, reason = None, "the last run left a state of another version of the engine"
     if prior and prior["as_of"] <= window_first:
         prior, reason = None, "the last run is older than the window"
     if prior:
@@ -285,15 +293,21 @@ async def _run(
     shown = [assessments[row] for row in kept]
     digest = await asyncio.to_thread(result_digest, shown, signals)
     clock.lap("decide")
-    summary = _summary(result, loaded, signals, tier_counts=tiers(shown), plan=plan)
+    summary = run_summary(
+        result,
+        loaded,
+        signals,
+        tier_counts=tiers(shown),
+        continued_from=None if plan.prior is None else plan.prior["run_id"],
+    )
     await _save(
         database,
         run_id,
         as_of=as_of,
-        rows=[_values(run_id, loaded, row, assessments[row]) for row in kept],
+        rows=[assessment_values(run_id, loaded, row, assessments[row]) for row in kept],
         signals=signals,
         state=packed,
-        data=(_least(result.data_from_s), _most(result.data_to_s)),
+        data=data_span(result),
         digest=digest,
         summary=summary,
     )
@@ -385,91 +399,6 @@ async def _with_session_names(
         ]
         renamed.append(replace(signal, evidence={**signal.evidence, "records": records}))
     return renamed
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def result_digest(assessments: Sequence[Assessment], signals: Sequence[Signal]) -> str:
-    """Return the SHA-256 of all that a run found: equal results, equal digest, to the last bit."""
-    digest = hashlib.sha256()
-    for assessment in sorted(assessments, key=lambda a: (a.operator_id, a.station_id, a.connector)):
-        digest.update(orjson.dumps(assessment, option=orjson.OPT_APPEND_NEWLINE))
-    for signal in signals:
-        digest.update(orjson.dumps(signal, option=orjson.OPT_APPEND_NEWLINE))
-    return digest.hexdigest()
-
-
-def _summary(
-    result: RunResult,
-    loaded: Loaded,
-    signals: Sequence[Signal],
-    *,
-    tier_counts: Mapping[str, int],
-    plan: _Plan,
-) -> dict[str, Any]:
-    by_code: dict[str, int] = {}
-    for signal in signals:
-        by_code[signal.code] = by_code.get(signal.code, 0) + 1
-    meters = loaded.inputs.references.meter
-    suspects = np.flatnonzero(result.meter_suspect)
-    verdicts: dict[str, int] = {}
-    for verdict in result.verdict:
-        verdicts[verdict.value] = verdicts.get(verdict.value, 0) + 1
-    return {
-        **{name: _finite(float(value)) for name, value in result.summary.items()},
-        "expected_false_flags": float(result.summary.get("expected_false_flags", math.nan)),
-        "expected_missed": float(result.summary.get("expected_missed", math.nan)),
-        "tiers": dict(tier_counts),
-        "verdicts": verdicts,
-        "signals": dict(sorted(by_code.items())),
-        "suspect_meters": [
-            {
-                "meter": meters[k],
-                "relative_error": _finite(float(result.meter_shift[k])),
-                "standard_uncertainty": _finite(float(result.meter_shift_u[k])),
-            }
-            for k in suspects.tolist()
-        ],
-        "continued_from": None if plan.prior is None else plan.prior["run_id"],
-        "archive": None if loaded.archive is None else loaded.archive.summary(),
-    }
-
-
-def _values(run_id: int, loaded: Loaded, row: int, found: Assessment) -> tuple[Any, ...]:
-    return (
-        run_id,
-        int(loaded.registry.connector_ids[row]),
-        found.relative_error,
-        found.standard_uncertainty,
-        found.common_uncertainty,
-        found.mpe,
-        found.p_nonconforming,
-        found.verdict.value,
-        found.tier.value,
-        found.priority_money,
-        found.data_from,
-        found.data_to,
-        found.n_intervals,
-        found.n_sessions,
-        found.n_vehicles,
-        found.n_direct,
-        found.method,
-        found.reason,
-        orjson.dumps(found.budget).decode(),
-        None if found.drift is None else orjson.dumps(found.drift).decode(),
-    )
-
-
-def _least(times: Any) -> datetime | None:
-    known = times[np.isfinite(times)]
-    return datetime.fromtimestamp(float(known.min()), UTC) if known.size else None
-
-
-def _most(times: Any) -> datetime | None:
-    known = times[np.isfinite(times)]
-    return datetime.fromtimestamp(float(known.max()), UTC) if known.size else None
 
 
 async def _save(

@@ -92,6 +92,11 @@ def pack_state(
     return state
 
 
+def engine_version(state: Mapping[str, bytes]) -> int:
+    """Return the version of the engine's state (`risk.statistics.STATE_VERSION`)."""
+    return int(_unpacked(state["engine/version"])[0])
+
+
 def engine_slot(state: Mapping[str, bytes]) -> int:
     """Return the first slot that the engine's state doesn't hold yet."""
     return int(_unpacked(state["engine/clock"])[0])
