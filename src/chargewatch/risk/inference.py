@@ -47,6 +47,7 @@ from chargewatch.risk.spreads import (
     anchor_wander,
     converter_spread,
     session_spreads,
+    sessions_in_time,
     site_spread,
 )
 from chargewatch.risk.statistics import CityStatistics
@@ -91,10 +92,8 @@ def _first_judgement(city: City) -> Judgement:
             tail=np.ones(sessions),
             inflation=np.ones(KINDS),
             node_tail=np.ones(city.node_kind.size),
-            own=np.zeros(sessions),
-            own_variance=np.ones(sessions),
-            local=np.ones(sessions),
         ),
+        in_time=None,
         estimate=None,
         changes=no_changes(city.size),
         shift=np.full(m, np.nan),
@@ -167,15 +166,24 @@ def _judged(
         judged = _with_meters(city, judged, evidence, estimate)
     if turn == city.config.iterations - 2:
         rows = city.statistics.sessions
+        in_time = sessions_in_time(
+            rows,
+            city.node,
+            evidence.graph,
+            base=evidence.base,
+            precision=evidence.precision,
+            estimate=estimate,
+            level=kinds,
+        )
         changes = changes_of_city(
             city.inputs,
             city.statistics,
-            residual=weights.own,
-            information=weights.local / (weights.own_variance * weights.inflation[rows.kind]),
+            residual=in_time.own,
+            information=in_time.weight / (in_time.variance * weights.inflation[rows.kind]),
             mpe=city.mpe,
             config=city.config,
         )
-        judged = replace(judged, changes=changes)
+        judged = replace(judged, changes=changes, in_time=in_time)
     return judged
 
 

@@ -60,9 +60,15 @@ class SessionWeights:
     tail: Floats  # (s,)
     inflation: Floats  # (KINDS,), what robust weights overstate
     node_tail: Floats  # (v,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionsInTime:
+    """What sessions say of their connector at their time; s sessions."""
+
     own: Floats  # (s,), the session's own gamma, its vehicle judged at other connectors
-    own_variance: Floats  # (s,)
-    local: Floats  # (s,), as tail, but beside the connector's sessions of the same time
+    variance: Floats  # (s,)
+    weight: Floats  # (s,), robust, beside the connector's sessions of the same time
 
 
 def _fitted_variance(
@@ -158,21 +164,28 @@ def session_spreads(
             second = float((node_tail[here] * scale[here] ** 2).sum())
             second += SPREAD_COUNTS * VEHICLE_START[kind] ** 2
             vehicle[kind] = np.sqrt(max(second / (count - used + SPREAD_COUNTS), 0.003**2))
-    elsewhere, its_variance = _elsewhere(
-        node, graph, residual=residual + scale[node], precision=precision
-    )
-    own = own + scale[node] - elsewhere
-    own_variance = base + its_variance
-    centre = local_centres(rows.connector, rows.ended_s, own)
-    weights = SessionWeights(
-        tail=tail,
-        inflation=inflation,
-        node_tail=node_tail,
-        own=own,
-        own_variance=own_variance,
-        local=tail_weights(own - centre, own_variance),
-    )
+    weights = SessionWeights(tail=tail, inflation=inflation, node_tail=node_tail)
     return session, vehicle, weights
+
+
+def sessions_in_time(
+    rows: SessionRows,
+    node: Ints,
+    graph: VehicleGraph,
+    *,
+    base: Floats,
+    precision: Floats,
+    estimate: CityEstimate,
+    level: Floats,
+) -> SessionsInTime:
+    """Return what sessions say of their connectors at their time; arguments: `session_spreads`."""
+    told = rows.log_ratio - level[rows.kind] - level[KINDS + rows.side] * rows.load
+    elsewhere, its_variance = _elsewhere(
+        node, graph, residual=told - estimate.error[rows.connector], precision=precision
+    )
+    own, variance = told - elsewhere, base + its_variance
+    centre = local_centres(rows.connector, rows.ended_s, own)
+    return SessionsInTime(own=own, variance=variance, weight=tail_weights(own - centre, variance))
 
 
 def converter_spread(

@@ -29,7 +29,7 @@ from chargewatch.risk.feeders import (
 )
 from chargewatch.risk.inputs import Bools, Floats, Ints, sum_by_row
 from chargewatch.risk.parallel import in_threads
-from chargewatch.risk.spreads import SessionWeights, Spreads
+from chargewatch.risk.spreads import SessionsInTime, SessionWeights, Spreads
 from chargewatch.risk.statistics import DAY_S
 from chargewatch.risk.vehicles import SessionPairs, VehicleGraph, session_pairs, vehicle_graph
 
@@ -47,6 +47,7 @@ class Judgement:
     prior_precision: Floats  # (n,)
     z: tuple[Floats, ...]  # where feeders are linearised
     weights: SessionWeights
+    in_time: SessionsInTime | None  # once changes have been looked for
     estimate: CityEstimate | None
     changes: Changes
     shift: Floats  # (m,)
@@ -167,7 +168,9 @@ def _session_graph(
     connector, size = pasts.connector, city.size + pasts.of.size
     # The usual weights judge the sessions of a connector that changed by its mean error.
     changed = changes.alarm[rows.connector]
-    tail = np.where(changed, known.weights.local, known.weights.tail)
+    tail = known.weights.tail
+    if known.in_time is not None:
+        tail = np.where(changed, known.in_time.weight, tail)
     base = rows.looseness * (spreads.session[rows.kind] ** 2 + rows.soc_variance)
     precision = tail / (base * known.weights.inflation[rows.kind])
     precision = precision * _age_weights(city, connector, size=size)
