@@ -328,3 +328,21 @@ def test_a_connector_without_accuracy_class_is_not_judged():
     result = run(city, fleet=replace(city.inputs.fleet, mpe=mpe))
     assert result.verdict[2] is Verdict.NOT_IDENTIFIABLE
     assert "accuracy class" in result.reason[2]
+
+
+def test_a_night_goes_on_from_the_weights_and_spreads_of_the_last_run():
+    city = make_city(21, days=12, offenders=3, offence_mpe=3.0)
+    whole = run(city)
+    early, late = days_of(city.inputs, 0, 11), days_of(city.inputs, 11, 12)
+    first = assess(early, config=CONFIG)
+    night = assess(late, config=CONFIG, state=first.state)
+    away = (night.relative_error - whole.relative_error) / whole.standard_uncertainty
+    assert np.nanmax(np.abs(away)) < 0.5
+    assert night.verdict == whole.verdict
+    # Without that knowledge it takes all rounds, and what it knows is kept for the next.
+    forgotten = {k: v for k, v in first.state.items() if not k.startswith("judged.")}
+    alone = assess(late, config=CONFIG, state=forgotten)
+    away = (alone.relative_error - whole.relative_error) / whole.standard_uncertainty
+    assert np.nanmax(np.abs(away)) < 0.5
+    assert {k for k in alone.state if k.startswith("judged.")}
+    assert (night.state["sessions.tail"] != 1).any()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,6 +106,12 @@ def _methods(
         code |= (mask & identified).astype(np.int64) << bit
     names = ["+".join(c[0] for b, c in enumerate(columns) if k >> b & 1) for k in range(16)]
     return tuple(names[k] for k in code.tolist())
+
+
+def _judged(statistics: CityStatistics, inference: Inference) -> CityStatistics:
+    """Return the statistics with what this run knows, for the next one to go on from."""
+    sessions = replace(statistics.sessions, tail=inference.tail.astype(np.float32))
+    return replace(statistics, judged=inference.judged, sessions=sessions)
 
 
 def _either(
@@ -216,7 +223,7 @@ def _result(
         meter_shift_u=inference.meter_shift_u,
         meter_suspect=inference.meter_suspect,
         summary=_summary(inference, p, red, code),
-        state=to_arrays(statistics, inputs),
+        state=to_arrays(_judged(statistics, inference), inputs),
     )
 
 

@@ -3,6 +3,7 @@
 A round solves the least squares with the weights and spreads of the round before, then judges
 sessions, vehicles, populations and reference meters anew. The last round but one looks for changes
 of errors; the last one leaves out what is older than them, and only it is solved to full accuracy.
+A run that goes on from another one starts with its weights and spreads and needs two rounds.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ from chargewatch.risk.spreads import (
     sessions_in_time,
     site_spread,
 )
-from chargewatch.risk.statistics import CityStatistics
+from chargewatch.risk.statistics import CityStatistics, LastJudgement
 from chargewatch.risk.vehicles import KINDS, session_score
 from chargewatch.risk.weighting import Judgement, Weighted, no_pasts, pasts_before, weighted
 
@@ -75,30 +76,65 @@ class Inference:
     meter_shift_u: Floats
     meter_suspect: Bools
     meter_u: Floats  # (m,), as used
+    judged: LastJudgement  # for the next run
+    tail: Floats  # (s,), robust weights, for the next run
 
 
 def _first_judgement(city: City) -> Judgement:
-    sessions, m = city.node.size, city.meter_u.size
+    """Return what is known before the first round: nothing, or what the last run knew."""
+    n, m, last = city.size, city.meter_u.size, city.statistics.judged
     layout, feeders = city.statistics.layout, city.statistics.feeders
+    unknown = np.full(n, np.nan)
+    bulk = (PRIOR_POPULATION.spread[0] * city.mpe) ** -2.0
+    spreads = replace(FIRST_SPREADS, wander=city.config.anchor_drift_per_year)
+    if last is not None:
+        spreads = Spreads(
+            session=last.session,
+            vehicle=last.vehicle,
+            converter=float(last.converter[0]),
+            site=last.site,
+            wander=float(last.wander[0]),
+        )
+    prior = bulk if last is None else last.prior_precision
     return Judgement(
-        spreads=replace(FIRST_SPREADS, wander=city.config.anchor_drift_per_year),
-        population=PRIOR_POPULATION,
-        prior_precision=(PRIOR_POPULATION.spread[0] * city.mpe) ** -2.0,
+        spreads=spreads,
+        population=PRIOR_POPULATION if last is None else Population(last.share, last.spread),
+        prior_precision=np.where(np.isfinite(prior), prior, bulk),
         z=tuple(
             first_gains(g, s, city.inputs.fleet)
             for g, s in zip(layout.groups, feeders, strict=True)
         ),
         weights=SessionWeights(
-            tail=np.ones(sessions),
-            inflation=np.ones(KINDS),
+            tail=city.statistics.sessions.tail.astype(np.float64),
+            inflation=np.ones(KINDS) if last is None else last.inflation,
             node_tail=np.ones(city.node_kind.size),
         ),
         in_time=None,
-        estimate=None,
-        changes=no_changes(city.size),
+        error=unknown if last is None else last.error,
+        variance=unknown if last is None else last.variance,
+        changes=no_changes(n),
         shift=np.full(m, np.nan),
         shift_u=np.full(m, np.nan),
-        suspect=np.zeros(m, dtype=bool),
+        suspect=np.zeros(m, dtype=bool) if last is None else last.suspect,
+    )
+
+
+def _last_judgement(known: Judgement, estimate: CityEstimate) -> LastJudgement:
+    """Return what the next run goes on from."""
+    spreads = known.spreads
+    return LastJudgement(
+        session=spreads.session,
+        vehicle=spreads.vehicle,
+        converter=np.array([spreads.converter]),
+        site=spreads.site,
+        wander=np.array([spreads.wander]),
+        inflation=known.weights.inflation,
+        share=known.population.share,
+        spread=known.population.spread,
+        prior_precision=known.prior_precision,
+        error=estimate.error,
+        variance=estimate.variance,
+        suspect=known.suspect,
     )
 
 
@@ -109,9 +145,15 @@ def _levels(city: City, estimate: CityEstimate) -> tuple[Floats, Floats]:
 
 
 def _judged(
-    city: City, known: Judgement, evidence: Weighted, estimate: CityEstimate, *, turn: int
+    city: City,
+    known: Judgement,
+    evidence: Weighted,
+    estimate: CityEstimate,
+    *,
+    meters: bool,
+    last: bool,
 ) -> Judgement:
-    """Return the judgement of a round for the next one."""
+    """Return the judgement of a round for the next one; before the last, changes are looked for."""
     converters, kinds = _levels(city, estimate)
     error, variance = own_evidence(
         estimate, model=city.model, prior_precision=known.prior_precision
@@ -160,11 +202,12 @@ def _judged(
         ),
         z=_next_points(evidence.views, estimate, converters),
         weights=weights,
-        estimate=estimate,
+        error=estimate.error,
+        variance=estimate.variance,
     )
-    if turn in (1, city.config.iterations - 2):
+    if meters:
         judged = _with_meters(city, judged, evidence, estimate)
-    if turn == city.config.iterations - 2:
+    if last:
         rows = city.statistics.sessions
         in_time = sessions_in_time(
             rows,
@@ -273,12 +316,14 @@ def infer(inputs: RunInputs, statistics: CityStatistics, *, config: EngineConfig
     known = _first_judgement(city)
     draws = int(np.clip(FEW_DRAWS // max(city.size, 1), 3, 8))
     present = no_pasts(city)
-    for turn in range(config.iterations - 1):
+    rounds = config.iterations if statistics.judged is None else config.nightly_iterations
+    for turn in range(rounds - 1):
         evidence = weighted(city, known, present)
         estimate = estimate_city(
             evidence.system, draws=draws, seed=config.seed, tolerance=ROUGH_TOLERANCE
         )
-        known = _judged(city, known, evidence, estimate, turn=turn)
+        last = turn == rounds - 2
+        known = _judged(city, known, evidence, estimate, meters=last or turn == 1, last=last)
     pasts = pasts_before(city, known.changes)
     evidence = weighted(city, known, pasts)
     estimate = estimate_city(
@@ -312,4 +357,6 @@ def infer(inputs: RunInputs, statistics: CityStatistics, *, config: EngineConfig
         meter_shift_u=known.shift_u,
         meter_suspect=known.suspect,
         meter_u=np.where(known.suspect, SUSPECT_U, city.meter_u),
+        judged=_last_judgement(known, estimate),
+        tail=known.weights.tail,
     )

@@ -52,7 +52,9 @@ class EngineConfig:
     """Right-hand sides for the Monte Carlo part of the variances."""
     seed: int = 20260301
     iterations: int = 4
-    """Rounds of reweighting and empirical Bayes."""
+    """Rounds of reweighting and empirical Bayes of a run that starts from nothing."""
+    nightly_iterations: int = 2
+    """The same of a run that goes on from the weights and spreads of the last one."""
     min_sessions: int = 5
     """Fewer sessions than this are no evidence of their own."""
 

@@ -15,16 +15,37 @@ from chargewatch.risk.balance import (
     forget,
 )
 from chargewatch.risk.direct import direct_day
-from chargewatch.risk.inputs import SLOT_S, Floats, Intervals, Ints, RunInputs, sum_by_row
+from chargewatch.risk.inputs import SLOT_S, Bools, Floats, Intervals, Ints, RunInputs, sum_by_row
 from chargewatch.risk.layout import Layout, feeder_layout
 from chargewatch.risk.noise import SLOTS_A_DAY
 from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.vehicles import SessionRows, chosen, joined, session_rows
 
 DAY_S = 86400.0
-STATE_VERSION = 2
+STATE_VERSION = 3
 
 Arrays = Mapping[str, NDArray]  # type: ignore[type-arg]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LastJudgement:
+    """What a run knew at its end, from which the next one's rounds go on; all of it arrays.
+
+    n connectors, m meters. NaN for connectors that were not there.
+    """
+
+    session: Floats  # spreads by kind, see `spreads.Spreads`
+    vehicle: Floats
+    converter: Floats  # (1,)
+    site: Floats  # (2,)
+    wander: Floats  # (1,)
+    inflation: Floats  # by kind, of robust weights
+    share: Floats  # (3,), of the population
+    spread: Floats  # (3,)
+    prior_precision: Floats  # (n,)
+    error: Floats  # (n,), posterior mean of gamma
+    variance: Floats  # (n,)
+    suspect: Bools  # (m,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +72,7 @@ class CityStatistics:
     first_s: Floats  # (n,)
     last_s: Floats  # (n,)
     sessions: SessionRows
+    judged: LastJudgement | None = None
 
 
 def _mapping(old: NDArray[np.str_], new: NDArray[np.str_]) -> Ints:
@@ -129,6 +151,8 @@ def to_arrays(statistics: CityStatistics, inputs: RunInputs) -> dict[str, NDArra
     out["direct_rows"] = statistics.direct_rows.astype(np.int16)
     for name, values in vars(statistics.sessions).items():
         out[f"sessions.{name}"] = values
+    if statistics.judged is not None:
+        out |= {f"judged.{name}": values for name, values in vars(statistics.judged).items()}
     for group, feeder in zip(statistics.layout.groups, statistics.feeders, strict=True):
         out[f"{group.key}.meter"] = group.meter
         out[f"{group.key}.member"] = group.member
@@ -175,8 +199,23 @@ def from_arrays(state: Arrays, inputs: RunInputs) -> CityStatistics:
         last_session_s=float(session),
         decayed_to_s=float(decayed),
         sessions=rows,
+        judged=_judged_from(state, row, meter, inputs),
         **values,  # type: ignore[arg-type]
     )
+
+
+def _judged_from(state: Arrays, row: Ints, meter: Ints, inputs: RunInputs) -> LastJudgement | None:
+    if "judged.error" not in state:
+        return None
+    found = {option.name: state[f"judged.{option.name}"] for option in fields(LastJudgement)}
+    kept = row >= 0
+    for name in ("prior_precision", "error", "variance"):
+        values = np.full(inputs.fleet.size, np.nan)
+        values[row[kept]] = found[name][kept]
+        found[name] = values
+    suspect = np.zeros(inputs.references.size, dtype=bool)
+    suspect[meter[meter >= 0]] = found["suspect"][meter >= 0]
+    return LastJudgement(**{**found, "suspect": suspect})
 
 
 def _feeder_from(

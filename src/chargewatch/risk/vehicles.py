@@ -71,6 +71,7 @@ class SessionRows:
     soc_variance: Floats  # from the resolution of SOC and register, fraction^2
     looseness: Floats  # factor >= 1 on the variance: interrupted, short, nearly full
     load: Floats  # fraction of rated power in the cable after the meter; 0 when compensated
+    tail: NDArray[np.float32]  # robust weight as the last run judged it, 1 of a new session
 
     @property
     def side(self) -> Ints:
@@ -147,6 +148,7 @@ def session_rows(sessions: Sessions, fleet: Fleet, *, intervals: Intervals) -> S
         soc_variance=soc[usable],
         looseness=loose[usable],
         load=load[usable],
+        tail=np.ones(int(usable.sum()), dtype=np.float32),
     )
 
 

@@ -17,7 +17,7 @@ from chargewatch.risk.changes import Changes, daily_offset
 from chargewatch.risk.city import City, in_series_u
 from chargewatch.risk.decision import Population
 from chargewatch.risk.direct import anchor_variance, since_verified
-from chargewatch.risk.estimator import CityEstimate, CitySystem, FeederEvidence
+from chargewatch.risk.estimator import CitySystem, FeederEvidence
 from chargewatch.risk.feeders import (
     SUSPECT_U,
     FeederView,
@@ -48,7 +48,8 @@ class Judgement:
     z: tuple[Floats, ...]  # where feeders are linearised
     weights: SessionWeights
     in_time: SessionsInTime | None  # once changes have been looked for
-    estimate: CityEstimate | None
+    error: Floats  # (n,), posterior mean of the round before; NaN: not known yet
+    variance: Floats  # (n,)
     changes: Changes
     shift: Floats  # (m,)
     shift_u: Floats
@@ -211,15 +212,12 @@ def _stated(city: City, known: Judgement, pasts: Pasts) -> Stated:
     variance = anchor_variance(
         anchors, as_of_s=inputs.as_of_s, drift_per_year=known.spreads.wander
     )[use]
-    weight = np.ones(value.size)
-    if known.estimate is not None:
-        # A verification long overtaken by events must not hold the present error.
-        present = np.minimum(who, city.size - 1)
-        away = (value - known.estimate.error[present]) ** 2
-        away = away / (variance + known.estimate.variance[present])
-        weight = np.minimum((ANCHOR_DEGREES + 1.0) / (ANCHOR_DEGREES + away), 1.0)
-        weight = np.where(away > 9.0, 0.1 * weight, weight)
-        weight = np.where(who < city.size, weight, 1.0)
+    # A verification long overtaken by events must not hold the present error.
+    present = np.minimum(who, city.size - 1)
+    away = (value - known.error[present]) ** 2 / (variance + known.variance[present])
+    weight = np.minimum((ANCHOR_DEGREES + 1.0) / (ANCHOR_DEGREES + away), 1.0)
+    weight = np.where(away > 9.0, 0.1 * weight, weight)
+    weight = np.where((who < city.size) & np.isfinite(away), weight, 1.0)
     return Stated(
         connector=who,
         value=value,
