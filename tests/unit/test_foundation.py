@@ -39,9 +39,26 @@ def test_every_command_is_documented_and_can_be_loaded(name: str) -> None:
     assert module.command.help
 
 
+def variables_of(command: click.Command, prefix: str) -> set[str]:
+    """Return the environment variables of the options of a command and of those below it."""
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        found = set()
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            found |= variables_of(below, f"{prefix}{name.upper().replace('-', '_')}_")
+        return found
+    return {
+        f"{prefix}{parameter.name.upper()}"
+        for parameter in command.params
+        if isinstance(parameter, click.Option) and parameter.name
+    }
+
+
 def test_documented_variables_exist() -> None:
     named = set(re.findall(r"`(CHARGEWATCH_[A-Z0-9_]+)`", documentation()))
-    known = {PREFIX + name.upper() for name in SETTING_NAMES}
+    known = {PREFIX + name.upper() for name in SETTING_NAMES} | variables_of(cli.root, PREFIX)
     of_scripts = {
         name for name in named if name.startswith(("CHARGEWATCH_SERVICES_", "CHARGEWATCH_TEST_"))
     }
