@@ -23,7 +23,7 @@ NORMAL_QUARTILE = 0.6744897501960817
 TREND_DAYS = 6
 """Days with data on its slope that a drift needs."""
 LEAST_DAYS = 3
-"""Days with data that a change needs on either side to be suspected."""
+"""Days with data that a change needs after it to be found, and on either side to be suspected."""
 CHANGE_SHARE = 0.005
 """Share of connectors that change within the days that are kept, before any data."""
 LARGEST_SAMPLE = 5_000
@@ -392,7 +392,9 @@ def find_changes(
             estimate[rows], precision[rows], begin=begin[rows], end=first[hit]
         )
         size = np.abs(level_change(estimate[rows], precision[rows], best, begin=begin[rows]))
-        large = size >= smallest[rows]
+        # What two days of one feeder have in common may be a fault in its data.
+        since = ((precision[rows] > 0) & (np.arange(days) >= best[:, None])).sum(axis=1)
+        large = (size >= smallest[rows]) & (since >= LEAST_DAYS)
         changed[rows[large]], low[rows[large]] = best[large], first_day[large]
         high[rows[large]] = last_day[large]
         begin[rows] = best
