@@ -158,7 +158,6 @@ class _Import:
     ) -> None:
         """Save connectors or reference meters: new ones, adopted claims, moved ones."""
         id_column = "connector_id" if table is tables.connector else "meter_id"
-        merge = sql.merge_claim if table is tables.connector else sql.merge_meter_claim
         stored = await sql.rows_by_key(
             self.connection,
             table,
@@ -179,8 +178,9 @@ class _Import:
                 row["operator_id"],
                 row["station_id"],
             ):
-                await merge(
+                await sql.merge_claim(
                     self.connection,
+                    table,
                     name=row[column],
                     operator_id=row["operator_id"],
                     station_id=row["station_id"],
