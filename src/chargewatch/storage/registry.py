@@ -8,10 +8,13 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    Date,
     Table,
+    cast,
     delete,
     func,
     insert,
+    literal,
     select,
     text,
     update,
@@ -23,8 +26,11 @@ from chargewatch.storage.tables import (
     connector,
     reference_meter,
     reference_meter_connector,
+    reference_reading,
+    register_reading,
     registry_history,
     registry_import,
+    rollup_pending,
     station,
     verification,
 )
@@ -152,6 +158,24 @@ async def _merge(connection: AsyncConnection, table: Table, *, claim: int, into:
     # The function has rights that its caller has not: see migration 0005.
     _, _, function = _MERGE[table.name]
     await connection.execute(select(function(claim, into)))
+
+
+async def mark_due(connection: AsyncConnection, table: Table, ids: Sequence[int]) -> None:
+    """Make the rollups of instruments due on every day that has readings of them.
+
+    table: connector or reference_meter.
+    """
+    readings = register_reading if table is connector else reference_reading
+    identifier = readings.c[_MERGE[table.name][0]]
+    kind = 0 if table is connector else 1
+    day = cast(func.timezone("UTC", readings.c.at), Date)
+    for chunk in _chunks(sorted(ids)):
+        days = select(literal(kind), identifier, day).where(identifier.in_(chunk)).distinct()
+        await connection.execute(
+            upsert_into(rollup_pending)
+            .from_select(["kind", "instrument_id", "day"], days)
+            .on_conflict_do_nothing()
+        )
 
 
 async def set_meter_connectors(

@@ -53,8 +53,8 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
     "ingest_session": {"ingest": _ALL, "assess": _READ, "serve": _READ},
     "quarantine": {"ingest": _ADD, "assess": _READ, "serve": _READ},
     "station_status": {"ingest": _CHANGE, "assess": _READ, "serve": _READ},
-    # Rollups and runs: only assess writes them.
-    "rollup_pending": {"ingest": _CHANGE, "assess": _ALL, "serve": _READ},
+    # Rollups and runs: only assess writes them; an import that tells a register's step marks days.
+    "rollup_pending": {"ingest": _CHANGE, "assess": _ALL, "serve": _ADD},
     "rollup_claimed": {"assess": _ALL, "serve": _READ},
     "rollup_version": {"assess": _ALL, "serve": _READ},
     "connector_interval": {"assess": _ALL, "serve": _READ},
