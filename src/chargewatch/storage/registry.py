@@ -8,9 +8,13 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    Date,
     Table,
+    cast,
     delete,
+    func,
     insert,
+    literal,
     select,
     text,
     update,
@@ -19,15 +23,14 @@ from sqlalchemy.dialects.postgresql import insert as upsert_into
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chargewatch.storage.tables import (
-    charging_session,
     connector,
-    latest_reading,
     reference_meter,
     reference_meter_connector,
     reference_reading,
     register_reading,
     registry_history,
     registry_import,
+    rollup_pending,
     station,
     verification,
 )
@@ -117,62 +120,62 @@ async def announce_change(connection: AsyncConnection) -> None:
 
 
 async def merge_claim(
-    connection: AsyncConnection, *, name: str, operator_id: str, station_id: str, into: int
+    connection: AsyncConnection,
+    table: Table,
+    *,
+    name: str,
+    operator_id: str,
+    station_id: str,
+    into: int,
 ) -> None:
-    """Move what an unregistered claim has stored to the registered connector of that name."""
+    """Make a station's unregistered claim one with the registered instrument of that name.
+
+    table: connector or reference_meter. Readings, rollups, sessions and assessments move, and the
+    days of the readings become due again.
+    """
+    id_column, name_column, _ = _MERGE[table.name]
     claim = (
         await connection.execute(
-            select(connector.c.connector_id).where(
-                connector.c.connector == name,
-                connector.c.operator_id == operator_id,
-                connector.c.station_id == station_id,
-                ~connector.c.registered,
+            select(table.c[id_column]).where(
+                table.c[name_column] == name,
+                table.c.operator_id == operator_id,
+                table.c.station_id == station_id,
+                ~table.c.registered,
             )
         )
     ).scalar_one_or_none()
-    if claim is None:
-        return
-    await _move_readings(connection, register_reading, "connector_id", claim=claim, into=into)
-    await connection.execute(
-        update(charging_session)
-        .where(charging_session.c.connector_id == claim)
-        .values(connector_id=into)
-    )
-    await connection.execute(delete(latest_reading).where(latest_reading.c.connector_id == claim))
-    await connection.execute(delete(connector).where(connector.c.connector_id == claim))
+    if claim is not None:
+        await _merge(connection, table, claim=claim, into=into)
 
 
-async def merge_meter_claim(
-    connection: AsyncConnection, *, name: str, operator_id: str, station_id: str, into: int
-) -> None:
-    """Move what an unregistered claim has stored to the registered meter of that name."""
-    claim = (
+_MERGE = {
+    "connector": ("connector_id", "connector", func.merge_connector_claim),
+    "reference_meter": ("meter_id", "meter", func.merge_meter_claim),
+}
+
+
+async def _merge(connection: AsyncConnection, table: Table, *, claim: int, into: int) -> None:
+    # The function has rights that its caller has not: see migration 0005.
+    _, _, function = _MERGE[table.name]
+    await connection.execute(select(function(claim, into)))
+
+
+async def mark_due(connection: AsyncConnection, table: Table, ids: Sequence[int]) -> None:
+    """Make the rollups of instruments due on every day that has readings of them.
+
+    table: connector or reference_meter.
+    """
+    readings = register_reading if table is connector else reference_reading
+    identifier = readings.c[_MERGE[table.name][0]]
+    kind = 0 if table is connector else 1
+    day = cast(func.timezone("UTC", readings.c.at), Date)
+    for chunk in _chunks(sorted(ids)):
+        days = select(literal(kind), identifier, day).where(identifier.in_(chunk)).distinct()
         await connection.execute(
-            select(reference_meter.c.meter_id).where(
-                reference_meter.c.meter == name,
-                reference_meter.c.operator_id == operator_id,
-                reference_meter.c.station_id == station_id,
-                ~reference_meter.c.registered,
-            )
+            upsert_into(rollup_pending)
+            .from_select(["kind", "instrument_id", "day"], days)
+            .on_conflict_do_nothing()
         )
-    ).scalar_one_or_none()
-    if claim is None:
-        return
-    await _move_readings(connection, reference_reading, "meter_id", claim=claim, into=into)
-    await connection.execute(delete(reference_meter).where(reference_meter.c.meter_id == claim))
-
-
-async def _move_readings(
-    connection: AsyncConnection, table: Table, id_column: str, *, claim: int, into: int
-) -> None:
-    others = [column for column in table.c if column.name != id_column]
-    moved = select(text(":into").bindparams(into=into), *others).where(table.c[id_column] == claim)
-    await connection.execute(
-        upsert_into(table)
-        .from_select([id_column, *(column.name for column in others)], moved)
-        .on_conflict_do_nothing()
-    )
-    await connection.execute(delete(table).where(table.c[id_column] == claim))
 
 
 async def set_meter_connectors(
@@ -254,14 +257,27 @@ async def registered_ids(
 
 
 async def follow_stations(connection: AsyncConnection) -> None:
-    """Give registered instruments the operator of their station, which may have been sold."""
+    """Give registered instruments the operator of their station, which may have been sold.
+
+    What the new operator has already sent for them was stored as claims, and is merged.
+    """
     for table in (connector, reference_meter):
+        id_column, name_column, _ = _MERGE[table.name]
+        claim = table.alias("claim")
+        sold = (
+            table.c.registered,
+            table.c.station_id == station.c.station_id,
+            table.c.operator_id != station.c.operator_id,
+        )
+        claims = select(claim.c[id_column], table.c[id_column]).where(
+            *sold,
+            claim.c[name_column] == table.c[name_column],
+            claim.c.station_id == table.c.station_id,
+            claim.c.operator_id == station.c.operator_id,
+            ~claim.c.registered,
+        )
+        for claimed, into in (await connection.execute(claims)).all():
+            await _merge(connection, table, claim=claimed, into=into)
         await connection.execute(
-            update(table)
-            .where(
-                table.c.registered,
-                table.c.station_id == station.c.station_id,
-                table.c.operator_id != station.c.operator_id,
-            )
-            .values(operator_id=station.c.operator_id)
+            update(table).where(*sold).values(operator_id=station.c.operator_id)
         )

@@ -53,8 +53,8 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
     "ingest_session": {"ingest": _ALL, "assess": _READ, "serve": _READ},
     "quarantine": {"ingest": _ADD, "assess": _READ, "serve": _READ},
     "station_status": {"ingest": _CHANGE, "assess": _READ, "serve": _READ},
-    # Rollups and runs: only assess writes them.
-    "rollup_pending": {"ingest": _CHANGE, "assess": _ALL, "serve": _READ},
+    # Rollups and runs: only assess writes them; an import that tells a register's step marks days.
+    "rollup_pending": {"ingest": _CHANGE, "assess": _ALL, "serve": _ADD},
     "rollup_claimed": {"assess": _ALL, "serve": _READ},
     "rollup_version": {"assess": _ALL, "serve": _READ},
     "connector_interval": {"assess": _ALL, "serve": _READ},
@@ -73,6 +73,12 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
     "alembic_version": {"ingest": _READ, "assess": _READ, "serve": _READ},
 }
 """Table, duty and what the duty may do with the table. migrate owns all tables."""
+
+FUNCTION_RIGHTS: Mapping[str, tuple[str, ...]] = {
+    "merge_connector_claim": ("serve",),
+    "merge_meter_claim": ("serve",),
+}
+"""Function and the duties that may call it; it runs with the rights of migrate, its owner."""
 
 _STATEMENT_TIMEOUT = {"serve": "30s", "ingest": "60s"}
 
@@ -174,6 +180,29 @@ async def _apply_rights(
                 )
 
 
+async def _apply_function_rights(connection: AsyncConnection, *, roles: Mapping[str, str]) -> None:
+    rows = await connection.execute(
+        text(
+            "SELECT p.proname, p.oid::regprocedure::text FROM pg_proc p "
+            "WHERE p.pronamespace = 'public'::regnamespace AND p.proname = ANY(:names) "
+            "ORDER BY 2"
+        ),
+        {"names": list(FUNCTION_RIGHTS)},
+    )
+    for name, function in rows.all():
+        await connection.exec_driver_sql(
+            f"ALTER FUNCTION {function} OWNER TO {_quoted(roles['migrate'])}"
+        )
+        callers = ", ".join(_quoted(roles[duty]) for duty in DUTIES[1:])
+        await connection.exec_driver_sql(
+            f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC, {callers}"
+        )
+        for duty in FUNCTION_RIGHTS[name]:
+            await connection.exec_driver_sql(
+                f"GRANT EXECUTE ON FUNCTION {function} TO {_quoted(roles[duty])}"
+            )
+
+
 async def make_roles(
     database: Database,
     *,
@@ -214,6 +243,7 @@ async def make_roles(
             await connection.exec_driver_sql("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
             tables = await _tables(connection)
             await _apply_rights(connection, tables, roles=roles)
+            await _apply_function_rights(connection, roles=roles)
     except DBAPIError as exc:
         raise DatabaseError(
             f"roles were not made, nothing was changed: {exc.orig}; connect as a superuser "

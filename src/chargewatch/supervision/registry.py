@@ -158,7 +158,6 @@ class _Import:
     ) -> None:
         """Save connectors or reference meters: new ones, adopted claims, moved ones."""
         id_column = "connector_id" if table is tables.connector else "meter_id"
-        merge = sql.merge_claim if table is tables.connector else sql.merge_meter_claim
         stored = await sql.rows_by_key(
             self.connection,
             table,
@@ -166,21 +165,34 @@ class _Import:
             first_keys=[row[column] for row in rows],
             where=table.c.registered,
         )
-        inserted, updated = [], []
+        claims = await sql.rows_by_key(
+            self.connection,
+            table,
+            [column, "operator_id", "station_id"],
+            first_keys=[row[column] for row in rows if (row[column],) not in stored],
+            where=~table.c.registered,
+        )
+        inserted, updated, due = [], [], []
         for row in rows:
             before = stored.get((row[column],))
             if not self.note(name, row[column], before, row):
                 continue
             if before is None:
                 inserted.append(row | {"registered": True})
+                claim = claims.get((row[column], row["operator_id"], row["station_id"]))
+                if claim is not None:
+                    due.append(claim[id_column])
                 continue
+            if row["resolution_wh"] != before["resolution_wh"]:
+                due.append(before[id_column])
             updated.append(row | {id_column: before[id_column]})
             if (before["operator_id"], before["station_id"]) != (
                 row["operator_id"],
                 row["station_id"],
             ):
-                await merge(
+                await sql.merge_claim(
                     self.connection,
+                    table,
                     name=row[column],
                     operator_id=row["operator_id"],
                     station_id=row["station_id"],
@@ -190,6 +202,8 @@ class _Import:
         await sql.upsert(
             self.connection, table, [column, "operator_id", "station_id"], rows=inserted
         )
+        # A rollup's uncertainty holds the register's step, which nobody knew of a claim.
+        await sql.mark_due(self.connection, table, due)
 
     async def operator_of_station(self, station_ids: Sequence[str]) -> dict[str, str]:
         stored = await sql.rows_by_key(
