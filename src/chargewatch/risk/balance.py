@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from chargewatch.risk.feeder_rows import FeederRows, dense_rows, split_day
-from chargewatch.risk.inputs import SLOT_S, Bools, Fleet, Floats, Intervals, Ints
+from chargewatch.risk.inputs import SLOT_S, UNKNOWN_POWER_W, Bools, Fleet, Floats, Intervals, Ints
 from chargewatch.risk.layout import Group, Layout
 from chargewatch.risk.noise import (
     FLOOR_WH,
@@ -57,7 +57,6 @@ TAIL_DEGREES = 4.0
 """Degrees of freedom of the Student weights of intervals."""
 LIGHT_SCALE = 0.1
 """Load below which a converter's efficiency falls, fraction of rated power."""
-UNKNOWN_POWER_W = 7000.0
 LIGHT_LOAD = 0.2
 
 

@@ -19,6 +19,8 @@ Bools = NDArray[np.bool_]
 
 SLOT_S = 900
 """Length of an interval of the grid, s."""
+UNKNOWN_POWER_W = 7000.0
+"""Stands in for a rated power that nobody told."""
 
 
 def sum_by_row(row: Ints, values: Floats, *, size: int) -> Floats:

@@ -21,6 +21,7 @@ from scipy import sparse
 
 from chargewatch.risk.inputs import (
     SLOT_S,
+    UNKNOWN_POWER_W,
     Bools,
     Fleet,
     Floats,
@@ -41,7 +42,6 @@ LEVEL_PRECISION = np.array([1e-4] * KINDS + [0.003**-2.0] * SIDES)
 """Prior of the levels. The kinds have next to none, but one without sessions must not divide; the
 cables of charging piles lose 0.3 to 1 % at full load."""
 LARGEST_LOAD = 1.2
-UNKNOWN_POWER_W = 7000.0
 SOC_RESOLUTION = 0.01
 """Step of the state of charge that vehicles tell; two roundings give sqrt(2/12) of it."""
 TAIL_DEGREES = 5.0
