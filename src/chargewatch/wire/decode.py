@@ -10,9 +10,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from chargewatch.wire import fields
-from chargewatch.wire.envelope import Envelope, load_object, read_envelope, read_items
+from chargewatch.wire.envelope import (
+    ITEM_LISTS,
+    MAX_DEPTH,
+    Envelope,
+    is_nested_deeper,
+    load_object,
+    read_envelope,
+    read_items,
+)
 from chargewatch.wire.readings import Columns, read_reference, read_registers
-from chargewatch.wire.rejection import RejectedItem, RejectedMessage
+from chargewatch.wire.rejection import MALFORMED, RejectedItem, RejectedMessage
 from chargewatch.wire.sessions import Sessions, read_sessions
 from chargewatch.wire.topics import Topic
 
@@ -29,6 +37,7 @@ class Status:
     clock_offset_ms: float | None
     backlog: int | None
     firmware: str | None
+    may_nest: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,4 +118,23 @@ def decode(topic: Topic, payload: bytes, content_type: str | None = None) -> Dec
 
     Raises: RejectedMessage, and only that, whatever the bytes are.
     """
-    return _DECODERS[topic.kind](load_object(payload, content_type), topic)
+    document = load_object(payload, content_type)
+    try:
+        decoded = _DECODERS[topic.kind](document, topic)
+    except RejectedMessage as exc:
+        _refuse_deep(document, exc.seq, exc.items)
+        raise
+    # Only where a value is not known, or was refused, lists and objects can be nested.
+    if decoded.content.may_nest:
+        _refuse_deep(document, decoded.envelope.seq, decoded.items)
+    elif decoded.envelope.unknown_keys:
+        rest = {key: value for key, value in document.items() if key != ITEM_LISTS.get(topic.kind)}
+        _refuse_deep(rest, decoded.envelope.seq, decoded.items)
+    return decoded
+
+
+def _refuse_deep(document: dict[str, Any], seq: int | None, items: int) -> None:
+    if is_nested_deeper(document):
+        raise RejectedMessage(
+            MALFORMED, f"nested more than {MAX_DEPTH} deep", seq=seq, items=items
+        ) from None

@@ -14,8 +14,15 @@ from chargewatch.wire.rfc3339 import parse_time
 from chargewatch.wire.topics import Topic
 
 MAX_PAYLOAD_BYTES = 1 << 20
+MAX_UNPACKED_BYTES = 16 << 20
 MAX_ITEMS = 10_000
+MAX_DEPTH = 32
 GZIP_CONTENT_TYPE = "application/json+gzip"
+ITEM_LISTS = {"registers": "readings", "reference": "readings", "sessions": "sessions"}
+"""The key under which a topic's messages hold their items."""
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_PIECE = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,22 +34,51 @@ class Envelope:
     unknown_keys: int
 
 
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """As much of a payload's text as could be had, whatever is wrong with it.
+
+    complete: nothing is behind `text` that was not looked into. seen: bytes of the payload that
+    `text` stands for.
+    """
+
+    text: bytes
+    packed: bool
+    complete: bool
+    seen: int
+
+
+def _is_packed(payload: bytes, content_type: str | None) -> bool:
+    return payload[:2] == _GZIP_MAGIC or is_gzip(content_type)
+
+
+def _unpack(payload: bytes) -> tuple[bytes, bytes, bool, str | None]:
+    """Return the text of a gzip member, what follows it, whether it ended, and zlib's complaint."""
+    member = zlib.decompressobj(wbits=31)
+    try:
+        text = member.decompress(payload, MAX_UNPACKED_BYTES + 1)
+    except zlib.error as exc:
+        return b"", payload, False, str(exc)
+    return text, member.unused_data, member.eof, None
+
+
 def _gunzip(payload: bytes) -> bytes:
-    parts, size, rest = [], 0, payload
-    while rest:
-        member = zlib.decompressobj(wbits=31)
-        try:
-            part = member.decompress(rest, MAX_PAYLOAD_BYTES + 1 - size)
-        except zlib.error as exc:
-            raise RejectedMessage(MALFORMED, f"wrong gzip: {exc}") from None
-        size += len(part)
-        if size > MAX_PAYLOAD_BYTES:
-            raise RejectedMessage(MALFORMED, "too large: more than 1 MiB after gzip")
-        if not member.eof:
-            raise RejectedMessage(MALFORMED, "wrong gzip: it ends in the middle")
-        parts.append(part)
-        rest = member.unused_data
-    return b"".join(parts)
+    if payload[:2] != _GZIP_MAGIC:
+        raise RejectedMessage(
+            MALFORMED, f"wrong gzip: the content type says {GZIP_CONTENT_TYPE}, the bytes are none"
+        )
+    text, rest, ended, complaint = _unpack(payload)
+    if complaint is not None:
+        raise RejectedMessage(MALFORMED, f"wrong gzip: {complaint}")
+    if len(text) > MAX_UNPACKED_BYTES:
+        raise RejectedMessage(MALFORMED, "too large: more than 16 MiB after gzip")
+    if not ended:
+        raise RejectedMessage(MALFORMED, "wrong gzip: it ends in the middle")
+    rest = rest.lstrip(b"\0")  # some packers fill their last block with zeros
+    if rest:
+        what = "a second member" if rest[:2] == _GZIP_MAGIC else f"{len(rest)} bytes"
+        raise RejectedMessage(MALFORMED, f"wrong gzip: {what} after its end")
+    return text
 
 
 def is_gzip(content_type: str | None) -> bool:
@@ -56,7 +92,40 @@ def plain_payload(payload: bytes, content_type: str | None) -> bytes:
     """Return the JSON bytes of a payload; RejectedMessage when too large or wrongly compressed."""
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise RejectedMessage(MALFORMED, f"too large: {len(payload)} bytes, 1 MiB is allowed")
-    return _gunzip(payload) if is_gzip(content_type) else payload
+    return _gunzip(payload) if _is_packed(payload, content_type) else payload
+
+
+def looked_into(payload: bytes, content_type: str | None) -> Looked:
+    """Return what can be seen of a payload; never fails."""
+    if not _is_packed(payload, content_type) or payload[:2] != _GZIP_MAGIC:
+        return Looked(payload, packed=False, complete=True, seen=len(payload))
+    text, rest, _, complaint = _unpack(payload)
+    if complaint is not None:
+        # Zlib gives nothing of a member that is damaged somewhere: feed it piece by piece.
+        return _look_piecewise(payload)
+    complete = not rest.strip(b"\0") and len(text) <= MAX_UNPACKED_BYTES
+    return Looked(text, packed=True, complete=complete, seen=len(payload) - len(rest))
+
+
+def _look_piecewise(payload: bytes) -> Looked:
+    member = zlib.decompressobj(wbits=31)
+    text = bytearray()
+    for start in range(0, len(payload), _PIECE):
+        try:
+            text += member.decompress(payload[start : start + _PIECE], MAX_UNPACKED_BYTES)
+        except zlib.error:
+            return Looked(bytes(text), packed=True, complete=False, seen=start)
+        if len(text) > MAX_UNPACKED_BYTES:
+            break
+    return Looked(bytes(text), packed=True, complete=False, seen=min(start + _PIECE, len(payload)))
+
+
+def load_any(text: bytes) -> Any:
+    """Return the JSON value of a text; RejectedMessage (malformed) when it is none."""
+    try:
+        return orjson.loads(text)
+    except (orjson.JSONDecodeError, RecursionError) as exc:
+        raise RejectedMessage(MALFORMED, f"not JSON: {exc}") from None
 
 
 def load_object(payload: bytes, content_type: str | None) -> dict[str, Any]:
@@ -64,14 +133,25 @@ def load_object(payload: bytes, content_type: str | None) -> dict[str, Any]:
 
     Raises: RejectedMessage (malformed). Of a key given twice the last counts.
     """
-    payload = plain_payload(payload, content_type)
-    try:
-        document = orjson.loads(payload)
-    except (orjson.JSONDecodeError, RecursionError) as exc:
-        raise RejectedMessage(MALFORMED, f"not JSON: {exc}") from None
+    document = load_any(plain_payload(payload, content_type))
     if type(document) is not dict:
         raise RejectedMessage(MALFORMED, "not a JSON object")
     return document
+
+
+def is_nested_deeper(value: dict[str, Any] | list[Any], limit: int = MAX_DEPTH) -> bool:
+    """Return whether lists and objects are nested more than `limit` deep, `value` included."""
+    level: list[Any] = [value]
+    for _ in range(limit):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if type(outer) is dict else outer)
+            if type(inner) is dict or type(inner) is list
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _countable(document: dict[str, Any], list_key: str) -> int:

@@ -1,72 +1,142 @@
-"""What quarantine keeps of a rejected message: its bytes, without a plain VIN."""
+"""What quarantine keeps of a rejected message: its bytes, without a plain VIN.
+
+Nothing here recurses: what a sender nests is walked with a stack.
+"""
 
 from __future__ import annotations
 
-import re
+import gzip
+import json
 from typing import Any
 
 import orjson
 
-from chargewatch.domain.identity import is_plain_vin
-from chargewatch.wire.envelope import is_gzip, load_object, plain_payload
+from chargewatch.wire.envelope import (
+    GZIP_CONTENT_TYPE,
+    ITEM_LISTS,
+    is_nested_deeper,
+    load_any,
+    load_object,
+    looked_into,
+)
+from chargewatch.wire.personal import (
+    REDACTED,
+    bytes_without_vin,
+    looks_like_vin,
+    names_vehicle,
+    vins_in,
+    without_vin,
+)
 from chargewatch.wire.rejection import RejectedMessage
 
-REDACTED = "(plain VIN, not kept)"
-_VIN_VALUE = re.compile(rb'("vehicle"\s*:\s*")[A-HJ-NPR-Z0-9]{17}(?![^"\\])')
-_MAX_KEPT_BYTES = 1 << 20
+MAX_KEPT_BYTES = 1 << 20
+_WRITABLE_DEPTH = 200  # what can be written as JSON again
+_IDENTIFIERS = frozenset({"session", "connector", "meter", "serial"})
 
 
-def _redact(value: Any) -> bool:
-    """Replace plain VINs below a value in place; return whether there was one."""
+def _stands_for_vehicle(key: str) -> bool:
+    lowered = key.strip().lower()
+    return "vehicle" in lowered or lowered.startswith("vin")
+
+
+def _clean(key: str, value: Any) -> Any:
+    """Return a scalar as it may be kept under a key."""
+    if isinstance(value, str):
+        if _stands_for_vehicle(key):
+            return REDACTED if names_vehicle(value) else value
+        if key in _IDENTIFIERS:
+            return REDACTED if looks_like_vin(value) else value
+        return without_vin(value)
+    if type(value) is int and value >= 10**16 and _stands_for_vehicle(key):
+        return REDACTED
+    return value
+
+
+def _redact_object(item: dict[str, Any], waiting: list[Any]) -> bool:
     found = False
-    if isinstance(value, dict):
-        vehicle = value.get("vehicle")
-        if isinstance(vehicle, str) and is_plain_vin(vehicle):
-            value["vehicle"] = REDACTED
+    for key, value in list(item.items()):
+        if isinstance(value, dict | list):
+            waiting.append(value)
+            continue
+        kept = _clean(key, value)
+        if kept is not value and kept != value:
+            item[key] = kept
             found = True
-        for inner in value.values():
-            found |= _redact(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            found |= _redact(inner)
+    for key in [key for key in item if without_vin(key) != key]:
+        item[without_vin(key)] = item.pop(key)
+        found = True
     return found
 
 
+def _redact(document: dict[str, Any] | list[Any]) -> bool:
+    """Replace plain VINs in a document in place; return whether there was one."""
+    found = False
+    waiting: list[Any] = [document]
+    while waiting:
+        outer = waiting.pop()
+        if isinstance(outer, dict):
+            found |= _redact_object(outer, waiting)
+            continue
+        for place, value in enumerate(outer):
+            if isinstance(value, dict | list):
+                waiting.append(value)
+            elif isinstance(value, str) and without_vin(value) != value:
+                outer[place] = without_vin(value)
+                found = True
+    return found
+
+
+def _written(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # a lone surrogate, or a number that orjson does not write
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
 def item_evidence(item: Any) -> bytes:
-    """Return one rejected reading or session as JSON."""
-    _redact(item)
-    return orjson.dumps(item)
+    """Return one rejected item as JSON."""
+    holder = [item]
+    _redact(holder)
+    return _written(holder[0])
 
 
 def message_evidence(payload: bytes, content_type: str | None) -> tuple[bytes, str | None]:
     """Return the bytes to keep of a rejected message and their content type.
 
-    They are the bytes that came, unless they hold a plain VIN. Of more than 1 MiB the first is
-    kept.
+    They are the bytes that came, unless they hold a plain VIN; then the document is written again
+    without it, compressed again when it was. Of more than 1 MiB the first is kept.
     """
+    looked = looked_into(payload, content_type)
+    kept = _kept_text(looked.text)
+    if kept is looked.text and looked.complete:
+        return payload[:MAX_KEPT_BYTES], content_type
+    if kept is looked.text:
+        # Behind what could be looked into there may be anything.
+        return payload[: min(looked.seen, MAX_KEPT_BYTES)], content_type
+    if looked.packed and looked.complete:
+        return gzip.compress(kept, 6, mtime=0)[:MAX_KEPT_BYTES], GZIP_CONTENT_TYPE
+    return kept[:MAX_KEPT_BYTES], None if looked.packed else content_type
+
+
+def _kept_text(text: bytes) -> bytes:
+    """Return a text without its plain VINs; the very same object when it has none."""
+    suspects = vins_in(text)
     try:
-        document = load_object(payload, content_type)
+        holder = [load_any(text)]
+        writable = not is_nested_deeper(holder, _WRITABLE_DEPTH)
     except RejectedMessage:
-        return _unreadable_evidence(payload, content_type)
-    if _redact(document):
-        return orjson.dumps(document), None
-    return payload, content_type
-
-
-def _unreadable_evidence(payload: bytes, content_type: str | None) -> tuple[bytes, str | None]:
-    text, kept_type = payload, content_type
-    if is_gzip(content_type):
-        try:
-            text, kept_type = plain_payload(payload, content_type), None
-        except RejectedMessage:
-            return payload[:_MAX_KEPT_BYTES], content_type
-    redacted = _VIN_VALUE.sub(rb"\1" + REDACTED.encode(), text)
-    if redacted != text:
-        return redacted[:_MAX_KEPT_BYTES], kept_type
-    return payload[:_MAX_KEPT_BYTES], content_type
+        writable = False
+    if not writable:
+        redacted = bytes_without_vin(text)
+        return text if redacted == text else redacted
+    found = _redact(holder)
+    if not found and not suspects:
+        return text
+    written = _written(holder[0])
+    # What is in the bytes and not in the document hides in a key that is given twice.
+    return written if found or suspects - vins_in(written) else text
 
 
 def items_of(payload: bytes, content_type: str | None, kind: str) -> list[Any]:
-    """Return the readings or sessions of a message that was read before."""
-    items = load_object(payload, content_type)["sessions" if kind == "sessions" else "readings"]
-    return list(items)
+    """Return the readings, sessions or events of a message that was read before."""
+    return list(load_object(payload, content_type)[ITEM_LISTS[kind]])

@@ -49,6 +49,7 @@ Code = Literal[
     "foreign_identity",
     "conflict",
     "personal_data",
+    "internal_error",
 ]
 
 

@@ -54,6 +54,8 @@ class Columns:
     index: NDArray[np.int64] | None = None
     unknown_keys: int = 0
     rejections: list[Rejection] = field(default_factory=list)
+    may_nest: bool = False
+    """Whether lists or objects may be where this version knows none."""
 
     def place(self, row: int) -> int:
         """Return the place in the message of a row of the columns."""
@@ -71,6 +73,15 @@ def _table(items: list[dict[str, Any]]) -> dict[str, tuple[Any, ...]]:
         raise KeyError
     # An item of as many keys that has all of the first's has no others: a KeyError tells.
     return dict(zip(keys, zip(*map(itemgetter(*keys), items), strict=True), strict=True))
+
+
+def _unknown_columns(table: dict[str, tuple[Any, ...]], known: frozenset[str]) -> tuple[int, bool]:
+    """Return how many unknown keys there are, and whether any holds a list or an object."""
+    unknown = [column for key, column in table.items() if key not in known]
+    if not unknown:
+        return 0, False
+    types = {kind for column in unknown for kind in set(map(type, column))}
+    return len(unknown) * len(unknown[0]), dict in types or list in types
 
 
 def _mixed_table(items: list[dict[str, Any]]) -> dict[str, tuple[Any, ...]]:
@@ -126,10 +137,11 @@ def _numbers(columns: Sequence[tuple[Any, ...]], rows: Sequence[int]) -> NDArray
 def _fast_registers(items: list[dict[str, Any]]) -> Columns:
     try:
         table = _table(items)
-        unknown_keys = len(items) * len(table.keys() - _REGISTER_KEYS)
+        unknown_keys, may_nest = _unknown_columns(table, _REGISTER_KEYS)
     except KeyError:
         table = _mixed_table(items)
         unknown_keys = sum(len(item.keys() - _REGISTER_KEYS) for item in items)
+        may_nest = unknown_keys > 0
     names = table["connector"]
     _texts(names, least=1, most=fields.MAX_NAME)
     given = [n for n, key in enumerate(_MEASURES, start=1) if key in table]
@@ -154,17 +166,20 @@ def _fast_registers(items: list[dict[str, Any]]) -> Columns:
         sessions=sessions,
         contexts=contexts,
         unknown_keys=unknown_keys,
+        may_nest=may_nest,
     )
 
 
 def _fast_reference(items: list[dict[str, Any]]) -> Columns:
     table = _table(items)
     _texts(table["meter"], least=1, most=fields.MAX_NAME)
+    unknown_keys, may_nest = _unknown_columns(table, _REFERENCE_KEYS)
     return Columns(
         names=list(table["meter"]),
         at_us=_times(table["at"]),
         values=_numbers([table["energy_wh"]], [0]),
-        unknown_keys=len(items) * len(table.keys() - _REFERENCE_KEYS),
+        unknown_keys=unknown_keys,
+        may_nest=may_nest,
     )
 
 
@@ -243,6 +258,7 @@ def _exact(
         index=np.array(places, dtype=np.int64) if rejections else None,
         unknown_keys=unknown,
         rejections=rejections,
+        may_nest=bool(unknown or rejections),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from chargewatch.errors import ChargewatchError
+from chargewatch.wire.personal import without_vin
 
 MALFORMED = "malformed"
 INVALID_FIELD = "invalid_field"
@@ -14,6 +15,8 @@ TOO_OLD = "too_old"
 FOREIGN_IDENTITY = "foreign_identity"
 CONFLICT = "conflict"
 PERSONAL_DATA = "personal_data"
+INTERNAL_ERROR = "internal_error"
+"""The platform failed on a message for a reason of its own; kept whole, to be read again."""
 
 CODES = (
     MALFORMED,
@@ -24,6 +27,7 @@ CODES = (
     FOREIGN_IDENTITY,
     CONFLICT,
     PERSONAL_DATA,
+    INTERNAL_ERROR,
 )
 """Every code of the contract's table."""
 
@@ -62,6 +66,15 @@ class RejectedItem(ChargewatchError):  # noqa: N818 - the contract's word
 
 
 def shown(value: object, limit: int = 40) -> str:
-    """Return a value as it may stand in a detail: short, printable, without NUL."""
+    """Return a value as it may stand in a detail: short, printable, without NUL or plain VIN.
+
+    What is inside a list or an object is not shown: it may be of any size and depth.
+    """
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, str):
+        value = without_vin(value)[: limit + 1]
     text = ascii(value)
     return text if len(text) <= limit else text[: limit - 3] + "..."

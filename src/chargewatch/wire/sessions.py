@@ -10,8 +10,8 @@ from typing import Any
 
 import orjson
 
-from chargewatch.domain.identity import is_plain_vin
 from chargewatch.wire import fields
+from chargewatch.wire.personal import names_vehicle
 from chargewatch.wire.rejection import (
     PERSONAL_DATA,
     TOO_OLD,
@@ -32,6 +32,8 @@ _KEYS = frozenset(
     | {"soc_start_pct", "soc_stop_pct", "battery_capacity_wh", "bms_energy_wh"}
     | {"stop_reason", "signed"}
 )
+_PERIOD_KEYS = frozenset({"from", "to", "energy_wh", "energy_price", "service_price"})
+_SIGNED_KEYS = frozenset({"format", "data", "public_key"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,11 @@ class Sessions:
     rejections: list[Rejection]
     unknown_keys: int
 
+    @property
+    def may_nest(self) -> bool:
+        """Whether lists or objects may be where this version knows none."""
+        return bool(self.unknown_keys or self.rejections)
+
 
 def moment(time_us: int, path: str) -> datetime:
     """Return a time of the wire as datetime; RejectedItem (too_old) before 1970."""
@@ -103,7 +110,7 @@ def _energy(item: dict[str, Any], key: str, path: str) -> float:
 
 def _vehicle(item: dict[str, Any], path: str) -> str | None:
     vehicle = _text(item, "vehicle", path, limit=fields.MAX_TEXT, least=1)
-    if vehicle is not None and is_plain_vin(vehicle):
+    if vehicle is not None and names_vehicle(vehicle):
         raise RejectedItem(
             PERSONAL_DATA, f"{path}.vehicle is a plain VIN; send a keyed hash (it was not kept)"
         )
@@ -204,12 +211,24 @@ def _record(item: Any, index: int, topic: Topic) -> SessionRecord:
     )
 
 
+def _unknown_keys(item: Any) -> int:
+    """Return how many keys of a session, its periods and its signed record are not known."""
+    if type(item) is not dict:
+        return 0
+    count = len(item.keys() - _KEYS)
+    periods, signed = item.get("periods"), item.get("signed")
+    if type(signed) is dict:
+        count += len(signed.keys() - _SIGNED_KEYS)
+    if type(periods) is list:
+        count += sum(len(p.keys() - _PERIOD_KEYS) for p in periods if type(p) is dict)
+    return count
+
+
 def read_sessions(items: list[Any], topic: Topic) -> Sessions:
     """Return the records of a `sessions` message."""
     result = Sessions([], [], 0)
     for index, item in enumerate(items):
-        if type(item) is dict:
-            result.unknown_keys += len(item) - len(_KEYS & item.keys())
+        result.unknown_keys += _unknown_keys(item)
         try:
             result.records.append(_record(item, index, topic))
         except RejectedItem as exc:
