@@ -163,3 +163,143 @@ def test_damaged_gzip_keeps_no_vin():
     for payload in (bytes(packed), gzip.compress(b"{}") + gzip.compress(session(vehicle=VIN), 0)):
         kept, _ = message_evidence(payload, GZIP)
         assert VIN.encode() not in kept
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"\xef\xbb\xbf%s",
+        b"%s\0",
+        b"%s\0\0\r\n \0",
+        b"  %s\n",
+        b"\xef\xbb\xbf \t%s \0",
+    ],
+)
+def test_what_c_clients_put_around_json_is_read(frame: bytes):
+    text = frame.replace(b"%s", envelope(b'"readings":[' + orjson.dumps(READING) + b"]"))
+    topic = Topic("OP1", "ST1", "registers")
+    assert decode(topic, text).items == 1
+    assert decode(topic, gzip.compress(text) + bytes(9)).items == 1
+
+
+GOOD = {
+    "registers": ("readings", READING),
+    "reference": ("readings", {"meter": "M1", "at": SENT, "energy_wh": 2.5}),
+    "sessions": (
+        "sessions",
+        {"session": "s", "connector": "C", "started_at": SENT, "ended_at": SENT}
+        | {"start_wh": 1, "stop_wh": 2, "billed_wh": 1},
+    ),
+}
+
+ODD_ITEMS = [
+    b"null",
+    b"1e999",
+    b"[]",
+    b'"\\ud800"',
+    b"[" * 28 + b"]" * 28,
+    *(
+        b"{" + b",".join(b'"%s":%s' % (key.encode(), value) for key in keys) + b"}"
+        for value in (
+            b"1e999",
+            b"-1e400",
+            b"9" * 400,
+            b"9" * 5000,
+            b"18446744073709551616",
+            b"-9223372036854775809",
+            b"true",
+            b"null",
+            b'"\\ud800"',
+            b'"\\udc00\\ud800"',
+            b'"\\u0000"',
+            b'"9999-12-31T23:59:59-23:59"',
+            b'"0001-01-01T00:00:00+23:59"',
+            b"{}",
+            b"-0.0",
+            b'"' + b"x" * 70_000 + b'"',
+        )
+        for keys in (
+            ("connector", "meter", "at", "energy_wh", "start_wh", "session", "\\ud800"),
+            ("energy_wh",),
+            ("started_at", "ended_at", "at"),
+        )
+    ),
+]
+
+
+def fates(topic: Topic, items: list[bytes]) -> Any:
+    key = GOOD[topic.kind][0].encode()
+    content = decode(topic, envelope(b'"' + key + b'":[' + b",".join(items) + b"]")).content
+    places = (
+        [record.index for record in content.records]
+        if topic.kind == "sessions"
+        else [content.place(row) for row in range(len(content.names))]
+    )
+    return places, [rejection.index for rejection in content.rejections]
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_one_odd_item_never_changes_the_fate_of_the_good_ones(kind: str):
+    topic = Topic("OP1", "ST1", kind)
+    base = GOOD[kind][1]
+    good = orjson.dumps(base)
+    merged = [
+        orjson.dumps(base)[:-1] + b"," + odd[1:] for odd in ODD_ITEMS if odd.startswith(b'{"')
+    ]
+    for count in (2, 9):
+        for odd in ODD_ITEMS + merged:
+            stored, refused = fates(topic, [good] * count + [odd] + [good])
+            assert stored == [*range(count), *([] if refused else [count]), count + 1], odd[:80]
+            assert refused in ([], [count])
+
+
+def test_numbers_and_texts_beyond_every_reader_are_refused_by_name():
+    for value, word in ((b"1e999", "inf"), (b"9" * 400, "inf"), (b'"\\ud800"', "ud800")):
+        item = orjson.dumps(READING).replace(b'"energy_wh":1', b'"energy_wh":' + value)
+        payload = envelope(b'"readings":[' + item + b"]")
+        (rejection,) = decode(Topic("OP1", "ST1", "registers"), payload).content.rejections
+        assert rejection.code == "invalid_field"
+        assert rejection.detail.startswith("readings[0].energy_wh")
+        assert word in rejection.detail
+        assert message_evidence(payload, None) == (payload, None)
+
+
+@pytest.mark.parametrize(
+    ("seq", "taken"),
+    [
+        (b"9007199254740992", True),
+        (b"9007199254740993", False),
+        (b"9223372036854775808", False),
+        (b"1e999", False),
+        (b"5.0", False),
+        (b'"5"', False),
+        (b"true", False),
+        (b"0", False),
+        (b"null", False),
+    ],
+)
+def test_a_seq_is_a_whole_number_from_1_to_2_to_the_53(seq: bytes, taken: bool):
+    items = b",".join([orjson.dumps(READING)] * 3)
+    payload = b'{"seq":%s,"sent_at":"%s","readings":[%s]}' % (seq, SENT.encode(), items)
+    topic = Topic("OP1", "ST1", "registers")
+    if taken:
+        assert decode(topic, payload).envelope.seq == int(seq)
+        return
+    with pytest.raises(RejectedMessage, match="seq") as caught:
+        decode(topic, payload)
+    assert (caught.value.code, caught.value.seq, caught.value.items) == ("invalid_field", None, 3)
+
+
+def test_a_refused_message_counts_at_least_one():
+    topic = Topic("OP1", "ST1", "registers")
+    for body in (b'"readings":[],"x":' + nested(40), b'"readings":null', b'"reading":[]'):
+        with pytest.raises(RejectedMessage) as caught:
+            decode(topic, envelope(body))
+        assert caught.value.items == 1
+    assert decode(topic, envelope(b'"readings":[]')).items == 0
+
+
+def test_a_crowd_of_tiny_values_is_refused_before_it_is_unpacked():
+    for crowd in (b"[" + b"{}," * 600_000 + b"{}]", b"[" + b"1," * 2_500_000 + b"1]"):
+        with pytest.raises(RejectedMessage, match="too many values"):
+            decode(Topic("OP1", "ST1", "registers"), gzip.compress(envelope(b'"x":' + crowd)))

@@ -146,6 +146,8 @@ def message(**reading: Any) -> bytes:
         ("energy_wh", 99887766.5),
         ("energy_wh", 2**53),
         ("energy_wh", 1234567.891),
+        ("energy_wh", 65.9999999998035),
+        ("energy_wh", -0.0),
         ("soc_pct", 0),
         ("soc_pct", 100),
         ("power_w", -50.5),
@@ -156,6 +158,10 @@ def message(**reading: Any) -> bytes:
         ("session", ""),
         ("newer", [1]),
         ("at", "2026-03-01t00:15:00z"),
+        ("at", "2026-11-26 12:11:32z"),
+        ("at", "1970-01-01T00:01:49+00:00"),
+        ("at", "2026-03-01T00:15:00.1234567Z"),
+        ("station_id", None),
         ("at", "2016-12-31T23:59:60Z"),
         ("at", "2026-03-01T00:15:00-00:00"),
         ("at", "2026-03-01T00:15:00.1234567891Z"),
@@ -169,7 +175,8 @@ def test_values_that_are_taken(field: str, value: Any):
 @pytest.mark.parametrize(
     ("field", "value", "code"),
     [
-        ("energy_wh", 0.0001, "invalid_field"),
+        ("energy_wh", -0.0001, "invalid_field"),
+        ("energy_wh", "unavailable", "invalid_field"),
         ("energy_wh", -0.5, "invalid_field"),
         ("energy_wh", "1", "invalid_field"),
         ("energy_wh", None, "invalid_field"),
@@ -186,7 +193,19 @@ def test_values_that_are_taken(field: str, value: Any):
         ("context", "sample.periodic", "invalid_field"),
         ("at", "2026-03-01T00:15:00", "naive_time"),
         ("at", "2026-03-01", "invalid_field"),
-        ("at", "2026-03-01 00:15:00Z", "invalid_field"),
+        ("at", "2026-03-01 00:15:00", "naive_time"),
+        ("at", "2026-03-01_00:15:00Z", "invalid_field"),
+        ("at", "9999-12-31T23:59:59-05:00", "in_future"),
+        ("connector", " A-1 ", "invalid_field"),
+        ("connector", "A-1\t", "invalid_field"),
+        ("connector", "A-1\u00a0", "invalid_field"),
+        ("connector", "A\u200b1", "invalid_field"),
+        ("connector", "A\n1", "invalid_field"),
+        ("connector", "\uff21-1", "invalid_field"),
+        ("connector", "A\u30001", "invalid_field"),
+        ("connector", "e\u0301", "invalid_field"),
+        ("session", "S1 ", "invalid_field"),
+        ("session", "S\u001f1", "invalid_field"),
         ("at", 1772324100, "invalid_field"),
         ("at", "2026-03-01T24:00:00Z", "invalid_field"),
         ("at", "2026-03-01T00:15:60Z", "invalid_field"),
@@ -206,15 +225,41 @@ def test_values_that_are_refused_with_their_path(field: str, value: Any, code: s
 
 
 def test_nan_and_infinity_are_not_json():
-    for word in (b"NaN", b"Infinity", b"1e999"):
+    for word in (b"NaN", b"Infinity", b"-Infinity"):
         payload = message().replace(b'"energy_wh":1', b'"energy_wh":' + word)
         with pytest.raises(RejectedMessage, match="malformed"):
             decode(TOPIC, payload)
 
 
+@pytest.mark.parametrize("count", [1, 8])
+def test_energies_are_rounded_to_a_thousandth_and_counted(count: int):
+    told = {65.9999999998035: 66.0, 62500129.699999996: 62500129.7, 0.0004: 0.0, 5.125: 5.125}
+    for value, kept in told.items():
+        item = orjson.loads(message(energy_wh=value))["readings"][0]
+        payload = orjson.dumps({"seq": 1, "sent_at": SENT, "readings": [item] * count})
+        decoded = decode(TOPIC, payload)
+        assert decoded.content.values[0].tolist() == [kept] * count
+        assert decoded.rounded == (0 if value == kept else count)
+
+
+def test_negative_zero_is_zero():
+    item = orjson.loads(message(energy_wh=-0.0))["readings"][0]
+    for count in (1, 8):
+        payload = orjson.dumps({"seq": 1, "sent_at": SENT, "readings": [item] * count})
+        assert not np.signbit(decode(TOPIC, payload).content.values[0]).any()
+
+
 def test_gzip_is_read_and_a_bomb_is_refused():
     packed = gzip.compress(message())
     assert decode(TOPIC, packed, "application/json+gzip; charset=utf-8").items == 1
+    assert decode(TOPIC, packed).items == 1  # the first bytes tell
+    assert decode(TOPIC, packed + bytes(700), "application/json+gzip").items == 1
+    large = gzip.compress(message() + b" " * (15 << 20))
+    assert decode(TOPIC, large).items == 1
+    with pytest.raises(RejectedMessage, match="content type says"):
+        decode(TOPIC, message(), "application/json+gzip")
+    with pytest.raises(RejectedMessage, match="second member"):
+        decode(TOPIC, packed + gzip.compress(b""))
     bomb = gzip.compress(b" " * (50 << 20))
     assert len(bomb) < 1 << 20
     for payload in (bomb, packed[:-4], packed + b"x", b""):

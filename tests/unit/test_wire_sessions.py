@@ -49,6 +49,16 @@ def sessions(*items: Any) -> Any:
         ({"signed": {"format": "OCMF"}}, "invalid_field"),
         ({"signed": {"format": "OCMF", "data": "a\0"}}, "invalid_field"),
         ({"station_id": "ST2"}, "foreign_identity"),
+        ({"ended_at": "9999-12-31T23:59:59-05:00"}, "in_future"),
+        (
+            {"periods": [{"from": SENT, "to": "9999-12-31T23:59:59-05:00", "energy_wh": 1}]},
+            "in_future",
+        ),
+        ({"discount": "-1.00"}, "invalid_field"),
+        ({"other_fee": 1}, "invalid_field"),
+        ({"session": " S1"}, "invalid_field"),
+        ({"connector": "C1\u3000"}, "invalid_field"),
+        ({"signed": {"format": "OCMF", "data": 'OCMF|{"ID":"' + VIN + '"}|'}}, "personal_data"),
         ({"started_at": "1960-01-01T00:00:00Z"}, "too_old"),
     ],
 )
@@ -76,6 +86,25 @@ def test_equal_content_has_an_equal_hash():
     assert first.content_hash == same.content_hash != other.content_hash
 
 
+def test_what_the_contract_got_later_leaves_the_hash_of_sessions_that_are_stored():
+    assert sessions(BASE).records[0].content_hash.hex() == (
+        "c9800fc1ef035731ec0e1701aea612ab99d8858d6e03a1eb0b85c9e1ef19311b"
+    )
+    first, nulls, fee = sessions(
+        BASE, BASE | {"other_fee": None, "discount": None}, BASE | {"other_fee": "0.00"}
+    ).records
+    assert first.content_hash == nulls.content_hash != fee.content_hash
+    assert (fee.other_fee, fee.discount) == ("0.00", None)
+
+
+def test_energies_of_sessions_are_rounded_and_counted():
+    period = {"from": SENT, "to": SENT, "energy_wh": 3.00049}
+    result = sessions(BASE | {"stop_wh": 65.9999999998035, "periods": [period]})
+    assert result.rounded == 2
+    assert result.records[0].stop_wh == 66.0
+    assert orjson.loads(result.records[0].periods)[0]["energy_wh"] == 3.0
+
+
 def test_a_stop_below_its_start_is_kept_for_the_signals():
     assert sessions(BASE | {"start_wh": 10}).rejections == []
 
@@ -91,8 +120,10 @@ def test_a_plain_vin_is_not_kept_even_of_an_unreadable_message():
 
 def test_a_last_will_needs_no_envelope_and_a_status_does():
     topic = Topic("OP1", "ST1", "status")
-    will = decode(topic, b'{"online": false}')
-    assert (will.envelope.seq, will.content.online) == (None, False)
+    for told in (b"", b',"seq":null', b',"seq":null,"sent_at":null'):
+        will = decode(topic, b'{"online": false' + told + b"}")
+        assert (will.envelope.seq, will.content.online) == (None, False)
+        assert will.envelope.sent_at_us is None
     for payload in (b'{"online": true}', b'{"online": 0}', b"{}", b'{"online": false, "seq": 0}'):
         with pytest.raises(RejectedMessage):
             decode(topic, payload)

@@ -54,6 +54,11 @@ class Decoded:
         inner = 0 if isinstance(self.content, Status) else self.content.unknown_keys
         return self.envelope.unknown_keys + inner
 
+    @property
+    def rounded(self) -> int:
+        """Number of energies that had more than three decimals."""
+        return 0 if isinstance(self.content, Status) else self.content.rounded
+
 
 def _decode_readings(document: dict[str, Any], topic: Topic) -> Decoded:
     envelope = read_envelope(document, topic, "readings", known=_READINGS_KEYS)
@@ -71,11 +76,12 @@ def _decode_sessions(document: dict[str, Any], topic: Topic) -> Decoded:
 def _last_will_envelope(document: dict[str, Any], topic: Topic) -> Envelope:
     """Return the envelope of a last will, which was written before it was sent."""
     stand_ins = {"seq": 1, "sent_at": "1970-01-01T00:00:00Z"}
-    envelope = read_envelope({**stand_ins, **document}, topic, "", known=_STATUS_KEYS)
+    absent = {key: value for key, value in stand_ins.items() if document.get(key) is None}
+    envelope = read_envelope(document | absent, topic, "", known=_STATUS_KEYS)
     return replace(
         envelope,
-        seq=envelope.seq if "seq" in document else None,
-        sent_at_us=envelope.sent_at_us if "sent_at" in document else None,
+        seq=None if "seq" in absent else envelope.seq,
+        sent_at_us=None if "sent_at" in absent else envelope.sent_at_us,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import zlib
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +25,10 @@ ITEM_LISTS = {"registers": "readings", "reference": "readings", "sessions": "ses
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _PIECE = 1024
+_BOM = b"\xef\xbb\xbf"
+_MAX_CONTAINERS = 500_000
+_MAX_VALUES = 2_000_000
+_BEYOND_ORJSON = re.compile(rb"\\u[dD][89a-fA-F]|[eE]\+?[0-9]{3}|[0-9]{300}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +127,46 @@ def _look_piecewise(payload: bytes) -> Looked:
 
 
 def load_any(text: bytes) -> Any:
-    """Return the JSON value of a text; RejectedMessage (malformed) when it is none."""
+    """Return the JSON value of a text; RejectedMessage (malformed) when it is none.
+
+    It may begin with a BOM and end with white space or NUL bytes.
+    """
+    if text[:3] == _BOM:
+        text = text[3:]
+    text = text.rstrip(b" \t\r\n\0")
+    if len(text) > MAX_PAYLOAD_BYTES:
+        _refuse_crowds(text)
     try:
         return orjson.loads(text)
     except (orjson.JSONDecodeError, RecursionError) as exc:
-        raise RejectedMessage(MALFORMED, f"not JSON: {exc}") from None
+        if _BEYOND_ORJSON.search(text) is None:
+            raise RejectedMessage(MALFORMED, f"not JSON: {exc}") from None
+    return _load_slowly(text)
+
+
+def _refuse_crowds(text: bytes) -> None:
+    """Refuse what would unpack to hundreds of MiB of tiny values; messages have none of that."""
+    if text.count(b"{") + text.count(b"[") > _MAX_CONTAINERS or text.count(b",") > _MAX_VALUES:
+        raise RejectedMessage(MALFORMED, "too large: too many values for a message")
+
+
+def _whole(digits: str) -> int | float:
+    return int(digits) if len(digits) < 400 else float(digits)
+
+
+def _no_constant(word: str) -> None:
+    raise ValueError(f"{word} is not JSON")
+
+
+def _load_slowly(text: bytes) -> Any:
+    """Return the JSON value of a text that has numbers or half characters that orjson refuses.
+
+    They are JSON all the same: only the items that hold them are refused, with their reason.
+    """
+    try:
+        return json.loads(text.decode(), parse_int=_whole, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as exc:
+        raise RejectedMessage(MALFORMED, f"not JSON: {exc}"[:200]) from None
 
 
 def load_object(payload: bytes, content_type: str | None) -> dict[str, Any]:
@@ -179,7 +220,7 @@ def read_items(document: dict[str, Any], list_key: str, seq: int | None) -> list
     """Return the readings or sessions of a message; RejectedMessage when there is no such list."""
     items = document.get(list_key)
     if type(items) is not list:
-        what = "is not a list" if list_key in document else "is missing"
+        what = "is missing" if items is None else "is not a list"
         raise RejectedMessage(INVALID_FIELD, f"{list_key} {what}", seq=seq)
     if len(items) > MAX_ITEMS:
         raise RejectedMessage(

@@ -6,13 +6,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from chargewatch.domain.identity import name_fault
 from chargewatch.wire.rejection import FOREIGN_IDENTITY, INVALID_FIELD, RejectedItem, shown
 
 MAX_ENERGY_WH = float(2**53)
 """A register beyond this can't be told from its neighbours in a double, Wh."""
 
 DECIMALS_LIMIT_WH = 9.0e12
-"""Above this a double has no third decimal that could be one too many, Wh."""
+"""Above this a double has no third decimal that could be rounded, Wh."""
 
 MAX_REAL = 3.4e38
 """What a PostgreSQL real holds."""
@@ -47,7 +48,18 @@ def text_value(value: object, path: str, *, limit: int = MAX_TEXT, least: int = 
         raise invalid(path, f"has {len(value)} characters, {least} to {limit} are allowed")
     if "\0" in value:
         raise invalid(path, "has a NUL character")
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise invalid(path, "has half a character (a lone surrogate)")
     return value
+
+
+def name(value: object, path: str, *, limit: int = MAX_NAME, least: int = 1) -> str:
+    """Return a name that can't be taken for another one."""
+    text = text_value(value, path, limit=limit, least=least)
+    fault = name_fault(text)
+    if fault is not None:
+        raise invalid(path, f"{fault}: {shown(text)}")
+    return text
 
 
 def number(value: object, path: str, *, least: float = -MAX_REAL, most: float = MAX_REAL) -> float:
@@ -60,11 +72,13 @@ def number(value: object, path: str, *, least: float = -MAX_REAL, most: float = 
 
 
 def energy_wh(value: object, path: str) -> float:
-    """Return an energy register: a number >= 0 with up to 3 decimals, Wh."""
-    result = number(value, path, least=0.0, most=MAX_ENERGY_WH)
-    if result < DECIMALS_LIMIT_WH and round(result * 1000.0) / 1000.0 != result:
-        raise invalid(path, f"has more than 3 decimals: {shown(value)}")
-    return abs(result)
+    """Return an energy: a number >= 0, rounded to 0.001 Wh."""
+    return rounded_wh(number(value, path, least=0.0, most=MAX_ENERGY_WH))
+
+
+def rounded_wh(value: float) -> float:
+    """Return an energy >= 0 rounded to 0.001 Wh."""
+    return abs(round(value * 1000.0) / 1000.0) if value < DECIMALS_LIMIT_WH else value
 
 
 def decimal_text(value: object, path: str) -> str:
@@ -86,7 +100,7 @@ def whole_number(value: object, path: str, *, least: int, most: int = MAX_SEQ) -
 def own_identity(item: Mapping[str, Any], path: str, operator_id: str, station_id: str) -> None:
     """Raise foreign_identity when an item names another operator or station than its topic."""
     for key, own in (("operator_id", operator_id), ("station_id", station_id)):
-        if key in item and item[key] != own:
+        if item.get(key) is not None and item[key] != own:
             named = f"{path}{key}"
             raise RejectedItem(
                 FOREIGN_IDENTITY, f"{named} is {shown(item[key])}, the topic says {own}"

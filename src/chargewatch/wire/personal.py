@@ -23,6 +23,7 @@ _OF_VEHICLE = rf"(?<=vehicle\")(\s*:\s*\"\s*)[{_UPPER}{_LOWER}]{{17}}(?=\s*\")"
 _WORDS = re.compile(_WORD)
 _WHOLE = re.compile(f"[{_UPPER}{_LOWER}]{{17}}")
 _ANYWHERE = re.compile(f"{_OF_VEHICLE}|{_QUOTED}|{_WORD}".encode())
+_SIGNED_ID = re.compile(rf'"ID"\s*:\s*"\s*(?![0-9]{{17}})[{_UPPER}{_LOWER}]{{17}}\s*"')
 _ESCAPE = re.compile(rb"\\u00([0-7][0-9a-fA-F])")
 # A vehicle's number as an identifier: letters of the maker, and a serial number at the end.
 _SHAPE = re.compile(rf"(?=(?:.*?[A-Za-z]){{3}})[{_UPPER}{_LOWER}]{{13}}[0-9]{{4}}")
@@ -34,6 +35,11 @@ def names_vehicle(text: str) -> bool:
         return False
     plain = "".join(unicodedata.normalize("NFKC", text).split())
     return _WHOLE.fullmatch(plain) is not None or _WORDS.search(text) is not None
+
+
+def names_a_vehicle_id(record: str) -> bool:
+    """Return whether a signed record identifies the user (OCMF: ID) by a plain VIN."""
+    return _SIGNED_ID.search(record) is not None
 
 
 def looks_like_vin(text: str) -> bool:

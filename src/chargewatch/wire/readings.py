@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chargewatch.domain.identity import name_fault
 from chargewatch.wire import fields
 from chargewatch.wire.payloads import CONTEXTS
 from chargewatch.wire.rejection import INVALID_FIELD, RejectedItem, Rejection, shown
@@ -53,6 +54,8 @@ class Columns:
     contexts: list[int] | None = None
     index: NDArray[np.int64] | None = None
     unknown_keys: int = 0
+    rounded: int = 0
+    """Energies that had more than three decimals."""
     rejections: list[Rejection] = field(default_factory=list)
     may_nest: bool = False
     """Whether lists or objects may be where this version knows none."""
@@ -98,7 +101,11 @@ def _texts(column: tuple[Any, ...], *, least: int, most: int) -> set[str]:
     if set(map(type, distinct)) != {str}:
         raise _OddError
     lengths = list(map(len, distinct))
-    if min(lengths) < least or max(lengths) > most or "\0" in "".join(distinct):
+    if min(lengths) < least or max(lengths) > most:
+        raise _OddError
+    text = "".join(distinct)
+    plain = text.isascii() and text.isprintable() and " " not in text
+    if not plain and any(map(name_fault, distinct)):
         raise _OddError
     return distinct
 
@@ -115,8 +122,13 @@ def _times(column: tuple[Any, ...]) -> NDArray[np.int64]:
     return np.array(list(map(known.__getitem__, column)), dtype=np.int64)
 
 
-def _numbers(columns: Sequence[tuple[Any, ...]], rows: Sequence[int]) -> NDArray[np.float64]:
-    """Return the columns, checked against the limits of their rows (0: energy)."""
+def _numbers(
+    columns: Sequence[tuple[Any, ...]], rows: Sequence[int]
+) -> tuple[NDArray[np.float64], int]:
+    """Return the columns, checked against the limits of their rows, and how many were rounded.
+
+    The first column is the energy, whose limits are those of row 0.
+    """
     if not set(map(type, chain.from_iterable(columns))) <= {float, int}:
         raise _OddError
     values = np.array(columns, dtype=np.float64)
@@ -129,9 +141,10 @@ def _numbers(columns: Sequence[tuple[Any, ...]], rows: Sequence[int]) -> NDArray
     energy = values[0]
     if energy.max() >= fields.DECIMALS_LIMIT_WH:
         raise _OddError
-    if not (np.rint(energy * 1000.0) / 1000.0 == energy).all():
-        raise _OddError
-    return values
+    told = np.rint(energy * 1000.0) / 1000.0
+    rounded = int(np.count_nonzero(told != energy))
+    values[0] = told + 0.0  # no negative zero
+    return values, rounded
 
 
 def _fast_registers(items: list[dict[str, Any]]) -> Columns:
@@ -145,7 +158,9 @@ def _fast_registers(items: list[dict[str, Any]]) -> Columns:
     names = table["connector"]
     _texts(names, least=1, most=fields.MAX_NAME)
     given = [n for n, key in enumerate(_MEASURES, start=1) if key in table]
-    numbers = _numbers([table["energy_wh"], *(table[_MEASURES[n - 1]] for n in given)], [0, *given])
+    numbers, rounded = _numbers(
+        [table["energy_wh"], *(table[_MEASURES[n - 1]] for n in given)], [0, *given]
+    )
     values = np.full((1 + len(_MEASURES), len(items)), NAN)
     values[[0, *given]] = numbers
     sessions: list[str | None] | None = None
@@ -166,6 +181,7 @@ def _fast_registers(items: list[dict[str, Any]]) -> Columns:
         sessions=sessions,
         contexts=contexts,
         unknown_keys=unknown_keys,
+        rounded=rounded,
         may_nest=may_nest,
     )
 
@@ -174,11 +190,13 @@ def _fast_reference(items: list[dict[str, Any]]) -> Columns:
     table = _table(items)
     _texts(table["meter"], least=1, most=fields.MAX_NAME)
     unknown_keys, may_nest = _unknown_columns(table, _REFERENCE_KEYS)
+    numbers, rounded = _numbers([table["energy_wh"]], [0])
     return Columns(
         names=list(table["meter"]),
         at_us=_times(table["at"]),
-        values=_numbers([table["energy_wh"]], [0]),
+        values=numbers,
         unknown_keys=unknown_keys,
+        rounded=rounded,
         may_nest=may_nest,
     )
 
@@ -202,9 +220,7 @@ def _instrument(item: Any, key: str, path: str, topic: Topic) -> tuple[str, int,
     if type(item) is not dict:
         raise fields.invalid(path, f"is not an object: {shown(item)}")
     fields.own_identity(item, f"{path}.", topic.operator_id, topic.station_id)
-    name = fields.text_value(
-        fields.required(item, key, path), f"{path}.{key}", limit=fields.MAX_NAME
-    )
+    name = fields.name(fields.required(item, key, path), f"{path}.{key}")
     at_us = parse_time(fields.required(item, "at", path), f"{path}.at")
     energy = fields.energy_wh(fields.required(item, "energy_wh", path), f"{path}.energy_wh")
     return name, at_us, energy
@@ -215,7 +231,9 @@ def _register_row(item: Any, path: str, topic: Topic) -> _Row:
     values = [energy, *(_optional(item, key, path) for key in _MEASURES)]
     session: str | None = None
     if item.get("session") is not None:
-        session = fields.text_value(item["session"], f"{path}.session", least=0) or None
+        session = (
+            fields.name(item["session"], f"{path}.session", limit=fields.MAX_TEXT, least=0) or None
+        )
     context = DEFAULT_CONTEXT
     given = item.get("context")
     if given is not None:
@@ -239,13 +257,15 @@ def _exact(
     rows: list[_Row] = []
     places: list[int] = []
     rejections: list[Rejection] = []
-    unknown = 0
+    unknown = rounded = 0
     for place, item in enumerate(items):
         if type(item) is dict:
             unknown += len(item) - len(known & item.keys())
         try:
-            rows.append(read_row(item, f"readings[{place}]", topic))
+            row = read_row(item, f"readings[{place}]", topic)
+            rows.append(row)
             places.append(place)
+            rounded += row[2][0] != item["energy_wh"]
         except RejectedItem as exc:
             rejections.append(Rejection(place, exc.code, exc.detail))
     height = 5 if known is _REGISTER_KEYS else 1
@@ -257,6 +277,7 @@ def _exact(
         contexts=[row[4] for row in rows] if any(row[4] for row in rows) else None,
         index=np.array(places, dtype=np.int64) if rejections else None,
         unknown_keys=unknown,
+        rounded=rounded,
         rejections=rejections,
         may_nest=bool(unknown or rejections),
     )

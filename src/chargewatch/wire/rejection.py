@@ -44,8 +44,9 @@ class Rejection:
 class RejectedMessage(ChargewatchError):  # noqa: N818 - the contract's word
     """A whole message is refused.
 
-    seq is kept when it could be read; items is how many readings or sessions go with it (1 when
-    they can't be counted), so that stored + duplicate + rejected stays their number.
+    seq is kept when it could be read; items is how many items go with it (1 when there are none or
+    they can't be counted), so that stored + duplicate + rejected stays their number and a refused
+    message is always in the sums.
     """
 
     def __init__(self, code: str, detail: str, *, seq: int | None = None, items: int = 1) -> None:
@@ -53,7 +54,7 @@ class RejectedMessage(ChargewatchError):  # noqa: N818 - the contract's word
         self.code = code
         self.detail = detail
         self.seq = seq
-        self.items = items
+        self.items = max(1, items)
 
 
 class RejectedItem(ChargewatchError):  # noqa: N818 - the contract's word

@@ -10,14 +10,16 @@ import re
 from collections.abc import Sequence
 from datetime import date
 
-from chargewatch.wire.rejection import INVALID_FIELD, NAIVE_TIME, RejectedItem, shown
+from chargewatch.wire.rejection import IN_FUTURE, INVALID_FIELD, NAIVE_TIME, RejectedItem, shown
 
 _TIME = re.compile(
-    r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt]([0-9]{2}):([0-9]{2}):([0-9]{2})"
+    r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt ]([0-9]{2}):([0-9]{2}):([0-9]{2})"
     r"(?:\.([0-9]{1,64}))?([Zz]|[+-][0-9]{2}:[0-9]{2})?"
 )
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _MINUTE_US = 60_000_000
+_LAST_YEAR = 9999
+_END_US = (date(_LAST_YEAR, 12, 31).toordinal() + 1 - _EPOCH_DAY) * 1440 * _MINUTE_US
 _CACHE_SIZE = 50_000
 
 _minutes: dict[str, int] = {}
@@ -35,7 +37,10 @@ def _offset_us(text: str) -> int:
 
 
 def _exact(text: str) -> int:
-    """Return the microseconds of a time; ValueError with words, or LookupError when naive."""
+    """Return the microseconds of a time.
+
+    Raises: ValueError with words, LookupError when naive, OverflowError after the year 9999 in UTC.
+    """
     match = _TIME.fullmatch(text)
     if match is None:
         raise ValueError("is not an RFC 3339 time")
@@ -50,12 +55,15 @@ def _exact(text: str) -> int:
     offset_us = _offset_us(match[8])
     minute_us = ((days * 24 + hour) * 60 + minute) * _MINUTE_US
     value = minute_us + second * 1_000_000 + fraction_us - offset_us
+    if value >= _END_US:
+        raise OverflowError
     if second == 60:
         # A leap second is the last of a day in UTC; it is kept as the first of the next day.
         if (value - fraction_us) % (1440 * _MINUTE_US):
             raise ValueError("has second 60 where there is no leap second")
         return value
-    _remember(text, minute_us, value - minute_us)
+    if year < _LAST_YEAR:
+        _remember(text, minute_us, value - minute_us)
     return value
 
 
@@ -87,6 +95,8 @@ def _parse_odd(value: str, path: str) -> int:
         return _exact(value)
     except LookupError:
         raise RejectedItem(NAIVE_TIME, f"{path} has no UTC offset") from None
+    except OverflowError:
+        raise RejectedItem(IN_FUTURE, f"{path} is after the year {_LAST_YEAR}") from None
     except ValueError as exc:
         raise RejectedItem(INVALID_FIELD, f"{path}: {shown(value)} {exc}") from None
 

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from chargewatch.wire import fields
-from chargewatch.wire.personal import names_vehicle
+from chargewatch.wire.personal import names_a_vehicle_id, names_vehicle, without_vin
 from chargewatch.wire.rejection import (
     PERSONAL_DATA,
     TOO_OLD,
@@ -28,10 +28,12 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CURRENCY = re.compile("[A-Z]{3}")
 _KEYS = frozenset(
     {"session", "connector", "vehicle", "started_at", "ended_at", "start_wh", "stop_wh"}
-    | {"billed_wh", "currency", "energy_fee", "service_fee", "total_fee", "periods"}
+    | {"billed_wh", "currency", "energy_fee", "service_fee", "other_fee", "discount", "total_fee"}
+    | {"periods"}
     | {"soc_start_pct", "soc_stop_pct", "battery_capacity_wh", "bms_energy_wh"}
     | {"stop_reason", "signed"}
 )
+_ENERGIES = ("start_wh", "stop_wh", "billed_wh")
 _PERIOD_KEYS = frozenset({"from", "to", "energy_wh", "energy_price", "service_price"})
 _SIGNED_KEYS = frozenset({"format", "data", "public_key"})
 
@@ -53,6 +55,8 @@ class SessionRecord:
     currency: str | None
     energy_fee: str | None
     service_fee: str | None
+    other_fee: str | None
+    discount: str | None
     total_fee: str | None
     periods: str | None
     soc_start_pct: float | None
@@ -73,6 +77,8 @@ class Sessions:
     records: list[SessionRecord]
     rejections: list[Rejection]
     unknown_keys: int
+    rounded: int = 0
+    """Energies that had more than three decimals."""
 
     @property
     def may_nest(self) -> bool:
@@ -99,11 +105,24 @@ def _text(item: dict[str, Any], key: str, path: str, *, limit: int, least: int =
     return fields.text_value(item[key], f"{path}.{key}", limit=limit, least=least)
 
 
+def _free_text(item: dict[str, Any], key: str, path: str) -> str | None:
+    text = _text(item, key, path, limit=fields.MAX_TEXT)
+    return None if text is None else without_vin(text)
+
+
 def _money(item: dict[str, Any], key: str, path: str) -> str | None:
     return fields.decimal_text(item[key], f"{path}.{key}") if item.get(key) is not None else None
 
 
+def _discount(item: dict[str, Any], path: str) -> str | None:
+    discount = _money(item, "discount", path)
+    if discount is not None and discount.startswith("-") and float(discount) < 0:
+        raise fields.invalid(f"{path}.discount", "is negative: what is taken off is told positive")
+    return discount
+
+
 def _energy(item: dict[str, Any], key: str, path: str) -> float:
+    """Return an energy as it was told."""
     value = fields.required(item, key, path)
     return fields.number(value, f"{path}.{key}", least=0.0, most=fields.MAX_ENERGY_WH)
 
@@ -154,6 +173,10 @@ def _signed(item: dict[str, Any], path: str) -> tuple[str | None, str | None, st
     body = fields.text_value(
         fields.required(signed, "data", path), f"{path}.data", limit=MAX_SIGNED
     )
+    if names_a_vehicle_id(body):
+        raise RejectedItem(
+            PERSONAL_DATA, f"{path}.data has a plain VIN as its identification (it was not kept)"
+        )
     return form, body, _text(signed, "public_key", path, limit=MAX_SIGNED)
 
 
@@ -176,10 +199,10 @@ def _record(item: Any, index: int, topic: Topic) -> SessionRecord:
     periods = _periods(item, path)
     signed_format, signed_data, signed_public_key = _signed(item, path)
     content: dict[str, Any] = {
-        "session": fields.text_value(fields.required(item, "session", path), f"{path}.session"),
-        "connector": fields.text_value(
-            fields.required(item, "connector", path), f"{path}.connector", limit=fields.MAX_NAME
+        "session": fields.name(
+            fields.required(item, "session", path), f"{path}.session", limit=fields.MAX_TEXT
         ),
+        "connector": fields.name(fields.required(item, "connector", path), f"{path}.connector"),
         "vehicle": _vehicle(item, path),
         "start_wh": _energy(item, "start_wh", path),
         "stop_wh": _energy(item, "stop_wh", path),
@@ -194,21 +217,53 @@ def _record(item: Any, index: int, topic: Topic) -> SessionRecord:
             item, "battery_capacity_wh", path, most=fields.MAX_ENERGY_WH
         ),
         "bms_energy_wh": _number(item, "bms_energy_wh", path, most=fields.MAX_ENERGY_WH),
-        "stop_reason": _text(item, "stop_reason", path, limit=fields.MAX_TEXT),
+        "stop_reason": _free_text(item, "stop_reason", path),
         "signed_format": signed_format,
         "signed_data": signed_data,
         "signed_public_key": signed_public_key,
     }
-    canonical = {**content, "started_us": started_us, "ended_us": ended_us, "periods": periods}
+    added = {"other_fee": _money(item, "other_fee", path), "discount": _discount(item, path)}
+    content_hash = _hash(content, added, (started_us, ended_us), periods)
+    content |= {key: fields.rounded_wh(content[key]) for key in _ENERGIES}
+    for period in periods or ():
+        period["energy_wh"] = fields.rounded_wh(period["energy_wh"])
     return SessionRecord(
         index=index,
         started_at=moment(started_us, f"{path}.started_at"),
         ended_at=moment(ended_us, f"{path}.ended_at"),
         ended_at_us=ended_us,
         periods=None if periods is None else orjson.dumps(periods).decode(),
-        content_hash=hashlib.sha256(orjson.dumps(canonical, option=orjson.OPT_SORT_KEYS)).digest(),
-        **content,
+        content_hash=content_hash,
+        **(content | added),
     )
+
+
+def _hash(
+    content: dict[str, Any],
+    added: dict[str, Any],
+    times_us: tuple[int, int],
+    periods: list[dict[str, Any]] | None,
+) -> bytes:
+    """Return the hash that tells a session sent again from a changed one.
+
+    It must stay the same from version to version: what the contract got later counts only when it
+    is told, and energies count as they came.
+    """
+    canonical = {
+        **content,
+        **{key: value for key, value in added.items() if value is not None},
+        "started_us": times_us[0],
+        "ended_us": times_us[1],
+        "periods": periods,
+    }
+    return hashlib.sha256(orjson.dumps(canonical, option=orjson.OPT_SORT_KEYS)).digest()
+
+
+def _rounded(item: dict[str, Any]) -> int:
+    """Return how many energies of a session had more than three decimals."""
+    told = [item[key] for key in _ENERGIES]
+    told += [period["energy_wh"] for period in item.get("periods") or ()]
+    return sum(energy != fields.rounded_wh(energy) for energy in told)
 
 
 def _unknown_keys(item: Any) -> int:
@@ -231,6 +286,7 @@ def read_sessions(items: list[Any], topic: Topic) -> Sessions:
         result.unknown_keys += _unknown_keys(item)
         try:
             result.records.append(_record(item, index, topic))
+            result.rounded += _rounded(item)
         except RejectedItem as exc:
             result.rejections.append(Rejection(index, exc.code, exc.detail))
     return result
