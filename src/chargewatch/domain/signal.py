@@ -38,6 +38,7 @@ SIGNAL_SEVERITY: Mapping[str, Severity] = {
     "signature_pagination_gap": Severity.MILD,
     "unit_fault": Severity.SEVERE,
     "soc_implausible": Severity.MILD,
+    "not_judged": Severity.MILD,
 }
 """Every code that the platform may raise, with its severity."""
 

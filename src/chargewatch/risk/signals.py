@@ -41,6 +41,7 @@ class Limits:
     idle_wh_per_day: float = 50.0
     # Sessions.
     session_clock_s: float = 5.0
+    longest_session_s: float = 30 * 86_400.0  # a vehicle left plugged in through a long absence
     billing_step_wh: float = 10.0  # billed energy may be rounded to 0.01 kWh
     loss_sessions: int = 5
     loss_ratio_step: float = 0.002
@@ -191,7 +192,11 @@ def merge_findings(findings: Iterable[Finding], names: Names) -> list[Signal]:
     groups: dict[tuple[str, str, int], list[Finding]] = {}
     for finding in findings:
         groups.setdefault((finding.code, finding.kind, finding.row), []).append(finding)
-    signals = [_merge(group, names) for group in groups.values()]
+    return in_order([_merge(group, names) for group in groups.values()])
+
+
+def in_order(signals: Iterable[Signal]) -> list[Signal]:
+    """Return signals sorted by (operator, station, subject, code)."""
     return sorted(
         signals,
         key=lambda s: (s.operator_id or "", s.station_id or "", subject_of(s), s.code),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from chargewatch.risk.inputs import Bools, Floats, Ints
+from chargewatch.risk.inputs import Bools, Floats, Ints, sums_between
 from chargewatch.risk.signals import DAY_S, Finding, Limits, findings_by_day, time_text
-from chargewatch.risk.signals_registers import KEY_SPAN, Pairs, Readings
+from chargewatch.risk.signals_registers import Pairs, Readings, time_keys
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +40,12 @@ class Timeline:
     base_s: float
     readings: Readings
 
-    def _keys(self, connector: Ints, at_s: Floats) -> Ints:
-        return connector * KEY_SPAN + np.rint((at_s - self.base_s) * 1e6).astype(np.int64)
-
     def at_or_before(self, connector: Ints, at_s: Floats) -> Ints:
         """Return the index of the last reading at or before a time, -1 where there is none."""
         if self.key.size == 0:
             return np.full(at_s.size, -1)
-        k = np.searchsorted(self.key, self._keys(connector, at_s), side="right") - 1
+        keys = time_keys(connector, at_s, base_s=self.base_s)
+        k = np.searchsorted(self.key, keys, side="right") - 1
         ok = (k >= 0) & (self.readings.connector[np.maximum(k, 0)] == connector)
         return np.where(ok, k, -1)
 
@@ -55,30 +54,59 @@ class Timeline:
         size = self.key.size
         if size == 0:
             return np.full(at_s.size, -1)
-        k = np.searchsorted(self.key, self._keys(connector, at_s), side="left")
+        keys = time_keys(connector, at_s, base_s=self.base_s)
+        k = np.searchsorted(self.key, keys, side="left")
         ok = (k < size) & (self.readings.connector[np.minimum(k, size - 1)] == connector)
         return np.where(ok, k, -1)
 
 
 def timeline(readings: Readings, *, base_s: float) -> Timeline:
-    """Return the index by connector and time; base_s is before every time asked for."""
-    at_us = np.rint((readings.at_s - base_s) * 1e6).astype(np.int64)
-    return Timeline(readings.connector * KEY_SPAN + at_us, base_s, readings)
+    """Return the index by connector and time; base_s is before every reading."""
+    return Timeline(time_keys(readings.connector, readings.at_s, base_s=base_s), base_s, readings)
 
 
-def _overlaps_session(pairs: Pairs, sessions: BilledSessions, *, base_s: float) -> Bools:
-    """Return which pairs share time with a finished session."""
+def _is_endless(sessions: BilledSessions, limits: Limits) -> Bools:
+    """Return sessions longer than any charge: their begin was told by a clock that wasn't set."""
+    return np.asarray(sessions.ended_s - sessions.started_s > limits.longest_session_s)
+
+
+def endless_sessions(sessions: BilledSessions, *, limits: Limits) -> list[Finding]:
+    """Return findings of sessions whose own times can't be: a pile's clock that was not set."""
+    rows = np.flatnonzero(_is_endless(sessions, limits))
+    part = sessions.take(rows)
+    lasted_s = part.ended_s - part.started_s
+    return findings_by_day(
+        "clock_skew",
+        part.connector,
+        part.ended_s,
+        first_s=part.ended_s,
+        value=lasted_s,
+        limit=limits.longest_session_s,
+        detail=lambda k: (
+            f"a session says that it began {time_text(part.started_s[k])} and ended "
+            f"{time_text(part.ended_s[k])}"
+        ),
+        record=lambda k: {
+            "session": int(part.name[k]),
+            "started_at": time_text(part.started_s[k]),
+            "ended_at": time_text(part.ended_s[k]),
+        },
+    )
+
+
+def _overlaps_session(
+    pairs: Pairs, sessions: BilledSessions, *, base_s: float, limits: Limits
+) -> Bools:
+    """Return which pairs share time with a finished session whose times can be."""
+    sessions = sessions.take(np.flatnonzero(~_is_endless(sessions, limits)))
     if sessions.connector.size == 0:
         return np.zeros(pairs.valid.size, bool)
-
-    def key(connector: Ints, at_s: Floats) -> Ints:
-        return connector * KEY_SPAN + np.rint((at_s - base_s) * 1e6).astype(np.int64)
-
+    key = partial(time_keys, base_s=base_s)
     # The latest end among the sessions that begin before the pair ends, per connector.
     ends = key(sessions.connector, sessions.ended_s)
     latest = np.maximum.accumulate(ends)
     k = np.searchsorted(key(sessions.connector, sessions.started_s), key(pairs.row, pairs.end_s))
-    found = np.where(k > 0, latest[np.maximum(k - 1, 0)], -KEY_SPAN)
+    found = np.where(k > 0, latest[np.maximum(k - 1, 0)], -1)
     return np.asarray(found > key(pairs.row, pairs.start_s))
 
 
@@ -109,7 +137,7 @@ def _outside(
     named = pairs.readings.session != 0
     dense = (pairs.span_s <= limits.longest_pair_s) | complete[pairs.row]
     outside = pairs.sound & ~named[1:] & ~named[:-1] & dense
-    outside &= ~_overlaps_session(pairs, sessions, base_s=base_s)
+    outside &= ~_overlaps_session(pairs, sessions, base_s=base_s, limits=limits)
     running = (pairs.end_s > as_of_s - DAY_S) & _may_be_charging(pairs, limits)
     return np.asarray(outside & ~running)
 
@@ -277,8 +305,8 @@ def _explained(
     )
     outside &= ~_may_be_charging(pairs, limits)
     steps = np.where(pairs.valid & ~outside & (pairs.step_wh > 0), pairs.step_wh, 0.0)
-    total = np.concatenate([[0.0], np.cumsum(steps)])
-    return np.asarray(total[np.maximum(last, 0)] - total[np.maximum(first, 0)])
+    begin = np.maximum(first, 0)
+    return sums_between(steps, begin, np.maximum(last, begin))
 
 
 def _is_near(pairs: Pairs, first: Ints, last: Ints, limits: Limits) -> Bools:

@@ -19,6 +19,22 @@ KEY_SPAN = np.int64(1) << 50
 """More microseconds than any window has: 35 years."""
 
 
+def time_keys(connector: Ints, at_s: Floats, *, base_s: float) -> Ints:
+    """Return one number for (connector, time) that sorts by connector, then by time.
+
+    Times outside the 35 years from base_s on count as its first or last moment: a session that
+    a pile without a clock dates to 1970 must not reach into another connector's numbers.
+
+    Args:
+        connector: row of Fleet, shape (n,).
+        at_s: s since 1970, shape (n,).
+        base_s: begin of the 35 years, s since 1970.
+    """
+    at_us = np.rint((at_s - base_s) * 1e6)
+    inside = np.clip(at_us, 0.0, float(KEY_SPAN - 1)).astype(np.int64)
+    return np.asarray(connector * KEY_SPAN + inside)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Readings:
     """Register readings, sorted by (connector, time); shape (n,). NaN: not told."""
@@ -265,15 +281,17 @@ def power_mismatches(pairs: Pairs, *, stuck: Bools, limits: Limits) -> list[Find
     """Return findings of days whose power and register tell different energies.
 
     Pairs with power at both ends are summed over a day of a connector; a day counts from 1 kWh.
+    Power below zero feeds the grid and gives no energy to the vehicle: a register that grows
+    meanwhile is off by all of it.
     A ratio near 1,000 or 1/1,000 is a unit fault, another difference over 5 % and three times the
     trapezoid rule's uncertainty, u^2 = sum (dt dP)^2 / 12, a mismatch.
     """
     power = pairs.readings.power_w
-    told = (power[:-1] > 0) & (power[1:] > 0) & (pairs.span_s <= limits.longest_power_s)
+    told = (power[:-1] * power[1:] > 0) & (pairs.span_s <= limits.longest_power_s)
     told &= pairs.one_charge
     rate = pairs.step_wh * 3600 / np.where(pairs.span_s > 0, pairs.span_s, np.inf)
     least = limits.charging_fraction * np.nan_to_num(pairs.rated_w)
-    active = np.minimum(power[:-1], power[1:]) > least
+    active = np.minimum(np.abs(power[:-1]), np.abs(power[1:])) > least
     active |= rate > least
     # A factor of 1,000 makes every step a jump; only then do jumps take part.
     scale = pairs.step_wh / np.where(pairs.power_wh > 0, pairs.power_wh, np.nan)
@@ -285,15 +303,17 @@ def power_mismatches(pairs: Pairs, *, stuck: Bools, limits: Limits) -> list[Find
     new = np.ones(use.size, bool)
     new[1:] = (np.diff(day) != 0) | (np.diff(pairs.row[use]) != 0)
     group = np.cumsum(new) - 1
-    by_power = np.bincount(group, weights=pairs.power_wh[use]).astype(float)
+    by_power = np.bincount(group, weights=np.maximum(pairs.power_wh[use], 0.0)).astype(float)
     by_register = np.bincount(group, weights=pairs.step_wh[use]).astype(float)
     wobble = (pairs.span_s[use] * (power[1:][use] - power[:-1][use]) / 3600) ** 2 / 12
     u = np.sqrt(np.bincount(group, weights=wobble) + 2 * pairs.resolution_wh[use[new]] ** 2)
     first, last = use[new], use[np.append(np.flatnonzero(new)[1:], use.size) - 1]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = by_register / by_power
     large = np.fmax(by_power, by_register) > limits.power_mismatch_from_wh
+    # Where all power was below zero any energy is too much: as if one watt-hour were told.
+    by_power = np.maximum(by_power, 1.0)
+    ratio = by_register / by_power
     unit = large & (((ratio > 500) & (ratio < 2000)) | ((ratio > 5e-4) & (ratio < 2e-3)))
+    unit &= by_power > 1.0
     allowed = limits.power_mismatch + 3 * u / by_power
     off = large & ~unit & (np.abs(ratio - 1) > allowed)
     found = []
@@ -331,7 +351,7 @@ def _ratio_findings(
         first_s=pairs.start_s[first],
         value=ratio if is_unit else ratio - 1,
         limit=1.0 if is_unit else allowed,
-        excess=np.abs(np.log(ratio)),
+        excess=np.abs(np.log(np.maximum(ratio, 1e-9))),
         detail=lambda k: (
             f"the register grew by {by_register[k]:.0f} Wh, power says {by_power[k]:.0f} Wh "
             f"(ratio {ratio[k]:.4g})"

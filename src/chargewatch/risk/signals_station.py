@@ -74,14 +74,24 @@ def clock_findings(messages: Messages, clocks: Clocks, *, limits: Limits) -> lis
 
 
 def _speed(messages: Messages) -> Floats:
-    """Return seconds of sending per second of arrival around each message, over all stations."""
+    """Return seconds of sending per second of arrival around each message, of its own station.
+
+    Over up to 101 messages of the station, so that nobody's sent_at bears on anybody else's.
+    """
     size = messages.sent_s.size
-    half = min(500, max(size // 2, 1))
-    first = np.maximum(np.arange(size) - half, 0)
-    last = np.minimum(np.arange(size) + half, size - 1)
-    arrival = messages.received_s[last] - messages.received_s[first]
-    sent = np.sort(messages.sent_s)
-    return np.asarray((sent[last] - sent[first]) / np.maximum(arrival, 1.0))
+    if size == 0:
+        return np.zeros(0)
+    order = np.argsort(messages.station, kind="stable")
+    station, arrival = messages.station[order], messages.received_s[order]
+    sent = messages.sent_s[order]
+    sent = sent[np.lexsort((sent, station))]
+    first_of = np.searchsorted(station, station, side="left")
+    last_of = np.searchsorted(station, station, side="right") - 1
+    first = np.maximum(np.arange(size) - 50, first_of)
+    last = np.minimum(np.arange(size) + 50, last_of)
+    speed = np.empty(size)
+    speed[order] = (sent[last] - sent[first]) / np.maximum(arrival[last] - arrival[first], 1.0)
+    return speed
 
 
 def _lag(messages: Messages) -> Floats:
@@ -93,7 +103,7 @@ def _lag_to_neighbours(messages: Messages) -> tuple[Floats, Floats]:
     """Return sent_at less the middle of its neighbours', and half the room between them, s.
 
     For messages whose arrival is compressed, NaN for the others. Neighbours are the medians of
-    the three messages of other stations before and after in the order of arrival: one of three
+    the messages of three other stations before and after in the order of arrival: one of three
     may have a wrong clock itself.
     """
     size = messages.sent_s.size
@@ -111,11 +121,15 @@ def _lag_to_neighbours(messages: Messages) -> tuple[Floats, Floats]:
 
 
 def _neighbour(messages: Messages, rows: Ints, direction: int) -> Floats:
-    """Return the median sent_at of the next three messages of other stations, else NaN."""
+    """Return the median sent_at of the next message of each of three other stations, else NaN."""
     around = rows[:, None] + direction * np.arange(1, LOOK + 1)
     inside = (around >= 0) & (around < messages.sent_s.size)
     around = np.clip(around, 0, messages.sent_s.size - 1)
-    other = inside & (messages.station[around] != messages.station[rows][:, None])
+    station = messages.station[around]
+    other = inside & (station != messages.station[rows][:, None])
+    for k in range(1, LOOK):
+        # One message a station: whoever floods the broker has one voice of three.
+        other[:, k] &= ~(station[:, :k] == station[:, k, None]).any(axis=1)
     count = np.cumsum(other, axis=1)
     chosen = other & (count <= NEIGHBOURS)
     values = np.where(chosen, messages.sent_s[around], np.inf)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from chargewatch.risk.inputs import Bools, Floats, Ints
+from chargewatch.risk.inputs import Bools, Floats, Ints, sums_between
 from chargewatch.risk.signals import DAY_S, Finding, Limits, findings_by_day, time_text
 from chargewatch.risk.signals_idle import Timeline
 from chargewatch.risk.signals_registers import Pairs
@@ -268,9 +268,8 @@ def clock_findings(
         & (np.abs(periods.from_s[1:] - periods.to_s[:-1]) < 1.0)
     )
     session = periods.session[edge]
-    running = np.cumsum(periods.energy_wh)
     begin = np.searchsorted(periods.session, session, side="left")
-    told = fees.start_wh[session] + running[edge] - running[begin] + periods.energy_wh[begin]
+    told = fees.start_wh[session] + sums_between(periods.energy_wh, begin, edge + 1)
     at_s, connector = periods.to_s[edge], fees.connector[session]
     before = line.at_or_before(connector, at_s - limits.tariff_clock_s)
     after = line.at_or_after(connector, at_s + limits.tariff_clock_s)

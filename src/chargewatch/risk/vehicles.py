@@ -29,6 +29,7 @@ from chargewatch.risk.inputs import (
     Ints,
     Sessions,
     sum_by_row,
+    sums_between,
 )
 from chargewatch.risk.parallel import in_threads
 
@@ -100,12 +101,9 @@ def session_loads(sessions: Sessions, fleet: Fleet, intervals: Intervals) -> Flo
     width = max(int(intervals.slot.max(initial=0)), int(last.max(initial=0))) - base + 2
     key = intervals.instrument * width + intervals.slot - base
     energy = np.maximum(intervals.energy_wh, 0.0)
-    sums = np.zeros((2, key.size + 1))
-    np.cumsum(energy, out=sums[0, 1:])
-    np.cumsum(energy**2, out=sums[1, 1:])
     begin = np.searchsorted(key, sessions.connector * width + first - base)
     end = np.searchsorted(key, sessions.connector * width + last - base, side="right")
-    total, squared = sums[:, end] - sums[:, begin]
+    total, squared = sums_between(energy, begin, end), sums_between(energy**2, begin, end)
     hours = np.maximum(sessions.ended_s - sessions.started_s, 60.0) / 3600.0
     power = np.divide(squared, total * slot_h, out=np.zeros_like(total), where=total > 0)
     # Slots that hold other energy than the session's say nothing of its power.

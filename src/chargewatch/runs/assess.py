@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,15 +21,23 @@ from chargewatch import __version__
 from chargewatch.domain.mpe import rule_set
 from chargewatch.domain.signal import Signal
 from chargewatch.risk.engine import advance, assess
-from chargewatch.risk.inputs import SLOT_S, RunInputs
+from chargewatch.risk.inputs import SLOT_S, Ints, RunInputs
 from chargewatch.risk.results import EngineConfig, RunResult
-from chargewatch.risk.signals import RULE_VERSION, merge_findings
+from chargewatch.risk.signals import RULE_VERSION, in_order, merge_findings
 from chargewatch.risk.statistics import STATE_VERSION
+from chargewatch.runs.apart import (
+    LeftOut,
+    each_apart,
+    inputs_of,
+    is_of_the_data,
+    left_out_findings,
+)
 from chargewatch.runs.decide import decide, tiers
 from chargewatch.runs.load import Loaded, blocks, load, read_block
 from chargewatch.runs.record import assessment_values, data_span, result_digest, run_summary
 from chargewatch.runs.rollups import refresh_rollups
-from chargewatch.runs.signals import Scan, find_signals, full_scan, next_scan
+from chargewatch.runs.signals import find_signals, full_scan, next_scan
+from chargewatch.runs.signals_readings import Scan
 from chargewatch.runs.signed import Verified
 from chargewatch.runs.state import (
     Arrays,
@@ -47,6 +56,8 @@ from chargewatch.storage.archive import Archive, open_archive, session_names
 from chargewatch.storage.database import Database
 from chargewatch.storage.migrate import require_newest_schema
 from chargewatch.storage.signal_records import store_signals
+
+log = logging.getLogger("chargewatch.runs")
 
 WINDOW_DAYS = 90.0
 LATE_SHARE = 0.01
@@ -131,32 +142,40 @@ async def run_assessment(
         await refresh_rollups(database)
         clock.lap("rollups")
         configuration = configuration_of(settings, days=days)
-        plan = await _plan(database, as_of, full=full, days=days, late=late, config=configuration)
-        run_id = await store.begin_run(
-            database,
-            mode=plan.mode,
-            as_of=as_of,
-            version=__version__,
-            configuration=configuration,
-        )
-        say(f"run {run_id}, {plan.mode}{f' ({plan.reason})' if plan.reason else ''}")
-        try:
-            return await _run(
+        while True:
+            plan = await _plan(
+                database, as_of, full=full, days=days, late=late, config=configuration
+            )
+            run_id = await store.begin_run(
                 database,
-                settings,
-                run_id,
+                mode=plan.mode,
                 as_of=as_of,
-                plan=plan,
-                folder=archive,
-                clock=clock,
-                say=say,
+                version=__version__,
+                configuration=configuration,
             )
-        except BaseException as exc:
-            # Whatever ended it, cancellation too: the run must not stay "running".
-            await asyncio.shield(
-                store.fail_run(database, run_id, error=f"{type(exc).__name__}: {exc}")
-            )
-            raise
+            say(f"run {run_id}, {plan.mode}{f' ({plan.reason})' if plan.reason else ''}")
+            try:
+                return await _run(
+                    database,
+                    settings,
+                    run_id,
+                    as_of=as_of,
+                    plan=plan,
+                    folder=archive,
+                    clock=clock,
+                    say=say,
+                )
+            except BaseException as exc:
+                # Whatever ended it, cancellation too: the run must not stay "running".
+                await asyncio.shield(
+                    store.fail_run(database, run_id, error=f"{type(exc).__name__}: {exc}")
+                )
+                if plan.mode == "full" or not is_of_the_data(exc):
+                    raise
+                # What an earlier run left may be at fault: every later night would fail with it.
+                log.exception("nightly_run_failed run_id=%d", run_id)
+                say(f"run {run_id} failed ({type(exc).__name__}: {exc}); computing in full")
+                full = True
 
 
 async def _late_days(database: Database) -> dict[int, int]:
@@ -243,14 +262,20 @@ async def _run(
             archive=archive,
         )
         state = _state(plan, loaded)
+        left: list[LeftOut] = []
         inputs, engine_state, late = await _advance(
-            connection, loaded, plan, state.engine, as_of=as_of, config=config, say=say
+            connection, loaded, plan, state.engine, as_of=as_of, config=config, left=left, say=say
         )
         clock.lap("load")
         say(f"checking the records and estimating {loaded.inputs.fleet.size} connectors")
         # Neither needs the other: the engine computes while signals wait for the database.
         estimate = asyncio.create_task(
-            asyncio.to_thread(assess, inputs, config=config, state=engine_state)
+            asyncio.to_thread(
+                each_apart,
+                "estimate",
+                np.arange(len(loaded.registry.places)),
+                lambda part: assess(_part(inputs, part), config=config, state=engine_state),
+            )
         )
         try:
             found = await find_signals(
@@ -273,8 +298,10 @@ async def _run(
     for remark in archive.remarks() if archive else ():
         say(remark)
     clock.lap("signals")
-    result = await estimate
+    result, out = await estimate
     clock.lap("engine")
+    untold = left_out_findings([*found.left, *left, *out], as_of_s=as_of.timestamp())
+    signals = in_order([*signals, *merge_findings(untold, loaded.registry.names)])
     days = (as_of - plan.window_first).total_seconds() / 86_400
     packed, assessments = await asyncio.gather(
         asyncio.to_thread(
@@ -336,24 +363,45 @@ async def _advance(
     *,
     as_of: datetime,
     config: EngineConfig,
+    left: list[LeftOut],
     say: Say,
 ) -> tuple[RunInputs, Arrays | None, LateEnergy]:
     """Add all but the last block of days to the engine's state; return the last block too.
 
-    The next block is read while the one before it is added.
+    The next block is read while the one before it is added. Stations that a block can't be added
+    for are added to `left`.
     """
+    everywhere = np.arange(len(loaded.registry.places))
     size = loaded.inputs.fleet.size
     late = LateEnergy.none(size)
     parts = blocks(plan.first, as_of, connectors=size)
     inputs = await read_block(connection, loaded, first=parts[0][0], last=parts[0][1])
     for (_, done), (first, last) in pairwise(parts):
         late = late.with_intervals(inputs.connector_intervals, loaded.valid_until_s)
-        state, inputs = await asyncio.gather(
-            asyncio.to_thread(advance, inputs, config=config, state=state),
+        (state, out), inputs = await asyncio.gather(
+            asyncio.to_thread(_add_block, inputs, everywhere, config=config, state=state),
             read_block(connection, loaded, first=first, last=last),
         )
+        left += out
         say(f"days up to {done.date()} of {as_of.date()}")
     return inputs, state, late.with_intervals(inputs.connector_intervals, loaded.valid_until_s)
+
+
+def _add_block(
+    inputs: RunInputs, stations: Ints, *, config: EngineConfig, state: Arrays | None
+) -> tuple[Arrays, list[LeftOut]]:
+    return each_apart(
+        "estimate",
+        stations,
+        lambda part: advance(_part(inputs, part), config=config, state=state),
+    )
+
+
+def _part(inputs: RunInputs, stations: Ints) -> RunInputs:
+    """Return the inputs of some stations; the inputs themselves when those are all."""
+    whole = np.isin(inputs.fleet.station, stations).all()
+    whole &= np.isin(inputs.references.station, stations).all()
+    return inputs if whole else inputs_of(inputs, stations)
 
 
 def _state(plan: _Plan, loaded: Loaded) -> RunState:

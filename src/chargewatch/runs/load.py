@@ -26,7 +26,7 @@ from chargewatch.risk.inputs import (
     RunInputs,
     Sessions,
 )
-from chargewatch.risk.signals import Names
+from chargewatch.risk.signals import LIMITS, Names
 from chargewatch.storage import archive as archives
 from chargewatch.storage import load as store
 from chargewatch.storage.archive import Archive
@@ -78,7 +78,8 @@ def column(rows: Rows, name: str, *, default: float = np.nan) -> Floats:
 
 @lru_cache(maxsize=20_000)
 def day_end_s(day: date, zone: ZoneInfo) -> float:
-    """Return the end of a local day, s."""
+    """Return the end of a local day, s; of the calendar's last days, the last that it knows."""
+    day = min(day, date.max - timedelta(days=2))
     return datetime.combine(day + timedelta(days=1), time(), zone).timestamp()
 
 
@@ -257,11 +258,14 @@ def make_sessions(registry: Registry, records: Records) -> Sessions:
         price = np.where(
             records["billed_wh"] > 0, records["total_fee"] * 1000 / records["billed_wh"], np.nan
         )
+    ended_s = seconds_of(records["ended_at"])
+    # A begin that a clock told before it was set says nothing of the time; the energy stands.
+    started_s = np.maximum(seconds_of(records["started_at"]), ended_s - LIMITS.longest_session_s)
     return Sessions(
         connector=registry.connector_rows(records["connector_id"]),
         vehicle=vehicle.astype(np.int64),
-        started_s=seconds_of(records["started_at"]),
-        ended_s=seconds_of(records["ended_at"]),
+        started_s=started_s,
+        ended_s=ended_s,
         energy_wh=records["stop_wh"] - records["start_wh"],
         billed_wh=records["billed_wh"].copy(),
         soc_start_pct=records["soc_start_pct"].astype(float),
@@ -303,7 +307,8 @@ def _valid_until(
         elif row["valid_until"] is not None:
             until[at] = day_end_s(row["valid_until"], zone)
         else:
-            end = row["verified_on"] + timedelta(days=round(365.25 * (years or 100)))
+            valid = timedelta(days=round(365.25 * (years or 100)))
+            end = min(row["verified_on"], date.max - valid) + valid
             until[at] = day_end_s(end, zone)
     return until
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import asyncpg
@@ -16,17 +15,10 @@ from chargewatch.risk.inputs import Bools, Floats, Ints
 from chargewatch.risk.signals import DAY_S, LIMITS, Finding
 from chargewatch.risk.signals_idle import (
     BilledSessions,
-    discontinuities,
-    idle_consumption,
-    sessions_off_register,
-    timeline,
+    endless_sessions,
 )
 from chargewatch.risk.signals_registers import (
-    Pairs,
     Piles,
-    Readings,
-    pairs_of,
-    register_findings,
     without_unit_days,
 )
 from chargewatch.risk.signals_sessions import (
@@ -38,46 +30,24 @@ from chargewatch.risk.signals_station import Cadence
 from chargewatch.risk.signals_tariffs import (
     BilledPeriods,
     Fees,
-    clock_findings,
+    TariffCurve,
     fee_findings,
     tariff_findings,
 )
+from chargewatch.runs.apart import LeftOut, each_apart, rows_of
 from chargewatch.runs.load import Loaded, Rows
 from chargewatch.runs.money import load_curves
+from chargewatch.runs.signals_readings import Say, Scan, ScanContext, scan_readings
 from chargewatch.runs.signed import Verified, signature_checks
 from chargewatch.runs.stations import LateEnergy, station_findings
 from chargewatch.storage import archive as archives
 from chargewatch.storage import load as store
-from chargewatch.storage.bulk import Records, seconds_of
-from chargewatch.wire.payloads import CONTEXTS
+from chargewatch.storage.bulk import seconds_of
 
-RESET_CONTEXT = CONTEXTS.index("Register.Reset")
-BEGIN_CONTEXT = CONTEXTS.index("Transaction.Begin")
-END_CONTEXT = CONTEXTS.index("Transaction.End")
-READINGS_A_BLOCK = 1_000_000
 DAY_KEY = 1_000_000
 """More days than any row has: (row, day) as one number."""
 OVERLAP_S = 600.0
 """Sessions that came so long before the last run began may have been committed after it read."""
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scan:
-    """What of the window is checked anew; the findings of the other days are kept."""
-
-    first: datetime  # begin of the window
-    as_of: datetime
-    day: int  # readings from this UTC day on
-    late: Mapping[int, int]  # connector_id: earlier day, because readings came late
-    received_after: datetime  # sessions that came later are new, whenever they were
-    ended_after: datetime
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the whole window is checked."""
-        return self.day * DAY_S <= self.first.timestamp()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,20 +57,7 @@ class Found:
     findings: list[Finding]
     cadence: Cadence
     verified: Verified
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Context:
-    """What every block of connectors needs."""
-
-    loaded: Loaded
-    piles: Piles
-    billed: BilledSessions  # sorted by (connector, started_s)
-    fees: Fees  # rows of new sessions
-    periods: BilledPeriods
-    complete: Bools
-    as_of_s: float
-    base_s: float
+    left: list[LeftOut]  # stations that a check failed for
 
 
 def billed_sessions(loaded: Loaded) -> tuple[BilledSessions, Ints]:
@@ -150,7 +107,7 @@ async def find_signals(
     complete_sessions = _complete(loaded, [hole for hole in holes if hole["topic"] == "sessions"])
     new_rows, checked_fees = _new_sessions(loaded, scan)
     fees, periods = await _money(connection, loaded, scan, new_rows)
-    context = _Context(
+    context = ScanContext(
         loaded=loaded,
         piles=Piles(rated_power_w=fleet.rated_power_w, resolution_wh=fleet.resolution_wh),
         billed=billed,
@@ -160,23 +117,25 @@ async def find_signals(
         as_of_s=scan.as_of.timestamp(),
         base_s=scan.first.timestamp() - 10 * DAY_S,
     )
-    by_readings, gap_s, count, checked = await _scan(connection, context, scan, say=say)
+    left: list[LeftOut] = []
+    by_readings, gap_s, count, checked = await scan_readings(
+        connection, context, scan, left=left, say=say
+    )
     cadence = Cadence(
         last_s=loaded.last_reading_s,
         usual_gap_s=np.where(np.isnan(gap_s), usual_gap_s, gap_s),
         readings=np.maximum(count, np.where(np.isfinite(loaded.last_reading_s), 2, 0)),
     )
     curves, curve_of = await load_curves(connection, loaded, scan.first, scan.as_of, zone=zone)
-    by_fees = await asyncio.to_thread(
-        lambda: [
-            *fee_findings(
-                fees, periods, resolution_wh=fleet.resolution_wh[fees.connector], limits=LIMITS
-            ),
-            *tariff_findings(fees, periods, curves, curve_of=curve_of, limits=LIMITS),
-        ]
+    everywhere = np.arange(len(loaded.registry.places))
+    by_fees, out = await asyncio.to_thread(
+        each_apart,
+        "fees and tariffs",
+        everywhere,
+        lambda part: _check_fees(context, curves, curve_of, part),
     )
-    by_fees = [replace(finding, origin="fees") for finding in by_fees]
-    stations = await station_findings(
+    left += out
+    stations, out = await station_findings(
         connection,
         loaded,
         first=scan.first,
@@ -186,13 +145,42 @@ async def find_signals(
         late=late,
         day=scan.day,
     )
+    left += out
     signed, verified = await signature_checks(
         connection, loaded, known=verified, complete=complete_sessions
     )
     kept = _kept(prior, scan, checked=checked, checked_fees=checked_fees)
     findings = [*kept, *by_readings, *by_fees, *stations, *signed]
-    findings += _by_sessions(loaded, billed, order, findings)
-    return Found(findings=without_unit_days(findings), cadence=cadence, verified=verified)
+    by_sessions, out = await asyncio.to_thread(
+        each_apart,
+        "bills and states of charge",
+        everywhere,
+        lambda part: _by_sessions(loaded, billed, order, findings, part),
+    )
+    findings += by_sessions
+    return Found(
+        findings=without_unit_days(findings), cadence=cadence, verified=verified, left=left + out
+    )
+
+
+def _check_fees(
+    context: ScanContext, curves: Sequence[TariffCurve], curve_of: Ints, stations: Ints
+) -> list[Finding]:
+    """Return the findings of the fees and prices of some stations."""
+    fleet, fees, periods = context.loaded.inputs.fleet, context.fees, context.periods
+    wanted = np.isin(fleet.station[fees.connector], stations)
+    if not wanted.all():
+        number = np.cumsum(wanted) - 1
+        periods = rows_of(periods, wanted[periods.session])
+        periods = replace(periods, session=number[periods.session])
+        fees = rows_of(fees, wanted)
+    found = [
+        *fee_findings(
+            fees, periods, resolution_wh=fleet.resolution_wh[fees.connector], limits=LIMITS
+        ),
+        *tariff_findings(fees, periods, curves, curve_of=curve_of, limits=LIMITS),
+    ]
+    return [replace(finding, origin="fees") for finding in found]
 
 
 def _complete(loaded: Loaded, holes: Rows) -> Bools:
@@ -282,143 +270,21 @@ async def _money(
     return fees, periods
 
 
-async def _scan(
-    connection: asyncpg.Connection, context: _Context, scan: Scan, *, say: Say
-) -> tuple[list[Finding], Floats, Ints, Ints]:
-    """Return findings, usual gaps, counts and first checked day from readings, block by block."""
-    registry = context.loaded.registry
-    size = registry.connector_ids.size
-    gap_s, count = np.full(size, np.nan), np.zeros(size, np.int64)
-    checked = np.full(size, scan.day, np.int64)
-    for connector_id, day in scan.late.items():
-        row = int(registry.connector_rows(np.array([connector_id]))[0])
-        checked[row] = min(checked[row], day)
-    alive = np.flatnonzero(np.isfinite(context.loaded.last_reading_s))
-    alive = alive[context.loaded.last_reading_s[alive] >= (checked[alive] - 1) * DAY_S]
-    # Connectors whose late readings reach far back come together, so that others stay cheap.
-    alive = alive[np.argsort(checked[alive], kind="stable")]
-    found = _without_readings(context)
-    position, step = 0, 8
-    while position < alive.size:
-        rows = np.sort(alive[position : position + step])
-        day = int(checked[rows].min())
-        checked[rows] = day
-        # A day more, so that the first pair of the first day is whole.
-        begin = max(scan.first, datetime.fromtimestamp((day - 1) * DAY_S, UTC))
-        records = await store.readings(
-            connection,
-            registry.connector_ids[rows].tolist(),
-            first=begin,
-            last=scan.as_of,
-        )
-        found += await asyncio.to_thread(
-            _check_block, context, records, rows, gap_s, count, first_day=day
-        )
-        position += step
-        per_connector = max(records.size / rows.size, 1.0)
-        step = int(np.clip(READINGS_A_BLOCK / per_connector, 8, 5_000))
-        if alive.size > 2_000:
-            say(f"signals: readings of {min(position, alive.size)} of {alive.size} connectors")
-    return found, gap_s, count, checked
-
-
-def _without_readings(context: _Context) -> list[Finding]:
-    """Return the findings of sessions of connectors that sent no reading."""
-    silent = np.flatnonzero(~np.isfinite(context.loaded.last_reading_s))
-    none = np.empty(0)
-    nothing = Readings(
-        connector=none.astype(np.int64),
-        at_s=none,
-        energy_wh=none,
-        power_w=none,
-        session=none.astype(np.int64),
-        is_reset=none.astype(bool),
-        is_begin=none.astype(bool),
-        is_end=none.astype(bool),
-    )
-    return discontinuities(
-        pairs_of(nothing, context.piles, limits=LIMITS),
-        _sessions_of(context.billed, silent),
-        complete=context.complete,
-        as_of_s=context.as_of_s,
-        base_s=context.base_s,
-        limits=LIMITS,
-    )
-
-
-def _check_block(
-    context: _Context, records: Records, rows: Ints, gap_s: Floats, count: Ints, *, first_day: int
-) -> list[Finding]:
-    """Return the findings of some connectors' readings; fill in their usual gaps and counts."""
-    readings = Readings(
-        connector=context.loaded.registry.connector_rows(records["connector_id"]),
-        at_s=seconds_of(records["at"]),
-        energy_wh=records["energy_wh"].copy(),
-        power_w=records["power_w"].astype(float),
-        session=records["session_key"].copy(),
-        is_reset=records["context"] == RESET_CONTEXT,
-        is_begin=records["context"] == BEGIN_CONTEXT,
-        is_end=records["context"] == END_CONTEXT,
-    )
-    if readings.at_s.size < 2:
-        return []
-    found, pairs = register_findings(readings, context.piles, limits=LIMITS)
-    _fill_cadence(pairs, gap_s, count)
-    billed = _sessions_of(context.billed, rows)
-    options: dict[str, Any] = {"base_s": context.base_s, "limits": LIMITS}
-    moment: dict[str, Any] = {"complete": context.complete, "as_of_s": context.as_of_s}
-    found += idle_consumption(pairs, billed, **moment, **options)
-    found += sessions_off_register(pairs, billed, **options)
-    found += discontinuities(pairs, billed, **moment, **options)
-    found += clock_findings(
-        context.fees,
-        _periods_of(context, rows),
-        timeline(readings, base_s=context.base_s),
-        pairs,
-        limits=LIMITS,
-    )
-    return [replace(f, origin="readings") for f in found if f.day >= first_day]
-
-
-def _sessions_of(billed: BilledSessions, rows: Ints) -> BilledSessions:
-    """Return the sessions of some connectors (rows ascending)."""
-    first = np.searchsorted(billed.connector, rows, side="left")
-    last = np.searchsorted(billed.connector, rows, side="right")
-    count = last - first
-    begin = np.cumsum(count) - count
-    return billed.take(np.repeat(first - begin, count) + np.arange(int(count.sum())))
-
-
-def _periods_of(context: _Context, rows: Ints) -> BilledPeriods:
-    """Return the priced periods of some connectors' sessions."""
-    periods = context.periods
-    if periods.session.size == 0:
-        return periods
-    keep = np.flatnonzero(np.isin(context.fees.connector[periods.session], rows))
-    return BilledPeriods(
-        **{name: getattr(periods, name)[keep] for name in periods.__dataclass_fields__}
-    )
-
-
-def _fill_cadence(pairs: Pairs, gap_s: Floats, count: Ints) -> None:
-    """Fill in the 95th percentile of gaps between readings, and how many readings there are."""
-    order = np.lexsort((pairs.span_s, pairs.row))
-    order = order[pairs.valid[order]]
-    row = pairs.row[order]
-    first = np.flatnonzero(np.diff(row, prepend=-1))
-    gaps = np.diff(np.append(first, row.size))
-    rows = row[first]
-    count[rows] = gaps + 1
-    gap_s[rows] = pairs.span_s[order[first + np.ceil(0.95 * (gaps - 1)).astype(np.int64)]]
-
-
 def _by_sessions(
-    loaded: Loaded, billed: BilledSessions, order: Ints, findings: list[Finding]
+    loaded: Loaded,
+    billed: BilledSessions,
+    order: Ints,
+    findings: list[Finding],
+    stations: Ints,
 ) -> list[Finding]:
-    """Return findings of billed energies and states of charge, over the whole window."""
+    """Return findings of some stations' billed energies and states of charge, whole window."""
     records = loaded.sessions[order]
+    wanted = np.isin(loaded.inputs.fleet.station[billed.connector], stations)
+    if not wanted.all():
+        records, billed = records[wanted], rows_of(billed, wanted)
     resolution = loaded.inputs.fleet.resolution_wh[billed.connector]
     found = billing_findings(billed, resolution_wh=resolution, limits=LIMITS)
+    found += endless_sessions(billed, limits=LIMITS)
     off = [
         record["session"]
         for finding in (*findings, *found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +14,7 @@ import asyncpg
 import numpy as np
 import orjson
 
-from chargewatch.risk.inputs import SLOT_S, Floats, Intervals
+from chargewatch.risk.inputs import SLOT_S, Bools, Floats, Intervals, Ints
 from chargewatch.risk.signals import DAY_S, LIMITS, Finding
 from chargewatch.risk.signals_station import (
     Cadence,
@@ -26,6 +27,7 @@ from chargewatch.risk.signals_station import (
     unregistered_findings,
     verification_findings,
 )
+from chargewatch.runs.apart import LeftOut, each_apart, rows_of
 from chargewatch.runs.load import Loaded, Rows
 from chargewatch.storage import load as store
 from chargewatch.storage.bulk import seconds_of
@@ -41,36 +43,66 @@ async def station_findings(
     cadence: Cadence,
     late: LateEnergy,
     day: int,
-) -> list[Finding]:
+) -> tuple[list[Finding], list[LeftOut]]:
     """Return findings of clocks, silence, messages, conflicts, registration and verification.
+
+    Second come the stations for which a check failed.
 
     Where:
         late: energy of registers after the end of their verification.
         day: messages from this UTC day on are checked for their clock.
     """
-    as_of_s = as_of.timestamp()
-    place_rows = loaded.registry.place_rows
-    found = await _clocks(connection, loaded, first=first, as_of=as_of, day=day)
-    found += silence_findings(cadence, loaded.inputs.fleet.station, as_of_s=as_of_s, limits=LIMITS)
-    found += missing_message_findings(
-        [
-            {
-                **hole,
-                "station": place_rows[hole["operator_id"], hole["station_id"]],
-                "from_s": (hole["from_at"] or as_of).timestamp(),
-                "to_s": (hole["to_at"] or as_of).timestamp(),
-            }
-            for hole in holes
-        ]
-    )
-    found += await _conflicts(connection, loaded, first=first, as_of=as_of)
-    found += await _unregistered(connection, loaded, first=first, as_of=as_of)
-    return found + _verifications(loaded, late)
+    fleet, place_rows = loaded.inputs.fleet, loaded.registry.place_rows
+    messages, clocks = await _messages(connection, loaded, first=first, as_of=as_of, day=day)
+    gaps = [
+        {
+            **hole,
+            "station": place_rows[hole["operator_id"], hole["station_id"]],
+            "from_s": (hole["from_at"] or as_of).timestamp(),
+            "to_s": (hole["to_at"] or as_of).timestamp(),
+        }
+        for hole in holes
+    ]
+    conflicts = await _conflicts(connection, loaded, first=first, as_of=as_of)
+    unknown_meters = await _unknown_meters(connection, loaded, first=first, as_of=as_of)
+
+    def of(stations: Ints) -> Bools:
+        return np.isin(fleet.station, stations)
+
+    def clock_checks(stations: Ints) -> list[Finding]:
+        return _clocks(
+            rows_of(messages, np.isin(messages.station, stations)),
+            rows_of(clocks, np.isin(clocks.station, stations)),
+        )
+
+    def silence_checks(stations: Ints) -> list[Finding]:
+        heard = replace(cadence, readings=np.where(of(stations), cadence.readings, 0))
+        return silence_findings(heard, fleet.station, as_of_s=as_of.timestamp(), limits=LIMITS)
+
+    checks: dict[str, Callable[[Ints], list[Finding]]] = {
+        "clocks": clock_checks,
+        "silence": silence_checks,
+        "missing messages": lambda stations: missing_message_findings(
+            [gap for gap in gaps if gap["station"] in set(stations.tolist())]
+        ),
+        "unregistered instruments": lambda stations: _unregistered(
+            loaded, unknown_meters, of(stations)
+        ),
+        "verifications": lambda stations: _verifications(loaded, late, of(stations)),
+    }
+    found, left = conflict_findings(conflicts), []
+    everywhere = np.arange(len(loaded.registry.places))
+    for step, check in checks.items():
+        more, out = await asyncio.to_thread(each_apart, step, everywhere, check)
+        found += more
+        left += out
+    return found, left
 
 
-async def _clocks(
+async def _messages(
     connection: asyncpg.Connection, loaded: Loaded, *, first: datetime, as_of: datetime, day: int
-) -> list[Finding]:
+) -> tuple[Messages, Clocks]:
+    """Return when messages were sent and arrived, and what stations say of their clocks."""
     place_rows = loaded.registry.place_rows
     streams = await store.rows(connection, store.STREAMS)
     ids = np.array([row["stream_id"] for row in streams], np.int64)
@@ -98,11 +130,14 @@ async def _clocks(
         sent_s=seconds_of(records["sent_at"]),
         received_s=seconds_of(records["received_at"]),
     )
-    found = await asyncio.to_thread(clock_findings, messages, clocks, limits=LIMITS)
-    told_by_status = {"status_at"}
+    return messages, clocks
+
+
+def _clocks(messages: Messages, clocks: Clocks) -> list[Finding]:
+    """Return the findings of clocks; those that rest on messages belong to the messages' day."""
     return [
-        finding if told_by_status & set(finding.records[0]) else replace(finding, origin="messages")
-        for finding in found
+        finding if "status_at" in finding.records[0] else replace(finding, origin="messages")
+        for finding in clock_findings(messages, clocks, limits=LIMITS)
     ]
 
 
@@ -134,7 +169,8 @@ def _time_s(text: Any) -> float | None:
 
 async def _conflicts(
     connection: asyncpg.Connection, loaded: Loaded, *, first: datetime, as_of: datetime
-) -> list[Finding]:
+) -> list[dict[str, Any]]:
+    """Return the conflicts of the window as `conflict_findings` takes them."""
     names, place_rows = loaded.registry.names, loaded.registry.place_rows
     connectors = {
         (names.connector_operator[k], names.connector_station[k], name): k
@@ -170,17 +206,26 @@ async def _conflicts(
                 "id": row["quarantine_id"],
             }
         )
-    return conflict_findings(conflicts)
+    return conflicts
 
 
-async def _unregistered(
+async def _unknown_meters(
     connection: asyncpg.Connection, loaded: Loaded, *, first: datetime, as_of: datetime
-) -> list[Finding]:
+) -> Rows:
+    """Return what came in the window of each meter that nobody registered."""
+    unknown = [row["meter_id"] for row in loaded.registry.meters if not row["registered"]]
+    if not unknown:
+        return []
+    return await store.rows(connection, store.METER_SPANS, unknown, first, as_of)
+
+
+def _unregistered(loaded: Loaded, meters: Rows, wanted: Bools) -> list[Finding]:
+    """Return findings of the wanted connectors (rows of Fleet), and of meters at their stations."""
     registry, fleet = loaded.registry, loaded.inputs.fleet
     ended = seconds_of(loaded.sessions["ended_at"])
     rows_of = registry.connector_rows(loaded.sessions["connector_id"])
     last = np.fmax(loaded.last_reading_s, _extreme(np.fmax, rows_of, ended, len(fleet.connector)))
-    heard = np.flatnonzero(~fleet.registered & np.isfinite(last))
+    heard = np.flatnonzero(~fleet.registered & np.isfinite(last) & wanted)
     begun = _extreme(
         np.fmin, rows_of, seconds_of(loaded.sessions["started_at"]), len(fleet.connector)
     )
@@ -193,16 +238,24 @@ async def _unregistered(
         last_s=last[heard],
         readings=np.maximum(sessions[heard], 1),
     )
-    unknown = [row["meter_id"] for row in registry.meters if not row["registered"]]
-    if unknown:
-        spans = await store.rows(connection, store.METER_SPANS, unknown, first, as_of)
-        found += unregistered_findings(
-            "meter",
-            np.searchsorted(registry.meter_ids, np.array([s["meter_id"] for s in spans], np.int64)),
-            first_s=np.array([span["first_at"].timestamp() for span in spans], float),
-            last_s=np.array([span["last_at"].timestamp() for span in spans], float),
-            readings=np.array([span["readings"] for span in spans], np.int64),
-        )
+    rows = np.searchsorted(registry.meter_ids, np.array([m["meter_id"] for m in meters], np.int64))
+    station = np.array(
+        [
+            registry.place_rows[registry.meters[k]["operator_id"], registry.meters[k]["station_id"]]
+            for k in rows.tolist()
+        ],
+        np.int64,
+    )
+    # A meter belongs to no connector: with its station, or with none where all are wanted.
+    chosen = np.flatnonzero(wanted.all() | np.isin(station, np.unique(fleet.station[wanted])))
+    spans = [meters[k] for k in chosen.tolist()]
+    found += unregistered_findings(
+        "meter",
+        rows[chosen],
+        first_s=np.array([span["first_at"].timestamp() for span in spans], float),
+        last_s=np.array([span["last_at"].timestamp() for span in spans], float),
+        readings=np.array([span["readings"] for span in spans], np.int64),
+    )
     return found
 
 
@@ -241,8 +294,8 @@ class LateEnergy:
         )
 
 
-def _verifications(loaded: Loaded, by_register: LateEnergy) -> list[Finding]:
-    """Return findings of connectors that sold energy after their verification's end.
+def _verifications(loaded: Loaded, by_register: LateEnergy, wanted: Bools) -> list[Finding]:
+    """Return findings of the wanted connectors that sold energy after their verification's end.
 
     Energy is that of finished sessions or, when that is more, of the register's rollups.
     """
@@ -260,6 +313,6 @@ def _verifications(loaded: Loaded, by_register: LateEnergy) -> list[Finding]:
         sold_wh=np.maximum(by_session, by_register.energy_wh).astype(float),
         first_sold_s=np.fmin(first, by_register.first_s),
         last_sold_s=np.fmax(last, by_register.last_s),
-        registered=fleet.registered,
+        registered=fleet.registered & wanted,
         limits=LIMITS,
     )

@@ -100,7 +100,7 @@ signal = Table(
     Column("operator_id", Text),
     Column("first_at", Timestamp, nullable=False),
     Column("last_at", Timestamp, nullable=False),
-    Column("count", Integer, nullable=False),
+    Column("count", BigInteger, nullable=False),
     Column("value", Double, nullable=False),
     Column("limit", Double, nullable=False),
     Column("detail", Text, nullable=False),
