@@ -47,6 +47,12 @@ def _receipts(value: str) -> str:
     return value
 
 
+def _broker_program(value: str) -> str:
+    if value not in {"auto", "mosquitto", "rumqttd"}:
+        raise ValueError("use auto, mosquitto or rumqttd")
+    return value
+
+
 def _option(
     default: Any, meaning: str, read: Callable[[str], Any] = _text, *, secret: bool = False
 ) -> Any:
@@ -99,6 +105,11 @@ class Settings:
     mpe_rules: str = _option("CN-2022", "rule set that maps accuracy classes to MPE")
     log_format: str = _option("text", "text or json")
     log_level: str = _option("info", "debug, info, warning or error")
+    broker_program: str = _option(
+        "auto",
+        "which broker the demo starts: mosquitto, rumqttd, or auto (Mosquitto where installed)",
+        _broker_program,
+    )
     data_folder: str = _option(
         "", "folder of the demo's engines and logs (default: a temporary one, deleted at the end)"
     )

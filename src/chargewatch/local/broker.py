@@ -34,6 +34,15 @@ from chargewatch.local.processes import (
 
 Program = Literal["mosquitto", "rumqttd"]
 
+LOSSES: dict[Program, str] = {
+    "mosquitto": "in a crash, what arrived after the last save (every 60 s)",
+    "rumqttd": (
+        "whatever waits when it ends (messages, sessions and retained status are in memory only), "
+        "access lists by topic, and the oldest of more than 1 GB that wait on one subscription"
+    ),
+}
+"""What one has to do without, for each broker."""
+
 PLATFORM = "platform"
 SIMULATOR = "simulator"
 MAX_PAYLOAD_BYTES = 2 * 1024 * 1024
@@ -120,6 +129,13 @@ def rumqttd_available() -> bool:
     return importlib.util.find_spec("iotcore") is not None
 
 
+def choose_program(wanted: str = "auto") -> Program:
+    """Return the broker of CHARGEWATCH_BROKER_PROGRAM; auto is Mosquitto where it is installed."""
+    if wanted in ("mosquitto", "rumqttd"):
+        return "mosquitto" if wanted == "mosquitto" else "rumqttd"
+    return "mosquitto" if mosquitto_program() else "rumqttd"
+
+
 def mosquitto_password_line(user: str, password: str) -> str:
     """Return a line of Mosquitto's password file: user and PBKDF2-SHA512 hash."""
     salt = os.urandom(12)
@@ -154,7 +170,7 @@ class EmbeddedBroker(Lifetime):
         self.folder = folder.resolve()
         self.port = port
         self.anonymous = anonymous
-        self.program: Program = program or ("mosquitto" if mosquitto_program() else "rumqttd")
+        self.program: Program = program or choose_program()
         users = (PLATFORM, SIMULATOR, *operators)
         self._passwords = {user: secrets.token_urlsafe(24) for user in users}
         self._lock = FolderLock(self.folder / "lock")
@@ -172,6 +188,13 @@ class EmbeddedBroker(Lifetime):
     def simulator_url(self) -> str:
         """The broker's address for the simulator (it speaks for every gateway)."""
         return self.url_of(SIMULATOR)
+
+    @property
+    def found(self) -> str:
+        """Which broker it is and where it comes from, for people."""
+        if self.program == "rumqttd":
+            return "rumqttd from a wheel"
+        return f"Mosquitto at {mosquitto_program()}"
 
     @property
     def pid(self) -> int | None:

@@ -10,7 +10,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import orjson
 
 from chargewatch.domain.mpe import rule_set
 from chargewatch.errors import EngineError
-from chargewatch.local.broker import EmbeddedBroker
+from chargewatch.local.broker import LOSSES, EmbeddedBroker, choose_program
 from chargewatch.local.postgres import EmbeddedPostgres
 from chargewatch.local.processes import (
     LOCALHOST,
@@ -27,6 +27,7 @@ from chargewatch.local.processes import (
     ChildProcess,
     free_port,
     port_answers,
+    port_is_free,
     temporary_folder,
 )
 from chargewatch.settings import PREFIX, Settings
@@ -47,11 +48,23 @@ from chargewatch.wire.registry_file import read_registry_file
 
 SUPERVISOR = "supervisor"
 IDLE_S = 3.0
-"""Ingest has dealt with everything when nothing came for this long, s."""
+"""Ingest has dealt with everything when nothing came for this long and nothing is missing, s."""
+LOST_S = 30.0
+"""What is missing is lost when nothing came for this long, s."""
+RUMQTTD_BATCH_MS = 20
+"""How long ingest collects messages from rumqttd, which hands out 100 at a time, ms."""
 ASSESS_EVERY_S = 300.0
 """Time between the risk runs of a live demo, s."""
 
 Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """What the demo took for a database or a broker, and what one does without by it."""
+
+    found: str
+    lost: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +74,10 @@ class Engines:
     database_url: str
     mqtt_url: str
     simulator_mqtt_url: str
+    database_from: str
+    broker: Engine
+    batch_ms: int
+    """How long ingest collects messages before it writes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +106,12 @@ class Outcome:
     seconds: float
     findings: Sequence[Finding]
     missed: Sequence[str]
+    engines: Mapping[str, Engine]
+
+    @property
+    def lost(self) -> int:
+        """How many published readings and sessions are not in the tables."""
+        return self.published - self.stored
 
     @property
     def passed(self) -> bool:
@@ -104,6 +127,9 @@ class Outcome:
             "flagged": self.flagged,
             "false_flags": self.false_flags,
             "seconds": round(self.seconds, 1),
+            "lost": self.lost,
+            "missed": list(self.missed),
+            "engines": {name: asdict(engine) for name, engine in self.engines.items()},
         }
 
 
@@ -111,15 +137,29 @@ class Outcome:
 def engines(settings: Settings, folder: Path, *, operators: Sequence[str]) -> Iterator[Engines]:
     """Yield the engines of the settings; embedded ones, on free ports, where none is set."""
     with ExitStack() as stack:
-        database_url = settings.database_url
+        database_url, database_from = settings.database_url, "of CHARGEWATCH_DATABASE_URL"
         if not database_url:
             database_url = stack.enter_context(EmbeddedPostgres(folder / "database")).url
+            database_from = "from a wheel"
         mqtt_url = simulator_url = settings.mqtt_url
+        taken, batch_ms = Engine(found="the broker of CHARGEWATCH_MQTT_URL", lost=""), None
         if not mqtt_url:
-            broker = stack.enter_context(EmbeddedBroker(folder / "broker", operators=operators))
+            program = choose_program(settings.broker_program)
+            broker = stack.enter_context(
+                EmbeddedBroker(folder / "broker", operators=operators, program=program)
+            )
             mqtt_url, simulator_url = broker.url, broker.simulator_url
+            taken = Engine(found=broker.found, lost=LOSSES[program])
+            # A batch that waits for more than the broker sends unacknowledged waits for nothing.
+            if program == "rumqttd":
+                batch_ms = min(RUMQTTD_BATCH_MS, settings.batch_ms)
         yield Engines(
-            database_url=database_url, mqtt_url=mqtt_url, simulator_mqtt_url=simulator_url
+            database_url=database_url,
+            mqtt_url=mqtt_url,
+            simulator_mqtt_url=simulator_url,
+            database_from=database_from,
+            broker=taken,
+            batch_ms=batch_ms or settings.batch_ms,
         )
 
 
@@ -148,12 +188,19 @@ class Demo:
         self.station_ids = sorted({row["station_id"] for row in self.registry["stations"]})
         self.password = accounts.generate_password()
         self.port = settings.http_port
+        self.taken: dict[str, Engine] = {"broker": engines.broker}
+
+    @property
+    def host(self) -> str:
+        """The host by which the pages are reached from here."""
+        wildcards = {"0.0.0.0": LOCALHOST, "::": "::1"}  # noqa: S104
+        return wildcards.get(self.settings.http_host, self.settings.http_host)
 
     @property
     def address(self) -> str:
         """Where the pages are."""
-        host = self.settings.http_host
-        return f"http://{LOCALHOST if host == '0.0.0.0' else host}:{self.port}/"  # noqa: S104
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}/"
 
     def environment(self) -> dict[str, str]:
         """Return the environment of the demo's own commands."""
@@ -162,6 +209,9 @@ class Demo:
             f"{PREFIX}DATABASE_URL": self.engines.database_url,
             f"{PREFIX}MQTT_URL": self.engines.mqtt_url,
             f"{PREFIX}HTTP_PORT": str(self.port),
+            f"{PREFIX}BATCH_MS": str(self.engines.batch_ms),
+            # The log tells when ingest is ready, whatever the user's settings are.
+            f"{PREFIX}LOG_LEVEL": "info",
         }
 
     def child(self, *arguments: str) -> ChildProcess:
@@ -195,6 +245,13 @@ class Demo:
         path = self.folder / "registry.json"
         path.write_bytes(orjson.dumps(self.registry))
         async with open_database(self.engines.database_url) as database:
+            capabilities = database.capabilities
+            found = f"{capabilities.engine} {self.engines.database_from}"
+            self.taken["database"] = Engine(found=found, lost=capabilities.losses)
+            for name, engine in self.taken.items():
+                self.say(f"{name}: {engine.found}")
+                if engine.lost:
+                    self.say(f"  lost by it: {engine.lost}")
             await migrate(database)
             async with database.connect() as connection:
                 already = await stored_items(connection, self.station_ids)
@@ -216,8 +273,11 @@ class Demo:
         """Whether ingest has its session at the broker, by its log."""
         return b"subscribed" in (self.folder / "ingest.log").read_bytes()
 
-    async def publish_history(self) -> None:
-        """Publish the city's history and return when ingest has dealt with all of it."""
+    async def publish_history(self, ingest: ChildProcess) -> None:
+        """Publish the city's history and return when ingest has dealt with all of it.
+
+        Raises: EngineError with the end of its log when ingest ends meanwhile.
+        """
         progress = Published()
         publisher = Publisher(self.simulator_address(), progress=progress)
         history = (
@@ -225,15 +285,24 @@ class Demo:
         )
         async with asyncio.TaskGroup() as group:
             work = group.create_task(publisher.publish_all(history))
-            await self._until_taken_in(work, progress)
+            await self._until_taken_in(work, progress, ingest)
 
-    async def _until_taken_in(self, work: asyncio.Task[None], progress: Published) -> None:
-        """Return when all is published and ingest has been idle for a while."""
+    async def _until_taken_in(
+        self, work: asyncio.Task[None], progress: Published, ingest: ChildProcess
+    ) -> None:
+        """Return when all is published and stored, or nothing has come for long: it is lost."""
         last, changed_at = -1, time.monotonic()
         async with open_database(self.engines.database_url) as database:
-            while not work.done() or time.monotonic() - changed_at < IDLE_S:
+            while True:
+                if ingest.pid is None:
+                    raise EngineError(f"{ingest.name} has ended; {ingest.log_end()}")
+                idle_s = time.monotonic() - changed_at
                 async with database.connect() as connection:
                     received = await received_items(connection, self.station_ids)
+                    if work.done() and received == last and idle_s >= IDLE_S:
+                        stored = await stored_items(connection, self.station_ids)
+                        if stored >= self.published() or idle_s >= LOST_S:
+                            return
                 if received != last:
                     last, changed_at = received, time.monotonic()
                     self.progress(
@@ -241,6 +310,11 @@ class Demo:
                         f"{received:,} readings and sessions taken in"
                     )
                 await asyncio.sleep(0.5)
+
+    def published(self) -> int:
+        """Return how many different readings and sessions the history has."""
+        messages = self.city.truth()["messages"]
+        return int(messages["distinct_readings"] + messages["sessions"])
 
     def simulator_address(self) -> BrokerAddress:
         """Return the broker's address for who speaks for all gateways."""
@@ -261,7 +335,6 @@ class Demo:
         ):
             stored = await stored_items(connection, self.station_ids)
         truth = self.city.truth()
-        published = truth["messages"]["distinct_readings"] + truth["messages"]["sessions"]
         rows = self.command("assessments", "export", "--format", "json")
         signals = self.command("signals", "export", "--format", "json")
         found = {row["connector"]: row for row in rows}
@@ -270,12 +343,13 @@ class Demo:
         red = [finding for finding in findings if finding.tier == "red"]
         return Outcome(
             stored=stored,
-            published=int(published),
+            published=self.published(),
             true_faults=len(bad),
             flagged=len(red),
             false_flags=sum(abs(finding.true_error) <= finding.mpe for finding in red),
             seconds=time.monotonic() - started,
             findings=findings,
+            engines=self.taken,
             missed=[
                 finding.connector
                 for finding in bad
@@ -285,7 +359,9 @@ class Demo:
 
     def check_pages(self) -> None:
         """Ask the server for its health, as a load balancer would."""
-        with urllib.request.urlopen(f"{self.address}api/v1/health", timeout=10) as answer:  # noqa: S310
+        # Never through a proxy of the environment: it can't reach this machine's own address.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"{self.address}api/v1/health", timeout=30) as answer:
             if answer.status != 200:
                 raise EngineError(f"{self.address} answers with status {answer.status}")
 
@@ -339,6 +415,25 @@ def demo_end() -> datetime:
     return now - timedelta(minutes=now.minute % 15)
 
 
+def pages_port(settings: Settings, *, once: bool, say: Progress) -> int:
+    """Return the port of the demo's pages: the one of the settings, else a free one.
+
+    Raises: EngineError when the port that was asked for is taken.
+    """
+    if once or settings.http_port == 0:
+        return free_port()
+    if port_is_free(settings.http_port):
+        return settings.http_port
+    if settings.sources.get("http_port", "default") != "default":
+        raise EngineError(
+            f"port {settings.http_port} of {LOCALHOST} is taken by another program: set "
+            "CHARGEWATCH_HTTP_PORT to another one, or to 0 for any free one"
+        )
+    port = free_port()
+    say(f"port {settings.http_port} is taken: the pages will be on port {port}")
+    return port
+
+
 @contextmanager
 def demo_folder(settings: Settings) -> Iterator[Path]:
     """Yield a fresh folder for the demo's engines and logs, deleted afterwards."""
@@ -356,6 +451,7 @@ async def run_demo(
     *,
     seed: int,
     scenario: str,
+    overrides: Mapping[str, Any],
     once: bool,
     say: Progress,
     progress: Progress,
@@ -366,8 +462,9 @@ async def run_demo(
     Raises: EngineError that names the part that failed and where its log is.
     """
     started = time.monotonic()
+    settings = replace(settings, http_port=pages_port(settings, once=once, say=say))
     progress("laying out the city and starting the engines")
-    city = await asyncio.to_thread(make_city, scenario, seed=seed, to=demo_end())
+    city = await asyncio.to_thread(make_city, scenario, seed=seed, to=demo_end(), **overrides)
     operators = [row["operator_id"] for row in city.registry()["operators"]]
     with demo_folder(settings) as folder, engines(settings, folder, operators=operators) as where:
         demo = Demo(settings, where, city=city, folder=folder, say=say, progress=progress)
@@ -376,15 +473,15 @@ async def run_demo(
         with ExitStack() as services:
             ingest = services.enter_context(demo.child("ingest"))
             ingest.start(demo.ingest_ready)
-            await demo.publish_history()
-            say("history is stored; estimating every connector's error")
+            await demo.publish_history(ingest)
+            say("history is taken in; estimating every connector's error")
             progress("one risk run over the history")
             await asyncio.to_thread(demo.assess)
-            if once:
-                demo.port = free_port()
             serve = services.enter_context(demo.child("serve"))
-            serve.start(lambda: port_answers(demo.port))
+            serve.start(lambda: port_answers(demo.port, host=demo.host))
             outcome = await demo.outcome(started=started)
+            if outcome.lost:
+                say(ingest.log_end())
             await asyncio.to_thread(demo.check_pages)
             show(demo, outcome)
             if not once:

@@ -47,10 +47,10 @@ def port_is_free(port: int) -> bool:
     return True
 
 
-def port_answers(port: int, *, timeout_s: float = 1.0) -> bool:
-    """Return whether something accepts TCP connections on a port of 127.0.0.1."""
+def port_answers(port: int, *, host: str = LOCALHOST, timeout_s: float = 1.0) -> bool:
+    """Return whether something accepts TCP connections on a port, of 127.0.0.1 unless named."""
     try:
-        with socket.create_connection((LOCALHOST, port), timeout=timeout_s):
+        with socket.create_connection((host, port), timeout=timeout_s):
             return True
     except OSError:
         return False

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+SAFE_COLUMNSTORE = (2, 18, 1)
+"""The first TimescaleDB whose INSERT ... ON CONFLICT DO NOTHING into a compressed chunk goes on
+after the first conflict (its issue 7672, mended by its pull request 7673)."""
+
+
+def version_numbers(version: str) -> tuple[int, int, int] | None:
+    """Return the three numbers of a version such as 2.18.1 or 2.19.0-dev, None when unreadable."""
+    found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", version)
+    return (int(found[1]), int(found[2]), int(found[3] or 0)) if found else None
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,28 @@ class Capabilities:
     def policies(self) -> bool:
         """Whether TimescaleDB runs retention by itself (community licence only)."""
         return self.timescale_license == "timescale"
+
+    @property
+    def columnstore_fault(self) -> str:
+        """Why this server must not compress what late data is written into, '' when it may."""
+        if not self.columnstore or self.timescale_version is None:
+            return ""
+        numbers = version_numbers(self.timescale_version)
+        if numbers is not None and numbers >= SAFE_COLUMNSTORE:
+            return ""
+        needed = ".".join(map(str, SAFE_COLUMNSTORE))
+        return (
+            f"TimescaleDB {self.timescale_version} silently loses late readings in compressed "
+            "chunks (INSERT ... ON CONFLICT DO NOTHING ends at the first duplicate, TimescaleDB "
+            f"issue 7672); {needed} and newer don't"
+        )
+
+    @property
+    def losses(self) -> str:
+        """What is missing on this engine against TimescaleDB's community edition, '' nothing."""
+        if not self.hypertables:
+            return "hypertables, compression, and retention that drops whole chunks"
+        return "" if self.columnstore else "compression and retention policies"
 
     @property
     def engine(self) -> str:

@@ -255,10 +255,13 @@ async def apply_policies(database: Database, *, raw_days: int, rollup_days: int)
     Only the community licence has policies: elsewhere nothing is done and [] returned.
     Inserts into compressed chunks (late data, up to 180 days) work with ON CONFLICT DO NOTHING;
     the limit on decompressed tuples doesn't bind them, because segments are found by the key.
-    Raises: DatabaseError when the server refuses a statement.
+    Raises: DatabaseError when the server refuses a statement, or is a version that loses rows
+        in compressed chunks.
     """
     if not database.capabilities.policies:
         return []
+    if fault := database.capabilities.columnstore_fault:
+        raise DatabaseError(f"no policies were set: {fault}; upgrade TimescaleDB first")
     rules = retention_rules(database.capabilities, raw_days=raw_days, rollup_days=rollup_days)
     try:
         async with database.begin() as connection:
