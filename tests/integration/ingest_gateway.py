@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import aiomqtt
 import orjson
@@ -21,13 +21,20 @@ class Gateway:
     def __init__(self, url: str, operator_id: str, station_id: str) -> None:
         parts = urlsplit(url)
         self.host, self.port = parts.hostname or "", parts.port or 1883
+        self.user = unquote(parts.username) if parts.username else None
+        self.password = unquote(parts.password) if parts.password else None
         self.operator_id, self.station_id = operator_id, station_id
         self.seqs: dict[str, int] = {}
         self._client = self.client(f"{operator_id}:{station_id}")
 
     def client(self, identifier: str) -> aiomqtt.Client:
         return aiomqtt.Client(
-            self.host, self.port, identifier=identifier, protocol=aiomqtt.ProtocolVersion.V5
+            self.host,
+            self.port,
+            username=self.user,
+            password=self.password,
+            identifier=identifier,
+            protocol=aiomqtt.ProtocolVersion.V5,
         )
 
     async def __aenter__(self) -> Gateway:

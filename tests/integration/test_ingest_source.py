@@ -11,8 +11,9 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 from tests.integration.ingest_gateway import Gateway
 
+from chargewatch.ingest.broker import parse_broker_url
 from chargewatch.ingest.message import Arrival
-from chargewatch.ingest.source import MqttSource, SourceOptions, parse_broker_url
+from chargewatch.ingest.source import MqttSource, SourceOptions
 from chargewatch.wire.topics import filters
 
 
@@ -153,6 +154,7 @@ def test_the_private_parts_that_are_used_are_still_there():
         "manual_ack_set",
         "socket",
         "_packet_queue",
+        "_sock_close",
         "_packet_handle",
         "_loop_rc_handle",
     ):

@@ -23,6 +23,7 @@ from chargewatch.local.processes import (
 )
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy" / "mosquitto"
+KINDS = ("registers", "reference", "sessions", "status", "events")
 USERS = ("platform", "OP1", "OP2")
 
 
@@ -75,18 +76,16 @@ async def test_operators_are_kept_apart(production_broker: str) -> None:
         client(production_broker, "OP1") as gateway,
     ):
         await platform.subscribe("cw/v1/#", qos=1)
-        for topic in ("registers", "reference", "sessions", "status", "receipt"):
+        for topic in (*KINDS, "receipt"):
             await gateway.publish(f"cw/v1/OP2/S1/{topic}", b"{}", qos=1)
-        for topic in ("registers", "reference", "sessions", "status"):
+        for topic in KINDS:
             await gateway.publish(f"cw/v1/OP1/S1/{topic}", b"{}", qos=1)
         arrived = [(await asyncio.wait_for(anext(aiter(platform.messages)), 5)).topic.value]
         arrived += [
             (await asyncio.wait_for(anext(aiter(platform.messages)), 5)).topic.value
-            for _ in range(3)
+            for _ in KINDS[1:]
         ]
-    assert arrived == [
-        f"cw/v1/OP1/S1/{topic}" for topic in ("registers", "reference", "sessions", "status")
-    ]
+    assert arrived == [f"cw/v1/OP1/S1/{topic}" for topic in KINDS]
 
 
 def test_every_number_of_the_configuration_is_explained() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
@@ -74,9 +75,10 @@ class IngestMetrics:
         )
         self.broker_queue = Gauge(
             "chargewatch_ingest_broker_stored_messages",
-            "Messages that the broker holds ($SYS/broker/store/messages/count)",
+            "Messages that the broker holds ($SYS/broker/store/messages/count), or NaN",
             registry=self.registry,
         )
+        self.broker_queue.set(math.nan)
         self.database_up = Gauge(
             "chargewatch_ingest_database_up",
             "1 while the database takes batches",

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 
 from chargewatch.errors import BrokerError, DatabaseError
 from chargewatch.ingest.batch import TimeLimits
+from chargewatch.ingest.broker import end_session, parse_broker_url
+from chargewatch.ingest.figures import watch_broker_queue
 from chargewatch.ingest.message import Arrival, Fate, Message, read_messages
 from chargewatch.ingest.metrics import IngestMetrics
 from chargewatch.ingest.receipts import receipt_messages
 from chargewatch.ingest.shards import Shard
-from chargewatch.ingest.source import MqttSource, SourceOptions, end_session, parse_broker_url
+from chargewatch.ingest.source import MqttSource, SourceOptions
 from chargewatch.ingest.writer import BatchWriter, Hook, SessionInUseError
 from chargewatch.settings import Settings
 from chargewatch.storage import copy_errors
@@ -31,7 +33,6 @@ DRAIN_S = 15.0
 PREDECESSOR_S = 10.0
 LEFT_SESSIONS_S = 60.0
 LEFT_IDLE_S = 2.0
-BROKER_FIGURES = ("$SYS/broker/store/messages/count",)
 
 
 @dataclass
@@ -171,15 +172,14 @@ class IngestService:
         self._in_work = 0
         client_id = leaving or shard.client_id(settings.mqtt_client_id)
         self._client_id = client_id
+        self._address = parse_broker_url(settings.require_mqtt_url(), ca_file=settings.mqtt_ca_file)
         self._source = MqttSource(
-            parse_broker_url(settings.require_mqtt_url()),
+            self._address,
             SourceOptions(
                 client_id=client_id,
                 filters=filters(),
                 receive_maximum=settings.receive_maximum,
                 session_expiry_s=settings.mqtt_session_expiry_s,
-                ca_file=settings.mqtt_ca_file,
-                extra_filters=() if leaving else BROKER_FIGURES,
                 owns=shard.owns,
                 leaving=bool(leaving),
             ),
@@ -214,6 +214,7 @@ class IngestService:
             ]
             if self._shard.index == 0 and not self._leaving:
                 work.append(asyncio.create_task(self._empty_left_sessions(), name="left"))
+            side = asyncio.create_task(self._watch_figures(), name="figures")
             ends = [asyncio.create_task(self._stopped(), name="stop")]
             if until_idle_s is not None:
                 ends.append(asyncio.create_task(self._idle(until_idle_s), name="idle"))
@@ -223,10 +224,17 @@ class IngestService:
                     task.result()
                 await self._drain(work)
             finally:
-                for task in (*ends, *work):
+                for task in (*ends, side, *work):
                     task.cancel()
-                await asyncio.gather(*ends, *work, return_exceptions=True)
+                await asyncio.gather(*ends, side, *work, return_exceptions=True)
         return self.totals
+
+    async def _watch_figures(self) -> None:
+        try:
+            await watch_broker_queue(self._address, self._source, self.metrics.broker_queue.set)
+        except Exception:
+            # Nothing about a luxury may end the service.
+            log.exception("broker_figures_failed")
 
     async def _open_writer(self) -> None:
         """Connect to the database before the broker; wait a little for a predecessor to leave."""
@@ -283,8 +291,7 @@ class IngestService:
     async def _empty(self, client_id: str) -> None:
         log.info("session_left client_id=%s: taking what it holds", client_id)
         totals = await IngestService(self.settings, leaving=client_id).run(until_idle_s=LEFT_IDLE_S)
-        address = parse_broker_url(self.settings.require_mqtt_url())
-        await end_session(address, client_id, ca_file=self.settings.mqtt_ca_file)
+        await end_session(self._address, client_id)
         await forget_session(self._dsn, client_id)
         log.info("session_emptied client_id=%s messages=%d", client_id, totals.messages)
 
@@ -324,7 +331,6 @@ class IngestService:
             self._in_work -= 1
             self.metrics.unacknowledged.set(self._source.unacknowledged)
             self.metrics.generation.set(self._source.generation)
-            self.metrics.broker_queue.set(self._source.broker_queue)
 
     async def _commit(self, arrivals: Sequence[Arrival], messages: list[Message]) -> None:
         """Write one batch, however long it takes; then receipts, then acknowledgements."""

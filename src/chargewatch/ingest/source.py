@@ -9,25 +9,22 @@ differently, tests/integration/test_ingest_source.py fails.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import random
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import aiomqtt
 from paho.mqtt.client import Client
 from paho.mqtt.enums import MQTTErrorCode
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from chargewatch.errors import BrokerError
+from chargewatch.ingest.broker import KEEPALIVE_S, BrokerAddress, connection, reason_code
 from chargewatch.ingest.message import Arrival
 from chargewatch.ingest.packets import (
     CONNACK,
@@ -44,7 +41,6 @@ from chargewatch.ingest.packets import (
 
 log = logging.getLogger("chargewatch.ingest")
 
-KEEPALIVE_S = 60
 MAX_HELD_BYTES = 48 << 20
 """Bytes of messages held in memory at most; above, reading from the socket stops.
 
@@ -64,44 +60,6 @@ _FATAL_CONNACK = {0x85: "client id not valid", 0x86: "bad user name or password"
 }
 
 
-@dataclass(frozen=True)
-class BrokerAddress:
-    """Where the broker is and how to log in."""
-
-    host: str
-    port: int
-    user: str | None
-    password: str | None
-    tls: bool
-
-    @property
-    def label(self) -> str:
-        """Host and port, for people."""
-        return f"{self.host}:{self.port}"
-
-
-def parse_broker_url(url: str) -> BrokerAddress:
-    """Return the address in an mqtt:// or mqtts:// URL; BrokerError when it is neither."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as exc:
-        raise BrokerError(f"CHARGEWATCH_MQTT_URL can't be read: {exc}") from exc
-    if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname:
-        raise BrokerError(
-            "CHARGEWATCH_MQTT_URL is not a broker's address: use mqtt://user:password@host:1883 "
-            "or mqtts://user:password@host:8883"
-        )
-    tls = parts.scheme == "mqtts"
-    return BrokerAddress(
-        parts.hostname,
-        port or (8883 if tls else 1883),
-        unquote(parts.username) if parts.username else None,
-        unquote(parts.password) if parts.password else None,
-        tls,
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Handle:
     """What acknowledges one message; valid on the connection it came by only."""
@@ -119,8 +77,6 @@ class SourceOptions:
     filters: Sequence[str]
     receive_maximum: int
     session_expiry_s: int
-    ca_file: str = ""
-    extra_filters: Sequence[str] = ()  # at QoS 0, may be refused: the broker's own figures
     owns: Callable[[str], bool] = lambda topic: True
     leaving: bool = False  # give the subscription up and take what the session still holds
 
@@ -146,18 +102,18 @@ class MqttSource:
         self._held_bytes = 0
         self.generation = 0
         self.unacknowledged = 0
-        self.broker_queue = math.nan
         self._resume: Callable[[], None] | None = None
         self._outbox = Outbox(lambda _: None)
         self._receipt_refused = False
         self._connected_before = False
         self.connected = asyncio.Event()
+        self.subscribed = asyncio.Event()
 
     async def run(self) -> None:
         """Stay connected until cancelled; connect again whenever the connection is lost.
 
-        Raises: BrokerError when the first connection fails, when the broker refuses the log-in or
-        the subscription, or when another client takes the session over.
+        Raises: BrokerError when the first connection fails, or when the broker refuses the log-in
+        or the subscription.
         """
         attempt = 0
         while True:
@@ -176,11 +132,11 @@ class MqttSource:
         code = getattr(getattr(error, "rc", None), "value", None)
         where = self._address.label
         if code == _SESSION_TAKEN_OVER:
-            raise BrokerError(
-                f"another client took over the session {self._options.client_id!r} at {where}: "
-                "two ingest services must not share one client id; end one of them, or give each "
-                "its --shard"
-            ) from error
+            log.warning(
+                "session_taken_over client_id=%s address=%s: another client has this client id",
+                self._options.client_id,
+                where,
+            )
         if not self._connected_before:
             what = _FATAL_CONNACK.get(code or 0, str(error))
             raise BrokerError(
@@ -188,40 +144,10 @@ class MqttSource:
                 "that the broker runs (`chargewatch doctor`)"
             ) from error
 
-    @contextlib.asynccontextmanager
-    async def _open(self) -> AsyncIterator[aiomqtt.Client]:
-        options, address = self._options, self._address
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.ReceiveMaximum = min(options.receive_maximum, 65_535)
-        properties.SessionExpiryInterval = options.session_expiry_s
-        client = aiomqtt.Client(
-            address.host,
-            address.port,
-            username=address.user,
-            password=address.password,
-            identifier=options.client_id,
-            protocol=aiomqtt.ProtocolVersion.V5,
-            clean_start=False,
-            properties=properties,
-            keepalive=KEEPALIVE_S,
-            tls_context=self._tls_context(),
-            timeout=10,
-        )
+    def _prepare(self, client: aiomqtt.Client) -> None:
         # The one place that makes acknowledgement ours.
         client._client.manual_ack_set(True)
         self._take_over_reader(client)
-        async with client:
-            yield client
-
-    def _tls_context(self) -> ssl.SSLContext | None:
-        if not self._address.tls:
-            return None
-        try:
-            return ssl.create_default_context(cafile=self._options.ca_file or None)
-        except OSError as exc:
-            raise BrokerError(
-                f"CHARGEWATCH_MQTT_CA_FILE {self._options.ca_file}: can't be read: {exc}"
-            ) from exc
 
     async def _connection(self) -> None:
         """Hold one connection until it breaks."""
@@ -229,7 +155,14 @@ class MqttSource:
         self.generation += 1
         self._begin_generation()
         try:
-            async with self._open() as client:
+            async with connection(
+                self._address,
+                self._options.client_id,
+                clean_start=False,
+                session_expiry_s=self._options.session_expiry_s,
+                receive_maximum=self._options.receive_maximum,
+                prepare=self._prepare,
+            ) as client:
                 self._client = client
                 log.info(
                     "broker_connected address=%s client_id=%s generation=%d",
@@ -242,6 +175,7 @@ class MqttSource:
                 await self._until_broken(client)
         finally:
             self.connected.clear()
+            self.subscribed.clear()
             self._client = None
             # What waits came by a connection that is gone: the broker sends it again.
             self._drop()
@@ -286,7 +220,7 @@ class MqttSource:
         refused = [
             f"{topic_filter} ({code})"
             for (topic_filter, _), code in zip(wanted, codes, strict=True)
-            if _code_value(code) >= 128
+            if reason_code(code) >= 128
         ]
         if refused:
             raise BrokerError(
@@ -295,20 +229,20 @@ class MqttSource:
                 "cw/v1/# in the broker's access list"
             )
         log.info("subscribed filters=%s", " ".join(self._options.filters))
-        for topic_filter in self._options.extra_filters:
-            await client.subscribe(topic_filter, qos=0, timeout=math.inf)
+        self.subscribed.set()
 
     def _take_over_reader(self, client: aiomqtt.Client) -> None:
         """Read in large pieces, PUBLISH packets without paho, and stop when too much is held."""
         paho = client._client
         loop = asyncio.get_running_loop()
+        generation = self.generation
         # paho writes the bytes as one packet; which kind they are concerns it not.
         self._outbox = Outbox(lambda data: _discard(paho._packet_queue(PUBACK, data, 0, 1)))
         splitter = PacketSplitter(lambda first, body: self._on_packet(paho, first, body))
 
         def read() -> MQTTErrorCode:
             sock = paho.socket()
-            if sock is None:
+            if sock is None or generation != self.generation:
                 return MQTTErrorCode.MQTT_ERR_NO_CONN
             try:
                 data = sock.recv(READ_BYTES)
@@ -371,10 +305,8 @@ class MqttSource:
             client._client._last_bytes_received = time.monotonic()
 
     def _on_publication(self, publication: Publication) -> None:
-        if publication.topic.startswith("$SYS/"):
-            with contextlib.suppress(ValueError):
-                self.broker_queue = float(publication.payload)
-            return
+        if publication.topic.startswith("$") and not publication.qos:
+            return  # a session of version 0.1.0 has the broker's own figures among its topics
         foreign = not self._options.owns(publication.topic)
         payload = b"" if foreign else publication.payload
         self._held_bytes += len(payload) + HELD_OVERHEAD_BYTES
@@ -422,30 +354,5 @@ class MqttSource:
         return 0 if self._client is None else len(self._outbox)
 
 
-async def end_session(address: BrokerAddress, client_id: str, *, ca_file: str = "") -> None:
-    """Make the broker forget a session that has been emptied."""
-    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-    properties.SessionExpiryInterval = 0
-    try:
-        async with aiomqtt.Client(
-            address.host,
-            address.port,
-            username=address.user,
-            password=address.password,
-            identifier=client_id,
-            protocol=aiomqtt.ProtocolVersion.V5,
-            clean_start=True,
-            properties=properties,
-            tls_context=ssl.create_default_context(cafile=ca_file or None) if address.tls else None,
-        ):
-            log.info("session_ended client_id=%s", client_id)
-    except aiomqtt.MqttError as exc:
-        raise BrokerError(f"the session {client_id!r} could not be ended: {exc}") from exc
-
-
 def _discard(_: object) -> None:
     """Return nothing: what went wrong with a write, the reader finds out."""
-
-
-def _code_value(code: Any) -> int:
-    return int(getattr(code, "value", code))

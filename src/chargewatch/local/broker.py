@@ -75,6 +75,7 @@ ACL = """\
 user {platform}
 topic read cw/v1/#
 topic write cw/v1/+/+/receipt
+topic read $SYS/broker/store/messages/count
 
 user {simulator}
 topic write cw/v1/#
@@ -84,6 +85,7 @@ pattern write cw/v1/%u/+/registers
 pattern write cw/v1/%u/+/reference
 pattern write cw/v1/%u/+/sessions
 pattern write cw/v1/%u/+/status
+pattern write cw/v1/%u/+/events
 pattern read cw/v1/%u/+/receipt
 """
 

@@ -1,0 +1,137 @@
+"""Connections to the broker, of whatever kind: address, log-in, and a clean end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import aiomqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from chargewatch.errors import BrokerError
+
+log = logging.getLogger("chargewatch.ingest")
+
+KEEPALIVE_S = 60
+CONNECT_S = 10.0
+GOODBYE_S = 2.0
+
+
+@dataclass(frozen=True)
+class BrokerAddress:
+    """Where the broker is and how to log in."""
+
+    host: str
+    port: int
+    user: str | None
+    password: str | None
+    tls: bool
+    ca_file: str = ""
+
+    @property
+    def label(self) -> str:
+        """Host and port, for people."""
+        return f"{self.host}:{self.port}"
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """Return how to check the broker's certificate, None without TLS."""
+        if not self.tls:
+            return None
+        try:
+            return ssl.create_default_context(cafile=self.ca_file or None)
+        except OSError as exc:
+            raise BrokerError(
+                f"CHARGEWATCH_MQTT_CA_FILE {self.ca_file}: can't be read: {exc}"
+            ) from exc
+
+
+def parse_broker_url(url: str, *, ca_file: str = "") -> BrokerAddress:
+    """Return the address in an mqtt:// or mqtts:// URL; BrokerError when it is neither."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as exc:
+        raise BrokerError(f"CHARGEWATCH_MQTT_URL can't be read: {exc}") from exc
+    if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname:
+        raise BrokerError(
+            "CHARGEWATCH_MQTT_URL is not a broker's address: use mqtt://user:password@host:1883 "
+            "or mqtts://user:password@host:8883"
+        )
+    tls = parts.scheme == "mqtts"
+    return BrokerAddress(
+        parts.hostname,
+        port or (8883 if tls else 1883),
+        unquote(parts.username) if parts.username else None,
+        unquote(parts.password) if parts.password else None,
+        tls,
+        ca_file,
+    )
+
+
+@contextlib.asynccontextmanager
+async def connection(
+    address: BrokerAddress,
+    client_id: str,
+    *,
+    clean_start: bool,
+    session_expiry_s: int = 0,
+    receive_maximum: int | None = None,
+    prepare: Callable[[aiomqtt.Client], None] = lambda _: None,
+) -> AsyncIterator[aiomqtt.Client]:
+    """Hold one MQTT 5 connection; `prepare` is called before it is opened.
+
+    Raises: aiomqtt.MqttError when it can't be opened, or breaks.
+    """
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.SessionExpiryInterval = session_expiry_s
+    if receive_maximum is not None:
+        properties.ReceiveMaximum = min(receive_maximum, 65_535)
+    client = aiomqtt.Client(
+        address.host,
+        address.port,
+        username=address.user,
+        password=address.password,
+        identifier=client_id,
+        protocol=aiomqtt.ProtocolVersion.V5,
+        clean_start=clean_start,
+        properties=properties,
+        keepalive=KEEPALIVE_S,
+        tls_context=address.tls_context(),
+        timeout=CONNECT_S,
+    )
+    prepare(client)
+    try:
+        async with client:
+            # A broker that hangs must not hold the end up.
+            client.timeout = GOODBYE_S
+            yield client
+    except aiomqtt.MqttError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            # The goodbye failed; whoever wants the end must not be told to connect again.
+            raise asyncio.CancelledError from None
+        raise
+    finally:
+        # After a connection that was never answered, aiomqtt leaves the socket open.
+        client._client._sock_close()
+
+
+async def end_session(address: BrokerAddress, client_id: str) -> None:
+    """Make the broker forget a session that has been emptied."""
+    try:
+        async with connection(address, client_id, clean_start=True):
+            log.info("session_ended client_id=%s", client_id)
+    except aiomqtt.MqttError as exc:
+        raise BrokerError(f"the session {client_id!r} could not be ended: {exc}") from exc
+
+
+def reason_code(code: Any) -> int:
+    """Return a reason code of MQTT 5 as number, whatever the library made of it."""
+    return int(getattr(code, "value", code))
