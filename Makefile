@@ -10,6 +10,9 @@ BENCHES ?= ingest storage assess api
 SCENARIOS ?= mixed-faults dc-hubs roaming-vehicles quiet-city
 SEEDS ?= 20
 
+# A half-made .venv must not pass for a whole one.
+.DELETE_ON_ERROR:
+
 .PHONY: help demo setup check lint types layers test evaluate bench constraints services-start services-stop clean
 
 help: ## What the targets do
@@ -19,6 +22,8 @@ demo: $(VENV)/.installed-demo ## A simulated city on this machine: prints an add
 	@$(BIN)/chargewatch demo $(ARGS)
 
 setup: $(VENV)/.installed-all ## .venv and system packages for development and all tests
+	@scripts/system_packages
+	@scripts/services prepare || echo "setup: going on without TimescaleDB; its tests will not run" >&2
 
 check: setup lint types layers ## Lint, types, layers
 
@@ -65,10 +70,15 @@ clean: ## Delete what the targets made in the checkout
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
 
 $(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || \
+	  { echo "there is no $(PYTHON): install Python 3.11 or newer, or name it, make PYTHON=python3.12" >&2; \
+	    exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "$(PYTHON) is older than 3.11: name a newer one, make PYTHON=python3.12" >&2; exit 1; }
-	@$(PYTHON) -m venv $(VENV) || \
+	@$(PYTHON) -c 'import venv, ensurepip' || \
 	  { echo "$(PYTHON) has no venv: on Debian and Ubuntu, apt-get install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "$(VENV) could not be made in $(CURDIR): may you write there, and is the disk full?" >&2; exit 1; }
 
 # Each stamp is as old as the newest of what it was made from, so repeating costs nothing.
 $(VENV)/.installed-demo: pyproject.toml constraints.txt | $(BIN)/python
@@ -76,9 +86,7 @@ $(VENV)/.installed-demo: pyproject.toml constraints.txt | $(BIN)/python
 	@$(PIP) install -c constraints.txt -e '.[demo]'
 	@touch $@
 
-$(VENV)/.installed-all: pyproject.toml constraints.txt scripts/system_packages | $(BIN)/python
-	@scripts/system_packages
-	@scripts/services prepare
+$(VENV)/.installed-all: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing chargewatch and its tools into $(VENV)" >&2
 	@$(PIP) install -c constraints.txt -e '.[test]'
 	@touch $(VENV)/.installed-demo $@

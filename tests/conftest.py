@@ -16,6 +16,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+import missing
 from chargewatch.local.broker import EmbeddedBroker
 from chargewatch.local.postgres import EmbeddedPostgres
 from chargewatch.local.processes import temporary_folder
@@ -25,6 +26,25 @@ from running import RunCommand
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SERVICES = CHECKOUT / "scripts" / "services"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests whose engine this machine lacks."""
+    missing.leave_out(config, items)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Name the tests that were left out."""
+    missing.report(config, terminalreporter)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a complete run that was not complete."""
+    if missing.is_failure(session.config) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -21,10 +20,10 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from chargewatch.storage.database import open_database
 from chargewatch.supervision import accounts
 from chargewatch.supervision.accounts import Role
+from missing import browser_program
 from web_city import seed_city
 
 PASSWORD = "correct-horse-battery"
-CHROMIUM = os.environ.get("CHARGEWATCH_TEST_CHROMIUM") or shutil.which("chromium") or ""
 ARGUMENTS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -76,9 +75,9 @@ def site_url(embedded_server: Any, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="module")
 def chromium(site_url: str) -> Iterator[Browser]:
     """Chromium of the system, without a window."""
-    assert CHROMIUM, "Chromium is missing: apt-get install chromium fonts-noto-cjk"
+    program = browser_program()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
+        browser = playwright.chromium.launch(executable_path=program, args=list(ARGUMENTS))
         yield browser
         browser.close()
 

@@ -29,7 +29,7 @@ def folder() -> Iterator[Path]:
         yield made
 
 
-@pytest.fixture(params=["mosquitto", "rumqttd"])
+@pytest.fixture(params=[pytest.param("mosquitto", marks=pytest.mark.mosquitto), "rumqttd"])
 def guarded(request: pytest.FixtureRequest, folder: Path) -> Iterator[EmbeddedBroker]:
     with EmbeddedBroker(folder, operators=["OP1", "OP2"], program=request.param) as running:
         yield running
@@ -79,6 +79,7 @@ async def test_without_a_password_nobody_gets_in(guarded: EmbeddedBroker) -> Non
             pass
 
 
+@pytest.mark.mosquitto
 async def test_operator_cannot_write_as_another_operator(folder: Path) -> None:
     with EmbeddedBroker(folder, operators=["OP1", "OP2"], program="mosquitto") as running:
         async with (
@@ -97,6 +98,7 @@ async def test_operator_cannot_write_as_another_operator(folder: Path) -> None:
             assert await received(platform, wait_s=1) == ["cw/v1/OP1/S1/sessions"]
 
 
+@pytest.mark.mosquitto
 async def test_operator_reads_its_own_receipts_only(folder: Path) -> None:
     with EmbeddedBroker(folder, operators=["OP1", "OP2"], program="mosquitto") as running:
         async with (
@@ -212,6 +214,7 @@ def test_port_of_another_program_is_named(folder: Path) -> None:
         EmbeddedBroker(folder / "second", anonymous=True, port=first.port).start()
 
 
+@pytest.mark.mosquitto
 def test_broker_that_cannot_start_shows_the_end_of_its_log(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,6 +70,7 @@ def client(url: str, user: str) -> aiomqtt.Client:
     )
 
 
+@pytest.mark.mosquitto
 async def test_operators_are_kept_apart(production_broker: str) -> None:
     async with (
         client(production_broker, "platform") as platform,
