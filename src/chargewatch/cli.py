@@ -21,6 +21,7 @@ COMMANDS: dict[str, str] = {
     "demo": "demo",
     "doctor": "doctor",
     "evaluate": "evaluate",
+    "gateway": "gateway",
     "ingest": "ingest",
     "migrate": "migrate",
     "registry": "registry",

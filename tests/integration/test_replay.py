@@ -7,9 +7,10 @@ import json
 import aiomqtt
 import pytest
 
+from chargewatch.gateway.address import broker_address
 from chargewatch.settings import Settings
 from chargewatch.simulators.message_file import read_messages
-from chargewatch.simulators.publisher import Gateway, Outgoing, Publisher, Will, broker_address
+from chargewatch.simulators.publisher import Gateway, Outgoing, Publisher, Will
 
 
 def write_messages(path, count, *, stations=3, compress=False):

@@ -10,9 +10,10 @@ from pathlib import Path
 import click
 
 from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
+from chargewatch.gateway.address import broker_address
 from chargewatch.settings import Settings
 from chargewatch.simulators.message_file import check_readable, read_messages
-from chargewatch.simulators.publisher import Gateway, Published, Publisher, broker_address
+from chargewatch.simulators.publisher import Gateway, Published, Publisher
 
 
 async def show_progress(progress: Published, *, every_s: float = 2.0) -> None:

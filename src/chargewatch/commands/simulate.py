@@ -13,12 +13,13 @@ import click
 from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
 from chargewatch.commands.replay import show_progress
 from chargewatch.errors import InputFileError
+from chargewatch.gateway.address import broker_address
 from chargewatch.settings import Settings
 from chargewatch.simulators.city import City, make_city
 from chargewatch.simulators.city_files import write_city
 from chargewatch.simulators.gateways import publish_by_gateways, timed
 from chargewatch.simulators.measure import measure_city
-from chargewatch.simulators.publisher import Published, broker_address
+from chargewatch.simulators.publisher import Published
 from chargewatch.simulators.real_sessions import NAME as REAL_SESSIONS
 from chargewatch.simulators.real_sessions import RealSessions
 from chargewatch.simulators.scenario import parse_overrides

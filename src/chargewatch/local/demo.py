@@ -19,6 +19,7 @@ import orjson
 
 from chargewatch.domain.mpe import rule_set
 from chargewatch.errors import EngineError
+from chargewatch.gateway.address import BrokerAddress, broker_address
 from chargewatch.local.broker import LOSSES, EmbeddedBroker, choose_program
 from chargewatch.local.postgres import EmbeddedPostgres
 from chargewatch.local.processes import (
@@ -32,13 +33,7 @@ from chargewatch.local.processes import (
 )
 from chargewatch.settings import PREFIX, Settings
 from chargewatch.simulators.city import City, make_city
-from chargewatch.simulators.publisher import (
-    BrokerAddress,
-    Outgoing,
-    Published,
-    Publisher,
-    broker_address,
-)
+from chargewatch.simulators.publisher import Outgoing, Published, Publisher
 from chargewatch.storage.database import open_database
 from chargewatch.storage.migrate import migrate
 from chargewatch.storage.totals import received_items, stored_items

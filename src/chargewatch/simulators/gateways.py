@@ -9,8 +9,8 @@ from dataclasses import replace
 from itertools import islice
 
 from chargewatch.errors import ChargewatchError
+from chargewatch.gateway.address import BrokerAddress
 from chargewatch.simulators.publisher import (
-    BrokerAddress,
     Gateway,
     Outgoing,
     Published,

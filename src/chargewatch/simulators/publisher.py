@@ -12,14 +12,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from chargewatch.errors import BrokerError, ChargewatchError, SettingError
-from chargewatch.settings import Settings
+from chargewatch.errors import BrokerError, ChargewatchError
+from chargewatch.gateway.address import BrokerAddress
 
 log = logging.getLogger(__name__)
 
@@ -65,44 +64,6 @@ class Published:
     resent: int = 0
     reconnects: int = 0
     seconds: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class BrokerAddress:
-    """Where the broker is, from CHARGEWATCH_MQTT_URL."""
-
-    host: str
-    port: int
-    username: str | None
-    password: str | None
-    tls: bool
-    ca_file: str
-
-    def __str__(self) -> str:
-        """Return the address without the password."""
-        return f"{'mqtts' if self.tls else 'mqtt'}://{self.host}:{self.port}"
-
-
-def broker_address(settings: Settings) -> BrokerAddress:
-    """Return the broker's address of the settings.
-
-    Raises: SettingError when the URL is missing or isn't mqtt:// or mqtts://.
-    """
-    parts = urlsplit(settings.require_mqtt_url())
-    if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname:
-        raise SettingError(
-            "CHARGEWATCH_MQTT_URL: use mqtt://host:1883 or mqtts://host:8883, "
-            f"not {parts.scheme or 'a text without a scheme'}"
-        )
-    tls = parts.scheme == "mqtts"
-    return BrokerAddress(
-        host=parts.hostname,
-        port=parts.port or (8883 if tls else 1883),
-        username=unquote(parts.username) if parts.username else None,
-        password=unquote(parts.password) if parts.password else None,
-        tls=tls,
-        ca_file=settings.mqtt_ca_file,
-    )
 
 
 class Publisher:

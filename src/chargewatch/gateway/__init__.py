@@ -1,0 +1,1 @@
+"""A station's gateway that loses nothing: lines in, a spool on disk, MQTT out, receipts back."""
