@@ -18,7 +18,8 @@ from chargewatch.wire.topics import topic
 
 log = logging.getLogger("chargewatch.ingest")
 
-ATTEMPTS = 3
+ATTEMPTS = int(copy_errors.Blame.DOUBTFUL)
+"""As many as put a message aside that alone fails for a doubtful reason."""
 
 
 class Intake:
@@ -56,20 +57,25 @@ class Intake:
         arrival = Arrival(
             topic(operator_id, station_id, kind), payload, content_type, round(received_s * 1e6)
         )
-        message = await asyncio.to_thread(read_message, arrival)
+        try:
+            message = await asyncio.to_thread(read_message, arrival)
+        except Exception as exc:
+            raise _not_now(exc) from exc
         async with asyncio.timeout(60), self._turn:
             for attempt in range(ATTEMPTS):
                 try:
                     fates = await self._writer.write([message])
                     return receipt_of(message, fates[0])
                 except Exception as exc:
-                    if copy_errors.is_data_fault(exc):
-                        raise
                     await self._writer.disconnect()
                     if attempt == ATTEMPTS - 1:
-                        raise DatabaseError(
-                            f"the database does not take telemetry now: "
-                            f"{copy_errors.in_words(exc)}; nothing was stored, send it again"
-                        ) from exc
+                        raise _not_now(exc) from exc
                     await asyncio.sleep(0.1 * 2**attempt)
         raise DatabaseError("the database does not take telemetry now; send it again")
+
+
+def _not_now(error: Exception) -> DatabaseError:
+    return DatabaseError(
+        f"telemetry can't be taken now: {copy_errors.in_words(error)}; nothing was stored, "
+        f"send it again; {copy_errors.next_step(error)}"
+    )

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from chargewatch.storage import copy_errors
 from chargewatch.wire.decode import Decoded, decode
+from chargewatch.wire.envelope import ITEM_LISTS, load_object
 from chargewatch.wire.readings import Columns
-from chargewatch.wire.rejection import MALFORMED, RejectedMessage, Rejection
+from chargewatch.wire.rejection import INTERNAL_ERROR, MALFORMED, RejectedMessage, Rejection
 from chargewatch.wire.sessions import Sessions
 from chargewatch.wire.topics import KINDS, Topic, parse_topic
 
@@ -88,7 +90,10 @@ class Fate:
 
 
 def read_message(arrival: Arrival) -> Message:
-    """Return a message with its content, or with why it is refused."""
+    """Return a message with its content, or with why it is refused.
+
+    Raises: errors of the environment, and only those: read it again when they have passed.
+    """
     topic = parse_topic(arrival.topic)
     message = Message(arrival, topic)
     if topic is None:
@@ -103,10 +108,43 @@ def read_message(arrival: Arrival) -> Message:
     except RejectedMessage as exc:
         message.refused = exc
     except Exception as exc:
+        if copy_errors.is_environment(exc):
+            raise
         # A fault of the decoder, not of the gateway; the message must not stop the others.
-        log.exception("message_not_readable topic=%s", arrival.topic)
-        message.refused = RejectedMessage(MALFORMED, f"not readable: {type(exc).__name__}")
+        seq, items = _told(topic, arrival)
+        message.refused = RejectedMessage(MALFORMED, "", seq=seq, items=items)
+        refuse_by_fault(message, exc)
     return message
+
+
+def refuse_by_fault(message: Message, error: Exception) -> None:
+    """Refuse a message because the platform failed on it; what could be read of it stays known."""
+    log.error(
+        "internal_error topic=%s seq=%s error=%s; kept whole, read it again with "
+        "`chargewatch quarantine replay`",
+        message.arrival.topic,
+        message.seq,
+        copy_errors.in_words(error),
+        exc_info=error,
+    )
+    message.refuse(
+        INTERNAL_ERROR,
+        f"the platform failed on it ({copy_errors.kind_of(error)}); it is kept whole and will be "
+        "read again: don't send it again",
+    )
+
+
+def _told(topic: Topic, arrival: Arrival) -> tuple[int | None, int]:
+    """Return seq and number of items of a message that the decoder failed on, as far as told."""
+    try:
+        document = load_object(arrival.payload, arrival.content_type)
+        seq, items = document.get("seq"), document.get(ITEM_LISTS.get(topic.kind, ""))
+    except Exception as exc:
+        if copy_errors.is_environment(exc) and not isinstance(exc, RejectedMessage):
+            raise
+        return None, 1
+    readable = type(seq) is int and 1 <= seq < 2**63
+    return seq if readable else None, len(items) if isinstance(items, list) else 1
 
 
 def read_messages(arrivals: Sequence[Arrival]) -> list[Message]:

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 
 from chargewatch.ingest.message import Fate, Message
 from chargewatch.wire.readings import Columns
+from chargewatch.wire.rejection import INTERNAL_ERROR
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 600, 3600, 86_400)
 
@@ -31,6 +32,13 @@ class IngestMetrics:
             "chargewatch_ingest_rejections",
             "Rejections by their code",
             ["code"],
+            registry=self.registry,
+        )
+        # There from the start, so that an alarm sees its first increase.
+        self.rejections.labels(INTERNAL_ERROR)
+        self.failed_attempts = Counter(
+            "chargewatch_ingest_failed_attempts",
+            "Attempts to read or write a batch that are repeated",
             registry=self.registry,
         )
         self.batch_messages = Histogram(

@@ -137,6 +137,11 @@ class Inbox:
         return batch
 
 
+def back_off_s(attempt: int) -> float:
+    """Return how long to wait before an attempt is repeated, s."""
+    return random.uniform(0.05, min(5.0, 0.1 * 2 ** min(attempt, 10)))  # noqa: S311
+
+
 _Work = tuple[list[Arrival], list[Message]]
 """A batch as it arrived, and those of its messages that this worker takes."""
 
@@ -318,8 +323,18 @@ class IngestService:
             await self._inbox.wait(linger_s)
             arrivals = self._inbox.take()
             self._in_work += 1
-            messages = await asyncio.to_thread(read_messages, arrivals)
-            await self._ready.put((arrivals, messages))
+            await self._ready.put((arrivals, await self._messages_of(arrivals)))
+
+    async def _messages_of(self, arrivals: Sequence[Arrival]) -> list[Message]:
+        """Read messages, however long the environment does not let us."""
+        attempt = 0
+        while True:
+            try:
+                return await asyncio.to_thread(read_messages, arrivals)
+            except Exception as exc:
+                self._note_away(exc)
+            attempt += 1
+            await asyncio.sleep(back_off_s(attempt))
 
     async def _store(self) -> None:
         while True:
@@ -345,7 +360,7 @@ class IngestService:
                 self._note_away(exc)
                 await self._writer.disconnect()
             attempt += 1
-            await asyncio.sleep(random.uniform(0.05, min(5.0, 0.1 * 2**attempt)))  # noqa: S311
+            await asyncio.sleep(back_off_s(attempt))
         self._note_back()
         await self._hook("before_acknowledge")
         receipts = receipt_messages(messages, fates, which=self.settings.receipts)
@@ -356,11 +371,12 @@ class IngestService:
         )
 
     def _note_away(self, error: Exception) -> None:
-        words = copy_errors.in_words(error)
+        words, step = copy_errors.in_words(error), copy_errors.next_step(error)
         if not self._database_away:
-            log.warning("database_away error=%s; messages wait with the broker", words)
+            log.warning("database_away error=%s; messages wait with the broker; %s", words, step)
         self._database_away = words
         self.metrics.database_up.set(0)
+        self.metrics.failed_attempts.inc()
 
     def _note_back(self) -> None:
         if self._database_away:

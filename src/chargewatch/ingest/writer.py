@@ -21,10 +21,16 @@ from chargewatch.ingest.batch import (
     unknown_instruments,
 )
 from chargewatch.ingest.identities import Identities
+from chargewatch.ingest.isolation import Isolation, sound_messages
 from chargewatch.ingest.message import Fate, Message, moment_of
 from chargewatch.storage import copy_errors
 from chargewatch.storage.copy import hold_name, open_ingest_connection
-from chargewatch.storage.identities import claim_instruments, load_identities, registry_mark
+from chargewatch.storage.identities import (
+    IdentityRows,
+    claim_instruments,
+    load_identities,
+    registry_mark,
+)
 from chargewatch.storage.ingest_sessions import note_session
 from chargewatch.storage.ledger import (
     LedgerEntry,
@@ -51,8 +57,8 @@ from chargewatch.storage.readings import (
 )
 from chargewatch.storage.sessions import store_session_names, store_sessions
 from chargewatch.wire.evidence import item_evidence, items_of, message_evidence
+from chargewatch.wire.personal import bytes_without_vin
 from chargewatch.wire.rejection import CONFLICT as CONFLICT_CODE
-from chargewatch.wire.rejection import MALFORMED
 
 log = logging.getLogger("chargewatch.ingest")
 
@@ -94,6 +100,7 @@ class BatchWriter:
         self._newest = NewestReadings()
         self._streams: dict[StreamKey, int] = {}
         self._session_keys = SessionKeys()
+        self._isolation = Isolation(self._write_once, self._probe)
         self.commit_s = 0.0
 
     async def __aenter__(self) -> BatchWriter:
@@ -156,24 +163,36 @@ class BatchWriter:
         return self._identities
 
     async def write(self, messages: Sequence[Message]) -> list[Fate]:
-        """Commit messages and return their fates; split the batch where one spoils the others.
+        """Commit messages and return their fates; put aside the one that spoils the others.
 
-        Raises: the database's errors that pass by themselves; nothing is committed then, or, of a
-        split batch, a first part, whose repetition finds duplicates.
+        Raises: errors that pass by themselves. Repeat it then with the same messages: what was
+        committed of them is not written again.
         """
+        # What goes wrong before anything is written is nobody's message.
+        await self.connect()
+        await self._current_identities()
+        return await self._isolation.write(messages)
+
+    async def _probe(self, suspect: Message) -> None:
+        """Write a sound message of each kind and undo it; raise what stands in the way.
+
+        The suspect's stream is locked first: where another transaction holds it for long, the
+        suspect is not to blame.
+        """
+        await self.connect()
+        messages = sound_messages(now_us=time.time_ns() // 1000)
+        identities = Identities(IdentityRows({}, [], []))
+        undone = self._connection.transaction()
+        await undone.start()
         try:
-            return await self._write_once(messages)
-        except Exception as exc:
-            if not copy_errors.is_data_fault(exc):
-                raise
-            if len(messages) > 1:
-                middle = len(messages) // 2
-                first = await self.write(messages[:middle])
-                return first + await self.write(messages[middle:])
-            words = copy_errors.in_words(exc)
-            log.error("message_not_storable topic=%s error=%s", messages[0].arrival.topic, words)
-            messages[0].refuse(MALFORMED, f"the database does not take it: {words}")
-            return await self._write_once(messages)
+            if suspect.topic is not None:
+                key = (*suspect.owner, suspect.topic.kind)
+                await lock_streams(self._connection, [key], known={})
+            await self._claim(messages, identities)
+            batch = assemble(messages, identities, limits=self._limits, session_keys=SessionKeys())
+            await self._write_batch(batch, staged_only=True)
+        finally:
+            await undone.rollback()
 
     async def _write_once(self, messages: Sequence[Message]) -> list[Fate]:
         await self.connect()
@@ -340,6 +359,18 @@ def _ledger_entries(batch: Batch) -> list[LedgerEntry]:
     return entries
 
 
+def _kept(message: Message) -> tuple[bytes, str | None]:
+    """Return the bytes to keep of a message; whatever goes wrong, something is kept."""
+    arrival = message.arrival
+    try:
+        return message_evidence(arrival.payload, arrival.content_type)
+    except Exception as exc:
+        if copy_errors.is_environment(exc):
+            raise
+        log.exception("evidence_failed topic=%s: its bytes are kept", arrival.topic)
+        return bytes_without_vin(arrival.payload), arrival.content_type
+
+
 def _quarantine_rows(batch: Batch) -> list[QuarantineRow]:
     rows = []
     for message, fate in zip(batch.messages, batch.fates, strict=True):
@@ -349,7 +380,7 @@ def _quarantine_rows(batch: Batch) -> list[QuarantineRow]:
         items: list[Any] = []
         for rejection in fate.rejections:
             if rejection.index is None:
-                payload, kept_type = message_evidence(arrival.payload, arrival.content_type)
+                payload, kept_type = _kept(message)
             else:
                 if not items and topic is not None:
                     items = items_of(arrival.payload, arrival.content_type, topic.kind)

@@ -37,6 +37,8 @@ async def open_ingest_connection(
             # A dead network must not keep the locks of a half-done batch for hours.
             "tcp_keepalives_idle": "30",
             "idle_in_transaction_session_timeout": "120s",
+            # What is acknowledged must be on the disk, whatever the server or the role says.
+            "synchronous_commit": "on",
             # Plans of the staging queries are worth more than their compilation.
             "jit": "off",
         },

@@ -1,0 +1,129 @@
+"""One message that spoils a batch is found, and nothing else suffers.
+
+A batch that fails is halved until one message is left. What a half has committed is remembered, so
+that a repetition books nothing twice. A message is put aside as `internal_error` only when it
+fails alone while a sound message of each kind can be written at that moment; otherwise the
+environment is to blame, and everything waits.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+
+import orjson
+
+from chargewatch.ingest.message import Arrival, Fate, Message, read_message, refuse_by_fault
+from chargewatch.storage import copy_errors
+from chargewatch.wire.rejection import INTERNAL_ERROR
+from chargewatch.wire.topics import topic
+
+log = logging.getLogger("chargewatch.ingest")
+
+TRUST_S = 5.0
+"""How long a try that went well is relied on."""
+PROBE = "chargewatch-probe"
+"""Operator and station of the messages that are only tried; nothing of them is ever committed."""
+
+Write = Callable[[Sequence[Message]], Awaitable[list[Fate]]]
+"""Commits messages in one transaction and returns their fates, or raises."""
+
+
+def sound_messages(*, now_us: int) -> list[Message]:
+    """Return one message of every kind that anything healthy can write, and a refused one."""
+    at = datetime.fromtimestamp(now_us / 1e6, UTC).isoformat()
+    envelope = {"seq": 1, "sent_at": at}
+    reading = {"at": at, "energy_wh": 1}
+    session: dict[str, object] = {
+        "session": PROBE,
+        "connector": PROBE,
+        "started_at": at,
+        "ended_at": at,
+    }
+    session |= {"currency": "CNY", "start_wh": 1, "stop_wh": 1, "billed_wh": 0}
+    contents: dict[str, dict[str, object]] = {
+        "registers": {"readings": [{**reading, "connector": PROBE, "session": PROBE}]},
+        "reference": {"readings": [{**reading, "meter": PROBE}]},
+        "sessions": {"sessions": [session]},
+        "status": {"online": True},
+    }
+    messages = []
+    for kind, content in contents.items():
+        payload = orjson.dumps(envelope | content)
+        messages.append(read_message(Arrival(topic(PROBE, PROBE, kind), payload, None, now_us)))
+    refused = read_message(Arrival(topic(PROBE, PROBE, "registers"), b"", None, now_us))
+    refused.refuse(INTERNAL_ERROR, "a try")
+    return [*messages, refused]
+
+
+class Isolation:
+    """Writes batches through `write`, and takes those apart that one message spoils."""
+
+    def __init__(self, write: Write, probe: Callable[[Message], Awaitable[None]]) -> None:
+        """Remember how to commit, and how to try sound messages; `probe` raises if they fail.
+
+        The message given to `probe` is the suspect: its stream must be free as well.
+        """
+        self._write = write
+        self._probe = probe
+        self._settled: dict[int, tuple[Message, Fate]] = {}
+        self._failed: tuple[object, ...] = ()
+        self._strikes = 0
+        self._trusted_until = 0.0
+
+    async def write(self, messages: Sequence[Message]) -> list[Fate]:
+        """Commit messages and return their fates.
+
+        Raises: errors that pass by themselves. Call it again with the same messages then: what
+        was committed of them is not written again.
+        """
+        held = {id(message) for message in messages}
+        self._settled = {key: value for key, value in self._settled.items() if key in held}
+        waiting = [message for message in messages if id(message) not in self._settled]
+        await self._settle(waiting, patience=1)
+        fates = [self._settled[id(message)][1] for message in messages]
+        self._settled.clear()
+        self._failed, self._strikes = (), 0
+        return fates
+
+    async def _settle(self, messages: Sequence[Message], *, patience: int) -> None:
+        if not messages:
+            return
+        try:
+            fates = await self._write(messages)
+        except Exception as exc:
+            patience = max(patience, self._count(messages, exc))
+            if patience < copy_errors.blame_of(exc):
+                raise
+            if len(messages) == 1:
+                await self._put_aside(messages[0], exc)
+                return
+        else:
+            for message, fate in zip(messages, fates, strict=True):
+                self._settled[id(message)] = message, fate
+            return
+        middle = len(messages) // 2
+        await self._settle(messages[:middle], patience=patience)
+        await self._settle(messages[middle:], patience=patience)
+
+    def _count(self, messages: Sequence[Message], error: Exception) -> int:
+        """Return how often these messages have failed like this, one after the other."""
+        failed = (id(messages[0]), len(messages), copy_errors.kind_of(error))
+        self._strikes = self._strikes + 1 if failed == self._failed else 1
+        self._failed = failed
+        return self._strikes
+
+    async def _put_aside(self, message: Message, error: Exception) -> None:
+        """Refuse a message that fails alone, if anything else could be written now."""
+        if time.monotonic() > self._trusted_until or not copy_errors.is_data_fault(error):
+            try:
+                await self._probe(message)
+            except Exception as exc:
+                log.warning("probe_failed error=%s", copy_errors.in_words(exc))
+                raise error from exc
+            self._trusted_until = time.monotonic() + TRUST_S
+        refuse_by_fault(message, error)
+        (fate,) = await self._write([message])
+        self._settled[id(message)] = message, fate
