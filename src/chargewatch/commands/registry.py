@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -16,7 +17,8 @@ from chargewatch.settings import Settings
 from chargewatch.storage.database import open_database
 from chargewatch.storage.migrate import require_newest_schema
 from chargewatch.supervision.registry import ImportReport, export_registry, import_registry
-from chargewatch.wire.registry_file import read_registry_file
+from chargewatch.supervision.registry_preview import Preview, preview_registry
+from chargewatch.wire.registry_file import RegistryFile, read_registry_file
 
 
 @click.group("registry")
@@ -24,14 +26,29 @@ def command() -> None:
     """The city's database of instruments under mandatory verification."""
 
 
-async def import_file(settings: Settings, path: Path) -> ImportReport:
+async def _import_file(settings: Settings, path: Path) -> ImportReport:
     """Import one registry file with the settings' database and rule set."""
-    file = read_registry_file(path)
+    file = _read(settings, path)
     async with open_database(settings.require_database_url()) as database:
         await require_newest_schema(database)
         return await import_registry(
             database, file, actor=_actor(), rules=rule_set(settings.mpe_rules)
         )
+
+
+async def _preview_file(settings: Settings, path: Path) -> Preview:
+    """Look what one registry file would change."""
+    file = _read(settings, path)
+    async with open_database(settings.require_database_url()) as database:
+        await require_newest_schema(database)
+        return await preview_registry(database, file, rules=rule_set(settings.mpe_rules))
+
+
+def _read(settings: Settings, path: Path) -> RegistryFile:
+    """Read the file, saying how many rows of each list come from where."""
+    return read_registry_file(
+        path, zone=settings.time_zone, on_source=lambda source: say(f"read {source}")
+    )
 
 
 def _actor() -> str:
@@ -44,20 +61,45 @@ def _actor() -> str:
 
 @command.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Show what would change; take nothing.")
 @json_option
 @click.pass_context
-def import_command(context: click.Context, file: Path, as_json: bool) -> None:
+def import_command(context: click.Context, file: Path, dry_run: bool, as_json: bool) -> None:
     """Take a JSON or XLSX file, or a folder or zip of CSV files: all of it or nothing."""
-    report = run_async(import_file(settings_of(context), file))
+    settings = settings_of(context)
+    report: ImportReport | Preview
+    if dry_run:
+        report = run_async(_preview_file(settings, file))
+    else:
+        report = run_async(_import_file(settings, file))
     if as_json:
         print_json(report)
         return
+    if isinstance(report, Preview):
+        for line in _lines_of(report):
+            click.echo(line)
     for name, count in report.rows.items():
         if count:
             new, changed = report.new.get(name, 0), report.changed.get(name, 0)
-            say(f"{name}: {count} read, {new} new, {changed} changed")
+            alone = count - new - changed
+            say(f"{name}: {count} read, {new} new, {changed} changed, {alone} left alone")
+    for told in report.told:
+        say(f"note: {told}")
     for notice in report.notices:
         say(f"note: {notice}")
+    if dry_run:
+        say("nothing was taken: import without --dry-run")
+
+
+def _lines_of(preview: Preview) -> Iterator[str]:
+    """Yield a line for every new row, and for every field that would change."""
+    for name, identifiers in preview.added.items():
+        for identifier in identifiers:
+            yield f"new: {name} {identifier}"
+    for change in preview.changes:
+        for column, values in change.fields.items():
+            before, after = (orjson.dumps(values[side]).decode() for side in ("before", "after"))
+            yield f"changed: {change.list} {change.identifier}, {column}: {before} -> {after}"
 
 
 @command.command("export")

@@ -114,6 +114,11 @@ async def record_history(connection: AsyncConnection, rows: Sequence[Values]) ->
         await connection.execute(insert(registry_history).values(list(chunk)))
 
 
+async def forbid_writing(connection: AsyncConnection) -> None:
+    """Let this transaction read one state of the registry, and write nothing."""
+    await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
+
+
 async def announce_change(connection: AsyncConnection) -> None:
     """Tell the ingest workers, at commit, that the registry has changed."""
     await connection.execute(text("NOTIFY registry_changed"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
 from typing import Any
 
 from sqlalchemy import Table
@@ -15,28 +14,35 @@ from chargewatch.storage import registry as sql
 from chargewatch.storage import tables
 from chargewatch.storage.database import Database
 from chargewatch.storage.pile_index import driver_of, rebuild
-from chargewatch.wire.registry_file import PlacedRow, RegistryFile, refuse
-from chargewatch.wire.registry_models import TariffRow
+from chargewatch.supervision.registry_rows import (
+    check_references,
+    identifier_of,
+    old_and_new,
+    plain,
+    row_values,
+    tariff_rows,
+)
+from chargewatch.wire.registry_file import ListSource, PlacedRow, RegistryFile
 
 Values = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What an import did, by list: rows read, new, changed; and what it noticed."""
+    """What an import did, by list: rows read, new, changed; and what it noticed.
+
+    Attributes:
+        sources: how many rows of each list were read from where.
+        told: what was understood differently from how it was written.
+    """
 
     import_id: int
     rows: Mapping[str, int]
     new: Mapping[str, int]
     changed: Mapping[str, int]
     notices: Sequence[str] = field(default_factory=tuple)
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON can hold it; the same moment always as the same text."""
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat()
-    return value.isoformat() if isinstance(value, date) else value
+    sources: Sequence[ListSource] = field(default_factory=tuple)
+    told: Sequence[str] = field(default_factory=tuple)
 
 
 class _Import:
@@ -53,80 +59,11 @@ class _Import:
         return self.file.rows[name]
 
     def values(self, name: str) -> list[Values]:
-        return [placed.row.model_dump() for placed in self.placed(name)]
-
-    async def _known(self, name: str, table: Table, column: str, used: Sequence[Any]) -> set[Any]:
-        """Identifiers that stand in the file or are registered."""
-        in_file = {getattr(placed.row, column) for placed in self.placed(name)}
-        missing = sorted({value for value in used if value is not None} - in_file)
-        stored = await sql.rows_by_key(self.connection, table, [column], first_keys=missing)
-        return in_file | {key[0] for key in stored}
-
-    async def check_references(self) -> None:
-        """Refuse the file when a row refers to something that is not registered."""
-        problems: list[str] = []
-
-        async def check(
-            name: str, column: str, target: str, table: Table, target_column: str
-        ) -> None:
-            rows = self.placed(name)
-            known = await self._known(
-                target, table, target_column, [getattr(placed.row, column) for placed in rows]
-            )
-            problems.extend(
-                placed.error(
-                    column,
-                    f"{getattr(placed.row, column)!r} stands neither in the file's {target} "
-                    "nor in the registry",
-                )
-                for placed in rows
-                if getattr(placed.row, column) not in known | {None}
-            )
-
-        await check("stations", "operator_id", "operators", tables.operator, "operator_id")
-        await check("connectors", "station_id", "stations", tables.station, "station_id")
-        await check("reference_meters", "station_id", "stations", tables.station, "station_id")
-        await check("tariffs", "operator_id", "operators", tables.operator, "operator_id")
-        await check("tariffs", "station_id", "stations", tables.station, "station_id")
-        problems += await self._check_members()
-        refuse(problems)
-
-    async def _check_members(self) -> list[str]:
-        station_of = {
-            placed.row.connector: placed.row.station_id  # type: ignore[attr-defined]
-            for placed in self.placed("connectors")
-        }
-        names = {
-            member
-            for placed in self.placed("reference_meters")
-            for member in placed.row.connectors  # type: ignore[attr-defined]
-        } | {placed.row.connector for placed in self.placed("verifications")}  # type: ignore[attr-defined]
-        stored = await sql.registered_ids(self.connection, sorted(names - set(station_of)))
-        station_of |= {name: row.station_id for name, row in stored.items()}
-        problems = [
-            placed.error(
-                "connector",
-                f"{placed.row.connector!r} is not registered",  # type: ignore[attr-defined]
-            )
-            for placed in self.placed("verifications")
-            if placed.row.connector not in station_of  # type: ignore[attr-defined]
-        ]
-        for placed in self.placed("reference_meters"):
-            for member in placed.row.connectors:  # type: ignore[attr-defined]
-                if member not in station_of:
-                    problems.append(placed.error("connectors", f"{member!r} is not registered"))
-                elif station_of[member] != placed.row.station_id:  # type: ignore[attr-defined]
-                    problems.append(
-                        placed.error(
-                            "connectors", f"{member!r} belongs to station {station_of[member]}"
-                        )
-                    )
-        return problems
+        return row_values(self.file, name)
 
     def note(self, name: str, identifier: str, before: Values | None, after: Values) -> bool:
         """Count a row as new or changed, and keep its history; return whether it must be saved."""
-        old = None if before is None else {key: _plain(before.get(key)) for key in after}
-        new = {key: _plain(value) for key, value in after.items()}
+        old, new = old_and_new(before, after)
         if old == new:
             return False
         counter = self.new if before is None else self.changed
@@ -146,7 +83,7 @@ class _Import:
             for row in rows
             if self.note(
                 name,
-                " ".join(str(_plain(row[key])) for key in keys),
+                identifier_of(row, keys),
                 stored.get(tuple(row[key] for key in keys)),
                 row,
             )
@@ -277,21 +214,11 @@ class _Import:
         )
 
     async def save_tariffs(self) -> None:
-        rows = []
-        for placed in self.placed("tariffs"):
-            row = placed.row
-            if not isinstance(row, TariffRow):
-                raise TypeError("the list of tariffs holds tariffs")
-            rows.append(
-                {
-                    "operator_id": row.operator_id,
-                    "station_id": row.station_id or "",
-                    "valid_from": row.valid_from,
-                    "periods": [period.as_json() for period in row.periods],
-                }
-            )
         await self.save_plain(
-            "tariffs", tables.tariff, ["operator_id", "station_id", "valid_from"], rows
+            "tariffs",
+            tables.tariff,
+            ["operator_id", "station_id", "valid_from"],
+            tariff_rows(self.file),
         )
 
     async def save(self) -> None:
@@ -310,19 +237,16 @@ class _Import:
         await self.save_tariffs()
 
 
-def _notices(file: RegistryFile, rules: RuleSet) -> list[str]:
-    notices = [
-        f"{name}: unknown columns were ignored: {', '.join(columns)}"
-        for name, columns in file.unknown_columns.items()
-    ]
+def notices(file: RegistryFile, rules: RuleSet) -> list[str]:
+    """Return what the file holds and the rule set doesn't know."""
     classes = {placed.row.accuracy_class for placed in file.rows["connectors"]}  # type: ignore[attr-defined]
     unmapped = sorted(classes - set(rules.mpe))
-    if unmapped:
-        notices.append(
-            f"rule set {rules.name} has no MPE for accuracy class {', '.join(unmapped)}: "
-            "connectors of it can't be assessed"
-        )
-    return notices
+    if not unmapped:
+        return []
+    return [
+        f"rule set {rules.name} has no MPE for accuracy class {', '.join(unmapped)}: "
+        "connectors of it can't be assessed"
+    ]
 
 
 async def import_registry(
@@ -340,7 +264,7 @@ async def import_registry(
     counts = {name: len(rows) for name, rows in file.rows.items()}
     async with database.begin() as connection:
         work = _Import(connection, file)
-        await work.check_references()
+        await check_references(connection, file)
         progress("rows are valid, saving")
         await work.save()
         import_id = await sql.record_import(
@@ -351,7 +275,9 @@ async def import_registry(
         )
         await rebuild(await driver_of(connection))
         await sql.announce_change(connection)
-    return ImportReport(import_id, counts, work.new, work.changed, _notices(file, rules))
+    return ImportReport(
+        import_id, counts, work.new, work.changed, notices(file, rules), file.sources, file.told
+    )
 
 
 async def export_registry(database: Database) -> dict[str, Any]:
@@ -379,7 +305,7 @@ async def export_registry(database: Database) -> dict[str, Any]:
     return {"version": 1} | {
         name: [
             {
-                str(key): _plain(value)
+                str(key): plain(value)
                 for key, value in row.items()
                 if key not in inner and not (name != "stations" and _derived(name, key))
             }

@@ -1,41 +1,46 @@
 """Read a registry file: JSON, a folder or zip of CSV files, or an XLSX workbook.
 
-A bad row is named by file, line and column; then nothing of the file is taken.
+A bad row is named by file, line and column; then nothing of the file is taken. What was read from
+where, and what was understood differently from how it was written, is told.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import json
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
-from datetime import time as clock_time
-from json.decoder import scanstring  # type: ignore[attr-defined]
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from zoneinfo import ZoneInfo
 
-import openpyxl
-from openpyxl.utils.exceptions import InvalidFileException
 from pydantic import ValidationError
 
 from chargewatch.errors import RegistryFileError
+from chargewatch.wire.registry.archive import (
+    Archive,
+    Member,
+    is_left_by_a_system,
+    members_of_folder,
+    members_of_zip,
+    read_file,
+)
+from chargewatch.wire.registry.csv_rows import read_csv
+from chargewatch.wire.registry.json_rows import read_json
+from chargewatch.wire.registry.notes import ListSource, Notes, RawRow, refuse
+from chargewatch.wire.registry.tables import Table, list_named, rows_of_table
+from chargewatch.wire.registry.values import Reading, is_blank, shown
+from chargewatch.wire.registry.workbook import Workbook, is_workbook
 from chargewatch.wire.registry_models import LISTS, Row
 
-MAX_ERRORS_SHOWN = 20
-MAX_FILE_BYTES = 512 * 1024 * 1024
+__all__ = ["ListSource", "PlacedRow", "RegistryFile", "read_registry_file", "refuse"]
 
+DEFAULT_ZONE = "Asia/Shanghai"
 
-@dataclass(frozen=True)
-class RawRow:
-    """A row as it stands in the file, and where."""
+_OLD_OFFICE = bytes.fromhex("d0cf11e0a1b11ae1")
+_ENCRYPTED_STREAM = "EncryptedPackage".encode("utf-16-le")
+_FORMS = "give a .json, .xlsx or .zip file, or a folder of CSV files"
 
-    file: str
-    line: int
-    values: dict[str, Any]
+RawLists = dict[str, list[RawRow]]
 
 
 @dataclass(frozen=True)
@@ -53,245 +58,168 @@ class PlacedRow:
 
 @dataclass(frozen=True)
 class RegistryFile:
-    """The valid rows of a registry file, by list."""
+    """The valid rows of a registry file, by list.
+
+    Attributes:
+        sources: how many rows of each list were read from where.
+        told: what was understood differently from how it was written.
+    """
 
     source: str
     sha256: str
     rows: dict[str, list[PlacedRow]]
-    unknown_columns: dict[str, list[str]] = field(default_factory=dict)
+    sources: Sequence[ListSource] = field(default_factory=tuple)
+    told: Sequence[str] = field(default_factory=tuple)
 
 
-def _skip_blank(text: str, position: int) -> int:
-    while position < len(text) and text[position] in " \t\r\n":
-        position += 1
-    return position
-
-
-def _members(text: str, position: int) -> Iterator[tuple[str, int]]:
-    """Yield the keys of the JSON object at a position, with where their values begin."""
-    decoder = json.JSONDecoder()
-    position = _skip_blank(text, position + 1)
-    while text[position] != "}":
-        key, position = scanstring(text, position + 1)
-        position = _skip_blank(text, _skip_blank(text, position) + 1)
-        yield key, position
-        _, position = decoder.raw_decode(text, position)
-        position = _skip_blank(text, position)
-        if text[position] == ",":
-            position = _skip_blank(text, position + 1)
-
-
-def _items(text: str, position: int) -> Iterator[tuple[Any, int]]:
-    """Yield the items of the JSON array at a position, with where they begin."""
-    decoder = json.JSONDecoder()
-    position = _skip_blank(text, position + 1)
-    while text[position] != "]":
-        item, end = decoder.raw_decode(text, position)
-        yield item, position
-        position = _skip_blank(text, end)
-        if text[position] == ",":
-            position = _skip_blank(text, position + 1)
-
-
-def _read_json(name: str, content: bytes) -> dict[str, list[RawRow]]:
-    try:
-        text = content.decode("utf-8-sig")
-        document = json.loads(text)
-    except UnicodeDecodeError as exc:
-        raise RegistryFileError(f"{name}: is not UTF-8 at byte {exc.start}") from exc
-    except json.JSONDecodeError as exc:
-        raise RegistryFileError(
-            f"{name}, line {exc.lineno}, column {exc.colno}: is not JSON: {exc.msg}"
-        ) from exc
-    except RecursionError as exc:
-        raise RegistryFileError(f"{name}: is nested too deeply") from exc
-    if not isinstance(document, dict):
-        raise RegistryFileError(f"{name}, line 1: a registry file is a JSON object")
-    if document.get("version") != 1:
-        raise RegistryFileError(
-            f"{name}, column version: is {document.get('version')!r}; this chargewatch reads 1"
-        )
-    found: dict[str, list[RawRow]] = {}
-    for key, start in _members(text, _skip_blank(text, 0)):
-        if key not in LISTS:
+def _read_members(name: str, members: Sequence[Member], notes: Notes) -> tuple[str, RawLists]:
+    """Return the digest and the rows of the CSV files of a folder or zip."""
+    tables: dict[str, Table] = {}
+    contents: dict[str, bytes] = {}
+    strangers = []
+    for member in members:
+        path = PurePosixPath(member.path)
+        if is_left_by_a_system(member.path):
+            notes.tell(f"{name}: {member.path} was left out")
             continue
-        if text[start] != "[":
-            raise RegistryFileError(f"{name}, column {key}: is not a list")
-        rows = found[key] = []
-        line, counted = text.count("\n", 0, start) + 1, start
-        for item, position in _items(text, start):
-            line, counted = line + text.count("\n", counted, position), position
-            if not isinstance(item, dict):
-                raise RegistryFileError(f"{name}, line {line}: {key} holds something not an object")
-            rows.append(RawRow(f"{name}: {key}", line, item))
-    return found
-
-
-def _read_csv(name: str, content: bytes) -> list[RawRow]:
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as exc:
-        raise RegistryFileError(f"{name}: is not UTF-8 at byte {exc.start}; save it so") from exc
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows = []
-    try:
-        header = [column.strip() for column in next(reader, [])]
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if len(cells) > len(header):
-                raise RegistryFileError(
-                    f"{name}, line {reader.line_num}, column {len(header) + 1}: "
-                    f"the row has {len(cells)} cells, the header {len(header)}"
-                )
-            values = {
-                column: cell for column, cell in zip(header, cells, strict=False) if cell.strip()
-            }
-            rows.append(RawRow(name, reader.line_num, values))
-    except csv.Error as exc:
-        raise RegistryFileError(f"{name}, line {reader.line_num}: {exc}") from exc
-    return rows
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, datetime):
-        # A date cell of a workbook is a midnight.
-        return value.date() if value.time() == clock_time(0) else value.isoformat()
-    return value.isoformat() if isinstance(value, date) else value
-
-
-def _read_workbook(name: str, content: bytes) -> dict[str, list[RawRow]]:
-    try:
-        workbook = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
-    except (InvalidFileException, zipfile.BadZipFile, KeyError, ValueError) as exc:
-        raise RegistryFileError(f"{name}: is not an XLSX workbook: {exc}") from exc
-    found: dict[str, list[RawRow]] = {}
-    try:
-        for sheet in workbook.worksheets:
-            if sheet.title not in LISTS:
-                continue
-            lines = sheet.iter_rows(values_only=True)
-            header = [str(cell).strip() if cell is not None else "" for cell in next(lines, ())]
-            rows = found[sheet.title] = []
-            for line, cells in enumerate(lines, start=2):
-                values = {
-                    column: _cell(cell)
-                    for column, cell in zip(header, cells, strict=False)
-                    if column and cell is not None
-                }
-                if values:
-                    rows.append(RawRow(f"{name}: sheet {sheet.title}", line, values))
-    finally:
-        workbook.close()
-    return found
-
-
-def _tables_of_folder(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.csv"))}
-
-
-def _tables_of_zip(name: str, content: bytes) -> dict[str, bytes]:
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            members = [info for info in archive.infolist() if info.filename.endswith(".csv")]
-            if sum(info.file_size for info in members) > MAX_FILE_BYTES:
-                raise RegistryFileError(f"{name}: unpacks to more than 512 MiB")
-            return {Path(info.filename).name: archive.read(info) for info in members}
-    except zipfile.BadZipFile as exc:
-        raise RegistryFileError(f"{name}: is not a zip file: {exc}") from exc
-
-
-def _read_raw(path: Path) -> tuple[str, dict[str, list[RawRow]]]:
-    if path.is_dir():
-        tables = _tables_of_folder(path)
-        digest = hashlib.sha256(b"".join(tables[name] for name in sorted(tables))).hexdigest()
-    else:
-        content = path.read_bytes()
-        digest = hashlib.sha256(content).hexdigest()
-        suffix = path.suffix.lower()
-        if suffix == ".json":
-            return digest, _read_json(path.name, content)
-        if suffix == ".xlsx":
-            return digest, _read_workbook(path.name, content)
-        if suffix != ".zip":
-            raise RegistryFileError(
-                f"{path.name}: give a .json, .xlsx or .zip file, or a folder of CSV files"
+        list_name = list_named(path.stem)
+        if path.suffix.lower() not in {".csv", ".tsv"} or list_name is None:
+            strangers.append(member.path)
+            continue
+        if list_name in tables:
+            notes.wrong(
+                f"{member.path}: is a second file of {list_name}, beside {tables[list_name].place}"
             )
-        tables = _tables_of_zip(path.name, content)
-    found = {
-        name.removesuffix(".csv"): _read_csv(name, content)
-        for name, content in tables.items()
-        if name.removesuffix(".csv") in LISTS
-    }
-    if not found:
-        wanted = ", ".join(f"{name}.csv" for name in LISTS)
-        raise RegistryFileError(f"{path.name}: holds none of {wanted}")
-    return digest, found
+            continue
+        if path.name != f"{list_name}.csv":
+            notes.tell(f"{member.path}: read as the list {list_name}")
+        content = contents[member.path] = member.read()
+        tables[list_name] = read_csv(member.path, content, list_name, notes)
+    if not tables:
+        wanted = ", ".join(f"{list_name}.csv" for list_name in LISTS)
+        held = f"; it holds {', '.join(sorted(strangers)[:10])}" if strangers else ", it is empty"
+        raise RegistryFileError(f"{name}: holds none of {wanted}{held}")
+    for stranger in sorted(strangers):
+        notes.wrong(f"{name}: {stranger} is not a CSV file named after a list; take it out")
+    digest = hashlib.sha256(b"".join(contents[path] for path in sorted(contents)))
+    return digest.hexdigest(), _rows_of(tables.values(), notes)
 
 
-def _validate(raw: RawRow, model: type[Row]) -> tuple[PlacedRow | None, list[str]]:
-    values = {key: value for key, value in raw.values.items() if value is not None}
+def _rows_of(tables: Any, notes: Notes) -> RawLists:
+    return {table.list: rows_of_table(table, notes) for table in tables}
+
+
+def _read_archive(path: Path, content: bytes, notes: Notes) -> RawLists:
+    suffix = path.suffix.lower()
+    if not content.startswith(b"PK") and suffix in {".xlsx", ".xlsm"}:
+        raise RegistryFileError(f"{path.name}: is not an XLSX workbook; save it as .xlsx again")
+    archive = Archive(path.name, content)
+    names = {name.casefold() for name in archive.paths}
+    if "xl/workbook.bin" in names:
+        raise RegistryFileError(f"{path.name}: is a binary workbook (.xlsb); save it as .xlsx")
+    if "content.xml" in names and "mimetype" in names:
+        raise RegistryFileError(f"{path.name}: is an OpenDocument file; save it as .xlsx")
+    if is_workbook(archive) or suffix in {".xlsx", ".xlsm"}:
+        tables = Workbook(archive, notes).tables()
+        if not tables:
+            notes.refuse()
+            raise RegistryFileError(f"{path.name}: holds no sheet named {', '.join(LISTS)}")
+        return _rows_of(tables, notes)
+    return _read_members(path.name, members_of_zip(archive), notes)[1]
+
+
+def _read_raw(path: Path, notes: Notes) -> tuple[str, RawLists]:
+    if path.is_dir():
+        return _read_members(path.name or str(path), members_of_folder(path), notes)
+    content = read_file(path)
+    digest, suffix = hashlib.sha256(content).hexdigest(), path.suffix.lower()
+    if not content.strip():
+        raise RegistryFileError(f"{path.name}: is empty; {_FORMS}")
+    if content.startswith(_OLD_OFFICE):
+        if _ENCRYPTED_STREAM in content:
+            raise RegistryFileError(f"{path.name}: is protected by a password; save it without")
+        raise RegistryFileError(f"{path.name}: is an old Excel file (.xls); save it as .xlsx")
+    if content.startswith(b"PK") or suffix in {".zip", ".xlsx", ".xlsm"}:
+        return digest, _read_archive(path, content, notes)
+    if suffix == ".json":
+        return digest, read_json(path.name, content, notes)
+    name = list_named(path.stem)
+    if suffix in {".csv", ".tsv"} and name is not None:
+        return digest, _rows_of([read_csv(path.name, content, name, notes)], notes)
+    if suffix == ".csv":
+        raise RegistryFileError(f"{path.name}: is not named after a list: {', '.join(LISTS)}")
+    if suffix == ".xls":
+        raise RegistryFileError(f"{path.name}: is no workbook, whatever its name; save it as .xlsx")
+    raise RegistryFileError(f"{path.name}: {_FORMS}")
+
+
+def _validate(raw: RawRow, model: type[Row], reading: Reading) -> PlacedRow | None:
+    """Return the valid row; what is wrong with it is noted."""
+    values = {key: value for key, value in raw.values.items() if not is_blank(value)}
     try:
-        return PlacedRow(raw.file, raw.line, model.model_validate(values)), []
+        return PlacedRow(raw.file, raw.line, model.model_validate(values, context=reading))
     except ValidationError as exc:
-        problems = []
         for error in exc.errors(include_url=False):
-            column = ".".join(str(part) for part in error["loc"][:1]) or error["msg"].split(":")[0]
-            column = column.removeprefix("Value error, ")
-            message = error["msg"].removeprefix("Value error, ")
-            given = "" if error["type"] == "missing" else f" (given: {str(error['input'])[:60]!r})"
-            problems.append(f"{raw.file}, line {raw.line}, column {column}: {message}{given}")
-        return None, problems
+            column, message, given = _told_error(dict(error))
+            reading.notes.wrong(f"{raw.file}, line {raw.line}, column {column}: {message}{given}")
+        return None
 
 
-def _duplicates(rows: list[PlacedRow]) -> list[str]:
+def _told_error(error: dict[str, Any]) -> tuple[str, str, str]:
+    """Return column, message and what was given, of one of pydantic's errors."""
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "missing":
+        message = "is missing"
+    place = [str(part + 1) if isinstance(part, int) else str(part) for part in error["loc"]]
+    if not place:
+        column, _, message = message.partition(": ")
+        return column, message, ""
+    given = "" if error["type"] == "missing" else f" (given: {shown(error['input'])})"
+    if len(place) > 1:
+        message = f"{' '.join(place[1:])}: {message}"
+    return place[0], message, given
+
+
+def _refuse_duplicates(rows: Sequence[PlacedRow], notes: Notes) -> None:
     first: dict[tuple[Any, ...], PlacedRow] = {}
-    problems = []
     for placed in rows:
         earlier = first.setdefault(placed.row.key, placed)
         if earlier is not placed:
-            problems.append(
+            notes.wrong(
                 placed.error(placed.row.key_columns[0], f"stands already in line {earlier.line}")
             )
-    return problems
 
 
-def refuse(problems: list[str]) -> None:
-    """Raise RegistryFileError that lists the problems; return when there is none."""
-    if not problems:
-        return
-    shown = problems[:MAX_ERRORS_SHOWN]
-    more = len(problems) - len(shown)
-    tail = [f"... and {more} more"] if more else []
-    raise RegistryFileError(
-        "\n  ".join(["nothing was taken, mend these and import again:", *shown, *tail])
-    )
-
-
-def read_registry_file(path: Path) -> RegistryFile:
+def read_registry_file(
+    path: Path,
+    *,
+    zone: str = DEFAULT_ZONE,
+    on_source: Callable[[ListSource], None] = lambda _: None,
+) -> RegistryFile:
     """Return the valid rows of a registry file.
 
-    Raises: RegistryFileError, naming file, line and column of every bad row (up to 20).
+    Args:
+        path: the file or folder.
+        zone: time zone of times that have no offset.
+        on_source: is told what was read from where, also when something of it is wrong.
+
+    Raises: RegistryFileError, naming file, line and column of every bad row (up to 100).
     """
+    notes = Notes()
     try:
-        digest, raw = _read_raw(path)
+        digest, raw = _read_raw(path, notes)
     except OSError as exc:
         raise RegistryFileError(f"{path}: can't be read: {exc.strerror}") from exc
+    notes.sources.sort(key=lambda source: list(LISTS).index(source.list))
+    for source in notes.sources:
+        on_source(source)
     rows: dict[str, list[PlacedRow]] = {}
-    unknown: dict[str, list[str]] = {}
-    problems: list[str] = []
     for name, model in LISTS.items():
-        rows[name] = []
-        columns: set[str] = set()
-        for raw_row in raw.get(name, []):
-            columns.update(raw_row.values)
-            placed, errors = _validate(raw_row, model)
-            problems += errors
-            if placed is not None:
-                rows[name].append(placed)
-        problems += _duplicates(rows[name])
-        extra = sorted(columns - set(model.model_fields))
-        if extra:
-            unknown[name] = extra
-    refuse(problems)
-    return RegistryFile(path.name, digest, rows, unknown)
+        found = (
+            _validate(raw_row, model, Reading(raw_row.file, raw_row.line, notes, ZoneInfo(zone)))
+            for raw_row in raw.get(name, [])
+        )
+        rows[name] = [placed for placed in found if placed is not None]
+        _refuse_duplicates(rows[name], notes)
+    notes.refuse()
+    return RegistryFile(path.name, digest, rows, tuple(notes.sources), tuple(notes.told()))

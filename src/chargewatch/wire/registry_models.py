@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 from datetime import date, time
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal
 
-import orjson
 from pydantic import (
     AwareDatetime,
     BaseModel,
@@ -17,63 +18,75 @@ from pydantic import (
     model_validator,
 )
 
-
-def _none_if_blank(value: Any) -> Any:
-    return None if isinstance(value, str) and not value.strip() else value
-
-
-def _text_of_number(value: Any) -> Any:
-    """A spreadsheet turns class "2" or a serial into a number."""
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value) if isinstance(value, int) else value
+from chargewatch.wire.registry import values
+from chargewatch.wire.registry.json_text import JsonTextError, decoder
 
 
-def _list_of_text(value: Any) -> Any:
-    """A cell of a table holds a list as text, separated by blanks or semicolons."""
-    if value is None:
-        return []
-    return value.replace(";", " ").split() if isinstance(value, str) else value
-
-
-def _list_of_json(value: Any) -> Any:
+def _periods(value: Any) -> Any:
+    """A cell of a table holds the periods as JSON."""
+    if isinstance(value, values.Formula):
+        raise ValueError("holds a formula: give its value")
     if not isinstance(value, str):
         return value
     try:
-        return orjson.loads(value)
-    except orjson.JSONDecodeError as exc:
+        return decoder().decode(values.strip(value))
+    except (json.JSONDecodeError, RecursionError) as exc:
         raise ValueError(f"is not a JSON list: {exc}") from exc
+    except JsonTextError as exc:
+        raise ValueError(str(exc)) from exc
+
+
+def _clock(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError("is not a time of the day: write 07:00")
+    text = values.strip(value).replace("：", ":")
+    found = re.fullmatch(r"(\d{1,2}):(\d{2})(?::00)?", text)
+    if found is None or int(found[1]) > 24 or int(found[2]) > 59:
+        raise ValueError("is not a time of the day: write 07:00")
+    if int(found[1]) == 24:
+        if found[2] != "00":
+            raise ValueError("is not a time of the day: write 07:00")
+        return time(0, 0)
+    return time(int(found[1]), int(found[2]))
 
 
 Identity = Annotated[
-    str, BeforeValidator(_text_of_number), StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")
-]
-# PostgreSQL's text can't hold NUL.
-Text = Annotated[
     str,
-    BeforeValidator(_text_of_number),
-    StringConstraints(min_length=1, max_length=2000, pattern=r"^[^\x00]*$", strip_whitespace=True),
+    BeforeValidator(values.read_name),
+    StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$"),
 ]
 InstrumentName = Annotated[
-    str,
-    BeforeValidator(_text_of_number),
-    StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00]*$"),
+    str, BeforeValidator(values.read_name), StringConstraints(min_length=1, max_length=64)
 ]
-OptionalText = Annotated[Text | None, BeforeValidator(_none_if_blank)]
-OptionalDate = Annotated[date | None, BeforeValidator(_none_if_blank)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-OptionalFinite = Annotated[Finite | None, BeforeValidator(_none_if_blank)]
-OptionalPositive = Annotated[Positive | None, BeforeValidator(_none_if_blank)]
-Current = Literal["AC", "DC"]
+_LENGTH = StringConstraints(min_length=1, max_length=2000)
+Text = Annotated[str, BeforeValidator(values.read_text), _LENGTH]
+Code = Annotated[str, BeforeValidator(values.read_code), _LENGTH]
+AccuracyClass = Annotated[str, BeforeValidator(values.read_class), _LENGTH]
+Key = Annotated[str, BeforeValidator(values.read_key)]
+Day = Annotated[date, BeforeValidator(values.read_date)]
+Number = Annotated[float, BeforeValidator(values.read_number)]
+Positive = Annotated[float, BeforeValidator(values.read_number), Field(gt=0)]
+Fraction = Annotated[float, BeforeValidator(values.read_fraction)]
+PositiveFraction = Annotated[float, BeforeValidator(values.read_fraction), Field(gt=0)]
+Flag = Annotated[bool, BeforeValidator(values.read_bool)]
+Price = Annotated[Decimal, BeforeValidator(values.read_price), Field(ge=0, le=1_000_000)]
+Clock = Annotated[time, BeforeValidator(_clock)]
+Moment = Annotated[AwareDatetime, BeforeValidator(values.read_moment)]
+Current = Annotated[Literal["AC", "DC"], BeforeValidator(values.choice(AC=("交流",), DC=("直流",)))]
+Scope = Annotated[
+    Literal["station", "connector"],
+    BeforeValidator(values.choice(station=("站",), connector=("枪",))),
+]
+Result = Annotated[
+    Literal["pass", "fail"],
+    BeforeValidator(values.choice(**{"pass": ("合格",), "fail": ("不合格",)})),
+]
 
 
 class Row(BaseModel):
-    """A row of any list; unknown columns are ignored, and named in the import's report."""
+    """A row of any list."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
     key_columns: ClassVar[tuple[str, ...]]
 
     @property
@@ -81,15 +94,20 @@ class Row(BaseModel):
         """What identifies the row in its list."""
         return tuple(getattr(self, column) for column in self.key_columns)
 
+    @classmethod
+    def required(cls) -> list[str]:
+        """Return the columns without which there is no row."""
+        return [name for name, field in cls.model_fields.items() if field.is_required()]
+
 
 class OperatorRow(Row):
     """An operator of charging stations."""
 
     key_columns = ("operator_id",)
     operator_id: Identity
-    name: OptionalText = None
-    credit_code: OptionalText = None
-    contact: OptionalText = None
+    name: Text | None = None
+    credit_code: Code | None = None
+    contact: Text | None = None
 
 
 class StationRow(Row):
@@ -98,16 +116,12 @@ class StationRow(Row):
     key_columns = ("station_id",)
     station_id: Identity
     operator_id: Identity
-    name: OptionalText = None
-    district: OptionalText = None
-    longitude: Annotated[
-        Annotated[float, Field(ge=-180, le=180)] | None, BeforeValidator(_none_if_blank)
-    ] = None
-    latitude: Annotated[
-        Annotated[float, Field(ge=-90, le=90)] | None, BeforeValidator(_none_if_blank)
-    ] = None
-    address: OptionalText = None
-    opened_on: OptionalDate = None
+    name: Text | None = None
+    district: Code | None = None
+    longitude: Annotated[Number, Field(ge=-180, le=180)] | None = None
+    latitude: Annotated[Number, Field(ge=-90, le=90)] | None = None
+    address: Text | None = None
+    opened_on: Day | None = None
 
 
 class ConnectorRow(Row):
@@ -117,18 +131,18 @@ class ConnectorRow(Row):
     connector: InstrumentName
     station_id: Identity
     current: Current
-    accuracy_class: Text
-    pile: OptionalText = None
-    rated_power_w: OptionalPositive = None
-    min_current_a: OptionalFinite = None
-    max_current_a: OptionalPositive = None
-    model: OptionalText = None
-    manufacturer: OptionalText = None
-    serial: OptionalText = None
-    resolution_wh: OptionalPositive = None
-    cable_loss_compensated: Annotated[bool | None, BeforeValidator(_none_if_blank)] = None
-    in_service_on: OptionalDate = None
-    signing_key: OptionalText = None
+    accuracy_class: AccuracyClass
+    pile: Code | None = None
+    rated_power_w: Positive | None = None
+    min_current_a: Number | None = None
+    max_current_a: Positive | None = None
+    model: Text | None = None
+    manufacturer: Text | None = None
+    serial: Code | None = None
+    resolution_wh: Positive | None = None
+    cable_loss_compensated: Flag | None = None
+    in_service_on: Day | None = None
+    signing_key: Key | None = None
 
 
 class ReferenceMeterRow(Row):
@@ -137,20 +151,22 @@ class ReferenceMeterRow(Row):
     key_columns = ("meter",)
     meter: InstrumentName
     station_id: Identity
-    scope: Literal["station", "connector"]
-    connectors: Annotated[list[InstrumentName], BeforeValidator(_list_of_text)] = []
+    scope: Scope
+    connectors: Annotated[list[InstrumentName], BeforeValidator(values.read_names)] = []
     current: Current = "AC"
-    relative_uncertainty: Positive
+    relative_uncertainty: PositiveFraction
     coverage_factor: Positive = 2.0
-    resolution_wh: OptionalPositive = None
-    certificate: OptionalText = None
-    calibrated_on: OptionalDate = None
-    valid_until: OptionalDate = None
+    resolution_wh: Positive | None = None
+    certificate: Code | None = None
+    calibrated_on: Day | None = None
+    valid_until: Day | None = None
 
     @model_validator(mode="after")
     def _one_connector_in_series(self) -> ReferenceMeterRow:
         if self.scope == "connector" and len(self.connectors) != 1:
             raise ValueError("connectors: scope 'connector' needs exactly one connector")
+        if len(set(self.connectors)) != len(self.connectors):
+            raise ValueError("connectors: one of them stands there twice")
         return self
 
 
@@ -159,14 +175,14 @@ class VerificationRow(Row):
 
     key_columns = ("connector", "verified_on", "certificate")
     connector: InstrumentName
-    verified_on: date
-    valid_until: OptionalDate = None
-    result: Literal["pass", "fail"]
-    relative_error: OptionalFinite = None
-    expanded_uncertainty: OptionalPositive = None
-    coverage_factor: OptionalPositive = None
-    certificate: OptionalText = None
-    institute: OptionalText = None
+    verified_on: Day
+    valid_until: Day | None = None
+    result: Result
+    relative_error: Fraction | None = None
+    expanded_uncertainty: PositiveFraction | None = None
+    coverage_factor: Positive | None = None
+    certificate: Code | None = None
+    institute: Text | None = None
 
     @model_validator(mode="after")
     def _ends_after_it_begins(self) -> VerificationRow:
@@ -175,26 +191,22 @@ class VerificationRow(Row):
         return self
 
 
-def _clock(value: Any) -> Any:
-    return "00:00" if value == "24:00" else value
-
-
 class TariffPeriod(BaseModel):
     """Prices between two times of the day; ``to`` 00:00 or 24:00 means midnight."""
 
-    model_config = ConfigDict(frozen=True, populate_by_name=True)
-    start: Annotated[time, BeforeValidator(_clock), Field(alias="from")]
-    to: Annotated[time, BeforeValidator(_clock)]
-    energy_price: Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
-    service_price: Annotated[Decimal, Field(ge=0, allow_inf_nan=False)] = Decimal(0)
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    start: Annotated[Clock, Field(alias="from")]
+    to: Clock
+    energy_price: Price
+    service_price: Price = Decimal(0)
 
     def as_json(self) -> dict[str, str]:
         """Return the period as it stands in a registry file."""
         return {
             "from": self.start.strftime("%H:%M"),
             "to": self.to.strftime("%H:%M"),
-            "energy_price": str(self.energy_price),
-            "service_price": str(self.service_price),
+            "energy_price": format(self.energy_price, "f"),
+            "service_price": format(self.service_price, "f"),
         }
 
 
@@ -203,9 +215,11 @@ class TariffRow(Row):
 
     key_columns = ("operator_id", "station_id", "valid_from")
     operator_id: Identity
-    station_id: Annotated[Identity | None, BeforeValidator(_none_if_blank)] = None
-    valid_from: AwareDatetime
-    periods: Annotated[list[TariffPeriod], BeforeValidator(_list_of_json), Field(min_length=1)]
+    station_id: Identity | None = None
+    valid_from: Moment
+    periods: Annotated[
+        list[TariffPeriod], BeforeValidator(_periods), Field(min_length=1, max_length=1000)
+    ]
 
 
 LISTS: dict[str, type[Row]] = {
