@@ -10,6 +10,7 @@ from chargewatch.risk.signals_station import (
     clock_findings,
     conflict_findings,
     missing_message_findings,
+    restart_findings,
     silence_findings,
     unregistered_findings,
     verification_findings,
@@ -153,3 +154,27 @@ def test_selling_without_valid_verification_is_found_only_for_registered_connect
     )
     assert [f.row for f in found] == [0, 1]
     assert found[0].detail.startswith("no passed verification")
+
+
+def test_a_jump_of_the_counter_is_told_apart_and_counts_once():
+    hole = {"station": 3, "topic": "registers", "from_s": T0, "to_s": T0 + 15}
+    (found,) = missing_message_findings(
+        [
+            {**hole, "first_seq": 2, "last_seq": 28, "implausible": False},
+            {**hole, "first_seq": 30, "last_seq": 1_760_000_000_000, "implausible": True},
+        ],
+        crowded=[{"station": 3, "topic": "status", "gaps": 5, "missing": 2**40, "at_s": T0}],
+    )
+    assert (found.count, found.value) == (2**40 + 28, 2**40 + 27)
+    assert "seq of registers jumps by" in found.detail
+    assert "status has too many gaps" in found.detail
+
+
+def test_a_count_that_begins_anew_again_and_again_is_found():
+    def found(*days_ago):
+        times = [T0 - days * 86_400 for days in days_ago]
+        stream = {"station": 1, "topic": "registers", "restarted_s": times}
+        return restart_findings([stream], as_of_s=T0, limits=LIMITS)
+
+    assert found(20, 15, 9, 3, 1) == []
+    assert [(f.code, f.count) for f in found(9, 5, 3, 1)] == [("sequence_restart", 3)]

@@ -337,6 +337,11 @@ class Stream(BaseModel):
     newest_seq: int | None
     open_gaps: int
     missing: int
+    jumps: int
+    untracked_gaps: int
+    untracked_missing: int
+    restarts: int
+    last_restart_at: datetime | None
     first_received_at: datetime | None
     last_received_at: datetime | None
     last_sent_at: datetime | None

@@ -68,9 +68,9 @@ SELECT g, timestamptz '{end}' - g % 600 * interval '1 s', 1e6, 0, '{end}'
 FROM generate_series(1, {connectors}) g;
 INSERT INTO station_status (operator_id, station_id, online, received_at)
 SELECT operator_id, station_id, true, '{end}' FROM station;
-INSERT INTO ledger_stream (operator_id, station_id, topic, messages, received, stored, seen,
-  last_received_at)
-SELECT operator_id, station_id, topic, 5000, 240000, 240000, '{{[1,5001)}}', '{end}'
+INSERT INTO ledger_stream (operator_id, station_id, topic, messages, received, stored,
+  first_seq, last_seq, last_received_at)
+SELECT operator_id, station_id, topic, 5000, 240000, 240000, 1, 5000, '{end}'
 FROM station, unnest(ARRAY['registers', 'reference', 'sessions', 'status']) topic;
 INSERT INTO ledger_gap (stream_id, first_seq, last_seq, found_at, closed_at)
 SELECT stream_id, 10, 12, '{end}', CASE WHEN stream_id % 10 > 0 THEN timestamptz '{end}' END

@@ -30,6 +30,7 @@ SIGNAL_SEVERITY: Mapping[str, Severity] = {
     "register_discontinuity": Severity.MILD,
     "clock_skew": Severity.MILD,
     "missing_messages": Severity.INFO,
+    "sequence_restart": Severity.MILD,
     "silence": Severity.MILD,
     "conflict": Severity.MILD,
     "unregistered_instrument": Severity.SEVERE,

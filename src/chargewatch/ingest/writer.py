@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Sequence
+from datetime import timedelta
 from typing import Any, Protocol
 
 import numpy as np
@@ -34,13 +35,10 @@ from chargewatch.storage.identities import (
 from chargewatch.storage.ingest_sessions import note_session
 from chargewatch.storage.ledger import (
     LedgerEntry,
-    StatusRow,
     StreamKey,
     lock_streams,
     notify_readings,
     record_messages,
-    seen_before,
-    store_status,
 )
 from chargewatch.storage.quarantine import QuarantineRow, store_quarantine
 from chargewatch.storage.readings import (
@@ -56,6 +54,7 @@ from chargewatch.storage.readings import (
     update_latest,
 )
 from chargewatch.storage.sessions import store_session_names, store_sessions
+from chargewatch.storage.status import StatusRow, store_statuses
 from chargewatch.wire.evidence import item_evidence, items_of, message_evidence
 from chargewatch.wire.personal import bytes_without_vin
 from chargewatch.wire.rejection import CONFLICT as CONFLICT_CODE
@@ -240,7 +239,7 @@ class BatchWriter:
         await self._write_readings(batch, batch.references, staged_only=staged_only)
         await self._write_sessions(batch)
         await store_session_names(connection, batch.session_names)
-        await self._write_statuses(batch, streams)
+        await self._write_statuses(batch)
         await store_quarantine(connection, _quarantine_rows(batch))
         await record_messages(connection, _ledger_entries(batch), ids=streams)
         await notify_readings(connection)
@@ -294,23 +293,9 @@ class BatchWriter:
                     "with other content",
                 )
 
-    async def _write_statuses(self, batch: Batch, streams: dict[StreamKey, int]) -> None:
-        if not batch.statuses:
-            return
-        pairs = []
-        for number, _ in batch.statuses:
-            message = batch.messages[number]
-            stream = streams[(*message.owner, "status")]
-            pairs.append(None if message.seq is None else (stream, message.seq))
-        seen = await seen_before(self._connection, [pair for pair in pairs if pair is not None])
+    async def _write_statuses(self, batch: Batch) -> None:
         rows = []
-        for (number, status), pair in zip(batch.statuses, pairs, strict=True):
-            if pair is not None and pair in seen:
-                batch.fates[number].duplicate = 1
-                continue
-            if pair is not None:
-                seen.add(pair)
-            batch.fates[number].stored = 1
+        for number, status in batch.statuses:
             message = batch.messages[number]
             sent_us = message.decoded.envelope.sent_at_us if message.decoded else None
             rows.append(
@@ -324,7 +309,10 @@ class BatchWriter:
                     firmware=status.firmware,
                 )
             )
-        await store_status(self._connection, rows)
+        max_future = timedelta(seconds=self._limits.max_future_s)
+        newer = await store_statuses(self._connection, rows, max_future=max_future)
+        for (number, _), is_newer in zip(batch.statuses, newer, strict=True):
+            setattr(batch.fates[number], "stored" if is_newer else "duplicate", 1)
 
     def _remember(self, batch: Batch, streams: dict[StreamKey, int], *, distrust: bool) -> None:
         """Take into the caches what the commit made true."""

@@ -20,6 +20,7 @@ from chargewatch.risk.inputs import Floats, Ints
 DAY_S = 86_400
 RULE_VERSION = 1
 MOST_RECORDS = 5
+MOST_COUNT = 2**63 - 1  # what a signal's count can hold
 """Records kept as evidence of one finding; of a signal, of its first and last finding."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -57,6 +58,8 @@ class Limits:
     silence_cadences: float = 3.0
     silence_least_s: float = 3_600.0
     sold_wh: float = 100.0
+    restarts: int = 2  # of a gateway's count within the window
+    restart_window_s: float = 7 * 86_400.0
 
 
 LIMITS = Limits()

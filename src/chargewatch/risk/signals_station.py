@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from chargewatch.risk.inputs import Bools, Floats, Ints
-from chargewatch.risk.signals import DAY_S, MOST_RECORDS, Finding, Limits, time_text
+from chargewatch.risk.signals import DAY_S, MOST_COUNT, MOST_RECORDS, Finding, Limits, time_text
 
 NEIGHBOURS = 3
 """Messages before and after, of other stations, that a station's clock is compared with."""
@@ -248,46 +248,101 @@ def _silence(
     )
 
 
-def missing_message_findings(holes: Sequence[Mapping[str, Any]]) -> list[Finding]:
+def missing_message_findings(
+    holes: Sequence[Mapping[str, Any]], crowded: Sequence[Mapping[str, Any]] = ()
+) -> list[Finding]:
     """Return one finding a station whose sequence numbers have holes.
 
     Where:
-        holes: {"station": row, "topic", "first_seq", "last_seq", "from_s", "to_s"}; from_s and
-            to_s are when the messages around the hole were sent.
+        holes: {"station": row, "topic", "first_seq", "last_seq", "from_s", "to_s", "implausible"};
+            from_s and to_s are when the messages around the hole were sent. A jump that is too
+            large for that time counts as one, not as that many lost messages.
+        crowded: streams with more gaps than are kept singly: {"station": row, "topic", "gaps",
+            "missing", "at_s"}.
     """
-    by_station: dict[int, list[Mapping[str, Any]]] = {}
-    for hole in holes:
-        by_station.setdefault(int(hole["station"]), []).append(hole)
-    found = []
-    for station, group in by_station.items():
-        missing = sum(int(hole["last_seq"]) - int(hole["first_seq"]) + 1 for hole in group)
-        topics = sorted({str(hole["topic"]) for hole in group})
-        records = [
-            {
-                "topic": hole["topic"],
-                "first_seq": int(hole["first_seq"]),
-                "last_seq": int(hole["last_seq"]),
-            }
+    by_station: dict[int, tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]] = {}
+    for place, rows in enumerate((holes, crowded)):
+        for row in rows:
+            by_station.setdefault(int(row["station"]), ([], []))[place].append(row)
+    return [_missing_messages(row, *rows) for row, rows in by_station.items()]
+
+
+def _missing_messages(
+    station: int, group: list[Mapping[str, Any]], crowded: list[Mapping[str, Any]]
+) -> Finding:
+    jumps = [hole for hole in group if hole.get("implausible")]
+    lost = [hole for hole in group if not hole.get("implausible")]
+    missing = sum(int(hole["last_seq"]) - int(hole["first_seq"]) + 1 for hole in lost)
+    missing += sum(int(stream["missing"]) for stream in crowded)
+    topics = sorted({str(row["topic"]) for row in (*group, *crowded)})
+    words = [f"{missing} messages missing on {', '.join(topics)}"] if missing else []
+    words += [f"first {h['topic']} {h['first_seq']} to {h['last_seq']}" for h in lost[:1]]
+    words += [
+        f"seq of {hole['topic']} jumps by {int(hole['last_seq']) - int(hole['first_seq']) + 2} "
+        f"to {int(hole['last_seq']) + 1}, more than a gateway can have sent"
+        + (f", and {len(jumps) - 1} jumps more" if len(jumps) > 1 else "")
+        for hole in jumps[:1]
+    ]
+    words += [
+        f"{stream['topic']} has too many gaps: the oldest {int(stream['gaps'])} are only summed up"
+        for stream in crowded
+    ]
+    times = [float(hole["from_s"]) for hole in group] + [float(c["at_s"]) for c in crowded]
+    last_s = max([float(hole["to_s"]) for hole in group] + [float(c["at_s"]) for c in crowded])
+    return Finding(
+        code="missing_messages",
+        kind="station",
+        row=station,
+        day=int(last_s // DAY_S),
+        first_s=min(times),
+        last_s=last_s,
+        count=min(missing + len(jumps), MOST_COUNT),
+        value=float(missing),
+        limit=0.0,
+        detail="; ".join(words),
+        records=[
+            {key: hole[key] for key in ("topic", "first_seq", "last_seq")}
             for hole in group[: 4 * MOST_RECORDS]
+        ],
+    )
+
+
+def restart_findings(
+    streams: Sequence[Mapping[str, Any]], *, as_of_s: float, limits: Limits
+) -> list[Finding]:
+    """Return one finding a topic of a station that begins to count its messages anew too often.
+
+    Where:
+        streams: {"station": row, "topic", "restarted_s": times in order}.
+    """
+    found = []
+    for stream in streams:
+        recent = [
+            at_s
+            for at_s in stream["restarted_s"]
+            if as_of_s - limits.restart_window_s < at_s <= as_of_s
         ]
-        first = group[0]
-        last_s = max(float(hole["to_s"]) for hole in group)
+        if len(recent) <= limits.restarts:
+            continue
         found.append(
             Finding(
-                code="missing_messages",
+                code="sequence_restart",
                 kind="station",
-                row=station,
-                day=int(last_s // DAY_S),
-                first_s=min(float(hole["from_s"]) for hole in group),
-                last_s=last_s,
-                count=missing,
-                value=float(missing),
-                limit=0.0,
+                row=int(stream["station"]),
+                day=int(recent[-1] // DAY_S),
+                first_s=recent[0],
+                last_s=recent[-1],
+                count=len(recent),
+                value=float(len(recent)),
+                limit=float(limits.restarts),
                 detail=(
-                    f"{missing} messages missing on {', '.join(topics)}; "
-                    f"first {first['topic']} {first['first_seq']} to {first['last_seq']}"
+                    f"the gateway began to count {stream['topic']} at 1 again "
+                    f"{len(recent)} times within {limits.restart_window_s / DAY_S:g} days"
                 ),
-                records=records,
+                records=[
+                    {"topic": stream["topic"], "restarted_at": time_text(at_s)}
+                    for at_s in recent[-MOST_RECORDS:]
+                ],
             )
         )
     return found

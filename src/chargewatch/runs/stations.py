@@ -7,7 +7,7 @@ import gzip
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -23,6 +23,7 @@ from chargewatch.risk.signals_station import (
     clock_findings,
     conflict_findings,
     missing_message_findings,
+    restart_findings,
     silence_findings,
     unregistered_findings,
     verification_findings,
@@ -63,6 +64,7 @@ async def station_findings(
         }
         for hole in holes
     ]
+    crowded, restarted = await _counts(connection, loaded, as_of=as_of)
     conflicts = await _conflicts(connection, loaded, first=first, as_of=as_of)
     unknown_meters = await _unknown_meters(connection, loaded, first=first, as_of=as_of)
 
@@ -83,7 +85,10 @@ async def station_findings(
         "clocks": clock_checks,
         "silence": silence_checks,
         "missing messages": lambda stations: missing_message_findings(
-            [gap for gap in gaps if gap["station"] in set(stations.tolist())]
+            _at(stations, gaps), _at(stations, crowded)
+        ),
+        "counts": lambda stations: restart_findings(
+            _at(stations, restarted), as_of_s=as_of.timestamp(), limits=LIMITS
         ),
         "unregistered instruments": lambda stations: _unregistered(
             loaded, unknown_meters, of(stations)
@@ -97,6 +102,35 @@ async def station_findings(
         found += more
         left += out
     return found, left
+
+
+def _at(stations: Ints, rows: Rows) -> Rows:
+    wanted = set(stations.tolist())
+    return [row for row in rows if row["station"] in wanted]
+
+
+async def _counts(
+    connection: asyncpg.Connection, loaded: Loaded, *, as_of: datetime
+) -> tuple[Rows, Rows]:
+    """Return the streams with too many gaps, and those that began to count anew, of late."""
+    since = as_of - timedelta(seconds=LIMITS.restart_window_s)
+    streams = [
+        {
+            "station": loaded.registry.place_rows[row["operator_id"], row["station_id"]],
+            "topic": row["topic"],
+            "gaps": row["untracked_gaps"],
+            "missing": row["untracked_missing"],
+            "at": row["untracked_at"],
+            "restarted_s": [at.timestamp() for at in row["restarted_at"]],
+        }
+        for row in await store.rows(connection, store.COUNTS, since, as_of)
+    ]
+    crowded = [
+        {**stream, "at_s": stream["at"].timestamp()}
+        for stream in streams
+        if stream["at"] is not None and since < stream["at"] <= as_of
+    ]
+    return crowded, streams
 
 
 async def _messages(

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import numpy as np
 
 from chargewatch.storage.copy import copy_in
+from chargewatch.storage.gaps import load_sequences, moment_of, store_gaps
+from chargewatch.storage.sequences import Number
 
 StreamKey = tuple[str, str, str]
 """operator_id, station_id, topic kind."""
 
-Span = tuple[int, int]
-"""First and last of a run of sequence numbers, both included."""
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MESSAGE = np.dtype(
     [
         ("received_at", "M8[us]"),
@@ -57,21 +54,6 @@ class _Sums:
     sent_us: int | None = None
 
 
-def spans_of(numbers: Iterable[int]) -> list[Span]:
-    """Return the runs of consecutive numbers."""
-    spans: list[Span] = []
-    for number in sorted(set(numbers)):
-        if spans and spans[-1][1] + 1 == number:
-            spans[-1] = (spans[-1][0], number)
-        else:
-            spans.append((number, number))
-    return spans
-
-
-def _multirange(spans: Iterable[Span]) -> str:
-    return "{" + ",".join(f"[{first},{last}]" for first, last in spans) + "}"
-
-
 async def lock_streams(
     connection: asyncpg.Connection, keys: Iterable[StreamKey], *, known: Mapping[StreamKey, int]
 ) -> dict[StreamKey, int]:
@@ -105,27 +87,11 @@ async def lock_streams(
     return ids
 
 
-async def seen_before(
-    connection: asyncpg.Connection, pairs: Sequence[tuple[int, int]]
-) -> set[tuple[int, int]]:
-    """Return those (stream_id, seq) that the ledger has seen."""
-    if not pairs:
-        return set()
-    streams, numbers = (list(column) for column in zip(*pairs, strict=True))
-    rows = await connection.fetch(
-        "SELECT d.stream_id, d.seq FROM unnest($1::int4[], $2::int8[]) AS d(stream_id, seq) "
-        "JOIN ledger_stream s USING (stream_id) WHERE s.seen @> d.seq",
-        streams,
-        numbers,
-    )
-    return {(row[0], row[1]) for row in rows}
-
-
 def _sums(
     entries: Sequence[LedgerEntry], ids: Mapping[StreamKey, int]
-) -> tuple[dict[int, _Sums], dict[int, list[int]]]:
+) -> tuple[dict[int, _Sums], dict[int, list[Number]]]:
     sums: dict[int, _Sums] = {}
-    numbers: dict[int, list[int]] = {}
+    numbers: dict[int, list[Number]] = {}
     for entry in entries:
         stream_id = ids[entry.stream]
         total = sums.get(stream_id)
@@ -138,10 +104,13 @@ def _sums(
         total.rejected += entry.rejected
         total.unknown_keys += entry.unknown_keys
         total.last_us = entry.received_us
-        if entry.sent_us is not None and 0 <= entry.sent_us < 2**57:
-            total.sent_us = max(total.sent_us or 0, entry.sent_us)
+        sent_us = entry.sent_us
+        if sent_us is not None and not 0 <= sent_us < 2**57:
+            sent_us = None
+        if sent_us is not None:
+            total.sent_us = max(total.sent_us or 0, sent_us)
         if entry.seq is not None:
-            numbers[stream_id].append(entry.seq)
+            numbers[stream_id].append(Number(entry.seq, sent_us, entry.received_us))
     return sums, numbers
 
 
@@ -153,18 +122,19 @@ UPDATE ledger_stream s SET
   duplicate = s.duplicate + d.duplicate,
   rejected = s.rejected + d.rejected,
   unknown_keys = s.unknown_keys + d.unknown_keys,
-  seen = s.seen + d.seen::int8multirange,
-  first_received_at = coalesce(s.first_received_at, 'epoch'::timestamptz + d.first_us * us.one),
-  last_received_at = greatest(s.last_received_at, 'epoch'::timestamptz + d.last_us * us.one),
-  last_sent_at = greatest(s.last_sent_at, 'epoch'::timestamptz + d.sent_us * us.one)
-FROM (SELECT interval '1 microsecond' AS one) us, unnest(
-  $1::int4[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::text[],
-  $8::float8[], $9::float8[], $10::float8[]
-) AS d(stream_id, messages, stored, duplicate, rejected, unknown_keys, seen,
-       first_us, last_us, sent_us)
+  first_received_at = coalesce(s.first_received_at, d.first_at),
+  last_received_at = greatest(s.last_received_at, d.last_at),
+  last_sent_at = greatest(s.last_sent_at, d.sent_at),
+  first_seq = d.first_seq, last_seq = d.last_seq, newest_sent_at = d.newest_at,
+  count_since = d.since_at, restarts = d.restarts,
+  open_gaps = s.open_gaps + d.gaps
+FROM unnest(
+  $1::int4[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::timestamptz[],
+  $8::timestamptz[], $9::timestamptz[], $10::int8[], $11::int8[], $12::timestamptz[],
+  $13::timestamptz[], $14::int4[], $15::int4[]
+) AS d(stream_id, messages, stored, duplicate, rejected, unknown_keys, first_at, last_at, sent_at,
+       first_seq, last_seq, newest_at, since_at, restarts, gaps)
 WHERE s.stream_id = d.stream_id
-RETURNING s.stream_id, CASE WHEN isempty(s.seen) THEN NULL
-  ELSE nullif(int8multirange(range_merge(s.seen)) - s.seen, '{}') END AS holes
 """
 
 
@@ -181,7 +151,12 @@ async def record_messages(
     sums, numbers = _sums(entries, ids)
     streams = sorted(sums)
     totals = [sums[stream] for stream in streams]
-    rows = await connection.fetch(
+    sequences = await load_sequences(connection, {stream: numbers[stream] for stream in streams})
+    for stream in streams:
+        for number in numbers[stream]:
+            sequences[stream].take(*number)
+    states = [sequences[stream] for stream in streams]
+    await connection.execute(
         _UPDATE,
         streams,
         [t.messages for t in totals],
@@ -189,18 +164,17 @@ async def record_messages(
         [t.duplicate for t in totals],
         [t.rejected for t in totals],
         [t.unknown_keys for t in totals],
-        [_multirange(spans_of(numbers[stream])) for stream in streams],
-        [float(t.first_us) for t in totals],
-        [float(t.last_us) for t in totals],
-        [None if t.sent_us is None else float(t.sent_us) for t in totals],
+        [moment_of(t.first_us) for t in totals],
+        [moment_of(t.last_us) for t in totals],
+        [moment_of(t.sent_us) for t in totals],
+        [state.first for state in states],
+        [state.last for state in states],
+        [moment_of(state.newest_us) for state in states],
+        [moment_of(state.since_us) for state in states],
+        [state.count_no for state in states],
+        [len(state.opened) - len(state.closed) for state in states],
     )
-    holes = {
-        row["stream_id"]: [(span.lower, span.upper - 1) for span in row["holes"]]
-        for row in rows
-        if row["holes"] is not None
-    }
-    found_at = _EPOCH + timedelta(microseconds=max(t.last_us for t in totals))
-    await _update_gaps(connection, streams, holes, found_at)
+    await store_gaps(connection, sequences, at_us=max(t.last_us for t in totals))
 
 
 def _message_rows(
@@ -216,93 +190,6 @@ def _message_rows(
     for name in ("stored", "duplicate", "rejected"):
         rows[name] = [getattr(entry, name) for entry in entries]
     return rows
-
-
-async def _update_gaps(
-    connection: asyncpg.Connection,
-    streams: Sequence[int],
-    holes: Mapping[int, Sequence[Span]],
-    found_at: datetime,
-) -> None:
-    """Make the open gaps of streams equal to the holes in what was seen."""
-    open_rows = await connection.fetch(
-        "SELECT gap_id, stream_id, first_seq, last_seq, found_at FROM ledger_gap "
-        "WHERE closed_at IS NULL AND stream_id = ANY($1::int4[]) ORDER BY gap_id",
-        list(streams),
-    )
-    wanted = {(stream, first, last) for stream, spans in holes.items() for first, last in spans}
-    have = {(row["stream_id"], row["first_seq"], row["last_seq"]) for row in open_rows}
-    if wanted == have:
-        return
-    opened = sorted(wanted - have)
-    changed = [
-        row
-        for row in open_rows
-        if (row["stream_id"], row["first_seq"], row["last_seq"]) not in wanted
-    ]
-    shrunk, closed = [], []
-    since: dict[tuple[int, int, int], datetime] = {}
-    for row in changed:
-        within = [
-            gap
-            for gap in opened
-            if gap[0] == row["stream_id"]
-            and row["first_seq"] <= gap[1] <= gap[2] <= row["last_seq"]
-        ]
-        # A gap that was filled in part lives on as its first remaining part; a further part keeps
-        # the time when it was found.
-        since.update(dict.fromkeys(within, row["found_at"]))
-        if within:
-            opened.remove(within[0])
-            shrunk.append((row["gap_id"], within[0][1], within[0][2]))
-        else:
-            closed.append(row["gap_id"])
-    if closed:
-        await connection.execute(
-            "UPDATE ledger_gap SET closed_at = $2 WHERE gap_id = ANY($1::int8[])", closed, found_at
-        )
-    if shrunk:
-        await connection.executemany(
-            "UPDATE ledger_gap SET first_seq = $2, last_seq = $3 WHERE gap_id = $1", shrunk
-        )
-    if opened:
-        await connection.executemany(
-            "INSERT INTO ledger_gap (stream_id, first_seq, last_seq, found_at) "
-            "VALUES ($1, $2, $3, $4)",
-            [(*gap, since.get(gap, found_at)) for gap in opened],
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class StatusRow:
-    """What a gateway said of itself."""
-
-    operator_id: str
-    station_id: str
-    online: bool
-    received_at: datetime
-    sent_at: datetime | None
-    clock_offset_ms: float | None
-    backlog: int | None
-    firmware: str | None
-
-
-async def store_status(connection: asyncpg.Connection, rows: Sequence[StatusRow]) -> None:
-    """Keep the newest status of every station; a last will replaces and is replaced always."""
-    ordered = sorted(
-        enumerate(rows), key=lambda pair: (pair[1].operator_id, pair[1].station_id, pair[0])
-    )
-    await connection.executemany(
-        "INSERT INTO station_status AS s (operator_id, station_id, online, received_at, sent_at, "
-        "clock_offset_ms, backlog, firmware) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) "
-        "ON CONFLICT (operator_id, station_id) DO UPDATE SET online = excluded.online, "
-        "received_at = excluded.received_at, sent_at = excluded.sent_at, "
-        "clock_offset_ms = coalesce(excluded.clock_offset_ms, s.clock_offset_ms), "
-        "backlog = coalesce(excluded.backlog, s.backlog), "
-        "firmware = coalesce(excluded.firmware, s.firmware) "
-        "WHERE excluded.sent_at IS NULL OR s.sent_at IS NULL OR excluded.sent_at >= s.sent_at",
-        [tuple(getattr(row, column) for column in StatusRow.__slots__) for _, row in ordered],
-    )
 
 
 async def notify_readings(connection: asyncpg.Connection) -> None:

@@ -173,24 +173,22 @@ WHERE received_at >= $1::timestamptz - interval '1 day' AND sent_at >= $1 AND se
   AND seq > 0
 ORDER BY received_at, sent_at, stream_id
 """
-# The messages around a hole tell when it was; a hole that begins after as_of doesn't count.
+# A hole that begins after as_of doesn't count.
 HOLES = """
-WITH pieces AS (
-  SELECT stream_id, operator_id, station_id, topic, last_sent_at,
-    upper(piece) AS first_seq, lead(lower(piece)) OVER (PARTITION BY stream_id ORDER BY piece) - 1
-    AS last_seq
-  FROM ledger_stream, unnest(seen) AS piece
-)
-SELECT p.stream_id, p.operator_id, p.station_id, p.topic, p.first_seq, p.last_seq,
-  coalesce(before.sent_at, p.last_sent_at) AS from_at,
-  coalesce(later.sent_at, p.last_sent_at) AS to_at
-FROM pieces p
-LEFT JOIN LATERAL (SELECT sent_at FROM message_ledger l WHERE l.stream_id = p.stream_id
-  AND l.seq = p.first_seq - 1 ORDER BY sent_at LIMIT 1) before ON true
-LEFT JOIN LATERAL (SELECT sent_at FROM message_ledger l WHERE l.stream_id = p.stream_id
-  AND l.seq = p.last_seq + 1 ORDER BY sent_at LIMIT 1) later ON true
-WHERE p.last_seq IS NOT NULL AND coalesce(later.sent_at, p.last_sent_at, $1) <= $1
-ORDER BY p.stream_id, p.first_seq
+SELECT g.stream_id, s.operator_id, s.station_id, s.topic, g.first_seq, g.last_seq,
+  coalesce(g.from_at, g.found_at) AS from_at, coalesce(g.to_at, g.found_at) AS to_at,
+  g.implausible
+FROM ledger_gap g JOIN ledger_stream s USING (stream_id)
+WHERE g.closed_at IS NULL AND coalesce(g.to_at, g.found_at) <= $1
+ORDER BY g.stream_id, g.count_no, g.first_seq
+"""
+# Streams whose numbers say little: too many gaps, or a count that begins anew.
+COUNTS = """
+SELECT operator_id, station_id, topic, untracked_gaps, untracked_missing::float8, untracked_at,
+  ARRAY(SELECT at FROM unnest(restarted_at) AS at WHERE at > $1 AND at <= $2 ORDER BY at)
+    AS restarted_at
+FROM ledger_stream WHERE (untracked_at > $1 AND untracked_at <= $2) OR restarts > 0
+ORDER BY stream_id
 """
 CLOCKS = """
 SELECT operator_id, station_id, coalesce(sent_at, received_at) AS at, clock_offset_ms

@@ -19,13 +19,17 @@ LEDGER = (
     "SELECT s.operator_id, s.station_id, s.topic, s.messages, s.received, s.stored, s.duplicate, "
     "s.rejected, s.unknown_keys, s.first_received_at, s.last_received_at, s.last_sent_at, "
     "s.received = s.stored + s.duplicate + s.rejected AS balanced, g.open_gaps, g.missing, "
-    "upper(range_merge(s.seen)) - 1 AS newest_seq "
+    "g.jumps, s.last_seq AS newest_seq, s.restarts, s.restarted_at[cardinality(s.restarted_at)] "
+    "AS last_restart_at, s.untracked_gaps, "
+    "least(s.untracked_missing, 9223372036854775807)::bigint AS untracked_missing "
     "FROM (SELECT stream_id FROM "
     "(SELECT stream_id, operator_id, station_id, topic FROM ledger_stream{where}{fence}) wanted "
     "ORDER BY operator_id, station_id, topic LIMIT :limit) page "
     "JOIN ledger_stream s USING (stream_id) "
     "CROSS JOIN LATERAL (SELECT count(*) AS open_gaps, "
-    "coalesce(sum(last_seq - first_seq + 1), 0)::bigint AS missing FROM ledger_gap "
+    "count(*) FILTER (WHERE implausible) AS jumps, "
+    "least(coalesce(sum(last_seq - first_seq + 1) FILTER (WHERE NOT implausible), 0), "
+    "9223372036854775807)::bigint AS missing FROM ledger_gap "
     "WHERE stream_id = s.stream_id AND closed_at IS NULL) g "
     "ORDER BY s.operator_id, s.station_id, s.topic"
 )
@@ -46,7 +50,8 @@ LEDGER_TOTALS = (
 )
 
 OPEN_GAPS = (
-    "SELECT s.operator_id, s.station_id, s.topic, g.first_seq, g.last_seq, g.found_at "
+    "SELECT s.operator_id, s.station_id, s.topic, g.first_seq, g.last_seq, g.found_at, "
+    "g.from_at, g.to_at, g.implausible "
     "FROM (SELECT * FROM ledger_gap WHERE closed_at IS NULL{newest}) g "
     "JOIN ledger_stream s USING (stream_id){where} "
     "ORDER BY g.found_at DESC, g.gap_id DESC LIMIT :limit"

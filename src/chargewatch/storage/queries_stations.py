@@ -94,7 +94,8 @@ PILES_OF_STATION = text(
 )
 
 GAPS_OF_STATION = text(
-    "SELECT s.topic, g.first_seq, g.last_seq, g.found_at, g.closed_at FROM ledger_gap g "
+    "SELECT s.topic, g.first_seq, g.last_seq, g.found_at, g.closed_at, "
+    "g.from_at, g.to_at, g.implausible FROM ledger_gap g "
     "JOIN ledger_stream s USING (stream_id) "
     "WHERE s.station_id = :station_id AND s.operator_id = :operator_id "
     "ORDER BY (g.closed_at IS NULL) DESC, g.found_at DESC LIMIT 100"

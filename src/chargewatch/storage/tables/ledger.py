@@ -12,12 +12,13 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
+    Numeric,
     Table,
     Text,
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import INT8MULTIRANGE
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from chargewatch.storage.tables.base import Timestamp, metadata
 
@@ -35,8 +36,20 @@ ledger_stream = Table(
     Column("duplicate", BigInteger, nullable=False, server_default="0"),
     Column("rejected", BigInteger, nullable=False, server_default="0"),
     Column("unknown_keys", BigInteger, nullable=False, server_default="0"),
-    # Every seq seen; its holes are the lost messages.
-    Column("seen", INT8MULTIRANGE, nullable=False, server_default=text("'{}'::int8multirange")),
+    # Lowest and highest seq of the present count; what is missing between them is in ledger_gap.
+    Column("first_seq", BigInteger),
+    Column("last_seq", BigInteger),
+    # Newest sent_at of the present count, and when it began: storage.sequences.
+    Column("newest_sent_at", Timestamp),
+    Column("count_since", Timestamp),
+    # How often the gateway began to count at 1 again, and the newest times of it.
+    Column("restarts", Integer, nullable=False, server_default="0"),
+    Column("restarted_at", ARRAY(Timestamp), nullable=False, server_default="{}"),
+    Column("open_gaps", Integer, nullable=False, server_default="0"),
+    # Gaps that are only summed up, because there were too many; jumps add nothing to `missing`.
+    Column("untracked_gaps", BigInteger, nullable=False, server_default="0"),
+    Column("untracked_missing", Numeric, nullable=False, server_default="0"),
+    Column("untracked_at", Timestamp),
     Column("first_received_at", Timestamp),
     Column("last_received_at", Timestamp),
     Column("last_sent_at", Timestamp),
@@ -67,6 +80,13 @@ ledger_gap = Table(
     Column("last_seq", BigInteger, nullable=False),
     Column("found_at", Timestamp, nullable=False),
     Column("closed_at", Timestamp),
+    # Which count of the gateway: ledger_stream.restarts at its time.
+    Column("count_no", Integer, nullable=False, server_default="0"),
+    # When the messages around it were sent.
+    Column("from_at", Timestamp),
+    Column("to_at", Timestamp),
+    # A jump that no gateway can have sent messages for in that time.
+    Column("implausible", Boolean, nullable=False, server_default="false"),
     Index(None, "stream_id", "first_seq"),
     Index("ix_ledger_gap_open", "stream_id", postgresql_where=text("closed_at IS NULL")),
 )
