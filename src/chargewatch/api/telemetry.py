@@ -32,6 +32,7 @@ class Kind(StrEnum):
     REGISTERS = "registers"
     REFERENCE = "reference"
     SESSIONS = "sessions"
+    EVENTS = "events"
     STATUS = "status"
 
 

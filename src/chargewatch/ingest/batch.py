@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from chargewatch.ingest.identities import Identities, Owner
 from chargewatch.ingest.message import Fate, Message, moment_of
 from chargewatch.storage.bulk import Records
+from chargewatch.storage.events import EventRow
 from chargewatch.storage.identities import Instrument
 from chargewatch.storage.readings import REFERENCES, REGISTERS, ReadingTable
 from chargewatch.storage.sessions import SessionRow
-from chargewatch.wire.decode import Status
+from chargewatch.wire.decode import Content, Status
+from chargewatch.wire.events import EventRecord, Events
 from chargewatch.wire.readings import Columns
 from chargewatch.wire.rejection import FOREIGN_IDENTITY, IN_FUTURE, TOO_OLD, Rejection
 from chargewatch.wire.sessions import SessionRecord, Sessions
@@ -118,6 +120,7 @@ class Batch:
     references: ReadingRows
     sessions: list[tuple[int, int, SessionRow]]  # message, place, row
     statuses: list[tuple[int, Status]]
+    events: list[tuple[int, int, EventRow]]  # message, place, row
     session_names: dict[int, str] = field(default_factory=dict)
 
 
@@ -151,20 +154,27 @@ def unknown_instruments(
     for message in messages:
         if message.decoded is None or message.topic is None:
             continue
-        content, owner = message.decoded.content, message.owner
-        if isinstance(content, Columns):
-            names = set(content.names)
-        elif isinstance(content, Sessions):
-            names = {record.connector for record in content.records}
-        else:
-            continue
-        instruments = identities.of(message.topic.kind)
-        known = instruments.ids_of(owner)
-        table: Instrument = "reference_meter" if message.topic.kind == "reference" else "connector"
-        for name in names - known.keys():
-            if instruments.other_owner(name, owner) is None:
-                claims[table].add((name, *owner))
+        owner = message.owner
+        for table, names in _named(message.decoded.content, message.topic.kind).items():
+            instruments = identities.meters if table == "reference_meter" else identities.connectors
+            for name in names - instruments.ids_of(owner).keys():
+                if instruments.other_owner(name, owner) is None:
+                    claims[table].add((name, *owner))
     return claims
+
+
+def _named(content: Content, kind: str) -> dict[Instrument, set[str]]:
+    """Return the instruments that a message names."""
+    if isinstance(content, Columns):
+        return {"reference_meter" if kind == "reference" else "connector": set(content.names)}
+    if isinstance(content, Sessions):
+        return {"connector": {record.connector for record in content.records}}
+    if isinstance(content, Events):
+        return {
+            "connector": {r.connector for r in content.records if r.connector is not None},
+            "reference_meter": {r.meter for r in content.records if r.meter is not None},
+        }
+    return {}
 
 
 def _foreign_detail(path: str, name: str, owner: Owner) -> str:
@@ -287,6 +297,51 @@ class _Assembly:
         code = self.limits.code(record.ended_at_us, message.arrival.received_us)
         return (code, self.limits.detail(f"{path}.ended_at", code)) if code else None
 
+    def events(self) -> list[tuple[int, int, EventRow]]:
+        rows = []
+        for number, message in enumerate(self.messages):
+            content = message.decoded.content if message.decoded is not None else None
+            if not isinstance(content, Events):
+                continue
+            for record in content.records:
+                row = self._event(message, record)
+                if isinstance(row, EventRow):
+                    rows.append((number, record.index, row))
+                else:
+                    self.fates[number].reject(record.index, *row)
+        return rows
+
+    def _event(self, message: Message, record: EventRecord) -> EventRow | tuple[str, str]:
+        """Return an event as it is stored, or code and detail of why it is refused."""
+        path, received_us = f"events[{record.index}]", message.arrival.received_us
+        ids = {"connector": 0, "meter": 0}  # 0: the station
+        for key, instruments in (
+            ("connector", self.identities.connectors),
+            ("meter", self.identities.meters),
+        ):
+            name = getattr(record, key)
+            if name is None:
+                continue
+            known = instruments.ids_of(message.owner).get(name)
+            if known is None:
+                return FOREIGN_IDENTITY, _foreign_detail(f"{path}.{key}", name, message.owner)
+            ids[key] = known
+        code = self.limits.code(record.at_us, received_us)
+        if code is not None:
+            return code, self.limits.detail(f"{path}.at", code)
+        return EventRow(
+            *message.owner,
+            connector_id=ids["connector"],
+            meter_id=ids["meter"],
+            kind=record.kind,
+            at=record.at,
+            detail=record.detail,
+            serial=record.serial,
+            start_wh=record.start_wh,
+            stop_wh=record.stop_wh,
+            received_at=moment_of(received_us),
+        )
+
     def statuses(self) -> list[tuple[int, Status]]:
         return [
             (number, message.decoded.content)
@@ -325,7 +380,15 @@ def assemble(
     work = _Assembly(messages, identities, limits)
     registers = work.readings("registers", REGISTERS, session_keys)
     references = work.readings("reference", REFERENCES, session_keys)
-    batch = Batch(messages, work.fates, registers, references, work.sessions(), work.statuses())
+    batch = Batch(
+        messages,
+        work.fates,
+        registers,
+        references,
+        work.sessions(),
+        work.statuses(),
+        work.events(),
+    )
     batch.session_names = _new_session_names(batch, session_keys)
     return batch
 

@@ -11,6 +11,7 @@ from typing import Any
 from chargewatch.storage import copy_errors
 from chargewatch.wire.decode import Decoded, decode
 from chargewatch.wire.envelope import ITEM_LISTS, load_object
+from chargewatch.wire.events import Events
 from chargewatch.wire.readings import Columns
 from chargewatch.wire.rejection import INTERNAL_ERROR, MALFORMED, RejectedMessage, Rejection
 from chargewatch.wire.sessions import Sessions
@@ -66,7 +67,7 @@ class Message:
     def item_rejections(self) -> Sequence[Rejection]:
         """Items that could not be read."""
         content = self.decoded.content if self.decoded is not None else None
-        return content.rejections if isinstance(content, Columns | Sessions) else ()
+        return content.rejections if isinstance(content, Columns | Sessions | Events) else ()
 
     def refuse(self, code: str, detail: str) -> None:
         """Refuse the whole message, whatever could be read of it."""

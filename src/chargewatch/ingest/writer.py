@@ -26,6 +26,7 @@ from chargewatch.ingest.isolation import Isolation, sound_messages
 from chargewatch.ingest.message import Fate, Message, moment_of
 from chargewatch.storage import copy_errors
 from chargewatch.storage.copy import hold_name, open_ingest_connection
+from chargewatch.storage.events import store_events
 from chargewatch.storage.identities import (
     IdentityRows,
     claim_instruments,
@@ -239,6 +240,7 @@ class BatchWriter:
         await self._write_readings(batch, batch.references, staged_only=staged_only)
         await self._write_sessions(batch)
         await store_session_names(connection, batch.session_names)
+        await self._write_events(batch)
         await self._write_statuses(batch)
         await store_quarantine(connection, _quarantine_rows(batch))
         await record_messages(connection, _ledger_entries(batch), ids=streams)
@@ -290,6 +292,22 @@ class BatchWriter:
                     place,
                     CONFLICT_CODE,
                     f"sessions[{place}]: session {row.session} is stored already "
+                    "with other content",
+                )
+
+    async def _write_events(self, batch: Batch) -> None:
+        fates = await store_events(self._connection, [row for _, _, row in batch.events])
+        for (number, place, row), code in zip(batch.events, fates, strict=True):
+            fate = batch.fates[number]
+            if code == STORED:
+                fate.stored += 1
+            elif code == DUPLICATE:
+                fate.duplicate += 1
+            else:
+                fate.reject(
+                    place,
+                    CONFLICT_CODE,
+                    f"events[{place}]: {row.kind} of that time is stored already "
                     "with other content",
                 )
 

@@ -46,6 +46,7 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
     "reference_reading": {"ingest": _ADD, "assess": _READ, "serve": _READ},
     "session_name": {"ingest": _ADD, "assess": _READ, "serve": _READ},
     "charging_session": {"ingest": _ADD, "assess": _READ, "serve": _READ},
+    "instrument_event": {"ingest": _ADD, "assess": _READ, "serve": _READ},
     "latest_reading": {"ingest": _CHANGE, "assess": _READ, "serve": _READ},
     "ledger_stream": {"ingest": _CHANGE, "assess": _READ, "serve": _READ},
     "message_ledger": {"ingest": _ADD, "assess": _READ, "serve": _READ},

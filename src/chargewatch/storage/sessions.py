@@ -28,6 +28,8 @@ class SessionRow:
     currency: str | None
     energy_fee: str | None
     service_fee: str | None
+    other_fee: str | None
+    discount: str | None
     total_fee: str | None
     periods: str | None
     soc_start_pct: float | None
@@ -42,13 +44,13 @@ class SessionRow:
     received_at: datetime
 
     @property
-    def key(self) -> tuple[str, str, str]:
-        """What makes a session one."""
-        return self.operator_id, self.station_id, self.session
+    def key(self) -> tuple[str, str, int, str]:
+        """What makes a session one: its id is unique at its connector."""
+        return self.operator_id, self.station_id, self.connector_id, self.session
 
 
 _COLUMNS = tuple(SessionRow.__slots__)
-_MONEY = {"energy_fee", "service_fee", "total_fee"}
+_MONEY = {"energy_fee", "service_fee", "other_fee", "discount", "total_fee"}
 
 
 def _placeholder(position: int, column: str) -> str:
@@ -58,7 +60,7 @@ def _placeholder(position: int, column: str) -> str:
 _INSERT = (
     f"INSERT INTO charging_session ({', '.join(_COLUMNS)}) VALUES ("  # noqa: S608
     + ", ".join(_placeholder(n, column) for n, column in enumerate(_COLUMNS, start=1))
-    + ") ON CONFLICT (operator_id, station_id, session) DO NOTHING"
+    + ") ON CONFLICT (operator_id, station_id, connector_id, session) DO NOTHING"
 )
 
 
@@ -69,18 +71,13 @@ async def store_sessions(connection: asyncpg.Connection, rows: Sequence[SessionR
     """
     if not rows:
         return []
-    operators, stations, names = (
-        list(column) for column in zip(*(r.key for r in rows), strict=True)
-    )
     found = await connection.fetch(
-        "SELECT operator_id, station_id, session, content_hash FROM charging_session "
-        "WHERE (operator_id, station_id, session) IN "
-        "(SELECT * FROM unnest($1::text[], $2::text[], $3::text[]))",
-        operators,
-        stations,
-        names,
+        "SELECT operator_id, station_id, connector_id, session, content_hash FROM charging_session "
+        "WHERE (operator_id, station_id, connector_id, session) IN "
+        "(SELECT * FROM unnest($1::text[], $2::text[], $3::int4[], $4::text[]))",
+        *(list(column) for column in zip(*(r.key for r in rows), strict=True)),
     )
-    kept = {(r["operator_id"], r["station_id"], r["session"]): r["content_hash"] for r in found}
+    kept = {(row[0], row[1], row[2], row[3]): row["content_hash"] for row in found}
     fates, new = [], []
     for row in rows:
         if row.key not in kept:

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chargewatch.storage.tables import (
     charging_session,
     connector,
+    instrument_event,
     ledger_stream,
     reference_meter,
     reference_reading,
@@ -31,6 +32,9 @@ async def stored_items(connection: AsyncConnection, station_ids: Sequence[str]) 
         select(func.count())
         .select_from(charging_session)
         .where(charging_session.c.station_id.in_(station_ids)),
+        select(func.count())
+        .select_from(instrument_event)
+        .where(instrument_event.c.station_id.in_(station_ids)),
     )
     return sum([int((await connection.execute(query)).scalar_one()) for query in queries])
 

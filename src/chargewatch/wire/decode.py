@@ -19,6 +19,7 @@ from chargewatch.wire.envelope import (
     read_envelope,
     read_items,
 )
+from chargewatch.wire.events import Events, read_events
 from chargewatch.wire.readings import Columns, read_reference, read_registers
 from chargewatch.wire.rejection import MALFORMED, RejectedItem, RejectedMessage
 from chargewatch.wire.sessions import Sessions, read_sessions
@@ -26,6 +27,7 @@ from chargewatch.wire.topics import Topic
 
 _READINGS_KEYS = frozenset({"seq", "sent_at", "readings"})
 _SESSIONS_KEYS = frozenset({"seq", "sent_at", "sessions"})
+_EVENTS_KEYS = frozenset({"seq", "sent_at", "events"})
 _STATUS_KEYS = frozenset({"seq", "sent_at", "online", "clock_offset_ms", "backlog", "firmware"})
 
 
@@ -40,13 +42,16 @@ class Status:
     may_nest: bool = False
 
 
+Content = Columns | Sessions | Events | Status
+
+
 @dataclass(frozen=True, slots=True)
 class Decoded:
     """One message that could be read: its envelope, its number of items and its content."""
 
     envelope: Envelope
     items: int
-    content: Columns | Sessions | Status
+    content: Content
 
     @property
     def unknown_keys(self) -> int:
@@ -71,6 +76,12 @@ def _decode_sessions(document: dict[str, Any], topic: Topic) -> Decoded:
     envelope = read_envelope(document, topic, "sessions", known=_SESSIONS_KEYS)
     items = read_items(document, "sessions", envelope.seq)
     return Decoded(envelope, len(items), read_sessions(items, topic))
+
+
+def _decode_events(document: dict[str, Any], topic: Topic) -> Decoded:
+    envelope = read_envelope(document, topic, "events", known=_EVENTS_KEYS)
+    items = read_items(document, "events", envelope.seq)
+    return Decoded(envelope, len(items), read_events(items, topic))
 
 
 def _last_will_envelope(document: dict[str, Any], topic: Topic) -> Envelope:
@@ -115,6 +126,7 @@ _DECODERS = {
     "registers": _decode_readings,
     "reference": _decode_readings,
     "sessions": _decode_sessions,
+    "events": _decode_events,
     "status": _decode_status,
 }
 

@@ -20,7 +20,12 @@ MAX_UNPACKED_BYTES = 16 << 20
 MAX_ITEMS = 10_000
 MAX_DEPTH = 32
 GZIP_CONTENT_TYPE = "application/json+gzip"
-ITEM_LISTS = {"registers": "readings", "reference": "readings", "sessions": "sessions"}
+ITEM_LISTS = {
+    "registers": "readings",
+    "reference": "readings",
+    "sessions": "sessions",
+    "events": "events",
+}
 """The key under which a topic's messages hold their items."""
 
 _GZIP_MAGIC = b"\x1f\x8b"

@@ -22,10 +22,23 @@ CONTEXTS = (
 )
 """Why a register was read; register_reading.context is the index into this tuple."""
 
+EVENT_KINDS = (
+    "meter_replaced",
+    "register_reset",
+    "cable_replaced",
+    "connector_replaced",
+    "metering_firmware",
+    "seal_opened",
+    "clock_set",
+    "out_of_service",
+    "in_service",
+)
+"""What may be declared to have changed at an instrument."""
+
 Name = Annotated[str, Field(min_length=1, max_length=64)]
 SessionText = Annotated[str, Field(min_length=1, max_length=255)]
 ShortText = Annotated[str, Field(max_length=255)]
-EnergyWh = Annotated[float, Field(ge=0, le=2**53, description="Wh, up to 3 decimals")]
+EnergyWh = Annotated[float, Field(ge=0, le=2**53, description="Wh, rounded to 0.001")]
 Percent = Annotated[float, Field(ge=0, le=100)]
 DecimalText = Annotated[str, Field(pattern=r"^-?[0-9]{1,15}(\.[0-9]{1,9})?$")]
 Seq = Annotated[int, Field(ge=1, le=2**53, description="+1 a message, per topic")]
@@ -39,6 +52,17 @@ Context = Literal[
     "Trigger",
     "Other",
     "Register.Reset",
+]
+EventKind = Literal[
+    "meter_replaced",
+    "register_reset",
+    "cable_replaced",
+    "connector_replaced",
+    "metering_firmware",
+    "seal_opened",
+    "clock_set",
+    "out_of_service",
+    "in_service",
 ]
 Code = Literal[
     "malformed",
@@ -127,6 +151,8 @@ class ChargingSession(_Wire):
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] | None = None
     energy_fee: DecimalText | None = None
     service_fee: DecimalText | None = None
+    other_fee: Annotated[DecimalText | None, Field(description="parking, occupancy")] = None
+    discount: Annotated[DecimalText | None, Field(description="taken off, told positive")] = None
     total_fee: DecimalText | None = None
     periods: Annotated[list[PricePeriod], Field(max_length=1000)] | None = None
     soc_start_pct: Percent | None = None
@@ -143,6 +169,27 @@ class SessionsMessage(_Wire):
     seq: Seq
     sent_at: AwareDatetime
     sessions: Annotated[list[ChargingSession], Field(max_length=10_000)]
+
+
+class InstrumentEvent(_Wire):
+    """What was changed at a connector, a reference meter, or (neither told) at the station."""
+
+    connector: Name | None = None
+    meter: Name | None = None
+    at: AwareDatetime
+    kind: EventKind
+    detail: Annotated[str, Field(max_length=1000)] | None = None
+    serial: ShortText | None = None
+    start_wh: Annotated[EnergyWh | None, Field(description="new register's first reading")] = None
+    stop_wh: Annotated[EnergyWh | None, Field(description="old register's last reading")] = None
+
+
+class EventsMessage(_Wire):
+    """Payload of cw/v1/{operator_id}/{station_id}/events."""
+
+    seq: Seq
+    sent_at: AwareDatetime
+    events: Annotated[list[InstrumentEvent], Field(max_length=10_000)]
 
 
 class StatusMessage(_Wire):
@@ -167,7 +214,7 @@ class ReceiptError(_Wire):
 class Receipt(_Wire):
     """What became of one message."""
 
-    topic: Literal["registers", "reference", "sessions"]
+    topic: Literal["registers", "reference", "sessions", "events"]
     seq: int | None
     stored: int
     duplicate: int

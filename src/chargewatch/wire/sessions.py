@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -14,17 +14,15 @@ from chargewatch.wire import fields
 from chargewatch.wire.personal import names_a_vehicle_id, names_vehicle, without_vin
 from chargewatch.wire.rejection import (
     PERSONAL_DATA,
-    TOO_OLD,
     RejectedItem,
     Rejection,
     shown,
 )
-from chargewatch.wire.rfc3339 import parse_time
+from chargewatch.wire.rfc3339 import moment, parse_time
 from chargewatch.wire.topics import Topic
 
 MAX_PERIODS = 1000
 MAX_SIGNED = 1 << 17
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CURRENCY = re.compile("[A-Z]{3}")
 _KEYS = frozenset(
     {"session", "connector", "vehicle", "started_at", "ended_at", "start_wh", "stop_wh"}
@@ -84,13 +82,6 @@ class Sessions:
     def may_nest(self) -> bool:
         """Whether lists or objects may be where this version knows none."""
         return bool(self.unknown_keys or self.rejections)
-
-
-def moment(time_us: int, path: str) -> datetime:
-    """Return a time of the wire as datetime; RejectedItem (too_old) before 1970."""
-    if time_us < 0:
-        raise RejectedItem(TOO_OLD, f"{path} is before 1970")
-    return _EPOCH + timedelta(microseconds=time_us)
 
 
 def _number(item: dict[str, Any], key: str, path: str, *, most: float) -> float | None:

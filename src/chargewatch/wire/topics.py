@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from chargewatch.domain.identity import is_identity
 
 ROOT = "cw/v1"
-KINDS = ("registers", "reference", "sessions", "status")
+KINDS = ("registers", "reference", "sessions", "events", "status")
 """What gateways send; also the values of ledger_stream.topic."""
 
 RECEIPT = "receipt"

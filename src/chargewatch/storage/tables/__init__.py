@@ -31,6 +31,7 @@ from chargewatch.storage.tables.rollups import (
 from chargewatch.storage.tables.runs import assessment, pile_index, risk_run, run_state, signal
 from chargewatch.storage.tables.telemetry import (
     charging_session,
+    instrument_event,
     latest_reading,
     reference_reading,
     register_reading,
@@ -65,6 +66,7 @@ __all__ = [
     "connector",
     "connector_interval",
     "ingest_session",
+    "instrument_event",
     "latest_reading",
     "ledger_gap",
     "ledger_stream",

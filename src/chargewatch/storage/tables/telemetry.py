@@ -88,6 +88,8 @@ charging_session = Table(
     Column("currency", Text),
     Column("energy_fee", Numeric),
     Column("service_fee", Numeric),
+    Column("other_fee", Numeric),
+    Column("discount", Numeric),
     Column("total_fee", Numeric),
     Column("periods", JSONB),
     Column("soc_start_pct", REAL),
@@ -101,8 +103,37 @@ charging_session = Table(
     # SHA-256 of the canonical content: tells a re-sent session from a changed one.
     Column("content_hash", LargeBinary, nullable=False),
     Column("received_at", Timestamp, nullable=False),
-    UniqueConstraint("operator_id", "station_id", "session"),
+    # A session's id is unique at its connector.
+    UniqueConstraint(
+        *("operator_id", "station_id", "session", "connector_id"), name="uq_charging_session_key"
+    ),
     Index(None, "connector_id", "ended_at"),
     Index(None, "ended_at"),
     Index(None, "received_at"),
+)
+
+# What gateways declare to have changed. connector_id and meter_id are 0 where an event is not about
+# one: both 0 is the station.
+instrument_event = Table(
+    "instrument_event",
+    metadata,
+    Column("event_id", BigInteger, Identity(), primary_key=True),
+    Column("operator_id", Text, nullable=False),
+    Column("station_id", Text, nullable=False),
+    Column("connector_id", Integer, nullable=False),
+    Column("meter_id", Integer, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("at", Timestamp, nullable=False),
+    Column("detail", Text),
+    Column("serial", Text),
+    # The new register's first and the old one's last reading.
+    Column("start_wh", Double),
+    Column("stop_wh", Double),
+    Column("received_at", Timestamp, nullable=False),
+    UniqueConstraint(
+        *("operator_id", "station_id", "connector_id", "meter_id", "kind", "at"),
+        name="uq_instrument_event_key",
+    ),
+    Index(None, "connector_id", "at"),
+    Index(None, "meter_id", "at"),
 )
