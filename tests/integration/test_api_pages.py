@@ -14,6 +14,7 @@ import httpx
 import pytest
 from sqlalchemy import delete, insert, update
 
+from chargewatch.storage import users
 from chargewatch.storage.pile_index import driver_of, rebuild
 from chargewatch.storage.tables import (
     assessment,
@@ -191,14 +192,27 @@ async def test_live_values_arrive_as_events_and_streams_end(site: Site) -> None:
         server.should_exit = True
         async with asyncio.timeout(30):
             await serving
-    assert site.app.state.service.event_streams == 0
+    assert site.app.state.service.streams.taken == 0
 
 
-async def test_streams_are_bounded(site: Site) -> None:
-    site.app.state.service.event_streams = 10_000
-    answer = await site.client.get("/api/v1/events")
-    assert answer.status_code == 503
-    assert answer.json()["error"]["code"] == "too_many_streams"
+async def test_streams_and_exports_are_bounded_for_a_user_and_for_all(site: Site) -> None:
+    async with site.database.connect() as connection:
+        row = await users.user_by_name(connection, "admin")
+    assert row is not None
+    service = site.app.state.service
+    for slots, path, a_user, in_all in (
+        (service.streams, "/api/v1/events", 20, 200),
+        (service.exports, "/piles.csv", 3, 12),
+    ):
+        for _ in range(a_user):
+            slots.take(row["user_id"])
+        answer = await site.client.get(path)
+        assert (answer.status_code, int(answer.headers["retry-after"]) > 0) == (429, True)
+        slots.release(row["user_id"])
+        for other in range(in_all - a_user + 1):
+            slots.take(1_000 + other)
+        assert (await site.client.get(path)).status_code == 503
+        assert slots.taken == in_all
 
 
 async def test_a_new_run_is_shown_at_once(site: Site) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Annotated, Any, Protocol, cast
 
 from fastapi import Depends, Request
 
 from chargewatch.api.cache import FigureCache
 from chargewatch.api.errors import ApiError
+from chargewatch.api.live import LiveFeed
+from chargewatch.api.slots import Slots
 from chargewatch.api.throttle import Throttle
 from chargewatch.settings import Settings
 from chargewatch.storage.database import Database
@@ -56,7 +59,17 @@ class Service:
     clock: Callable[[], datetime] = utc_now
     figures: FigureCache = field(default_factory=FigureCache)
     throttle: Throttle = field(default_factory=Throttle)
-    event_streams: int = 0
+    exports: Slots = field(
+        default_factory=lambda: Slots(a_user=3, in_all=12, what="exports", retry_s=30)
+    )
+    streams: Slots = field(
+        default_factory=lambda: Slots(a_user=20, in_all=200, what="live views", retry_s=60)
+    )
+
+    @cached_property
+    def live(self) -> LiveFeed:
+        """The one look at the newest readings that all live views share."""
+        return LiveFeed(self.database, lambda: self.clock())
 
 
 def service_of(request: Request) -> Service:

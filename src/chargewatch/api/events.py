@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import datetime, timedelta
+from contextlib import AsyncExitStack, suppress
+from datetime import timedelta
 from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
 from chargewatch.api.context import Service, ServiceOf, Viewer
-from chargewatch.api.errors import ApiError
+from chargewatch.api.live import DATABASE_AWAY, PERIOD_S, LiveFilter
 from chargewatch.api.models import ERRORS
-from chargewatch.storage import queries, queries_ingest
+from chargewatch.api.slots import SlottedStream
+from chargewatch.storage import queries
 from chargewatch.storage.queries import Scope
 
 router = APIRouter(tags=["live values"])
 
-MAX_STREAMS = 200
-PERIOD_S = 5.0
 RECENT = timedelta(minutes=15)
 # A browser opens the stream again by itself; by then an ended log-in is noticed.
 LIFETIME_S = 600.0
@@ -44,32 +44,29 @@ async def arrival(service: Service, scope: Scope) -> dict[str, Any]:
     return found
 
 
-async def _stream(
-    service: Service, *, scope: Scope, connector: str, station_id: str
-) -> AsyncIterator[bytes]:
+async def _stream(service: Service, wanted: LiveFilter) -> AsyncIterator[bytes]:
     loop = asyncio.get_running_loop()
     ends = loop.time() + LIFETIME_S
-    since: datetime = service.clock() - timedelta(seconds=PERIOD_S)
-    service.event_streams += 1
-    try:
-        yield b"retry: 5000\n\n"
+    yield b"retry: 5000\n\n"
+    async with AsyncExitStack() as stack:
+        readings = None
+        if wanted.connector or wanted.station_id:
+            readings = await stack.enter_async_context(service.live.subscribe(wanted))
         while loop.time() < ends:
-            yield _event("arrival", await arrival(service, scope))
-            if connector or station_id:
-                async with service.database.connect() as connection:
-                    rows = await queries_ingest.live_readings(
-                        connection,
-                        scope=scope,
-                        since=since,
-                        connector=connector,
-                        station_id=station_id,
-                    )
-                for row in rows:
-                    yield _event("reading", dict(row))
-                    since = max(since, row["received_at"])
-            await asyncio.sleep(PERIOD_S)
-    finally:
-        service.event_streams -= 1
+            # While the database is away the stream stays: a browser never comes back after a 503.
+            with suppress(*DATABASE_AWAY):
+                yield _event("arrival", await arrival(service, wanted.scope))
+            next_at = loop.time() + PERIOD_S
+            while (remaining := next_at - loop.time()) > 0:
+                if readings is None:
+                    await asyncio.sleep(remaining)
+                    continue
+                try:
+                    async with asyncio.timeout(remaining):
+                        reading = await readings.get()
+                except TimeoutError:
+                    continue
+                yield _event("reading", reading)
 
 
 @router.get(
@@ -81,18 +78,20 @@ async def _stream(
     },
 )
 async def live_events(
-    request: Request,
     service: ServiceOf,
     viewer: Viewer,
     connector: Annotated[str, Query(max_length=64)] = "",
     station: Annotated[str, Query(max_length=64)] = "",
+    operator: Annotated[str, Query(max_length=64)] = "",
 ) -> StreamingResponse:
     """Stream `arrival` every 5 s, and `reading` of the connector or station asked for."""
-    if service.event_streams >= MAX_STREAMS:
-        raise ApiError(
-            503, "too_many_streams", "too many live views are open: reload in a minute",
-            headers={"Retry-After": "60"},
-        )  # fmt: skip
-    content = _stream(service, scope=viewer.scope, connector=connector, station_id=station)
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(content, media_type="text/event-stream", headers=headers)
+    wanted = LiveFilter(
+        scope=viewer.scope, connector=connector, station_id=station, operator_id=operator
+    )
+    return SlottedStream(
+        _stream(service, wanted),
+        slots=service.streams,
+        user_id=viewer.user_id,
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from chargewatch.api.addresses import NameInPath
 from chargewatch.api.answers import JsonAnswer, rows_of
 from chargewatch.api.context import ServiceOf, Viewer
 from chargewatch.api.errors import ApiError, not_found
@@ -28,7 +30,29 @@ TIERS = frozenset(tier.value for tier in Tier)
 Limit = Annotated[int, Query(ge=1, le=500)]
 Offset = Annotated[int, Query(ge=0, le=MAX_OFFSET)]
 BeforeId = Annotated[int | None, Query(ge=1, le=2**63 - 1)]
-StationId = Annotated[str | None, Query(alias="station_id", max_length=64)]
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST = datetime(2200, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class PileKey:
+    """Which connector is asked for; station and operator pick one of several that claim a name."""
+
+    connector: str
+    station_id: str | None
+    operator_id: str | None
+
+
+def pile_key(
+    connector: NameInPath,
+    station_id: Annotated[str | None, Query(max_length=64)] = None,
+    operator_id: Annotated[str | None, Query(max_length=64)] = None,
+) -> PileKey:
+    """Return which connector an address names."""
+    return PileKey(connector, station_id or None, operator_id or None)
+
+
+Key = Annotated[PileKey, Depends(pile_key)]
 
 
 def pile_filter(
@@ -65,15 +89,21 @@ def pile_filter(
 
 
 async def find_pile(
-    connection: AsyncConnection, name: str, *, scope: Scope, station_id: str | None = None
+    connection: AsyncConnection, key: PileKey, *, scope: Scope
 ) -> Mapping[Any, Any]:
     """Return a connector's row.
 
     Raises: ApiError 404 also when it is somebody else's.
     """
-    row = await queries_pile.pile(connection, name, scope=scope, station_id=station_id)
+    row = await queries_pile.pile(
+        connection,
+        key.connector,
+        scope=scope,
+        station_id=key.station_id,
+        operator_id=key.operator_id,
+    )
     if row is None:
-        raise not_found("pile", name)
+        raise not_found("pile", key.connector)
     return row
 
 
@@ -118,12 +148,10 @@ async def list_piles(
     response_class=JsonAnswer,
     responses={200: {"model": PileDetail}, **ERRORS},
 )
-async def show_pile(
-    service: ServiceOf, viewer: Viewer, connector: str, station_id: StationId = None
-) -> JsonAnswer:
+async def show_pile(service: ServiceOf, viewer: Viewer, key: Key) -> JsonAnswer:
     """Answer registry data, the newest assessment with its budget, verifications and signals."""
     async with service.database.connect() as connection:
-        row = await find_pile(connection, connector, scope=viewer.scope, station_id=station_id)
+        row = await find_pile(connection, key, scope=viewer.scope)
         run = await queries.newest_run(connection)
         assessment = None
         if run is not None:
@@ -132,7 +160,10 @@ async def show_pile(
             )
         verifications = await queries_pile.verifications(connection, row["connector_id"])
         signals = await queries_pile.signals_of_pile(
-            connection, connector, operator_id=row["operator_id"]
+            connection,
+            key.connector,
+            operator_id=row["operator_id"],
+            station_id=row["station_id"],
         )
         sessions = await queries_pile.session_count(connection, row["connector_id"])
     return JsonAnswer(
@@ -156,15 +187,14 @@ async def show_pile(
 async def show_history(
     service: ServiceOf,
     viewer: Viewer,
-    connector: str,
-    station_id: StationId = None,
+    key: Key,
     limit: Annotated[int, Query(ge=1, le=2000)] = 400,
 ) -> JsonAnswer:
     """Answer what the finished runs said of a connector, oldest first."""
     async with service.database.connect() as connection:
-        row = await find_pile(connection, connector, scope=viewer.scope, station_id=station_id)
+        row = await find_pile(connection, key, scope=viewer.scope)
         rows = await queries_pile.history(connection, row["connector_id"], limit=limit)
-    return JsonAnswer({"connector": connector, "history": rows_of(rows)})
+    return JsonAnswer({"connector": key.connector, "history": rows_of(rows)})
 
 
 @router.get(
@@ -175,21 +205,20 @@ async def show_history(
 async def show_sessions(
     service: ServiceOf,
     viewer: Viewer,
-    connector: str,
-    station_id: StationId = None,
+    key: Key,
     limit: Limit = 50,
     offset: Offset = 0,
 ) -> JsonAnswer:
     """Answer one page of a connector's sessions, newest first."""
     async with service.database.connect() as connection:
-        row = await find_pile(connection, connector, scope=viewer.scope, station_id=station_id)
+        row = await find_pile(connection, key, scope=viewer.scope)
         total = await queries_pile.session_count(connection, row["connector_id"])
         rows = await queries_pile.sessions(
             connection, row["connector_id"], limit=limit, offset=offset
         )
     return JsonAnswer(
         {
-            "connector": connector,
+            "connector": key.connector,
             "total": total,
             "limit": limit,
             "offset": offset,
@@ -199,13 +228,17 @@ async def show_sessions(
 
 
 def aware(name: str, time: datetime | None) -> datetime | None:
-    """Return a time that has an offset.
+    """Return a time in UTC.
 
-    Raises: ApiError 422 for a naive one.
+    Raises: ApiError 422 for one without offset, or outside of what telemetry can hold.
     """
-    if time is not None and time.tzinfo is None:
+    if time is None:
+        return None
+    if time.tzinfo is None:
         raise ApiError(422, "naive_time", f"{name} has no UTC offset: write 2026-03-01T08:00+08:00")
-    return time
+    if not EARLIEST <= time <= LATEST:
+        raise ApiError(422, "time_out_of_range", f"{name}: use a time from 1970 to 2200")
+    return time.astimezone(UTC)
 
 
 @router.get(
@@ -216,8 +249,7 @@ def aware(name: str, time: datetime | None) -> datetime | None:
 async def show_readings(
     service: ServiceOf,
     viewer: Viewer,
-    connector: str,
-    station_id: StationId = None,
+    key: Key,
     since: datetime | None = None,
     until: datetime | None = None,
     limit: Annotated[int, Query(ge=1, le=MAX_READINGS)] = 10_000,
@@ -225,7 +257,7 @@ async def show_readings(
     """Answer raw registers as columns; without times the two days before the newest reading."""
     since, until = aware("since", since), aware("until", until)
     async with service.database.connect() as connection:
-        row = await find_pile(connection, connector, scope=viewer.scope, station_id=station_id)
+        row = await find_pile(connection, key, scope=viewer.scope)
         newest = row["latest_at"] or service.clock()
         until = until or newest + timedelta(seconds=1)
         since = since or until - timedelta(days=2)
@@ -237,7 +269,7 @@ async def show_readings(
         for name in ("at", "energy_wh", "power_w", "voltage_v", "current_a", "soc_pct")
     }
     answer = {
-        "connector": connector,
+        "connector": key.connector,
         "since": since,
         "until": until,
         "truncated": len(rows) > limit,

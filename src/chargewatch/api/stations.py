@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from chargewatch.api.addresses import NameInPath
 from chargewatch.api.answers import JsonAnswer, rows_of
 from chargewatch.api.context import ServiceOf, Viewer
 from chargewatch.api.errors import not_found
@@ -96,7 +97,7 @@ async def list_stations(
 async def show_station(
     service: ServiceOf,
     viewer: Viewer,
-    station_id: str,
+    station_id: NameInPath,
     days: Annotated[int, Query(ge=1, le=MAX_BALANCE_DAYS)] = 7,
 ) -> JsonAnswer:
     """Answer a station, its meters, energy balances, piles and gaps in its messages."""

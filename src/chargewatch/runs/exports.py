@@ -61,6 +61,10 @@ SIGNAL_SCHEMA = pa.schema(
 )
 
 
+_CONTROL = ("\t", "\r", "\n")
+_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+
+
 def _plain(value: Any) -> Any:
     """Return a value as exports hold it: NaN is None, times are in UTC."""
     if isinstance(value, float) and not math.isfinite(value):
@@ -81,13 +85,28 @@ def as_json(rows: list[dict[str, Any]], schema: Any) -> bytes:
     return orjson.dumps(rows, option=orjson.OPT_APPEND_NEWLINE)
 
 
+def csv_cell(value: Any) -> Any:
+    """Return what a CSV file holds of a value: no text of it is a formula for a spreadsheet.
+
+    Numbers stay numbers, negative ones too; what is not known is empty. A text that begins like a
+    formula, also behind blanks, gets an apostrophe in front: names come from whoever sends.
+    """
+    if value is None or value != value:  # NaN is unlike itself
+        return ""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, str) and (value[:1] in _CONTROL or value.strip()[:1] in _FORMULA):
+        return "'" + value
+    return value
+
+
 def as_csv(rows: list[dict[str, Any]], schema: Any) -> bytes:
     """Return CSV (RFC 4180, UTF-8) with a header; what is not known is empty."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(schema.names)
     for row in rows:
-        writer.writerow([v.isoformat() if isinstance(v, datetime) else v for v in row.values()])
+        writer.writerow([csv_cell(value) for value in row.values()])
     return text.getvalue().encode("utf-8")
 
 

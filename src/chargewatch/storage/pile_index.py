@@ -12,7 +12,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, Generic, TypeVar, cast
 
 import asyncpg
 import numpy as np
@@ -27,8 +27,14 @@ from chargewatch.storage.bulk import Records, copy_arrays
 Positions = NDArray[np.int32]
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+Word = TypeVar("Word")
+Claim = tuple[str, str, str]
+"""A connector as an operator has it at a station: connector, operator_id, station_id."""
 
 INDEX_LOCK = 7_226_074
+
+FORM = 2
+"""Of what is stored; an index of another one is not read, but built on the spot."""
 
 TIERS = tuple(tier.value for tier in TIER_ORDER)
 """Most urgent first; a tier is stored as its place here."""
@@ -58,7 +64,7 @@ _CONNECTORS = """
 SELECT connector_id, connector, operator_id, station_id, registered FROM connector
 ORDER BY connector, operator_id, station_id
 """
-_STATIONS = "SELECT station_id, name, coalesce(district, '') FROM station"
+_STATIONS = "SELECT operator_id, station_id, name, coalesce(district, '') FROM station"
 _VERIFIED = """
 SELECT connector_id, max(valid_until) FROM verification
 WHERE result = 'pass' AND valid_until IS NOT NULL GROUP BY connector_id
@@ -69,7 +75,8 @@ SELECT connector_id, (array_position($2::text[], tier) - 1)::smallint, priority_
 """
 _RED = "SELECT connector_id FROM assessment WHERE run_id = $1 AND tier = 'red'"
 _SIGNALS = """
-SELECT DISTINCT code, connector FROM signal WHERE closed_run IS NULL AND connector IS NOT NULL
+SELECT DISTINCT code, connector, operator_id, station_id FROM signal
+WHERE closed_run IS NULL AND connector IS NOT NULL
 """
 _READ = text("SELECT name, content FROM pile_index WHERE name = ANY(:names)")
 
@@ -95,6 +102,7 @@ class PileIndex:
     districts: Sequence[str]
     newly_red: int  # so many of `newest_red`, its first ones, were not red in the run before
     types: Mapping[str, str]
+    form: int = 1
 
     @classmethod
     def of(cls, columns: Mapping[str, bytes]) -> PileIndex:
@@ -122,8 +130,10 @@ class PileIndex:
         return cast("Mapping[str, Sequence[str]]", orjson.loads(self.columns["stations"]))
 
     def at_station(self, station_id: str) -> Mask:
-        """Return which connectors stand at a station."""
-        return _equal(self.array("station"), self._stations["station_id"], station_id)
+        """Return which connectors stand at a station, whoever claims to have it."""
+        names = self._stations["station_id"]
+        wanted = [code for code, name in enumerate(names) if name == station_id]
+        return np.isin(self.array("station"), wanted)
 
     def found(self, words: str) -> Mask:
         """Return which connectors' names begin with words, or whose station's name holds them."""
@@ -159,12 +169,12 @@ def _stored(name: str, values: NDArray[Any]) -> NDArray[Any]:
 
 
 @dataclass
-class _Words:
+class _Words(Generic[Word]):
     """Numbers for words, in the order of their first appearance."""
 
-    number_of: dict[str, int] = field(default_factory=dict)
+    number_of: dict[Word, int] = field(default_factory=dict)
 
-    def code(self, words: Iterable[str]) -> Positions:
+    def code(self, words: Iterable[Word]) -> Positions:
         numbers = self.number_of
         return np.fromiter(
             (numbers.setdefault(word, len(numbers)) for word in words), dtype=_POSITION
@@ -193,7 +203,7 @@ class _Registry:
     operators: Sequence[str]
     districts: Sequence[str]
     by_name: Positions
-    places: Mapping[str, Sequence[int]]  # where connectors of a name stand
+    places: Mapping[Claim, int]
 
 
 def _registry(
@@ -206,10 +216,12 @@ def _registry(
     by_name = np.empty(len(ids), dtype=_POSITION)
     by_name[in_id_order] = np.arange(len(ids), dtype=_POSITION)
 
-    operators, places_of, districts = _Words(), _Words(), _Words()
-    station = places_of.code(row[3] for row in connectors)[in_id_order]
-    known = {row[0]: (row[1], row[2]) for row in stations}
-    named = [known.get(station_id, ("", "")) for station_id in places_of.number_of]
+    operators, districts = _Words[str](), _Words[str]()
+    # A station's name and district are its operator's: another's claim on its id learns neither.
+    stations_of = _Words[tuple[str, str]]()
+    station = stations_of.code((row[2], row[3]) for row in connectors)[in_id_order]
+    known = {(row[0], row[1]): (row[2], row[3]) for row in stations}
+    named = [known.get(place, ("", "")) for place in stations_of.number_of]
     district = districts.code(district for _, district in named)
 
     upper = [row[1].upper().encode() for row in connectors]
@@ -219,10 +231,12 @@ def _registry(
     # Days since 1970.
     verified_until = _placed(days, connector_id, "valid_until", unknown=NEVER_VERIFIED)
 
-    places: dict[str, list[int]] = {}
-    for row, place in zip(connectors, by_name.tolist(), strict=True):
-        places.setdefault(row[1], []).append(place)
+    places = {
+        (row[1], row[2], row[3]): place
+        for row, place in zip(connectors, by_name.tolist(), strict=True)
+    }
     names = [name.lower() for name, _ in named]
+    station_ids = [station_id for _, station_id in stations_of.number_of]
     return _Registry(
         columns={
             "connector_id": connector_id,
@@ -234,7 +248,7 @@ def _registry(
             "name_length": np.array([len(upper[k]) for k in name_order], dtype=np.int64),
         },
         texts={
-            "stations": orjson.dumps({"station_id": list(places_of.number_of), "name": names}),
+            "stations": orjson.dumps({"station_id": station_ids, "name": names}),
             "names": b"".join(upper[k] for k in name_order),
         },
         operators=list(operators.number_of),
@@ -275,6 +289,7 @@ async def build(connection: asyncpg.Connection, *, run_id: int | None = None) ->
         name: _stored(name, values) for name, values in {**registry.columns, **columns}.items()
     }
     head = {
+        "form": FORM,
         "run_id": None if run is None else run["run_id"],
         "operators": registry.operators,
         "districts": registry.districts,
@@ -327,11 +342,13 @@ async def _run_columns(
 
 
 async def _signal_columns(
-    connection: asyncpg.Connection, places: Mapping[str, Sequence[int]]
+    connection: asyncpg.Connection, places: Mapping[Claim, int]
 ) -> dict[str, bytes]:
     by_code: dict[str, list[int]] = {}
-    for code, name in await connection.fetch(_SIGNALS, timeout=600):
-        by_code.setdefault(code, []).extend(places.get(name, ()))
+    for code, *claim in await connection.fetch(_SIGNALS, timeout=600):
+        place = places.get((claim[0], claim[1], claim[2]))
+        if place is not None:
+            by_code.setdefault(code, []).append(place)
     return {
         f"signal {code}": np.array(sorted(found), dtype=_POSITION).tobytes()
         for code, found in by_code.items()
@@ -353,8 +370,9 @@ async def rebuild(connection: asyncpg.Connection) -> None:
 
 
 async def rebuild_if_missing(connection: asyncpg.Connection) -> None:
-    """Store the index where there is none: a migration adds its table empty."""
-    if not await connection.fetchval("SELECT EXISTS (SELECT FROM pile_index)"):
+    """Store the index where there is none of today's form: a migration adds its table empty."""
+    head = await connection.fetchval("SELECT content FROM pile_index WHERE name = 'head'")
+    if head is None or orjson.loads(head).get("form") != FORM:
         await rebuild(connection)
 
 
@@ -374,6 +392,6 @@ async def read_index(
     columns = {row.name: row.content for row in found}
     if columns:
         index = PileIndex.of(columns)
-        if run_id is None or index.run_id == run_id:
+        if index.form == FORM and run_id in (None, index.run_id):
             return index
     return PileIndex.of(await build(await driver_of(connection), run_id=run_id))

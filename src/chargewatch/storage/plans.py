@@ -240,7 +240,7 @@ PAGE_QUERIES: Mapping[str, Ask] = {
     "pile: session count": lambda c, s: queries_pile.session_count(c, s.connector_id),
     "pile: readings of a day": _readings,
     "pile: signals": lambda c, s: queries_pile.signals_of_pile(
-        c, s.connector, operator_id=s.operator_id
+        c, s.connector, operator_id=s.operator_id, station_id=s.station_id
     ),
     "stations": _stations(),
     "stations: last page": _stations(offset=8_300),
@@ -289,7 +289,10 @@ PAGE_QUERIES: Mapping[str, Ask] = {
     "signals: closed too": _signals(only_open=False, code="silence", scoped=True),
     "signals: last page": _signals(before_id=100),
     "live readings": lambda c, s: queries_ingest.live_readings(
-        c, scope=None, since=s.now - timedelta(seconds=60), station_id=s.station_id
+        c,
+        since=s.now - timedelta(seconds=60),
+        connectors=[s.connector],
+        station_ids=[s.station_id],
     ),
     "log-in": lambda c, s: users.user_of_session(c, b"\0" * 32, now=s.now),
 }
@@ -309,9 +312,10 @@ async def pick_samples(connection: AsyncConnection, count: int) -> list[Sample]:
                 "SELECT * FROM (SELECT c.connector, c.connector_id, c.station_id, c.operator_id, "
                 "coalesce(s.district, '') AS district, m.meter_id, "
                 "row_number() OVER (ORDER BY c.connector_id) AS place, count(*) OVER () AS size "
-                "FROM connector c JOIN station s USING (station_id) "
-                "JOIN (SELECT station_id, min(meter_id) AS meter_id FROM reference_meter "
-                "WHERE registered GROUP BY station_id) m USING (station_id) "
+                "FROM connector c JOIN station s USING (station_id, operator_id) "
+                "JOIN (SELECT station_id, operator_id, min(meter_id) AS meter_id "
+                "FROM reference_meter WHERE registered GROUP BY station_id, operator_id) m "
+                "USING (station_id, operator_id) "
                 "WHERE c.registered) x WHERE place % greatest(1, size / :count) = 0 LIMIT :count"
             ),
             {"count": count},

@@ -35,7 +35,7 @@ RED = text(
     "FROM unnest(CAST(:connector_ids AS integer[])) WITH ORDINALITY AS page(connector_id, place) "
     "JOIN connector c ON c.connector_id = page.connector_id "
     "JOIN assessment a ON a.connector_id = c.connector_id AND a.run_id = :run_id "
-    "LEFT JOIN station s ON s.station_id = c.station_id "
+    "LEFT JOIN station s ON s.station_id = c.station_id AND s.operator_id = c.operator_id "
     "LEFT JOIN operator o ON o.operator_id = c.operator_id ORDER BY page.place"
 )
 

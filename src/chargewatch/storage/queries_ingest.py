@@ -77,12 +77,11 @@ SIGNALS = (
 )
 
 LIVE_READINGS = text(
-    "SELECT c.connector, l.at, l.energy_wh, l.power_w, l.received_at FROM connector c "
-    "JOIN latest_reading l USING (connector_id) "
-    "WHERE (:connector = '' OR c.connector = :connector) "
-    "AND (:station_id = '' OR c.station_id = :station_id) "
-    "AND (CAST(:scope AS text) IS NULL OR c.operator_id = :scope) "
-    "AND l.received_at > :since ORDER BY l.received_at LIMIT 500"
+    "SELECT c.connector, c.station_id, c.operator_id, l.at, l.energy_wh, l.power_w, l.received_at "
+    "FROM connector c JOIN latest_reading l USING (connector_id) "
+    "WHERE (c.connector = ANY(CAST(:connectors AS text[])) "
+    "OR c.station_id = ANY(CAST(:station_ids AS text[]))) "
+    "AND l.received_at > :since ORDER BY l.received_at LIMIT 5000"
 )
 
 
@@ -176,16 +175,18 @@ async def signals(
 async def live_readings(
     connection: AsyncConnection,
     *,
-    scope: Scope,
     since: datetime,
-    connector: str = "",
-    station_id: str = "",
+    connectors: Sequence[str] = (),
+    station_ids: Sequence[str] = (),
 ) -> Sequence[RowMapping]:
-    """Return the newest reading of connectors that arrived after a time, at most 500."""
+    """Return the newest readings, at most 5,000, that arrived after a time.
+
+    Of connectors of these names or at these stations, whoever's they are: who may see which is
+    up to the caller.
+    """
     values = {
-        "scope": scope,
         "since": since,
-        "connector": connector,
-        "station_id": station_id,
+        "connectors": list(connectors),
+        "station_ids": list(station_ids),
     }
     return (await connection.execute(LIVE_READINGS, values)).mappings().all()

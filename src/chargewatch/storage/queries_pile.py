@@ -10,17 +10,19 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chargewatch.storage.queries import Scope
 
-# A name may be claimed by several stations as long as nobody registered it: the registered row
-# wins, else the first that was seen.
+# Several operators and stations may claim a name, one may have it registered: the registered row
+# wins, else the first that was seen. A claim says nothing of a station that is another operator's.
 PILE = text(
     "SELECT c.*, s.name AS station_name, s.district, s.address, s.longitude, s.latitude, "
     "o.name AS operator_name, l.at AS latest_at, l.energy_wh AS latest_energy_wh, "
     "l.power_w AS latest_power_w, l.received_at AS latest_received_at "
-    "FROM connector c LEFT JOIN station s ON s.station_id = c.station_id "
+    "FROM connector c "
+    "LEFT JOIN station s ON s.station_id = c.station_id AND s.operator_id = c.operator_id "
     "LEFT JOIN operator o ON o.operator_id = c.operator_id "
     "LEFT JOIN latest_reading l USING (connector_id) "
     "WHERE c.connector = :connector AND (CAST(:scope AS text) IS NULL OR c.operator_id = :scope) "
     "AND (CAST(:station_id AS text) IS NULL OR c.station_id = :station_id) "
+    "AND (CAST(:operator_id AS text) IS NULL OR c.operator_id = :operator_id) "
     "ORDER BY c.registered DESC, c.first_seen_at, c.connector_id LIMIT 1"
 )
 
@@ -63,17 +65,26 @@ SIGNALS_OF_PILE = text(
     "SELECT signal_id, code, severity, subject, connector, station_id, operator_id, first_at, "
     'last_at, count, value, "limit", detail, evidence, rule_version, opened_run, last_run, '
     "closed_run FROM signal "
-    "WHERE connector = :connector AND (CAST(:operator_id AS text) IS NULL "
-    "OR operator_id IS NULL OR operator_id = :operator_id) "
+    "WHERE connector = :connector AND operator_id = :operator_id AND station_id = :station_id "
     "ORDER BY (closed_run IS NULL) DESC, last_at DESC LIMIT 100"
 )
 
 
 async def pile(
-    connection: AsyncConnection, name: str, *, scope: Scope, station_id: str | None = None
+    connection: AsyncConnection,
+    name: str,
+    *,
+    scope: Scope,
+    station_id: str | None = None,
+    operator_id: str | None = None,
 ) -> RowMapping | None:
     """Return a connector with its station, operator and latest reading; None when unseen."""
-    values = {"connector": name, "scope": scope, "station_id": station_id}
+    values = {
+        "connector": name,
+        "scope": scope,
+        "station_id": station_id,
+        "operator_id": operator_id,
+    }
     return (await connection.execute(PILE, values)).mappings().one_or_none()
 
 
@@ -127,8 +138,8 @@ async def readings(
 
 
 async def signals_of_pile(
-    connection: AsyncConnection, name: str, *, operator_id: str | None
+    connection: AsyncConnection, name: str, *, operator_id: str, station_id: str
 ) -> Sequence[RowMapping]:
-    """Return the signals of a connector, open ones first."""
-    values = {"connector": name, "operator_id": operator_id}
+    """Return the signals of an operator's connector at a station, open ones first."""
+    values = {"connector": name, "operator_id": operator_id, "station_id": station_id}
     return (await connection.execute(SIGNALS_OF_PILE, values)).mappings().all()

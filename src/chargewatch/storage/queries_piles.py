@@ -9,6 +9,7 @@ import numpy as np
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from chargewatch.storage.database import Database
 from chargewatch.storage.pile_index import TIERS, Mask, PileIndex, Positions, read_index
 from chargewatch.storage.queries import Scope
 
@@ -20,11 +21,12 @@ ROWS = text(
     "a.relative_error, a.standard_uncertainty, a.common_uncertainty, a.mpe, a.p_nonconforming, "
     "a.verdict, a.tier, a.priority_money, a.data_to, l.at AS latest_at, "
     "(SELECT array_agg(DISTINCT g.code) FROM signal g "
-    "WHERE g.connector = c.connector AND g.closed_run IS NULL) AS open_signals "
+    "WHERE g.connector = c.connector AND g.operator_id = c.operator_id "
+    "AND g.station_id = c.station_id AND g.closed_run IS NULL) AS open_signals "
     "FROM unnest(CAST(:connector_ids AS integer[])) WITH ORDINALITY AS page(connector_id, place) "
     "JOIN connector c ON c.connector_id = page.connector_id "
     "LEFT JOIN assessment a ON a.connector_id = c.connector_id AND a.run_id = :run_id "
-    "LEFT JOIN station s ON s.station_id = c.station_id "
+    "LEFT JOIN station s ON s.station_id = c.station_id AND s.operator_id = c.operator_id "
     "LEFT JOIN operator o ON o.operator_id = c.operator_id "
     "LEFT JOIN latest_reading l ON l.connector_id = c.connector_id ORDER BY page.place"
 )
@@ -129,10 +131,16 @@ async def piles(
 
 
 async def stream_piles(
-    connection: AsyncConnection, wanted: PileFilter, *, run_id: int | None, scope: Scope
-) -> AsyncIterator[RowMapping]:
-    """Yield the whole list row by row, for exports; memory stays bounded."""
-    keys = await _keys(connection, wanted, run_id=run_id, scope=scope)
+    database: Database, wanted: PileFilter, *, run_id: int | None, scope: Scope
+) -> AsyncIterator[Sequence[RowMapping]]:
+    """Yield the whole list of one run in pieces of 1,000 rows, for exports.
+
+    Every piece is read by its keys on a connection of its own: whoever takes long over a piece
+    holds none meanwhile.
+    """
+    async with database.connect() as connection:
+        keys = await _keys(connection, wanted, run_id=run_id, scope=scope)
     for first in range(0, len(keys), STREAM_ROWS):
-        for row in await _rows(connection, keys[first : first + STREAM_ROWS], run_id=run_id):
-            yield row
+        async with database.connect() as connection:
+            rows = await _rows(connection, keys[first : first + STREAM_ROWS], run_id=run_id)
+        yield rows

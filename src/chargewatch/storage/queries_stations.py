@@ -31,7 +31,7 @@ STATIONS = text(
     "ON a.connector_id = c.connector_id AND a.run_id = :run_id "
     "WHERE c.station_id = s.station_id AND c.operator_id = s.operator_id) t "
     "CROSS JOIN LATERAL (SELECT count(*) AS meters FROM reference_meter "
-    "WHERE station_id = s.station_id AND registered) m "
+    "WHERE station_id = s.station_id AND operator_id = s.operator_id AND registered) m "
     "ORDER BY s.station_id"
 )
 
@@ -53,7 +53,8 @@ METERS = text(
     "SELECT m.meter_id, m.meter, m.scope, m.current, m.relative_uncertainty, m.coverage_factor, "
     "m.resolution_wh, m.certificate, m.calibrated_on, m.valid_until, "
     "(SELECT array_agg(c.connector ORDER BY c.connector) FROM reference_meter_connector r "
-    "JOIN connector c USING (connector_id) WHERE r.meter_id = m.meter_id) AS connectors "
+    "JOIN connector c USING (connector_id) WHERE r.meter_id = m.meter_id "
+    "AND c.operator_id = m.operator_id AND c.station_id = m.station_id) AS connectors "
     "FROM reference_meter m "
     "WHERE m.station_id = :station_id AND m.operator_id = :operator_id AND m.registered "
     "ORDER BY m.scope DESC, m.meter"
@@ -85,7 +86,8 @@ PILES_OF_STATION = text(
     "a.relative_error, a.standard_uncertainty, a.mpe, a.p_nonconforming, a.verdict, a.tier, "
     "a.priority_money, l.at AS latest_at, l.power_w AS latest_power_w, "
     "(SELECT array_agg(DISTINCT g.code) FROM signal g "
-    "WHERE g.connector = c.connector AND g.closed_run IS NULL) AS open_signals "
+    "WHERE g.connector = c.connector AND g.operator_id = c.operator_id "
+    "AND g.station_id = c.station_id AND g.closed_run IS NULL) AS open_signals "
     "FROM connector c LEFT JOIN assessment a "
     "ON a.connector_id = c.connector_id AND a.run_id = :run_id "
     "LEFT JOIN latest_reading l ON l.connector_id = c.connector_id "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 import asyncpg
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse, Response
 from sqlalchemy.exc import SQLAlchemyError
@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from chargewatch import __version__
+from chargewatch.api.addresses import EncodedSlashes, asked_path, refuse_nul
 from chargewatch.api.context import Intake, Service
 from chargewatch.api.errors import ApiError, error_answer
 from chargewatch.api.routes import PREFIX, api_router
@@ -30,7 +31,7 @@ from chargewatch.web import (
 )
 from chargewatch.web.assets import static_folder
 from chargewatch.web.render import render
-from chargewatch.web.security import BodyLimit, SecurityHeaders
+from chargewatch.web.security import BodyLimit, HeadRequests, SecurityHeaders
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class PinnedStaticFiles(StaticFiles):
 def _answer_error(
     request: Request, status: int, code: str, message: str, headers: dict[str, str] | None = None
 ) -> Response:
-    if request.url.path.startswith(PREFIX):
+    if asked_path(request).startswith(PREFIX):
         return error_answer(status, code, message, headers=headers)
     if status == 401:
         return page_session.redirect_to_log_in(request)
@@ -74,7 +75,7 @@ def _install_error_handlers(app: FastAPI) -> None:
     async def on_http_error(request: Request, exc: Exception) -> Response:
         status = exc.status_code if isinstance(exc, HTTPException) else 500
         words = {404: "nothing is at this address", 405: "this address takes another method"}
-        message = f"{words.get(status, 'the request was refused')}: {request.url.path}"
+        message = f"{words.get(status, 'the request was refused')}: {asked_path(request)}"
         headers = dict(getattr(exc, "headers", None) or {})
         return _answer_error(request, status, f"http_{status}", message, headers)
 
@@ -85,11 +86,11 @@ def _install_error_handlers(app: FastAPI) -> None:
         return _answer_error(request, 422, "invalid_request", f"{place}: {first['msg']}")
 
     async def on_own_error(request: Request, exc: Exception) -> Response:
-        log.warning("request_failed path=%s error=%s", request.url.path, exc)
+        log.warning("request_failed path=%s error=%s", asked_path(request), exc)
         return _answer_error(request, 500, "failed", str(exc))
 
     async def on_database_error(request: Request, exc: Exception) -> Response:
-        log.error("database_failed path=%s error=%s", request.url.path, exc)
+        log.error("database_failed path=%s error=%s", asked_path(request), exc)
         message = "the database does not answer: try again in a minute"
         return _answer_error(request, 503, "database_down", message, {"Retry-After": "30"})
 
@@ -116,9 +117,12 @@ def create_app(settings: Settings, database: Database, *, intake: Intake | None 
         openapi_url=f"{PREFIX}/openapi.json",
         docs_url=None,
         redoc_url=None,
+        dependencies=[Depends(refuse_nul)],
     )
     app.state.service = Service(settings, database, intake)
     app.add_middleware(BodyLimit, own_limit=f"{PREFIX}/telemetry/")
+    app.add_middleware(EncodedSlashes)
+    app.add_middleware(HeadRequests)
     app.add_middleware(SecurityHeaders, secure=settings.secure_cookies)
     _install_error_handlers(app)
     app.include_router(api_router())

@@ -108,11 +108,18 @@ class Formats:
             return UNKNOWN
         return f"{value:,.{digits}f}"
 
+    def in_zone(self, at: datetime) -> datetime:
+        """Return a time in the page's zone, as it is where the zone's calendar ends before it."""
+        try:
+            return at.astimezone(self.zone)
+        except OverflowError:
+            return at
+
     def time(self, at: datetime | None, *, seconds: bool = False) -> str:
         """Return a time in the page's zone."""
         if at is None:
             return UNKNOWN
-        return at.astimezone(self.zone).strftime("%Y-%m-%d %H:%M" + (":%S" if seconds else ""))
+        return self.in_zone(at).strftime("%Y-%m-%d %H:%M" + (":%S" if seconds else ""))
 
     def day(self, day: date | None) -> str:
         """Return a date."""

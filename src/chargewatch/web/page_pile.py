@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from chargewatch.api.context import service_of
-from chargewatch.api.piles import MAX_OFFSET, find_pile
+from chargewatch.api.piles import MAX_OFFSET, Key, find_pile
 from chargewatch.storage import queries, queries_pile
 from chargewatch.web.formats import Formats, is_known
 from chargewatch.web.page_session import Visitor
@@ -97,28 +97,32 @@ def chart_texts(formats: Formats) -> dict[str, str]:
 async def show_pile(
     request: Request,
     account: Visitor,
-    connector: str,
-    station_id: Annotated[str | None, Query(max_length=64)] = None,
+    key: Key,
     sessions: Annotated[int, Query(ge=1, le=MAX_OFFSET // SESSION_ROWS)] = 1,
 ) -> Response:
     """Show everything about one connector."""
     service = service_of(request)
     async with service.database.connect() as connection:
-        row = await find_pile(connection, connector, scope=account.scope, station_id=station_id)
-        key = row["connector_id"]
+        row = await find_pile(connection, key, scope=account.scope)
+        connector_id = row["connector_id"]
         run = await queries.newest_run(connection)
         assessment = None
         if run is not None:
-            assessment = await queries_pile.assessment_of(connection, key, run_id=run["run_id"])
-        verifications = await queries_pile.verifications(connection, key)
+            assessment = await queries_pile.assessment_of(
+                connection, connector_id, run_id=run["run_id"]
+            )
+        verifications = await queries_pile.verifications(connection, connector_id)
         signals = list(
             await queries_pile.signals_of_pile(
-                connection, connector, operator_id=row["operator_id"]
+                connection,
+                key.connector,
+                operator_id=row["operator_id"],
+                station_id=row["station_id"],
             )
         )
-        n_sessions = await queries_pile.session_count(connection, key)
+        n_sessions = await queries_pile.session_count(connection, connector_id)
         session_rows = await queries_pile.sessions(
-            connection, key, limit=SESSION_ROWS, offset=(sessions - 1) * SESSION_ROWS
+            connection, connector_id, limit=SESSION_ROWS, offset=(sessions - 1) * SESSION_ROWS
         )
     formats = formats_of(request)
     return render(
@@ -126,7 +130,7 @@ async def show_pile(
         "pile.html",
         account=account,
         pile=row,
-        station_id=station_id,
+        place={"station_id": row["station_id"], "operator_id": row["operator_id"]},
         run=run,
         assessment=assessment,
         why=[] if assessment is None else explanation(assessment, signals, formats),

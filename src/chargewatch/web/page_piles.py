@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 
 from chargewatch.api.context import Service, service_of
 from chargewatch.api.piles import MAX_OFFSET, pile_filter
+from chargewatch.api.slots import SlottedStream
 from chargewatch.domain.signal import SIGNAL_SEVERITY
+from chargewatch.runs.exports import csv_cell
 from chargewatch.storage import queries, queries_piles
 from chargewatch.storage.pile_index import SORTS
 from chargewatch.storage.queries_piles import PileFilter
@@ -101,16 +104,11 @@ async def list_piles(
 
 
 def _cell(value: Any, formats: Formats) -> Any:
-    """Return a cell that a spreadsheet can't take for a formula."""
-    if value is None or value != value:  # NaN is unlike itself
-        return ""
     if isinstance(value, list):
         return " ".join(value)
-    if hasattr(value, "astimezone"):
-        return value.astimezone(formats.zone).isoformat()
-    if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t", "\r"}:
-        return "'" + value
-    return value
+    if isinstance(value, datetime):
+        return formats.in_zone(value).isoformat()
+    return csv_cell(value)
 
 
 async def _export(
@@ -121,23 +119,30 @@ async def _export(
     writer.writerow([*EXPORT_COLUMNS, "as_of", "time_zone"])
     async with service.database.connect() as connection:
         run = await queries.newest_run(connection)
-        run_id = None if run is None else run["run_id"]
-        as_of = "" if run is None else _cell(run["as_of"], formats)
-        # The mark lets spreadsheets see that this is UTF-8.
-        yield b"\xef\xbb\xbf"
-        async for row in queries_piles.stream_piles(connection, wanted, run_id=run_id, scope=scope):
+    run_id = None if run is None else run["run_id"]
+    as_of = "" if run is None else _cell(run["as_of"], formats)
+    # The mark lets spreadsheets see that this is UTF-8.
+    yield b"\xef\xbb\xbf"
+    async for rows in queries_piles.stream_piles(
+        service.database, wanted, run_id=run_id, scope=scope
+    ):
+        for row in rows:
             cells = [_cell(row[name], formats) for name in EXPORT_COLUMNS]
             writer.writerow([*cells, as_of, formats.zone.key])
-            if text.tell() > 65_536:
-                yield text.getvalue().encode()
-                text.seek(0)
-                text.truncate()
+        yield text.getvalue().encode()
+        text.seek(0)
+        text.truncate()
     yield text.getvalue().encode()
 
 
 @router.get("/piles.csv")
 async def export_piles(request: Request, account: Visitor, wanted: Wanted) -> Response:
     """Send the whole filtered list as CSV."""
-    content = _export(service_of(request), wanted, scope=account.scope, formats=formats_of(request))
-    headers = {"Content-Disposition": 'attachment; filename="piles.csv"'}
-    return StreamingResponse(content, media_type="text/csv; charset=utf-8", headers=headers)
+    service = service_of(request)
+    return SlottedStream(
+        _export(service, wanted, scope=account.scope, formats=formats_of(request)),
+        slots=service.exports,
+        user_id=account.user_id,
+        media_type="text/csv; charset=utf-8",
+        headers={"Content-Disposition": 'attachment; filename="piles.csv"'},
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from typing import Annotated
 from urllib.parse import urlencode
@@ -9,6 +10,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
+from chargewatch.api.addresses import asked_address
 from chargewatch.api.context import COOKIE, Service, find_account, service_of
 from chargewatch.api.errors import ApiError
 from chargewatch.api.session import check_log_in
@@ -21,12 +23,13 @@ from chargewatch.web.security import check_form, form_token, local_path, read_fo
 router = APIRouter()
 
 FORM_COOKIE = "chargewatch_form"
+FORM_SECRET = re.compile(r"[A-Za-z0-9_-]{22}")
 YEAR_S = 31_536_000
 
 
 def redirect_to_log_in(request: Request) -> Response:
     """Return the way to the log-in form and back to the page that was asked for."""
-    here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    here = asked_address(request)
     target = "/login" + ("" if here == "/" else "?" + urlencode({"next": here}))
     if request.headers.get("hx-request"):
         # A fragment can't show a log-in form: htmx goes to the whole page.
@@ -63,7 +66,9 @@ def _set_cookie(service: Service, response: Response, name: str, value: str, age
 def _form(
     request: Request, *, target: str, status: int = 200, problem: str = "", username: str = ""
 ) -> Response:
-    secret = request.cookies.get(FORM_COOKIE) or secrets.token_urlsafe(16)
+    secret = request.cookies.get(FORM_COOKIE, "")
+    if not FORM_SECRET.fullmatch(secret):
+        secret = secrets.token_urlsafe(16)
     page = render(
         request,
         "login.html",

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
+from chargewatch.api.addresses import NameInPath
 from chargewatch.api.context import service_of
 from chargewatch.api.errors import not_found
 from chargewatch.api.piles import MAX_OFFSET
@@ -79,7 +80,7 @@ async def list_stations(
 async def show_station(
     request: Request,
     account: Visitor,
-    station_id: str,
+    station_id: NameInPath,
     days: Annotated[int, Query(ge=1, le=MAX_BALANCE_DAYS)] = 7,
 ) -> Response:
     """Show the energy balance of a station, its piles, meters and gaps."""

@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from chargewatch import __version__
+from chargewatch.api.addresses import asked_address, asked_path
 from chargewatch.api.context import COOKIE, service_of
 from chargewatch.domain.verdict import TIER_ORDER
 from chargewatch.supervision.accounts import Account
@@ -114,15 +115,14 @@ def render(
     formats = formats_of(request)
     theme = request.cookies.get(THEME_COOKIE, "auto")
     session = request.cookies.get(COOKIE)
-    here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     html = environment().get_template(template).render(
         t=formats.t,
         f=formats,
         language=formats.t.language,
         theme=theme if theme in THEMES else "auto",
         account=account,
-        here=here,
-        path=request.url.path,
+        here=asked_address(request),
+        path=asked_path(request),
         logout_token=form_token(session) if session else "",
         **values,
     )  # fmt: skip

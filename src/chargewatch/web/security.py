@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 from collections.abc import MutableMapping
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from fastapi import Request
 from starlette.datastructures import Headers, MutableHeaders
@@ -68,6 +69,39 @@ class SecurityHeaders:
         await self.app(scope, receive, send_with_headers)
 
 
+class HeadRequests:
+    """Answers HEAD wherever GET is answered, with the same headers and no body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a HEAD request on as GET; what streams ends at its first piece."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+        ended = asyncio.Event()
+
+        async def send_headers_only(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await send(message)
+            elif not ended.is_set():
+                ended.set()
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+        asked = False
+
+        async def receive_until_ended() -> Message:
+            nonlocal asked
+            if not asked:
+                asked = True
+                return {"type": "http.request", "body": b"", "more_body": False}
+            await ended.wait()
+            return {"type": "http.disconnect"}
+
+        await self.app({**scope, "method": "GET"}, receive_until_ended, send_headers_only)
+
+
 class BodyLimit:
     """Refuses large bodies before anything reads them; the telemetry door has its own limit."""
 
@@ -82,7 +116,7 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         told = Headers(scope=scope).get("content-length", "0")
-        if not told.isdigit() or int(told) > self._max_bytes:
+        if not (told.isascii() and told.isdigit()) or int(told) > self._max_bytes:
             answer = error_answer(
                 413, "too_large", "the request's body is too large for this address"
             )
@@ -112,11 +146,10 @@ def check_form(request: Request, form: MutableMapping[str, str], *, secret: str 
     Raises: ApiError 403.
     """
     origin = request.headers.get("origin")
-    foreign = origin not in (None, "null") and urlsplit(str(origin)).netloc != request.headers.get(
-        "host"
-    )
-    given = form.get("form_token", "")
-    if foreign or not secret or not hmac.compare_digest(form_token(secret), given):
+    own = f"//{request.headers.get('host', '')}"
+    foreign = origin not in (None, "null") and str(origin).partition(":")[2] != own
+    given = form.get("form_token", "").encode()
+    if foreign or not secret or not hmac.compare_digest(form_token(secret).encode(), given):
         raise ApiError(403, "stale_form", "this form is out of date: reload the page and try again")
 
 
@@ -139,8 +172,6 @@ async def read_form(request: Request) -> dict[str, str]:
 
 def local_path(target: str) -> str:
     """Return a path of this site, the start page for anything else; redirects stay here."""
-    parts = urlsplit(target)
-    bad = parts.scheme or parts.netloc or not target.startswith("/") or "\\" in target
-    if bad or target.startswith("//") or any(ord(letter) < 32 for letter in target):
+    if not target.startswith("/") or target.startswith("//") or "\\" in target:
         return "/"
-    return target
+    return "/" if any(ord(letter) < 32 for letter in target) else target

@@ -5,7 +5,11 @@
   var arrival = document.querySelector("[data-live=arrival]");
   if (!pile && !arrival) { return; }
   var address = "/api/v1/events";
-  if (pile) { address += "?connector=" + encodeURIComponent(pile.dataset.connector); }
+  if (pile) {
+    address += "?" + new URLSearchParams({
+      connector: pile.dataset.connector, station: pile.dataset.station, operator: pile.dataset.operator
+    });
+  }
   var number = new Intl.NumberFormat("en-US");
 
   function show(root, name, text) {

@@ -1,0 +1,202 @@
+"""Two operators claim the same names: neither sees anything of the other, at any route."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from chargewatch.api import events
+from chargewatch.supervision import accounts
+from chargewatch.supervision.accounts import Role
+from shared_names_city import CONNECTORS, OPERATORS, STATIONS, mark, number, seed_shared_names
+from web_client import PASSWORD, Site, open_site
+from web_routes import Address, addresses, variations
+
+# What to ask every parameter for. A route with a new one fails until it stands here.
+VALUES: dict[str, tuple[str, ...]] = {
+    "connector": CONNECTORS,
+    "station_id": STATIONS,
+    "operator_id": OPERATORS,
+    "station": STATIONS,
+    "operator": OPERATORS,
+    "after": ("OP1/ST/", "OP2/ST/", "A/A/"),
+    "before": ("1000000",),
+    "code": ("conflict", "register_jump", "clock_skew"),
+    "days": ("31",),
+    "district": ("120101", "120116"),
+    "gaps": ("true",),
+    "language": ("zh",),
+    "limit": ("200",),
+    "next": ("/piles",),
+    "offset": ("0", "1"),
+    "open": ("true",),
+    "page": ("1", "2"),
+    "q": ("ONE-station", "TWO-station", "C", "ST"),
+    "sessions": ("1", "2"),
+    "severity": ("severe",),
+    "show": ("gaps", "unbalanced"),
+    "signal": ("register_jump", "clock_skew"),
+    "since": ("2020-01-01T00:00:00Z",),
+    "sort": ("priority", "money", "error", "probability", "connector"),
+    "state": ("all",),
+    "theme": ("dark",),
+    "tier": ("red",),
+    "unbalanced": ("true",),
+    "until": ("2100-01-01T00:00:00Z",),
+}
+# These change something; what they answer is about the asker alone. Each has tests of its own.
+WRITES = {
+    "/api/v1/login",
+    "/api/v1/logout",
+    "/api/v1/telemetry/{kind}",
+    "/login",
+    "/logout",
+}
+
+PUBLIC = ("/api/v1/openapi.json", "/api/v1/health", "/login", "/preferences", "/favicon.ico")
+
+
+def of_other(operator_id: str) -> re.Pattern[str]:
+    """Return what no answer to an operator's user may hold."""
+    other = "OP1" if operator_id == "OP2" else "OP2"
+    digits = [f"{number(other):,}", str(number(other)), f"{number(other) / 1000:,.3f}"]
+    # Longitude, latitude, money and error as they are written on pages and in JSON.
+    digits += [f"{number(other) / 10**k}"[:6] for k in (4, 5, 8)]
+    digits += [f"{number(other) / 1e6:.2f}"]
+    return re.compile("|".join([mark(other), *map(re.escape, digits)]))
+
+
+@pytest.fixture
+async def site(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
+    monkeypatch.setattr(events, "LIFETIME_S", 0.15)
+    monkeypatch.setattr(events, "PERIOD_S", 0.1)
+    async with open_site(database_url, seeded=False) as opened:
+        await seed_shared_names(opened.database)
+        for operator_id in OPERATORS:
+            await accounts.add_user(
+                opened.database,
+                operator_id.lower(),
+                role=Role.OPERATOR,
+                operator_id=operator_id,
+                password=PASSWORD,
+            )
+        yield opened
+
+
+def questions(address: Address) -> list[str]:
+    """Return every address with each value of each parameter."""
+    unknown = {*address.in_path, *address.in_query} - set(VALUES)
+    assert not unknown, f"{address.path}: say in VALUES what to ask {unknown} for"
+    named = itertools.product(*(VALUES[name] for name in address.in_path))
+    asked = list(variations(address.in_query, VALUES))
+    if {"station_id", "operator_id"} <= set(address.in_query):
+        pairs = itertools.product(STATIONS, OPERATORS)
+        asked += [{"station_id": station, "operator_id": operator} for station, operator in pairs]
+    return [
+        address.url(dict(zip(address.in_path, names, strict=True)), question)
+        for names in named
+        for question in asked
+    ]
+
+
+def read_addresses(site: Site) -> list[Address]:
+    found = addresses(site.app)
+    assert {address.path for address in found if address.method != "GET"} == WRITES
+    return [address for address in found if address.method == "GET"]
+
+
+async def answers(site: Site, headers: dict[str, str]) -> AsyncIterator[tuple[str, httpx.Response]]:
+    for address in read_addresses(site):
+        for url in questions(address):
+            answer = await site.client.get(url, headers=headers)
+            assert answer.status_code < 500, url
+            yield url, answer
+
+
+@pytest.mark.parametrize("operator_id", OPERATORS)
+async def test_no_route_tells_an_operator_anything_of_the_other(
+    site: Site, operator_id: str
+) -> None:
+    foreign = of_other(operator_id)
+    own: set[str] = set()
+    async for url, answer in answers(site, await site.token(operator_id.lower())):
+        asked = re.compile(r"(ONE|TWO)-station")
+        # What was asked for stands in the form and in links; the answer is what counts.
+        text = asked.sub("", answer.text) if "q=" in url else answer.text
+        found = foreign.search(text)
+        assert not found, f"{url} tells {text[found.start() - 200 : found.end() + 50]}"
+        if mark(operator_id) in text:
+            own.add(url.partition("?")[0])
+    # The routes do tell of one's own: an empty answer would pass, too.
+    assert len(own) >= 15, sorted(own)
+
+
+async def test_the_test_above_would_see_it(site: Site) -> None:
+    told: dict[str, set[str]] = {"OP1": set(), "OP2": set()}
+    async for url, answer in answers(site, await site.token("admin")):
+        for operator_id in OPERATORS:
+            if of_other(operator_id).search(answer.text):
+                told[operator_id].add(url.partition("?")[0])
+    for found in told.values():
+        assert {"/", "/piles", "/piles.csv", "/system", "/signals", "/api/v1/events"} <= found
+
+
+async def test_an_operators_token_opens_no_route_for_reading(site: Site) -> None:
+    token = await accounts.issue_operator_token(site.database, "OP2", label="gateway")
+    headers = {"authorization": f"Bearer {token}"}
+    nothing = re.compile(r"ONE|TWO|OP1|OP2")
+    async for url, answer in answers(site, headers):
+        if "operator" not in url and "q=" not in url and "after" not in url:
+            assert not nothing.search(answer.text), url
+        public = (
+            "/api/v1/openapi.json",
+            "/api/v1/health",
+            "/login",
+            "/preferences",
+            "/favicon.ico",
+        )
+        if not url.startswith(public):
+            assert answer.status_code in {303, 401}, url
+
+
+async def test_a_claim_names_the_station_by_its_id_only(site: Site) -> None:
+    header = await site.token("op2")
+
+    async def ask(path: str) -> Any:
+        return (await site.client.get("/api/v1" + path, headers=header)).json()
+
+    claimed = (await ask("/piles/C-1"))["registry"]
+    assert (claimed["station_id"], claimed["operator_id"]) == ("ST", "OP2")
+    assert {claimed[name] for name in ("station_name", "address", "longitude", "district")} == {
+        None
+    }
+    assert (await ask("/piles/D-1"))["registry"]["station_name"] == "TWO-station"
+    # Neither the other's name nor its district finds the claim.
+    assert (await ask("/piles?q=ONE-station"))["total"] == 0
+    assert (await ask("/piles?district=120101"))["total"] == 0
+    assert (await ask("/piles?q=TWO-station"))["total"] == 1
+    assert (await ask("/piles?signal=register_jump"))["total"] == 0
+    assert (await ask("/piles?signal=clock_skew"))["total"] == 2
+    assert (await ask("/piles?station=ST"))["total"] == 1
+    # Signals are of the claim, not of the name.
+    listed = [*(await ask("/piles"))["piles"], *(await ask("/stations/SU"))["piles"]]
+    assert [row["open_signals"] for row in listed] == [["clock_skew"]] * 3
+
+
+async def test_the_authority_opens_each_of_the_claims(site: Site) -> None:
+    header = await site.token("admin")
+    for operator_id in OPERATORS:
+        params = {"station_id": "ST", "operator_id": operator_id}
+        answer = await site.client.get("/api/v1/piles/C-1", params=params, headers=header)
+        told = answer.json()
+        assert told["registry"]["operator_id"] == operator_id
+        assert [row["operator_id"] for row in told["signals"]] == [operator_id]
+        page = await site.client.get("/piles/C-1", params=params, headers=header)
+        assert f"{mark(operator_id)}-reason" in page.text
+    listed = await site.client.get("/piles", headers=header)
+    assert "/piles/C-1?station_id=ST&amp;operator_id=OP2" in listed.text
