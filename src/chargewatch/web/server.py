@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 from collections.abc import Iterator
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from chargewatch.errors import ChargewatchError
 
 SHUTDOWN_TIMEOUT_S = 5
+# A client has so long to take what waits for it (64 KiB at most); then its connection is cut.
+WRITE_TIMEOUT_S = 30.0
+
+
+log = logging.getLogger(__name__)
 
 
 class PortTakenError(ChargewatchError):
@@ -51,6 +58,43 @@ def address_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+class TimelyProtocol(H11Protocol):
+    """HTTP to a client that takes its answers: one that stops to read is cut off."""
+
+    _write_deadline: asyncio.TimerHandle | None = None
+
+    def pause_writing(self) -> None:
+        """Wait for the client, but not for ever."""
+        super().pause_writing()
+        self._write_deadline = self.loop.call_later(WRITE_TIMEOUT_S, self._cut)
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._forget_deadline()
+        super().resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End what is under way for the client."""
+        self._forget_deadline()
+        super().connection_lost(exc)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection; one whose client left its last answer lying is cut."""
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _cut(self) -> None:
+        log.info("client_cut address=%s: it does not read", self.client)
+        self.transport.abort()
+
+    def _forget_deadline(self) -> None:
+        if self._write_deadline is not None:
+            self._write_deadline.cancel()
+            self._write_deadline = None
+
+
 class Server(uvicorn.Server):
     """A server that leaves signals alone: who runs it decides what they mean."""
 
@@ -60,10 +104,16 @@ class Server(uvicorn.Server):
         yield
 
 
-def make_server(app: FastAPI) -> Server:
-    """Return a server; set its `should_exit` to stop it from another task."""
+def make_server(app: FastAPI, *, trusted_proxies: str = "") -> Server:
+    """Return a server; set its `should_exit` to stop it from another task.
+
+    trusted_proxies: whose X-Forwarded-For is believed, addresses or networks with commas between.
+    """
     config = uvicorn.Config(
         app,
+        http=TimelyProtocol,
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=trusted_proxies,
         log_config=None,
         access_log=False,
         lifespan="off",
@@ -74,9 +124,9 @@ def make_server(app: FastAPI) -> Server:
     return Server(config)
 
 
-async def serve(app: FastAPI, listener: socket.socket) -> None:
+async def serve(app: FastAPI, listener: socket.socket, *, trusted_proxies: str = "") -> None:
     """Serve until SIGTERM or SIGINT; open streams get a few seconds to end."""
-    server = make_server(app)
+    server = make_server(app, trusted_proxies=trusted_proxies)
 
     def stop() -> None:
         server.should_exit = True
