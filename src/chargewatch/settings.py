@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -39,6 +40,16 @@ def _positive_int(value: str) -> int:
 
 def _float(value: str) -> float:
     return float(value)
+
+
+def _networks(value: str) -> str:
+    parts = [part.strip() for part in value.split(",") if part.strip()]
+    for part in parts:
+        try:
+            ipaddress.ip_network(part)
+        except ValueError as exc:
+            raise ValueError(f"{exc}; write addresses such as 127.0.0.1,10.0.0.0/8") from exc
+    return ",".join(parts)
 
 
 def _receipts(value: str) -> str:
@@ -82,6 +93,12 @@ class Settings:
     )
     http_host: str = _option("127.0.0.1", "address that API and pages listen on")
     http_port: int = _option(8080, "port that API and pages listen on", _int)
+    trusted_proxies: str = _option(
+        "",
+        "reverse proxies whose X-Forwarded-For is believed: addresses or networks, separated by "
+        "commas (default: nobody's)",
+        _networks,
+    )
     time_zone: str = _option("Asia/Shanghai", "time zone of pages, tariffs and days")
     currency: str = _option("CNY", "currency of money figures on pages and in exports")
     max_age_days: float = _option(180.0, "oldest reading that is accepted, days", _float)

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
+import httpx
 import pytest
 from sqlalchemy import select
 
 from chargewatch.storage.tables import app_user, login_session
 from chargewatch.supervision import accounts
+from chargewatch.web.server import address_of, listen, make_server
 from web_client import PASSWORD, Site, open_site
 
 
@@ -42,14 +47,58 @@ async def test_wrong_password_and_unknown_name_look_alike(site: Site) -> None:
     assert answers[0].json() == answers[1].json()
 
 
-async def test_too_many_failures_shut_even_the_right_password_out(site: Site) -> None:
-    for _ in range(5):
-        await site.client.post("/api/v1/login", json={"username": "admin", "password": "wrong"})
-    answer = await site.client.post(
-        "/api/v1/login", json={"username": "ADMIN", "password": PASSWORD}
-    )
-    assert answer.status_code == 429
-    assert int(answer.headers["retry-after"]) > 200
+async def test_failures_elsewhere_and_successes_here_lock_nobody_out(site: Site) -> None:
+    server = make_server(site.app, trusted_proxies="127.0.0.1")
+    with closing(listen("127.0.0.1", 0)) as listener:
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        async with httpx.AsyncClient(base_url=address_of(listener), timeout=60) as client:
+
+            async def try_from(address: str, password: str) -> int:
+                answer = await client.post(
+                    "/api/v1/login",
+                    json={"username": "admin", "password": password},
+                    headers={"x-forwarded-for": f"9.9.9.9, {address}"},
+                )
+                return answer.status_code
+
+            wrong = [await try_from("10.0.0.1", "wrong") for _ in range(5)]
+            right = await asyncio.gather(*(try_from("10.0.0.2", PASSWORD) for _ in range(50)))
+            assert (wrong, set(right)) == ([401] * 5, {200})
+            # Where it failed the right one is slow, not refused.
+            begun = time.monotonic()
+            assert await try_from("10.0.0.1", PASSWORD) == 200
+            assert time.monotonic() - begun >= 1
+        server.should_exit = True
+        await serving
+
+
+@pytest.mark.parametrize(
+    ("trusted", "told", "seen"),
+    [
+        ("", "10.0.0.1", "127.0.0.1"),
+        ("10.0.0.0/8", "10.0.0.1", "127.0.0.1"),
+        ("127.0.0.0/8", "10.0.0.1", "10.0.0.1"),
+        ("127.0.0.1", "1.2.3.4, 10.0.0.1", "10.0.0.1"),
+        ("127.0.0.1,10.0.0.0/8", "6.6.6.6, 1.2.3.4, 10.0.0.1", "1.2.3.4"),
+    ],
+)
+async def test_only_a_configured_proxy_is_believed(
+    site: Site, monkeypatch: pytest.MonkeyPatch, trusted: str, told: str, seen: str
+) -> None:
+    # uvicorn's own variable changes nothing.
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
+    server = make_server(site.app, trusted_proxies=trusted)
+    with closing(listen("127.0.0.1", 0)) as listener:
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        async with httpx.AsyncClient(base_url=address_of(listener), timeout=60) as client:
+            await client.post(
+                "/api/v1/login",
+                json={"username": "admin", "password": "wrong"},
+                headers={"x-forwarded-for": told},
+            )
+        server.should_exit = True
+        await serving
+    assert list(site.app.state.service.throttle._pairs) == [("admin", seen)]
 
 
 async def test_password_and_token_are_stored_as_hashes_only(site: Site) -> None:

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from chargewatch.api.throttle import Throttle
+from chargewatch.api.throttle import MAX_QUEUE_S, Throttle, ThrottledError, network_of
 from chargewatch.supervision.accounts import Account, Role, generate_password, token_hash
 from chargewatch.web.assets import integrity, static_folder, static_url
 from chargewatch.web.security import CONTENT_SECURITY_POLICY, form_token, local_path
@@ -51,25 +53,112 @@ def test_templates_have_no_inline_script_style_or_handler() -> None:
         assert not re.search(r"(src|href)=\"https?:", text), path
 
 
-def test_throttle_lets_try_again_after_its_window() -> None:
-    now = [0.0]
-    throttle = Throttle(failures=3, window_s=60, clock=lambda: now[0])
-    for _ in range(3):
-        assert throttle.wait_s("name a") == 0
-        throttle.failed("name a", "address x")
-        now[0] += 1
-    assert throttle.wait_s("name a") == pytest.approx(57)
-    assert throttle.wait_s("name b") == 0
-    assert throttle.wait_s("address x", factor=10) == 0
-    now[0] += 58
-    assert throttle.wait_s("name a") == 0
+class Watch:
+    """A clock that sleeping moves on."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.slept_s: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept_s.append(seconds)
+        self.now_s += seconds
+        await asyncio.sleep(0)
+
+    def throttle(self, **options: Any) -> Throttle:
+        return Throttle(clock=lambda: self.now_s, sleep=self.sleep, **options)
 
 
-def test_throttle_keeps_a_bounded_number_of_names() -> None:
-    throttle = Throttle(keys=10)
-    for number in range(1000):
-        throttle.failed(f"name {number}")
-    assert len(throttle._seen) == 10
+async def attempt(throttle: Throttle, name: str, address: str, *, right: bool = False) -> None:
+    async with throttle.turn(name, address) as tried:
+        if right:
+            tried.succeeded()
+
+
+async def test_failures_slow_the_next_tries_down_and_never_lock_out() -> None:
+    watch = Watch()
+    throttle = watch.throttle()
+    for _ in range(10):
+        await attempt(throttle, "anna", "1.1.1.1")
+    assert watch.slept_s == [0, 0, 0, 0, 0, 1, 2, 4, 8, 10]
+    # The right password gets through as slowly, and clears the slate.
+    await attempt(throttle, "ANNA", "1.1.1.1", right=True)
+    await attempt(throttle, "anna", "1.1.1.1", right=True)
+    assert watch.slept_s[-2:] == [10, 0]
+
+
+async def test_failures_elsewhere_slow_nobody_down_here() -> None:
+    watch = Watch()
+    throttle = watch.throttle()
+    for number in range(100):
+        await attempt(throttle, "anna", f"10.0.{number}.1")
+        await attempt(throttle, "anna", "1.1.1.1")
+    await attempt(throttle, "anna", "2.2.2.2")
+    await attempt(throttle, "bob", "10.0.0.1")
+    assert watch.slept_s[-2:] == [0, 0]
+
+
+async def test_failures_of_one_address_with_many_names_slow_it_down_but_not_who_is_known() -> None:
+    watch = Watch()
+    throttle = watch.throttle()
+    await attempt(throttle, "anna", "1.1.1.1", right=True)
+    for number in range(100):
+        await attempt(throttle, f"name-{number}", "1.1.1.1")
+    assert watch.slept_s[-1] == 2
+    await attempt(throttle, "anna", "1.1.1.1", right=True)
+    assert watch.slept_s[-1] == 0
+
+
+async def test_successes_count_for_nothing_however_many() -> None:
+    watch = Watch()
+    throttle = watch.throttle()
+    await asyncio.gather(
+        *(attempt(throttle, f"name-{k % 7}", "1.1.1.1", right=True) for k in range(500))
+    )
+    assert set(watch.slept_s) == {0}
+
+
+async def test_tries_at_once_do_not_outrun_the_count() -> None:
+    watch = Watch()
+    throttle = watch.throttle()
+    ended = await asyncio.gather(
+        *(attempt(throttle, "anna", "1.1.1.1") for _ in range(200)), return_exceptions=True
+    )
+    tried = [end for end in ended if end is None]
+    assert len(tried) < 12
+    assert all(isinstance(end, ThrottledError) for end in ended if end is not None)
+    assert watch.now_s <= MAX_QUEUE_S
+    with pytest.raises(ThrottledError):
+        await asyncio.gather(*(attempt(throttle, "anna", "1.1.1.1") for _ in range(5)))
+
+
+async def test_failures_fade_and_the_number_of_names_kept_is_bounded() -> None:
+    watch = Watch()
+    throttle = watch.throttle(window_s=60, keys=10)
+    for _ in range(6):
+        await attempt(throttle, "anna", "1.1.1.1")
+    watch.now_s += 60
+    await attempt(throttle, "anna", "1.1.1.1")
+    assert watch.slept_s[-1] == 0
+    for number in range(100):
+        await attempt(throttle, f"name-{number}", f"1.1.1.{number}")
+    assert len(throttle._pairs) == len(throttle._addresses) == 10
+
+
+async def test_what_fails_on_our_side_is_no_failure_of_the_user() -> None:
+    watch = Watch()
+    throttle = watch.throttle()
+    for _ in range(20):
+        with pytest.raises(OSError, match="database"):
+            async with throttle.turn("anna", "1.1.1.1"):
+                raise OSError("database")
+    assert set(watch.slept_s) == {0}
+
+
+def test_an_address_is_a_customers_network() -> None:
+    assert network_of("2001:db8::1") == network_of("2001:db8::ffff:1") == "2001:db8::/64"
+    assert network_of("192.0.2.7") == "192.0.2.7"
+    assert network_of("unknown") == "unknown"
 
 
 def test_operator_user_without_operator_sees_nothing() -> None:

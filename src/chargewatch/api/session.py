@@ -11,6 +11,8 @@ from chargewatch.api.answers import JsonAnswer
 from chargewatch.api.context import Service, ServiceOf, Viewer, bearer_token
 from chargewatch.api.errors import ApiError
 from chargewatch.api.models import ERRORS, Me, Token
+from chargewatch.api.throttle import ThrottledError
+from chargewatch.domain.identity import is_identity
 from chargewatch.supervision import accounts
 from chargewatch.supervision.accounts import LogIn
 
@@ -27,31 +29,31 @@ class Credentials(BaseModel):
 async def check_log_in(service: Service, username: str, *, password: str, address: str) -> LogIn:
     """Return a fresh session.
 
-    Raises: ApiError 401 for a wrong name or password, 429 after too many of them.
+    Raises: ApiError 401 for a wrong name or password, 429 when too many tries wait already.
     """
-    by_name, by_address = f"name {username.lower()}", f"address {address}"
-    throttle = service.throttle
-    wait_s = max(throttle.wait_s(by_name), throttle.wait_s(by_address, factor=10))
-    if wait_s > 0:
-        seconds = math.ceil(wait_s)
+    # No user has another name: it is looked up as nobody's, which takes as long.
+    known = username if is_identity(username) else ""
+    try:
+        async with service.throttle.turn(known, address) as attempt:
+            log_in = await accounts.log_in(
+                service.database, known, password=password, now=service.clock()
+            )
+            if log_in is not None:
+                attempt.succeeded()
+    except ThrottledError as exc:
+        seconds = math.ceil(exc.wait_s)
         raise ApiError(
             429,
             "too_many_log_ins",
-            f"too many failed log-ins: try again in {seconds} s",
+            f"too many failed log-ins of this name from this address: try again in {seconds} s",
             headers={"Retry-After": str(seconds)},
-        )
-    # Counted before the check: tries sent at once can't outrun the limit.
-    throttle.failed(by_name, by_address)
-    log_in = await accounts.log_in(
-        service.database, username, password=password, now=service.clock()
-    )
+        ) from exc
     if log_in is None:
         raise ApiError(
             401,
             "wrong_credentials",
             "name and password don't belong together, or the user is disabled",
         )
-    throttle.succeeded(by_name)
     return log_in
 
 

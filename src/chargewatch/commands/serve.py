@@ -27,7 +27,8 @@ async def _serve(settings: Settings) -> None:
                 settings, database_url=settings.ingest_database_url or settings.database_url
             )
             async with Intake(door) as intake:
-                await serve(create_app(settings, database, intake=intake), listener)
+                app = create_app(settings, database, intake=intake)
+                await serve(app, listener, trusted_proxies=settings.trusted_proxies)
 
 
 @click.command("serve")
