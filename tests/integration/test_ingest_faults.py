@@ -21,10 +21,10 @@ import orjson
 import psutil
 import pytest
 from tests.integration.ingest_gateway import Gateway
-from tests.integration.ingest_proxy import Proxy
 
 from chargewatch.local.postgres import EmbeddedPostgres
 from chargewatch.local.processes import free_port, temporary_folder
+from chargewatch.local.proxy import Proxy
 from chargewatch.storage.database import open_database
 from chargewatch.storage.migrate import migrate
 

@@ -312,6 +312,25 @@ class Spool:
             yield letter
 
 
+def look_into_spool(path: Path, source: str) -> tuple[int, int]:
+    """Return how many messages wait, and how far a file was taken, while a gateway may run."""
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        (backlog,) = connection.execute("SELECT count(*) FROM message").fetchone()
+        row = connection.execute(
+            "SELECT offset FROM position WHERE source = ?", (source,)
+        ).fetchone()
+    return int(backlog), int(row[0]) if row else 0
+
+
+def copy_spool(path: Path, target: Path) -> None:
+    """Copy a spool as it stands, while a gateway may run."""
+    with (
+        contextlib.closing(sqlite3.connect(path)) as source,
+        contextlib.closing(sqlite3.connect(target)) as copy,
+    ):
+        source.backup(copy)
+
+
 def _take_lock(path: Path) -> IO[bytes]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,73 @@
+"""What the tables hold of one station, whole, to be compared with a record of what was sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import asyncpg
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The books of one station and topic."""
+
+    operator_id: str
+    station_id: str
+    topic: str
+    messages: int
+    received: int
+    stored: int
+    duplicate: int
+    rejected: int
+    last_seq: int
+    open_gaps: int
+    restarts: int
+
+    @property
+    def balances(self) -> bool:
+        """Whether everything that came was dealt with."""
+        return self.received == self.stored + self.duplicate + self.rejected
+
+
+async def station_readings(
+    connection: asyncpg.Connection, operator_id: str, station_id: str
+) -> list[tuple[str, int, float]]:
+    """Return (connector or meter, time in us, energy in Wh) of every row of a station."""
+    rows = await connection.fetch(
+        "SELECT c.connector, (extract(epoch FROM r.at) * 1000000)::bigint, r.energy_wh "
+        "FROM register_reading r JOIN connector c USING (connector_id) "
+        "WHERE c.operator_id = $1 AND c.station_id = $2 UNION ALL "
+        "SELECT m.meter, (extract(epoch FROM r.at) * 1000000)::bigint, r.energy_wh "
+        "FROM reference_reading r JOIN reference_meter m USING (meter_id) "
+        "WHERE m.operator_id = $1 AND m.station_id = $2",
+        operator_id,
+        station_id,
+        timeout=120,
+    )
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
+async def station_sessions(
+    connection: asyncpg.Connection, operator_id: str, station_id: str
+) -> list[tuple[str, float]]:
+    """Return (session, billed Wh) of every session of a station."""
+    rows = await connection.fetch(
+        "SELECT session, billed_wh FROM charging_session "
+        "WHERE operator_id = $1 AND station_id = $2",
+        operator_id,
+        station_id,
+        timeout=120,
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+async def streams(connection: asyncpg.Connection) -> list[Stream]:
+    """Return the books of every stream."""
+    rows = await connection.fetch(
+        "SELECT s.operator_id, s.station_id, s.topic, s.messages, s.received, s.stored, "
+        "s.duplicate, s.rejected, coalesce(s.last_seq, 0), (SELECT count(*) FROM ledger_gap g "
+        "WHERE g.stream_id = s.stream_id AND g.closed_at IS NULL) + s.untracked_gaps, s.restarts "
+        "FROM ledger_stream s",
+        timeout=120,
+    )
+    return [Stream(*row) for row in rows]
