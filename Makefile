@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
+# A .venv whose making was killed may have Python and no pip.
+HAVE_PIP := $(BIN)/python -c 'import pip' 2>/dev/null || $(BIN)/python -m ensurepip >&2
 ARGS ?=
 PYTEST_ARGS ?=
 BENCHES ?= ingest storage assess api
@@ -83,10 +85,12 @@ $(BIN)/python:
 # Each stamp is as old as the newest of what it was made from, so repeating costs nothing.
 $(VENV)/.installed-demo: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing chargewatch into $(VENV)" >&2
+	@$(HAVE_PIP)
 	@$(PIP) install -c constraints.txt -e '.[demo]'
 	@touch $@
 
 $(VENV)/.installed-all: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing chargewatch and its tools into $(VENV)" >&2
+	@$(HAVE_PIP)
 	@$(PIP) install -c constraints.txt -e '.[test]'
 	@touch $(VENV)/.installed-demo $@

@@ -142,3 +142,15 @@ def test_missing_wheel_names_the_next_step(folder: Path, monkeypatch: pytest.Mon
 def test_setting_that_the_server_refuses_shows_its_log(folder: Path) -> None:
     with pytest.raises(EngineError, match="unrecognized configuration parameter"):
         EmbeddedPostgres(folder, options={"no_such_setting": "1"}).start()
+
+
+def test_programs_that_may_not_run_are_named_with_the_next_step(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = folder / "programs"
+    programs.mkdir()
+    for name in ("postgres", "initdb"):
+        (programs / name).write_text("not executable, as everything is on a noexec file system")
+    monkeypatch.setattr(postgres_module, "wheel_programs", lambda: programs)
+    with pytest.raises(EngineError, match=r"initdb can't be run(.|\n)*TMPDIR"):
+        EmbeddedPostgres(folder / "data").start()

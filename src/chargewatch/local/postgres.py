@@ -164,6 +164,11 @@ class EmbeddedPostgres(Lifetime):
                 group=self._account.run_gid,
                 extra_groups=self._account.run_groups,
             )
+        except PermissionError as exc:
+            raise EngineError(
+                f"embedded PostgreSQL: {exc.filename} can't be run (is its file system mounted "
+                "noexec?): set TMPDIR or CHARGEWATCH_DATA_FOLDER to a folder where programs can run"
+            ) from exc
         except (OSError, subprocess.TimeoutExpired) as exc:
             raise EngineError(f"embedded PostgreSQL: {name} failed: {exc}") from exc
         if done.returncode != 0:
