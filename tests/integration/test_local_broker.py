@@ -124,6 +124,46 @@ async def test_payload_of_one_and_a_half_mebibyte_passes(guarded: EmbeddedBroker
         assert await received(platform, wait_s=2) == ["cw/v1/OP1/S1/registers"]
 
 
+async def test_rumqttd_loses_nothing_that_waits_for_a_session_and_keeps_its_order(
+    folder: Path,
+) -> None:
+    # Many times what it hands out unacknowledged (100).
+    payloads = [str(number).encode() for number in range(600)]
+    with EmbeddedBroker(folder, anonymous=True, program="rumqttd") as running:
+        async with client(running.url, "ingest", persistent=True) as subscriber:
+            await subscriber.subscribe("cw/v1/+/+/registers", qos=1)
+        async with client(running.url, "gateway") as gateway:
+            for payload in payloads:
+                await gateway.publish("cw/v1/OP1/S1/registers", payload, qos=1)
+        async with client(running.url, "ingest", persistent=True) as subscriber:
+            messages = aiter(subscriber.messages)
+            async with asyncio.timeout(60):
+                found = [bytes((await anext(messages)).payload) for _ in payloads]
+    assert found == payloads
+
+
+async def test_rumqttd_says_the_last_will_of_a_gateway_that_vanished(folder: Path) -> None:
+    with EmbeddedBroker(folder, anonymous=True, program="rumqttd") as running:
+        async with client(running.url, "ingest") as subscriber:
+            await subscriber.subscribe("cw/v1/+/+/status", qos=1)
+            code = (
+                "import os, sys; import paho.mqtt.client as paho\n"
+                "c = paho.Client(paho.CallbackAPIVersion.VERSION2, 'gateway', protocol=5)\n"
+                "c.will_set('cw/v1/OP1/S1/status', b'off', qos=1, retain=True)\n"
+                "c.on_connect = lambda *_: os._exit(0)\n"
+                "c.connect('127.0.0.1', int(sys.argv[1])); c.loop_forever()\n"
+            )
+            await asyncio.to_thread(
+                subprocess.run,
+                [sys.executable, "-c", code, str(running.port)],
+                check=True,
+                timeout=30,
+            )
+            async with asyncio.timeout(30):
+                message = await anext(aiter(subscriber.messages))
+    assert (message.topic.value, message.payload) == ("cw/v1/OP1/S1/status", b"off")
+
+
 async def test_queued_messages_survive_a_stop_and_a_crash_after_a_save(
     broker: EmbeddedBroker,
 ) -> None:

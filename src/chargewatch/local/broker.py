@@ -38,7 +38,8 @@ LOSSES: dict[Program, str] = {
     "mosquitto": "in a crash, what arrived after the last save (every 60 s)",
     "rumqttd": (
         "whatever waits when it ends (messages, sessions and retained status are in memory only), "
-        "access lists by topic, and the oldest of more than 1 GB that wait on one subscription"
+        "access lists by topic, the oldest of more than 1 GB that wait on one subscription, and "
+        "all but 100 retained statuses when a subscription is new"
     ),
 }
 """What one has to do without, for each broker."""
