@@ -113,6 +113,8 @@ def findings(before, after, sessions_before, sessions_after):
         billed_wh=billed.billed_wh,
         energy_fee=billed.billed_wh / 1000,
         service_fee=np.zeros(len(told)),
+        other_fee=np.full(len(told), np.nan),
+        discount=np.full(len(told), np.nan),
         total_fee=billed.billed_wh / 1000 + 0.5,
     )
     half = (billed.started_s + billed.ended_s) / 2

@@ -35,7 +35,16 @@ def curve(*tariffs):
     )
 
 
-def fees(periods, energy_fee=None, service_fee=None, total_fee=None, billed=None, stop=None):
+def fees(
+    periods,
+    energy_fee=None,
+    service_fee=None,
+    other_fee=np.nan,
+    discount=np.nan,
+    total_fee=None,
+    billed=None,
+    stop=None,
+):
     """One session; periods: (from h, to h, Wh, energy price, service price)."""
     energy = sum(p[2] for p in periods)
     exact = sum(p[2] * p[3] for p in periods) / 1000
@@ -53,6 +62,8 @@ def fees(periods, energy_fee=None, service_fee=None, total_fee=None, billed=None
             billed_wh=np.array([energy if billed is None else billed], float),
             energy_fee=np.array([first]),
             service_fee=np.array([second]),
+            other_fee=np.array([other_fee]),
+            discount=np.array([discount]),
             total_fee=np.array([first + second if total_fee is None else total_fee]),
         ),
         BilledPeriods(
@@ -86,6 +97,23 @@ def test_the_contracts_own_example_adds_up():
 def test_a_fee_that_is_not_the_sum_is_found(wrong):
     told = {"energy_fee": 24.34, "service_fee": 12.48, "total_fee": 36.82, **wrong}
     assert fee_codes(CONTRACT, **told) == ["fee_mismatch"]
+
+
+@pytest.mark.parametrize(
+    ("told", "codes"),
+    [
+        ({"other_fee": 5.0, "total_fee": 41.82}, []),
+        ({"discount": 6.82, "total_fee": 30.0}, []),
+        ({"other_fee": 5.0, "discount": 1.82, "total_fee": 40.0}, []),
+        ({"other_fee": 5.0, "total_fee": 36.82}, ["fee_mismatch"]),
+        ({"discount": 6.82, "total_fee": 36.82}, ["fee_mismatch"]),
+        ({"discount": 6.82, "total_fee": 43.64}, ["fee_mismatch"]),
+        ({"service_fee": np.nan, "total_fee": 24.34}, []),
+        ({"service_fee": np.nan, "total_fee": 99.0}, []),  # what isn't told isn't checked
+    ],
+)
+def test_other_fees_and_discounts_are_part_of_the_sum(told, codes):
+    assert fee_codes(CONTRACT, **({"energy_fee": 24.34, "service_fee": 12.48} | told)) == codes
 
 
 def test_rounding_to_a_cent_per_period_is_allowed():

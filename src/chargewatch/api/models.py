@@ -195,6 +195,8 @@ class Session(BaseModel):
     currency: str | None
     energy_fee: str | None
     service_fee: str | None
+    other_fee: str | None
+    discount: str | None
     total_fee: str | None
     periods: list[dict[str, Any]] | None
     soc_start_pct: float | None

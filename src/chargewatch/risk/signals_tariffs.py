@@ -27,6 +27,8 @@ class Fees:
     billed_wh: Floats
     energy_fee: Floats
     service_fee: Floats
+    other_fee: Floats  # parking, occupancy
+    discount: Floats  # taken off, positive
     total_fee: Floats
 
 
@@ -47,9 +49,10 @@ def fee_findings(
 ) -> list[Finding]:
     """Return findings of fees that are not the sum of period energy x price.
 
-    Rounding to a cent per period is allowed; total_fee must be energy_fee + service_fee; and the
-    periods' energies must add up to billed_wh where that is the metered energy (where it isn't,
-    the session has another signal).
+    Rounding to a cent per period is allowed. total_fee must be energy_fee + service_fee + other_fee
+    - discount; it isn't checked where energy_fee or service_fee isn't told, the other two count
+    where they are told. The periods' energies must add up to billed_wh where that is the metered
+    energy (where it isn't, the session has another signal).
     """
     size = fees.name.size
     count = np.bincount(periods.session, minlength=size)
@@ -57,8 +60,8 @@ def fee_findings(
     kwh = periods.energy_wh / 1000
     energy = _sum(periods.session, kwh * periods.energy_price, size, count)
     service = _sum(periods.session, kwh * periods.service_price, size, count)
-    total_of_parts = np.nan_to_num(fees.energy_fee) + np.nan_to_num(fees.service_fee)
-    total_of_parts = np.where(np.isnan(fees.energy_fee), np.nan, total_of_parts)
+    total_of_parts = fees.energy_fee + fees.service_fee
+    total_of_parts += np.nan_to_num(fees.other_fee) - np.nan_to_num(fees.discount)
     energies = _sum(periods.session, periods.energy_wh, size, count)
     step = np.fmax(limits.billing_step_wh, 2 * np.nan_to_num(resolution_wh, nan=1.0))
     metered = fees.stop_wh - fees.start_wh
@@ -92,7 +95,10 @@ def _sum(session: Ints, values: Floats, size: int, count: Ints) -> Floats:
 def _fee_findings(
     name: str, fees: Fees, bad: Ints, *, told: Floats, expected: Floats, limit: Floats
 ) -> list[Finding]:
-    words = {"total_fee": "energy_fee + service_fee", "billed_wh": "the sum of its periods"}
+    words = {
+        "total_fee": "energy_fee + service_fee + other_fee - discount",
+        "billed_wh": "the sum of its periods",
+    }
     source = words.get(name, "the sum of period energy x price")
     return findings_by_day(
         "fee_mismatch",

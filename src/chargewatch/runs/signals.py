@@ -249,6 +249,8 @@ async def _money(
         billed_wh=part["billed_wh"].copy(),
         energy_fee=part["energy_fee"].copy(),
         service_fee=part["service_fee"].copy(),
+        other_fee=part["other_fee"].copy(),
+        discount=part["discount"].copy(),
         total_fee=part["total_fee"].copy(),
     )
     priced = await archives.periods(

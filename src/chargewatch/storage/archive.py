@@ -9,6 +9,7 @@ other cases the database's rows are taken, and it is said why.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -299,25 +300,43 @@ async def read_intervals(
 
 
 def _session_file(archive: Archive, day: date, columns: Sequence[str]) -> Any:
+    path = path_of(archive.folder, SESSION_TABLE, day)
     try:
-        return pq.read_table(
-            path_of(archive.folder, SESSION_TABLE, day),
-            columns=list(columns),
+        absent = set(columns) & set(_LATER) - set(pq.read_schema(path).names)
+        table = pq.read_table(
+            path,
+            columns=[name for name in columns if name not in absent],
             partitioning=None,
             page_checksum_verification=True,
         )
+        for name in sorted(absent):
+            table = table.append_column(name, pa.nulls(table.num_rows, pa.string()))
+        return table
     except (OSError, KeyError, pa.ArrowException) as exc:
         raise damaged(archive.folder, SESSION_TABLE, day, str(exc)) from exc
 
 
-def _own_ids(keys: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return numbers of sessions that only the archive has: the same in every run, below zero."""
+def _own_ids(table: Any) -> np.ndarray[Any, Any]:
+    """Return numbers of sessions that only the archive has: the same in every run, below zero.
+
+    A session's id is unique at its connector: both make the number.
+    """
+    names = table["connector"].combine_chunks().dictionary_encode()
+    hashes = np.array([_name_hash(name) for name in names.dictionary.to_pylist()] + [0], np.int64)
+    place = pc.fill_null(names.indices, len(hashes) - 1).to_numpy()
+    keys = table["session_key"].to_numpy() ^ hashes[place]
     return np.asarray(-(keys & np.int64(2**62 - 1)) - 1)
+
+
+def _name_hash(name: str) -> int:
+    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
 
 
 _FLOATS = ("start_wh", "stop_wh", "billed_wh", "soc_start_pct", "soc_stop_pct")
 _CAPACITIES = ("battery_capacity_wh", "bms_energy_wh")
-_FEES = ("energy_fee", "service_fee", "total_fee")
+_FEES = ("energy_fee", "service_fee", "other_fee", "discount", "total_fee")
+_LATER = ("other_fee", "discount")  # files of earlier versions don't have them
 _TIMES = ("started_at", "ended_at", "received_at")
 
 
@@ -350,7 +369,7 @@ def _sessions_of(archive: Archive, day: date, *, first: datetime, last: datetime
     begin, end = (np.datetime64(at.astimezone(UTC).replace(tzinfo=None)) for at in (first, last))
     keep = (records["ended_at"] > begin) & (records["ended_at"] <= end)
     if lonely:
-        records["session_id"] = _own_ids(table["session_key"].to_numpy())
+        records["session_id"] = _own_ids(table)
         records["connector_id"] = _known_ids(
             archive, SESSION_TABLE, records["connector_id"], [table[name] for name in names]
         )
@@ -391,8 +410,8 @@ def _only_rows(
     for table, day in sorted(archive.only):
         if table != SESSION_TABLE:
             continue
-        rows = _session_file(archive, day, ["session_key", *columns])
-        own = _own_ids(rows["session_key"].to_numpy())
+        rows = _session_file(archive, day, ["session_key", "connector", *columns])
+        own = _own_ids(rows)
         keep = np.flatnonzero(np.isin(own, wanted))
         kept = rows.select(list(columns)).take(pa.array(keep)).to_pylist()
         found += [{"session_id": i, **row} for i, row in zip(own[keep].tolist(), kept, strict=True)]

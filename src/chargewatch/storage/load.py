@@ -40,6 +40,8 @@ SESSION = np.dtype(
         ("bms_energy_wh", "f8"),
         ("energy_fee", "f8"),
         ("service_fee", "f8"),
+        ("other_fee", "f8"),
+        ("discount", "f8"),
         ("total_fee", "f8"),
         ("interrupted", "?"),
         ("signed", "?"),
@@ -117,6 +119,7 @@ SELECT session_id, connector_id, coalesce({text_key("vehicle")}, 0), started_at,
   coalesce(soc_start_pct, 'NaN'), coalesce(soc_stop_pct, 'NaN'),
   coalesce(battery_capacity_wh, 'NaN'), coalesce(bms_energy_wh, 'NaN'),
   coalesce(energy_fee::double precision, 'NaN'), coalesce(service_fee::double precision, 'NaN'),
+  coalesce(other_fee::double precision, 'NaN'), coalesce(discount::double precision, 'NaN'),
   coalesce(total_fee::double precision, 'NaN'),
   coalesce(stop_reason = ANY($3::text[]), false), signed_data IS NOT NULL,
   {SESSION_KEY}
@@ -253,7 +256,9 @@ async def sessions(connection: asyncpg.Connection, *, first: datetime, last: dat
 
 def by_end(records: Records) -> Records:
     """Return sessions in the order of their end, those of one moment by the key of their name."""
-    return records[np.lexsort((records["order_key"], records["ended_at"].view(np.int64)))]
+    # The same id at two connectors of a station, ended at one time: their numbers decide.
+    keys = records["connector_id"], records["order_key"], records["ended_at"].view(np.int64)
+    return records[np.lexsort(keys)]
 
 
 async def periods(

@@ -138,6 +138,8 @@ _SESSION_SCHEMA = pa.schema(
         # Money as decimal text, exactly as it was sent.
         ("energy_fee", pa.string()),
         ("service_fee", pa.string()),
+        ("other_fee", pa.string()),
+        ("discount", pa.string()),
         ("total_fee", pa.string()),
         ("periods", pa.string()),
         ("soc_start_pct", pa.float32()),
@@ -162,7 +164,7 @@ _COMPUTED = {
     "vehicle_key": f"coalesce({text_key('vehicle')}, 0)",
     "session_key": SESSION_KEY,
 }
-_AS_TEXT = {"energy_fee", "service_fee", "total_fee", "periods"}
+_AS_TEXT = {"energy_fee", "service_fee", "other_fee", "discount", "total_fee", "periods"}
 
 
 # Sessions are only ever added, or given to another connector; so their number and a sum of
@@ -297,7 +299,7 @@ async def _session_tables(
         "WHERE ended_at >= $1 AND ended_at < $2 "
         # By name, so that equal databases make equal files.
         'ORDER BY ended_at, s.session COLLATE "C", s.operator_id COLLATE "C", '
-        's.station_id COLLATE "C"',
+        f's.station_id COLLATE "C", {_COMPUTED["connector"]} COLLATE "C"',
         *bounds,
     )
     while chunk := await cursor.fetch(SESSION_ROWS, timeout=600):
