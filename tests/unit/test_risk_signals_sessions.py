@@ -1,5 +1,7 @@
 """Signals that sessions prove: registers at their times, billing, state of charge, counters."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from chargewatch.risk.signals import DAY_S, LIMITS
@@ -12,11 +14,10 @@ from chargewatch.risk.signals_idle import (
 from chargewatch.risk.signals_registers import Piles, Readings, pairs_of
 from chargewatch.risk.signals_sessions import (
     BatterySessions,
-    SignedSessions,
     billing_findings,
-    signature_findings,
     soc_findings,
 )
+from chargewatch.risk.signals_signed import SignedSessions, signature_findings
 
 T0 = 20_500 * DAY_S
 BASE = T0 - 10 * DAY_S
@@ -238,10 +239,13 @@ def signed(counters, valid=None, last=None):
         name=np.arange(n),
         connector=np.zeros(n, np.int64),
         ended_s=T0 + np.arange(n) * 3600.0,
-        valid=np.ones(n, bool) if valid is None else np.array(valid),
-        pagination=np.array(counters, np.int64),
-        last_pagination=np.array(counters if last is None else last, np.int64),
-        reason=("the signature doesn't fit",) * n,
+        forged=np.zeros(n, bool) if valid is None else ~np.array(valid),
+        reason=tuple("" if ok else "the signature doesn't fit" for ok in valid or [True] * n),
+        first=np.array(counters, np.int64),
+        last=np.array(counters if last is None else last, np.int64),
+        counter=np.ones(n, np.int64),
+        first_record=100 + np.arange(n),
+        last_record=100 + np.arange(n),
     )
 
 
@@ -270,3 +274,29 @@ def test_a_false_signature_is_found():
     assert [(f.code, f.detail) for f in found] == [
         ("signature_invalid", "the signature doesn't fit")
     ]
+
+
+def test_a_record_that_came_before_is_found():
+    again = replace(signed([4, 5, 6]), first_record=np.array([7, 8, 7]))
+    found = signature_findings(again, complete=np.array([True]))
+    assert [(f.code, f.records[0]["session"]) for f in found] == [("signed_record_mismatch", 2)]
+    at_its_end = replace(again, first_record=np.array([7, 8, 9]), last_record=np.array([1, 2, 7]))
+    assert [f.code for f in signature_findings(at_its_end, complete=np.array([True]))] == [
+        "signed_record_mismatch"
+    ]
+
+
+def test_counters_are_compared_by_number_and_over_all_connectors_of_a_gateway():
+    shared = replace(signed([4, 5, 6, 7]), connector=np.array([0, 1, 0, 1]))
+    complete = np.array([True, True])
+    assert signature_findings(shared, complete=complete) == []
+    told_late = replace(signed([4, 7, 5, 6]), connector=np.array([0, 1, 0, 1]))
+    assert signature_findings(told_late, complete=complete) == []
+    own = replace(shared, counter=np.array([1, 2, 1, 2]))
+    found = signature_findings(own, complete=complete)
+    assert found == []  # two counters that go on by two
+
+
+def test_no_signed_session_has_no_finding():
+    assert signature_findings(signed([]), complete=np.array([True])) == []
+    assert counter_codes(signed([9])) == []

@@ -37,6 +37,7 @@ SIGNAL_SEVERITY: Mapping[str, Severity] = {
     "verification_expired": Severity.MILD,
     "signature_invalid": Severity.SEVERE,
     "signature_pagination_gap": Severity.MILD,
+    "signed_record_mismatch": Severity.MILD,
     "unit_fault": Severity.SEVERE,
     "soc_implausible": Severity.MILD,
     "not_judged": Severity.MILD,

@@ -146,9 +146,10 @@ async def find_signals(
         day=scan.day,
     )
     left += out
-    signed, verified = await signature_checks(
+    signed, verified, out = await signature_checks(
         connection, loaded, known=verified, complete=complete_sessions
     )
+    left += out
     kept = _kept(prior, scan, checked=checked, checked_fees=checked_fees)
     findings = [*kept, *by_readings, *by_fees, *stations, *signed]
     by_sessions, out = await asyncio.to_thread(

@@ -1,9 +1,11 @@
-"""Signed records of sessions: verified once, remembered from run to run."""
+"""Signed records of sessions: checked once, remembered from run to run."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,113 +14,200 @@ import numpy as np
 
 from chargewatch.risk.inputs import Bools, Ints
 from chargewatch.risk.signals import Finding
-from chargewatch.risk.signals_sessions import SignedSessions, signature_findings
+from chargewatch.risk.signals_signed import SignedSessions, signature_findings
+from chargewatch.runs.apart import LeftOut, is_of_the_data
 from chargewatch.runs.load import Loaded
 from chargewatch.storage.archive import signed_rows
-from chargewatch.storage.bulk import seconds_of
-from chargewatch.supervision.ocmf import (
-    OcmfError,
-    UnverifiableError,
-    is_genuine,
-    read_record,
-    same_key,
-    split_records,
+from chargewatch.storage.bulk import Records, seconds_of
+from chargewatch.supervision.ocmf_checks import (
+    Facts,
+    SignedVerdict,
+    check_records,
+    plain_serial,
 )
 
+log = logging.getLogger("chargewatch.runs")
+
 BLOCK = 2_000
+OUTCOME = np.dtype(
+    [
+        ("session_id", "i8"),
+        ("forged", "?"),
+        ("first", "i8"),  # signed counter of the first record, -1 without one
+        ("last", "i8"),
+        ("counter", "i8"),  # key of which counter
+        ("first_record", "i8"),  # keys of the first and the last record
+        ("last_record", "i8"),
+        ("facts", "i8"),  # key of what the registry said when it was checked
+    ]
+)
 
 
 @dataclass(frozen=True)
 class Verified:
-    """Outcomes by session_id, ascending; shape (v,)."""
+    """Outcomes (dtype OUTCOME) by session_id, ascending, and what failed, in words; shape (v,)."""
 
-    session_id: Ints
-    valid: Bools
-    pagination: Ints
-    last_pagination: Ints
+    outcomes: Records
     reason: tuple[str, ...]
 
     @staticmethod
     def none() -> Verified:
         """Return no outcomes."""
-        empty = np.empty(0, np.int64)
-        return Verified(empty, np.empty(0, bool), empty, empty, ())
+        return Verified(np.empty(0, OUTCOME), ())
 
 
-def _outcome(row: dict[str, Any], registered_key: str | None) -> tuple[bool, int, int, str]:
-    """Return whether a session's records are genuine, first and last counter, and why not.
-
-    What can't be verified here (no key, another format, an unknown algorithm) counts as genuine:
-    the signal says that a record is false, not that it is unknown.
-    """
-    if (row["signed_format"] or "").upper() != "OCMF":
-        return True, -1, -1, ""
-    try:
-        records = [read_record(text) for text in split_records(row["signed_data"])]
-        if not records:
-            return False, -1, -1, "the signed record is empty"
-        numbers = [record.pagination for record in records if record.pagination is not None]
-        first, last = (numbers[0], numbers[-1]) if numbers else (-1, -1)
-        told = row["signed_public_key"]
-        if told and registered_key and not same_key(told, registered_key):
-            return False, first, last, "the public key is not the registered one"
-        key = registered_key or told
-        for record in records if key else ():
-            if not is_genuine(record, key):
-                return False, first, last, "the signature doesn't fit the record's bytes"
-    except OcmfError as exc:
-        return False, -1, -1, str(exc)
-    except UnverifiableError:
-        return True, first, last, ""
-    return True, first, last, ""
+def _number(*parts: str | bytes | None) -> int:
+    """Return texts as one number of 64 bits, never 0."""
+    whole = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        content = part if isinstance(part, bytes) else (part or "").encode("utf-8", "replace")
+        whole.update(len(content).to_bytes(8, "big") + content)
+    return int.from_bytes(whole.digest(), "big", signed=True) or 1
 
 
-def _outcomes(
-    rows: Sequence[dict[str, Any]], keys: Sequence[str | None]
-) -> list[tuple[bool, int, int, str]]:
-    return [_outcome(row, key) for row, key in zip(rows, keys, strict=True)]
+def _meters(loaded: Loaded) -> dict[str, frozenset[str]]:
+    """Return the connectors by the serial number that the registry has of them."""
+    found: dict[str, set[str]] = {}
+    for row in loaded.registry.connectors:
+        serial = plain_serial(row["serial"])
+        if serial:
+            found.setdefault(serial, set()).add(row["connector"])
+    return {serial: frozenset(names) for serial, names in found.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Checker:
+    """Checks the records of sessions against the registry and against the sessions."""
+
+    loaded: Loaded
+    meters: Mapping[str, frozenset[str]]
+
+    def facts_key(self, connector: int) -> int:
+        """Return the key of what the registry says of a connector's meter."""
+        row = self.loaded.registry.connectors[connector]
+        return _number(row["signing_key"], row["serial"])
+
+    def outcome(
+        self, record: Records, row: dict[str, Any], connector: int
+    ) -> tuple[tuple[Any, ...], str]:
+        """Return a session's OUTCOME and what failed, in words."""
+        instrument = self.loaded.registry.connectors[connector]
+        number, facts_key = int(record["session_id"]), self.facts_key(connector)
+        if (row["signed_format"] or "").upper() != "OCMF":
+            return (number, False, -1, -1, 0, 0, 0, facts_key), ""
+        facts = Facts(
+            start_wh=float(record["start_wh"]),
+            stop_wh=float(record["stop_wh"]),
+            started_s=float(seconds_of(record["started_at"])),
+            ended_s=float(seconds_of(record["ended_at"])),
+            resolution_wh=float(instrument["resolution_wh"] or 1.0),
+            registered_key=instrument["signing_key"],
+            told_key=row["signed_public_key"],
+            connector=instrument["connector"],
+            meters=self.meters,
+        )
+        verdict = check_records(row["signed_data"] or "", facts)
+        place = instrument["operator_id"], instrument["station_id"]
+        counter = verdict.counter
+        # A counter without a name is the connector's own.
+        own = instrument["connector"] if counter.endswith("|") else ""
+        records = [_number(digest) for digest in verdict.digests] or [0]
+        outcome = (
+            number,
+            verdict.is_forged,
+            verdict.first,
+            verdict.last,
+            _number(*place, counter, own),
+            records[0],
+            records[-1],
+            facts_key,
+        )
+        return outcome, _words(verdict)
+
+
+def _words(verdict: SignedVerdict) -> str:
+    if verdict.is_forged:
+        return verdict.of("signature").detail
+    return "; ".join(f"{check.name}: {check.detail}" for check in verdict.failed)
 
 
 async def signature_checks(
     connection: asyncpg.Connection, loaded: Loaded, *, known: Verified, complete: Bools
-) -> tuple[list[Finding], Verified]:
+) -> tuple[list[Finding], Verified, list[LeftOut]]:
     """Return the findings of signed records in the window, and all outcomes of the window.
+
+    Third come the stations for whose records the check itself failed.
 
     Where: complete: connectors of stations whose session messages have no hole.
     """
     records = loaded.sessions[loaded.sessions["signed"]]
     records = records[np.argsort(records["session_id"])]
-    ids = records["session_id"].astype(np.int64)
     rows_of = loaded.registry.connector_rows(records["connector_id"])
-    at = np.searchsorted(known.session_id, ids)
-    old = np.zeros(ids.size, bool)
-    if known.session_id.size:
-        at = np.minimum(at, known.session_id.size - 1)
-        old = known.session_id[at] == ids
-    valid = np.ones(ids.size, bool)
-    first, last = np.full(ids.size, -1, np.int64), np.full(ids.size, -1, np.int64)
-    reason = [""] * ids.size
-    valid[old] = known.valid[at[old]]
-    first[old], last[old] = known.pagination[at[old]], known.last_pagination[at[old]]
-    for k in np.flatnonzero(old).tolist():
-        reason[k] = known.reason[at[k]]
-    new = np.flatnonzero(~old)
+    checker = _Checker(loaded=loaded, meters=_meters(loaded))
+    outcomes, reason = _remembered(records, rows_of, known, checker)
+    left: list[LeftOut] = []
+    new = np.flatnonzero(outcomes["session_id"] == 0)
     for start in range(0, new.size, BLOCK):
         part = new[start : start + BLOCK]
-        rows = await signed_rows(connection, loaded.archive, ids[part].tolist())
-        keys = [loaded.registry.connectors[rows_of[k]]["signing_key"] for k in part]
-        outcomes = await asyncio.to_thread(_outcomes, rows, keys)
-        for k, outcome in zip(part.tolist(), outcomes, strict=True):
-            valid[k], first[k], last[k], reason[k] = outcome
-    verified = Verified(ids, valid, first, last, tuple(reason))
-    order = np.lexsort((seconds_of(records["ended_at"]), rows_of))
+        ids = records["session_id"][part].tolist()
+        rows = await signed_rows(connection, loaded.archive, ids)
+        left += await asyncio.to_thread(
+            _check_part, checker, records, rows_of, part, rows, outcomes, reason
+        )
+    verified = Verified(outcomes, tuple(reason))
     signed = SignedSessions(
-        name=ids[order],
-        connector=rows_of[order],
-        ended_s=seconds_of(records["ended_at"])[order],
-        valid=valid[order],
-        pagination=first[order],
-        last_pagination=last[order],
-        reason=tuple(reason[k] for k in order.tolist()),
+        name=outcomes["session_id"].copy(),
+        connector=rows_of,
+        ended_s=seconds_of(records["ended_at"]),
+        forged=outcomes["forged"].copy(),
+        reason=tuple(reason),
+        **{
+            name: outcomes[name].copy()
+            for name in ("first", "last", "counter", "first_record", "last_record")
+        },
     )
-    return await asyncio.to_thread(signature_findings, signed, complete=complete), verified
+    return await asyncio.to_thread(signature_findings, signed, complete=complete), verified, left
+
+
+def _remembered(
+    records: Records, rows_of: Ints, known: Verified, checker: _Checker
+) -> tuple[Records, list[str]]:
+    """Return outcomes that still hold, with session_id 0 where a session is to be checked."""
+    outcomes = np.zeros(records.size, OUTCOME)
+    reason = [""] * records.size
+    if known.outcomes.size == 0 or records.size == 0:
+        return outcomes, reason
+    at = np.searchsorted(known.outcomes["session_id"], records["session_id"])
+    at = np.minimum(at, known.outcomes.size - 1)
+    facts = {int(row): checker.facts_key(int(row)) for row in np.unique(rows_of)}
+    same = known.outcomes["session_id"][at] == records["session_id"]
+    same &= known.outcomes["facts"][at] == np.array([facts[int(row)] for row in rows_of], np.int64)
+    outcomes[same] = known.outcomes[at[same]]
+    for k in np.flatnonzero(same).tolist():
+        reason[k] = known.reason[at[k]]
+    return outcomes, reason
+
+
+def _check_part(
+    checker: _Checker,
+    records: Records,
+    rows_of: Ints,
+    part: Ints,
+    rows: Sequence[dict[str, Any]],
+    outcomes: Records,
+    reason: list[str],
+) -> list[LeftOut]:
+    """Fill in outcomes of some sessions; return the stations for which the check failed."""
+    left = []
+    for k, row in zip(part.tolist(), rows, strict=True):
+        connector = int(rows_of[k])
+        try:
+            outcomes[k], reason[k] = checker.outcome(records[k], row, connector)
+        except Exception as exc:
+            if not is_of_the_data(exc):
+                raise
+            log.exception("signed_record_failed session_id=%d", records["session_id"][k])
+            outcomes[k] = (records["session_id"][k], False, -1, -1, 0, 0, 0, 0)
+            station = int(checker.loaded.inputs.fleet.station[connector])
+            left.append(LeftOut(station, "signed records", type(exc).__name__))
+    return left

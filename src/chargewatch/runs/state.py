@@ -16,7 +16,7 @@ from chargewatch.risk.inputs import Floats
 from chargewatch.risk.parallel import in_threads
 from chargewatch.risk.signals import Finding
 from chargewatch.runs.load import Registry
-from chargewatch.runs.signed import Verified
+from chargewatch.runs.signed import OUTCOME, Verified
 
 Arrays = Mapping[str, NDArray]  # type: ignore[type-arg]
 
@@ -84,10 +84,7 @@ def pack_state(
     state["findings"] = zlib.compress(orjson.dumps(kept), 1)
     state["cadence/connector_id"] = _packed(registry.connector_ids)
     state["cadence/usual_gap_s"] = _packed(usual_gap_s)
-    state["signed/session_id"] = _packed(verified.session_id)
-    state["signed/valid"] = _packed(verified.valid)
-    state["signed/pagination"] = _packed(verified.pagination)
-    state["signed/last_pagination"] = _packed(verified.last_pagination)
+    state["signed/outcomes"] = _packed(verified.outcomes)
     state["signed/reason"] = zlib.compress(orjson.dumps(list(verified.reason)), 1)
     return state
 
@@ -109,6 +106,15 @@ def _unpack_engine(state: Mapping[str, bytes]) -> dict[str, NDArray]:  # type: i
     return dict(zip(names, in_threads(_unpacked, packed.values()), strict=True))
 
 
+def _unpack_verified(state: Mapping[str, bytes]) -> Verified:
+    """Return the checked records; none of a state in another form: they are checked again."""
+    packed = state.get("signed/outcomes")
+    outcomes = np.empty(0, OUTCOME) if packed is None else _unpacked(packed)
+    if packed is None or outcomes.dtype != OUTCOME:
+        return Verified.none()
+    return Verified(outcomes, tuple(orjson.loads(zlib.decompress(state["signed/reason"]))))
+
+
 def unpack_state(state: Mapping[str, bytes], registry: Registry) -> RunState:
     """Return a state on the rows of today's fleet; what is gone from the registry is dropped."""
     findings = []
@@ -125,12 +131,6 @@ def unpack_state(state: Mapping[str, bytes], registry: Registry) -> RunState:
     return RunState(
         engine=_unpack_engine(state),
         findings=findings,
-        verified=Verified(
-            _unpacked(state["signed/session_id"]),
-            _unpacked(state["signed/valid"]),
-            _unpacked(state["signed/pagination"]),
-            _unpacked(state["signed/last_pagination"]),
-            tuple(orjson.loads(zlib.decompress(state["signed/reason"]))),
-        ),
+        verified=_unpack_verified(state),
         usual_gap_s=usual,
     )

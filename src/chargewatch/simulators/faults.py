@@ -250,7 +250,7 @@ _KINDS = (
         meaning="an old signed record stands in for the one of this session",
         parameters={"share": 0.3},
         signals=("signature_pagination_gap",),
-        allowed=("signature_invalid", "session_register_mismatch"),
+        allowed=("signature_invalid", "signed_record_mismatch", "session_register_mismatch"),
     ),
 )
 

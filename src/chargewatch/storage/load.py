@@ -90,7 +90,7 @@ INTERRUPTIONS = (
 CONNECTORS = """
 SELECT c.connector_id, c.connector, c.operator_id, c.station_id, c.registered, c.current,
   c.accuracy_class, c.rated_power_w, c.max_current_a, c.resolution_wh, c.cable_loss_compensated,
-  concat_ws(' ', c.manufacturer, c.model) AS model, c.signing_key
+  concat_ws(' ', c.manufacturer, c.model) AS model, c.signing_key, c.serial
 FROM connector c ORDER BY c.connector_id
 """
 METERS = """

@@ -1,0 +1,261 @@
+"""What the signed records of a session prove: a verdict by check, never one yes or no.
+
+Only a wrong signature under the registered key proves that somebody changed a record. The other
+checks compare a genuine record with the session that carries it: a record can be genuine and of
+another charge.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+
+from chargewatch.domain.signing_key import SigningKey, SigningKeyError, read_signing_key
+from chargewatch.supervision.ocmf import (
+    Genuine,
+    OcmfError,
+    OcmfReading,
+    OcmfRecord,
+    read_records,
+    verify,
+)
+
+CLOCK_S = {"S": 180.0, "I": 3_600.0}
+"""How far a synchronised and an informative clock of a meter may be from the session's, s."""
+ROUNDING_WH = Decimal(1)
+_END_KINDS = tuple("ELRAP")
+
+
+class State(StrEnum):
+    """Outcome of one check."""
+
+    OK = "ok"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: signature, key, schema, identity, register or clock."""
+
+    name: str
+    state: State
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What session and registry say, to compare the records with."""
+
+    start_wh: float
+    stop_wh: float
+    started_s: float
+    ended_s: float
+    resolution_wh: float = 1.0
+    registered_key: str | None = None
+    told_key: str | None = None
+    connector: str = ""
+    meters: Mapping[str, frozenset[str]]
+    """Connectors by the serial number that the registry has of them (`plain_serial`)."""
+
+
+@dataclass(frozen=True)
+class SignedVerdict:
+    """All checks of a session's records, and what later sessions are compared with."""
+
+    checks: tuple[Check, ...]
+    first: int  # counter of the first record; -1: it has none
+    last: int
+    counter: str  # which counter: its context, and the gateway or meter that counts
+    digests: tuple[bytes, ...]
+
+    def of(self, name: str) -> Check:
+        """Return a check by its name."""
+        return next(check for check in self.checks if check.name == name)
+
+    @property
+    def is_forged(self) -> bool:
+        """Whether a record was changed after the registered meter signed it."""
+        return self.of("signature").state is State.FAILED
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The checks that failed."""
+        return tuple(check for check in self.checks if check.state is State.FAILED)
+
+
+def plain_serial(text: str | None) -> str:
+    """Return a serial number without blanks, signs, case and leading zeros."""
+    return re.sub(r"[^0-9A-Z]", "", (text or "").upper()).lstrip("0")
+
+
+def check_records(text: str, facts: Facts) -> SignedVerdict:
+    """Return what the records of a session prove."""
+    try:
+        records = read_records(text)
+    except OcmfError as exc:
+        return _unreadable(str(exc))
+    numbers = [r.pagination for r in records if r.pagination is not None]
+    readings = [reading for record in records for reading in record.readings]
+    signature, key = _signature(records, facts)
+    checks = (
+        Check("schema", State.OK),
+        signature,
+        key,
+        _identity(records, facts),
+        _register(readings, facts),
+        _clock(readings, facts),
+    )
+    counted = next((r for r in records if r.pagination is not None), None)
+    return SignedVerdict(
+        checks,
+        min(numbers, default=-1),
+        max(numbers, default=-1),
+        "" if counted is None else _counter_of(counted),
+        tuple(record.digest for record in records),
+    )
+
+
+def _unreadable(reason: str) -> SignedVerdict:
+    unknown = ("signature", "key", "identity", "register", "clock")
+    checks = (Check("schema", State.FAILED, reason), *(Check(n, State.UNKNOWN) for n in unknown))
+    return SignedVerdict(checks, -1, -1, "", ())
+
+
+def _counter_of(record: OcmfRecord) -> str:
+    """Return which counter a record's number is of: a gateway may count for several meters."""
+    return f"{record.context}|{record.gateway_serial or record.meter_serial}"
+
+
+def _key(text: str | None) -> SigningKey | None:
+    try:
+        return read_signing_key(text) if text and text.strip() else None
+    except SigningKeyError:
+        return None
+
+
+def _signature(records: Sequence[OcmfRecord], facts: Facts) -> tuple[Check, Check]:
+    """Return the checks of signature and key.
+
+    The registered key decides. Without one a record is held against the key that came with it,
+    which proves no more than that record and key belong together.
+    """
+    registered = _key(facts.registered_key)
+    told = _key(facts.told_key or next((r.own_key for r in records if r.own_key), None))
+    if registered is not None:
+        key = Check("key", State.OK)
+        if told is not None and told.der_hex != registered.der_hex:
+            key = Check("key", State.FAILED, "the public key told is not the registered one")
+        state, reason = _all_genuine(records, registered)
+        return Check("signature", state, reason), key
+    if facts.registered_key:
+        key = Check("key", State.UNKNOWN, "the registered key can't be read")
+    else:
+        key = Check("key", State.UNKNOWN, "no key is registered")
+    if told is None:
+        return Check("signature", State.UNKNOWN, "no key to verify with"), key
+    state, reason = _all_genuine(records, told)
+    if state is State.FAILED:
+        key = Check("key", State.FAILED, f"of the key that came with it: {reason}")
+        return Check("signature", State.UNKNOWN, "no key is registered"), key
+    return Check("signature", state, reason or "under the key that came with it"), key
+
+
+def _all_genuine(records: Sequence[OcmfRecord], key: SigningKey) -> tuple[State, str]:
+    outcomes = [verify(record, key) for record in records]
+    for outcome, state in ((Genuine.NO, State.FAILED), (Genuine.UNKNOWN, State.UNKNOWN)):
+        for found, reason in outcomes:
+            if found is outcome:
+                return state, reason
+    return State.OK, ""
+
+
+def _identity(records: Sequence[OcmfRecord], facts: Facts) -> Check:
+    """Return whether the records' meter is registered at this connector, or at another one."""
+    for record in records:
+        for told in (record.meter_serial, record.gateway_serial):
+            owners = facts.meters.get(plain_serial(told)) if plain_serial(told) else None
+            if owners and facts.connector in owners:
+                return Check("identity", State.OK)
+            if owners and told == record.meter_serial:
+                return Check(
+                    "identity",
+                    State.FAILED,
+                    f"meter {told[:64]} is registered at {sorted(owners)[0]}",
+                )
+    return Check("identity", State.UNKNOWN, "the registry doesn't have the meter's serial number")
+
+
+def _energies(readings: Sequence[OcmfReading]) -> dict[str, tuple[OcmfReading, OcmfReading]]:
+    """Return begin and end of each register that has both, whatever order they are listed in."""
+    begins: dict[str, OcmfReading] = {}
+    ends: dict[str, OcmfReading] = {}
+    for reading in readings:
+        if reading.energy_wh is None:
+            continue
+        if reading.kind.startswith("B"):
+            begins.setdefault(reading.obis, reading)
+        elif reading.kind.startswith(_END_KINDS):
+            ends[reading.obis] = reading
+    return {obis: (begins[obis], ends[obis]) for obis in begins if obis in ends}
+
+
+def _register(readings: Sequence[OcmfReading], facts: Facts) -> Check:
+    """Return whether a signed register grew by what the session says.
+
+    Differences only: the signed register may count from the begin of the charge where the
+    protocol's is the lifetime register.
+    """
+    pairs = _energies(readings)
+    if not pairs or not math.isfinite(facts.stop_wh - facts.start_wh):
+        return Check("register", State.UNKNOWN, "the records don't hold begin and end of a charge")
+    metered = Decimal(repr(facts.stop_wh)) - Decimal(repr(facts.start_wh))
+    grown = []
+    for begin, end in pairs.values():
+        if begin.energy_wh is None or end.energy_wh is None:
+            continue
+        if not (begin.usable and end.usable):
+            return Check("register", State.UNKNOWN, "the meter says that the energy is not usable")
+        step = max(begin.step_wh, end.step_wh)
+        slack = 2 * (step + Decimal(repr(float(facts.resolution_wh)))) + ROUNDING_WH
+        grown.append(end.energy_wh - begin.energy_wh)
+        if abs(grown[-1] - metered) <= slack:
+            return Check("register", State.OK)
+    return Check(
+        "register",
+        State.FAILED,
+        f"the signed register grew by {_shown(grown[0])} Wh, the session says {_shown(metered)} Wh",
+    )
+
+
+def _shown(energy: Decimal) -> str:
+    text = f"{energy:.3f}"
+    return text.rstrip("0").rstrip(".")
+
+
+def _clock(readings: Sequence[OcmfReading], facts: Facts) -> Check:
+    """Return whether the records' times are those of the session, as far as their clock tells."""
+    compared = 0
+    for reading in readings:
+        allowed = CLOCK_S.get(reading.clock)
+        begins = reading.kind.startswith("B")
+        if allowed is None or reading.at_s is None:
+            continue
+        if not (begins or reading.kind.startswith(_END_KINDS)):
+            continue
+        at_s = facts.started_s if begins else facts.ended_s
+        compared += 1
+        if abs(reading.at_s - at_s) > allowed:
+            return Check(
+                "clock",
+                State.FAILED,
+                f"the signed {'begin' if begins else 'end'} {reading.at_text[:40]} is "
+                f"{reading.at_s - at_s:+.0f} s from the session's",
+            )
+    if not compared:
+        return Check("clock", State.UNKNOWN, "the meter's clock was not set")
+    return Check("clock", State.OK)
