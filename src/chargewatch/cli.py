@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from typing import NoReturn
 
 import click
 
-from chargewatch import __version__
+from chargewatch import __version__, logs
 from chargewatch.errors import ChargewatchError
 from chargewatch.settings import load_settings
+
+log = logging.getLogger(__name__)
 
 COMMANDS: dict[str, str] = {
     "assess": "assess",
@@ -60,6 +63,13 @@ def root(context: click.Context, debug: bool) -> None:
     context.obj = load_settings()
 
 
+def _tell(failure: str) -> None:
+    if logs.are_json():
+        log.error("command_failed error=%s", failure)
+    else:
+        click.echo(f"chargewatch: {failure}", err=True)
+
+
 def main() -> NoReturn:
     """Run the command line; exit with 0 (done), 1 (failed) or 2 (wrong usage)."""
     # Read when numpy is imported. The engine's matrices are small and it has threads of its own:
@@ -75,17 +85,13 @@ def main() -> NoReturn:
     except ChargewatchError as exc:
         if "--debug" in sys.argv:
             raise
-        click.echo(f"chargewatch: {exc}", err=True)
+        _tell(str(exc))
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as exc:
         if "--debug" in sys.argv:
             raise
-        click.echo(
-            f"chargewatch: unexpected {type(exc).__name__}: {exc}; "
-            "`chargewatch --debug ...` shows where",
-            err=True,
-        )
+        _tell(f"unexpected {type(exc).__name__}: {exc}; `chargewatch --debug ...` shows where")
         sys.exit(1)
     sys.exit(status if isinstance(status, int) else 0)

@@ -52,10 +52,14 @@ def _networks(value: str) -> str:
     return ",".join(parts)
 
 
-def _receipts(value: str) -> str:
-    if value not in {"all", "errors", "none"}:
-        raise ValueError("use all, errors or none")
-    return value
+def _one_of(*words: str) -> Callable[[str], str]:
+    def read(value: str) -> str:
+        word = value.strip().lower()
+        if word not in words:
+            raise ValueError(f"use {', '.join(words[:-1])} or {words[-1]}")
+        return word
+
+    return read
 
 
 def _broker_program(value: str) -> str:
@@ -103,7 +107,9 @@ class Settings:
     currency: str = _option("CNY", "currency of money figures on pages and in exports")
     max_age_days: float = _option(180.0, "oldest reading that is accepted, days", _float)
     max_future_s: float = _option(600.0, "how far ahead of arrival a reading may be", _float)
-    receipts: str = _option("all", "which messages get a receipt: all, errors, none", _receipts)
+    receipts: str = _option(
+        "all", "which messages get a receipt: all, errors, none", _one_of("all", "errors", "none")
+    )
     batch_readings: int = _option(
         20_000, "ingest flushes when this many readings wait", _positive_int
     )
@@ -120,8 +126,10 @@ class Settings:
     )
     half_life_days: float = _option(14.0, "half-life of evidence for the present error", _float)
     mpe_rules: str = _option("CN-2022", "rule set that maps accuracy classes to MPE")
-    log_format: str = _option("text", "text or json")
-    log_level: str = _option("info", "debug, info, warning or error")
+    log_format: str = _option("text", "text, or json: one object a line", _one_of("text", "json"))
+    log_level: str = _option(
+        "info", "debug, info, warning or error", _one_of("debug", "info", "warning", "error")
+    )
     broker_program: str = _option(
         "auto",
         "which broker the demo starts: mosquitto, rumqttd, or auto (Mosquitto where installed)",

@@ -132,13 +132,14 @@ async def plain_list(
     """Return the connectors of a list by one statement over all rows."""
     query = (
         "SELECT a.connector_id FROM assessment a JOIN connector c USING (connector_id) "
-        "LEFT JOIN station s ON s.station_id = c.station_id WHERE a.run_id = :run_id "
+        "LEFT JOIN station s USING (station_id, operator_id) WHERE a.run_id = :run_id "
         "AND (CAST(:scope AS text) IS NULL OR c.operator_id = :scope) "
         "AND (cardinality(CAST(:tiers AS text[])) = 0 OR a.tier = ANY(:tiers)) "
         "AND (:operator_id = '' OR c.operator_id = :operator_id) "
         "AND (:station_id = '' OR c.station_id = :station_id) "
         "AND (:district = '' OR s.district = :district) "
-        "AND (:signal = '' OR c.connector IN (SELECT connector FROM signal "
+        "AND (:signal = '' OR (c.connector, c.operator_id, c.station_id) IN "
+        "(SELECT connector, operator_id, station_id FROM signal "
         "WHERE closed_run IS NULL AND code = :signal)) "
         "AND (:text = '' OR starts_with(upper(c.connector), upper(:text)) "
         "OR strpos(lower(s.name), lower(:text)) > 0) "
@@ -221,7 +222,7 @@ async def test_sums_are_those_of_plain_statements(
                 "SELECT coalesce(s.district, ''), a.tier, count(*), "
                 "coalesce(sum(NULLIF(a.priority_money, 'NaN'::double precision)), 0) "
                 "FROM assessment a JOIN connector c USING (connector_id) "
-                "LEFT JOIN station s ON s.station_id = c.station_id "
+                "LEFT JOIN station s USING (station_id, operator_id) "
                 f"WHERE a.run_id = :run_id AND {own} GROUP BY 1, 2"
             ),
             {name: values[name] for name in ("run_id", "scope")},

@@ -192,13 +192,10 @@ async def test_exports_have_the_contracts_columns_in_every_format(
     assert json.loads(done.stdout)["errors"]["connectors"] == 15
 
 
-def test_a_time_without_offset_and_dask_are_refused(run_command):
+def test_a_time_without_offset_is_refused(run_command):
     done = run_command("assess", "--as-of", "2026-01-01T00:00:00")
     assert done.returncode == 2
     assert "offset" in done.stderr
-    done = run_command("assess", "--dask", "tcp://127.0.0.1:8786")
-    assert done.returncode == 1
-    assert "not in this version" in done.stderr
 
 
 async def test_the_same_run_again_gives_the_same_result_to_the_last_bit(database_url, tmp_path):

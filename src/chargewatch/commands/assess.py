@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
 import click
 
+from chargewatch import logs
 from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
-from chargewatch.errors import ChargewatchError
 from chargewatch.runs.assess import WINDOW_DAYS, RunOutcome, run_assessment
 from chargewatch.settings import Settings
 from chargewatch.storage.database import open_database
+
+log = logging.getLogger(__name__)
 
 
 def moment(
@@ -96,7 +99,6 @@ def _print(outcome: RunOutcome, currency: str) -> None:
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder of `chargewatch db export`: read rollups and sessions there where it is current.",
 )
-@click.option("--dask", "dask", metavar="ADDRESS", help="Run on a Dask cluster.")
 @json_option
 @click.pass_context
 def command(
@@ -105,17 +107,22 @@ def command(
     full: bool,
     days: float,
     archive: Path | None,
-    dask: str | None,
     as_json: bool,
 ) -> None:
     """Do one risk run: errors, uncertainties, verdicts and signals of every connector."""
-    if dask:
-        raise ChargewatchError(
-            "--dask is not in this version: leave it out, the run then uses this machine"
-        )
     settings = settings_of(context)
+    logs.configure(settings)
     outcome = run_async(
         _assess(settings, as_of=as_of, full=full, days=days, archive=archive, quiet=as_json)
+    )
+    log.info(
+        "risk_run_finished run_id=%d mode=%s as_of=%s connectors=%d seconds=%.1f digest=%s",
+        outcome.run_id,
+        outcome.mode,
+        outcome.as_of,
+        outcome.connectors,
+        sum(outcome.seconds.values()),
+        outcome.result_digest,
     )
     if as_json:
         print_json(asdict(outcome))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -10,7 +11,10 @@ from typing import Any, TypeVar
 import click
 import orjson
 
+from chargewatch import logs
 from chargewatch.settings import Settings
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -41,4 +45,7 @@ def print_json(document: Any) -> None:
 
 def say(line: str) -> None:
     """Print a line for people, on stderr: stdout is for results."""
-    click.echo(line, err=True)
+    if logs.are_json():
+        log.info("progress message=%s", line)
+    else:
+        click.echo(line, err=True)

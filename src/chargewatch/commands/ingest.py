@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
-import sys
 from dataclasses import asdict
 
 import click
 
+from chargewatch import logs
 from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
 from chargewatch.ingest.service import IngestService, IngestTotals
 from chargewatch.ingest.shards import Shard, parse_shard
@@ -18,16 +17,6 @@ from chargewatch.ingest.stops import hook_from_environment
 from chargewatch.settings import Settings
 from chargewatch.storage.database import open_database
 from chargewatch.storage.migrate import require_newest_schema
-
-
-def _log_to_stderr(settings: Settings) -> None:
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        force=True,
-    )
-    logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 async def _ingest(settings: Settings, shard: Shard, until_idle_s: float | None) -> IngestTotals:
@@ -55,7 +44,7 @@ async def _ingest(settings: Settings, shard: Shard, until_idle_s: float | None) 
 def command(context: click.Context, until_idle: float | None, shard: str, as_json: bool) -> None:
     """Take telemetry from the broker into the database until told to stop."""
     settings = settings_of(context)
-    _log_to_stderr(settings)
+    logs.configure(settings)
     totals = run_async(_ingest(settings, parse_shard(shard), until_idle))
     if as_json:
         print_json(asdict(totals))

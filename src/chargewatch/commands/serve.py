@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 
 import click
 
+from chargewatch import logs
 from chargewatch.commands.common import run_async, say, settings_of
 from chargewatch.ingest.intake import Intake
 from chargewatch.settings import Settings
@@ -47,8 +47,5 @@ def command(context: click.Context, host: str | None, port: int | None) -> None:
         http_host=host or settings.http_host,
         http_port=settings.http_port if port is None else port,
     )
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logs.configure(settings)
     run_async(_serve(settings))
