@@ -14,6 +14,7 @@ from chargewatch.gateway.address import broker_address
 from chargewatch.settings import Settings
 from chargewatch.simulators.message_file import check_readable, read_messages
 from chargewatch.simulators.publisher import Gateway, Published, Publisher
+from chargewatch.simulators.receipts import ReceiptBook
 
 
 async def show_progress(progress: Published, *, every_s: float = 2.0) -> None:
@@ -23,9 +24,19 @@ async def show_progress(progress: Published, *, every_s: float = 2.0) -> None:
         say(f"{progress.messages:,} messages acknowledged")
 
 
-async def _replay(settings: Settings, path: Path, *, rate: float | None) -> Published:
+receipts_option = click.option(
+    "--receipts",
+    is_flag=True,
+    help="Keep each message until its receipt, send again what has none; needs a running ingest.",
+)
+
+
+async def _replay(
+    settings: Settings, path: Path, *, rate: float | None, receipts: bool
+) -> Published:
     check_readable(path)
-    publisher = Publisher(broker_address(settings), gateway=Gateway())
+    book = ReceiptBook() if receipts else None
+    publisher = Publisher(broker_address(settings), gateway=Gateway(), book=book)
     shown = asyncio.create_task(show_progress(publisher.progress))
     try:
         await publisher.publish_all(read_messages(path), rate=rate)
@@ -42,11 +53,14 @@ async def _replay(settings: Settings, path: Path, *, rate: float | None) -> Publ
     default=None,
     help="Messages per second (default: as fast as the broker takes them).",
 )
+@receipts_option
 @json_option
 @click.pass_context
-def command(context: click.Context, file: Path, rate: float | None, as_json: bool) -> None:
+def command(
+    context: click.Context, file: Path, rate: float | None, receipts: bool, as_json: bool
+) -> None:
     """Publish a messages.jsonl (plain or gzip) at QoS 1, in file order."""
-    done = run_async(_replay(settings_of(context), file, rate=rate))
+    done = run_async(_replay(settings_of(context), file, rate=rate, receipts=receipts))
     if as_json:
         print_json({"published": done.messages, **asdict(done)})
     else:

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
-from chargewatch.commands.replay import show_progress
+from chargewatch.commands.replay import receipts_option, show_progress
 from chargewatch.errors import InputFileError
 from chargewatch.gateway.address import broker_address
 from chargewatch.settings import Settings
@@ -82,6 +82,7 @@ async def _publish(
     speed: float | None,
     gateways: str,
     live: bool,
+    receipts: bool,
 ) -> Published:
     progress = Published()
     shown = asyncio.create_task(show_progress(progress))
@@ -93,6 +94,7 @@ async def _publish(
             own=own,
             connections=4 if own else int(gateways),
             progress=progress,
+            receipts=receipts,
         )
     finally:
         shown.cancel()
@@ -121,6 +123,7 @@ def _check_gateways(_: click.Context, __: click.Parameter, value: str) -> str:
     help="Shared connections, or 'own': one connection and last will a station.",
 )
 @click.option("--live", is_flag=True, help="Publish what comes after the history, without end.")
+@receipts_option
 @json_option
 @click.pass_context
 def command(
@@ -135,6 +138,7 @@ def command(
     speed: str,
     gateways: str,
     live: bool,
+    receipts: bool,
     as_json: bool,
 ) -> None:
     """Write a simulated city with a known truth to --out FOLDER, or publish it to the broker."""
@@ -153,7 +157,14 @@ def command(
         return
     factor = parse_speed("real" if live and speed == "full" else speed)
     done = run_async(
-        _publish(settings_of(context), city, speed=factor, gateways=gateways, live=live)
+        _publish(
+            settings_of(context),
+            city,
+            speed=factor,
+            gateways=gateways,
+            live=live,
+            receipts=receipts,
+        )
     )
     if as_json:
         print_json({"published": done.messages, **asdict(done)})

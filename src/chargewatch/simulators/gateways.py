@@ -17,6 +17,7 @@ from chargewatch.simulators.publisher import (
     Publisher,
     Will,
 )
+from chargewatch.simulators.receipts import ReceiptBook
 
 AHEAD = 2_000
 """Messages that are made ahead of the gateways."""
@@ -44,7 +45,12 @@ def gateway_of(topic: str) -> Gateway:
     """Return the gateway of a topic's station: client id, user and last will of the contract."""
     _, _, operator, station, _ = topic.split("/")
     will = Will(topic=f"cw/v1/{operator}/{station}/status", payload=b'{"online":false}')
-    return Gateway(client_id=f"{operator}:{station}", username=operator, will=will)
+    return Gateway(
+        client_id=f"{operator}:{station}",
+        username=operator,
+        will=will,
+        receipts=f"cw/v1/{operator}/{station}/receipt",
+    )
 
 
 async def publish_by_gateways(
@@ -54,6 +60,7 @@ async def publish_by_gateways(
     own: bool,
     connections: int = 4,
     progress: Published | None = None,
+    receipts: bool = False,
 ) -> Published:
     """Publish messages until they end; return what was acknowledged.
 
@@ -64,6 +71,7 @@ async def publish_by_gateways(
             spread over ``connections`` connections. The order of a station's messages is kept.
         connections: number of shared connections.
         progress: is kept up to date.
+        receipts: keep each message until its receipt; send again what has none.
 
     Raises: BrokerError when the broker stays away.
     """
@@ -72,7 +80,7 @@ async def publish_by_gateways(
         _allow_many_sockets()
     loop = asyncio.get_running_loop()
     started = loop.time()
-    fleet = _Fleet(address, own=own, connections=connections, progress=progress)
+    fleet = _Fleet(address, own=own, connections=connections, progress=progress, receipts=receipts)
     try:
         async with asyncio.TaskGroup() as group:
             await fleet.distribute(iter(messages), group)
@@ -91,10 +99,16 @@ class _Fleet:
     """The gateways of a city, started when their first message is due."""
 
     def __init__(
-        self, address: BrokerAddress, *, own: bool, connections: int, progress: Published
+        self,
+        address: BrokerAddress,
+        *,
+        own: bool,
+        connections: int,
+        progress: Published,
+        receipts: bool,
     ) -> None:
         self._address, self._own, self._connections = address, own, connections
-        self._progress = progress
+        self._progress, self._receipts = progress, receipts
         self._queues: dict[str, asyncio.Queue[Outgoing | None]] = {}
 
     async def distribute(self, source: Iterator[Outgoing], group: asyncio.TaskGroup) -> None:
@@ -120,6 +134,7 @@ class _Fleet:
                 gateway=gateway_of(message.topic) if self._own else Gateway(),
                 in_flight=GATEWAY_IN_FLIGHT if self._own else 500,
                 progress=self._progress,
+                book=ReceiptBook() if self._receipts else None,
             )
             group.create_task(publisher.publish_all(self._queues[key]))
         return self._queues[key]

@@ -19,6 +19,7 @@ from paho.mqtt.properties import Properties
 
 from chargewatch.errors import BrokerError, ChargewatchError
 from chargewatch.gateway.address import BrokerAddress
+from chargewatch.simulators.receipts import ALL_RECEIPTS, ReceiptBook
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,8 @@ class Gateway:
     client_id: str | None = None
     username: str | None = None
     will: Will | None = None
+    receipts: str = ALL_RECEIPTS
+    """Topic filter of its receipts."""
 
 
 @dataclass
@@ -61,6 +64,7 @@ class Published:
     """What was acknowledged so far."""
 
     messages: int = 0
+    receipts: int = 0
     resent: int = 0
     reconnects: int = 0
     seconds: float = 0.0
@@ -70,7 +74,8 @@ class Publisher:
     """One connection that publishes in order, many in flight, and survives the broker's absence.
 
     Order: messages leave in the order given, and after a reconnect all unacknowledged ones leave
-    again before any new one, so that the order of each topic's first arrivals is kept.
+    again before any new one, so that the order of each topic's first arrivals is kept. With a book
+    of receipts a message counts as unacknowledged until its receipt has come.
     """
 
     def __init__(
@@ -81,6 +86,7 @@ class Publisher:
         in_flight: int = 500,
         patience_s: float = 60.0,
         progress: Published | None = None,
+        book: ReceiptBook | None = None,
     ) -> None:
         self._address = address
         self._gateway = gateway or Gateway()
@@ -90,6 +96,10 @@ class Publisher:
         # Not yet acknowledged, in the order in which they were given.
         self._kept: dict[int, Outgoing] = {}
         self._given = 0
+        self._book = book
+        # Without a receipt, whether acknowledged or not; and those of them that are sent again.
+        self._unreceived: dict[int, Outgoing] = {}
+        self._again: set[int] = set()
 
     async def publish_all(
         self,
@@ -104,7 +114,7 @@ class Publisher:
                 with None.
             rate: messages per second; None: as fast as the broker takes them.
 
-        Raises: BrokerError when the broker stays away longer than ``patience_s``.
+        Raises: BrokerError when the broker stays away longer than ``patience_s``, or receipts do.
         """
         source: _ReadAhead | _Queued
         if isinstance(messages, asyncio.Queue):
@@ -132,6 +142,7 @@ class Publisher:
                         "check CHARGEWATCH_MQTT_URL and that the broker runs"
                     ) from exc
                 self.progress.reconnects += 1
+                self._keep_unreceived(self._book or ())
                 self.progress.resent += len(self._kept)
                 await asyncio.sleep(0.3)
         self.progress.seconds = time.monotonic() - started
@@ -158,7 +169,8 @@ class Publisher:
 
     async def _publish_connected(self, client: aiomqtt.Client, feed: _Feed) -> None:
         """Publish until the feed ends and everything is acknowledged; MqttError on a cut."""
-        watch = asyncio.create_task(_watch_connection(client))
+        await self._subscribe(client)
+        watch = asyncio.create_task(self._watch_connection(client))
         tasks: deque[asyncio.Task[None]] = deque()
         try:
             for number in list(self._kept):
@@ -166,15 +178,17 @@ class Publisher:
             while True:
                 while tasks and tasks[0].done():
                     tasks.popleft().result()
-                while len(self._kept) < self._in_flight:
+                for number in self._due():
+                    tasks.append(self._send(client, number))
+                while self._has_room():
                     fresh = await feed.next_due(watch)
                     if fresh is None:
                         break
-                    self._given += 1
-                    self._kept[self._given] = fresh
-                    tasks.append(self._send(client, self._given))
+                    tasks.append(self._send(client, self._take(fresh)))
                 if not self._kept:
-                    return
+                    if not self._book:
+                        return
+                    await self._receipts_come(watch)
                 if tasks:
                     await _first_acknowledged(tasks[0], watch)
                 # The callback that forgets a message runs after the task that ended: let it.
@@ -185,6 +199,66 @@ class Publisher:
                 task.cancel()
             await asyncio.gather(watch, *tasks, return_exceptions=True)
 
+    async def _subscribe(self, client: aiomqtt.Client) -> None:
+        if self._book is None:
+            return
+        topic = self._gateway.receipts
+        codes = await client.subscribe(topic, qos=1, timeout=15)
+        if any(getattr(code, "value", code) >= 128 for code in codes):
+            raise BrokerError(
+                f"the broker at {self._address} doesn't let this user read {topic}: "
+                "publish without --receipts, or allow it in the broker's access list"
+            )
+
+    async def _watch_connection(self, client: aiomqtt.Client) -> None:
+        """Take receipts; end with MqttError on a cut, which a pending publish would not notice."""
+        async for message in client.messages:
+            if self._book is not None and isinstance(message.payload, bytes):
+                for number in self._book.take(message.topic.value, message.payload):
+                    del self._unreceived[number]
+                    self.progress.receipts += 1
+
+    def _has_room(self) -> bool:
+        return len(self._kept) < self._in_flight and not (self._book and self._book.full)
+
+    def _take(self, fresh: Outgoing) -> int:
+        """Number a new message and keep it."""
+        self._given += 1
+        self._kept[self._given] = fresh
+        if self._book is not None and self._book.expect(self._given, fresh.topic, fresh.payload):
+            self._unreceived[self._given] = fresh
+        return self._given
+
+    def _keep_unreceived(self, numbers: Iterable[int]) -> None:
+        """Treat messages as unacknowledged again."""
+        again = set(numbers) - self._kept.keys()
+        self._again |= again
+        self._kept |= {number: self._unreceived[number] for number in again}
+        self._kept = dict(sorted(self._kept.items()))
+
+    def _due(self) -> list[int]:
+        """Return messages that are sent again because their receipt is late."""
+        if not self._book:
+            return []
+        due = [number for number in self._book.due() if number not in self._kept]
+        self._keep_unreceived(due)
+        for number in due:
+            self._book.sent_again(number)
+        self.progress.resent += len(due)
+        return due
+
+    async def _receipts_come(self, watch: asyncio.Task[None]) -> None:
+        """Wait a moment for receipts; BrokerError when none has come for too long."""
+        await asyncio.wait({watch}, timeout=0.1)
+        if watch.done():
+            watch.result()
+        if self._book and self._book.silent_s > self._book.patience_s:
+            raise BrokerError(
+                f"{len(self._book)} messages have no receipt, and none came for "
+                f"{self._book.patience_s:.0f} s: does `chargewatch ingest` run, and with "
+                "CHARGEWATCH_RECEIPTS=all?"
+            )
+
     def _send(self, client: aiomqtt.Client, number: int) -> asyncio.Task[None]:
         """Send a kept message; it is forgotten, and counted, at its PUBACK."""
         task = asyncio.create_task(_publish(client, self._kept[number]))
@@ -192,7 +266,10 @@ class Publisher:
         def acknowledged(done: asyncio.Task[None]) -> None:
             if not done.cancelled() and done.exception() is None:
                 del self._kept[number]
-                self.progress.messages += 1
+                if number in self._again:
+                    self._again.discard(number)
+                else:
+                    self.progress.messages += 1
 
         task.add_done_callback(acknowledged)
         return task
@@ -307,12 +384,6 @@ async def _publish(client: aiomqtt.Client, message: Outgoing) -> None:
         properties=properties,
         timeout=math.inf,
     )
-
-
-async def _watch_connection(client: aiomqtt.Client) -> None:
-    """End with MqttError when the connection is cut: a pending publish alone would not notice."""
-    async for _ in client.messages:
-        pass
 
 
 async def _first_acknowledged(oldest: asyncio.Task[None], watch: asyncio.Task[None]) -> None:
