@@ -64,6 +64,8 @@ def write(form, folder, lists):
     if form == "folder":
         path = folder / "lists"
         path.mkdir(exist_ok=True)
+        for left in path.iterdir():
+            left.unlink()
         for name, rows in lists.items():
             (path / f"{name}.csv").write_text(csv_text(rows), encoding="utf-8", newline="")
         return path

@@ -88,7 +88,7 @@ def _readings_of(text: str) -> list[bytes]:
     if re.fullmatch(r"(?:[0-9A-Fa-f]{2})+", plain):
         found.append(bytes.fromhex(plain))
     decoded = _from_base64(compact)
-    if decoded is not None:
+    if decoded:
         is_pem = decoded.lstrip().startswith(b"-----BEGIN")
         found.append(_from_pem(decoded.decode("ascii", "replace")) if is_pem else decoded)
     return found

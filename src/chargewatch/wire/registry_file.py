@@ -102,10 +102,12 @@ def _read_members(name: str, members: Sequence[Member], notes: Notes) -> tuple[s
     for stranger in sorted(strangers):
         notes.wrong(f"{name}: {stranger} is not a CSV file named after a list; take it out")
     digest = hashlib.sha256(b"".join(contents[path] for path in sorted(contents)))
-    return digest.hexdigest(), _rows_of(tables.values(), notes)
+    return digest.hexdigest(), _rows_of(name, list(tables.values()), notes)
 
 
-def _rows_of(tables: Any, notes: Notes) -> RawLists:
+def _rows_of(name: str, tables: Sequence[Table], notes: Notes) -> RawLists:
+    if not any(table.lines for table in tables):
+        raise RegistryFileError(f"{name}: is empty; {_FORMS}")
     return {table.list: rows_of_table(table, notes) for table in tables}
 
 
@@ -124,7 +126,7 @@ def _read_archive(path: Path, content: bytes, notes: Notes) -> RawLists:
         if not tables:
             notes.refuse()
             raise RegistryFileError(f"{path.name}: holds no sheet named {', '.join(LISTS)}")
-        return _rows_of(tables, notes)
+        return _rows_of(path.name, tables, notes)
     return _read_members(path.name, members_of_zip(archive), notes)[1]
 
 
@@ -145,7 +147,7 @@ def _read_raw(path: Path, notes: Notes) -> tuple[str, RawLists]:
         return digest, read_json(path.name, content, notes)
     name = list_named(path.stem)
     if suffix in {".csv", ".tsv"} and name is not None:
-        return digest, _rows_of([read_csv(path.name, content, name, notes)], notes)
+        return digest, _rows_of(path.name, [read_csv(path.name, content, name, notes)], notes)
     if suffix == ".csv":
         raise RegistryFileError(f"{path.name}: is not named after a list: {', '.join(LISTS)}")
     if suffix == ".xls":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from datetime import date, time
 from decimal import Decimal
@@ -19,21 +18,13 @@ from pydantic import (
 )
 
 from chargewatch.wire.registry import values
-from chargewatch.wire.registry.json_text import JsonTextError, decoder
 
 
 def _periods(value: Any) -> Any:
     """A cell of a table holds the periods as JSON."""
     if isinstance(value, values.Formula):
         raise ValueError("holds a formula: give its value")
-    if not isinstance(value, str):
-        return value
-    try:
-        return decoder().decode(values.strip(value))
-    except (json.JSONDecodeError, RecursionError) as exc:
-        raise ValueError(f"is not a JSON list: {exc}") from exc
-    except JsonTextError as exc:
-        raise ValueError(str(exc)) from exc
+    return values.list_of_json(value) if isinstance(value, str) else value
 
 
 def _clock(value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import lzma
 import os
+import stat
 import struct
 import zipfile
 import zlib
@@ -176,7 +177,7 @@ def read_file(path: Path) -> bytes:
 
 def _read(path: Path, budget: Budget) -> bytes:
     # A pipe or device would have no end.
-    if not path.is_file():
+    if not stat.S_ISREG(path.stat().st_mode):
         raise RegistryFileError(f"{path}: is not a file")
     with path.open("rb") as stream:
         return Bounded(stream, budget).read_all()

@@ -66,8 +66,9 @@ def _chinese(content: bytes) -> str | None:
     """Return the text of GB18030 bytes; None when they don't read as Chinese."""
     lossy = content.decode("utf-8", "replace")
     broken = lossy.count("\ufffd")
-    if sum(character > "\x7f" for character in lossy) - broken > broken:
-        return None  # UTF-8 with a damaged byte
+    # Chinese in UTF-8 has three bytes a character; GBK looks so by chance only.
+    if sum(character > "\u07ff" for character in lossy) - broken > broken:
+        return None
     try:
         text = content.decode("gb18030")
     except UnicodeDecodeError:

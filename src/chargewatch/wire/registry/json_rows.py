@@ -127,9 +127,12 @@ class _Document:
             raise json.JSONDecodeError("more after the document's end", self.text, end)
         if self.version != 1 or isinstance(self.version, bool):
             raise RegistryFileError(
-                f"{self.name}, column version: is {str(self.version)[:60]}; "
+                f"{self.name}, column version: is {repr(self.version)[:60]}; "
                 "this chargewatch reads 1"
             )
+        if not self.rows:
+            self.notes.refuse()
+            raise RegistryFileError(f"{self.name}: holds none of the lists {', '.join(LISTS)}")
         return self.rows
 
 

@@ -20,6 +20,7 @@ from pydantic import ValidationInfo
 
 from chargewatch.domain.mpe import read_accuracy_class
 from chargewatch.domain.signing_key import SigningKeyError, read_signing_key
+from chargewatch.wire.registry.json_text import JsonTextError, decoder
 from chargewatch.wire.registry.notes import Notes
 
 # A spreadsheet keeps 15 digits of a number.
@@ -217,10 +218,26 @@ def read_name(value: object, info: ValidationInfo) -> str:
     return text
 
 
+def list_of_json(text: str) -> list[object]:
+    """Return the list that a cell of a table holds as JSON.
+
+    Raises: ValueError if it is none, or can be read in two ways.
+    """
+    try:
+        found = decoder().decode(strip(text))
+    except (ValueError, RecursionError, JsonTextError) as exc:
+        raise ValueError(f"is not a JSON list: {exc}") from exc
+    if not isinstance(found, list):
+        raise ValueError("is not a JSON list")
+    return found
+
+
 def read_names(value: object, info: ValidationInfo) -> list[str]:
     """Return a list of identifiers; a cell holds it separated by semicolons, commas or blanks."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [read_name(item, info) for item in value]
+    if isinstance(value, str) and strip(value).startswith("["):
+        return read_names(list_of_json(value), info)
     text = read_name(re.sub(r"[\r\n\t]+", ";", value) if isinstance(value, str) else value, info)
     parts = re.split(r"[;；,，、]", text) if re.search(r"[;；,，、]", text) else text.split()
     return [part.strip() for part in parts if part.strip()]
