@@ -20,7 +20,9 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from chargewatch.errors import EngineError
 from chargewatch.local import broker as broker_module
 from chargewatch.local.broker import EmbeddedBroker
+from chargewatch.local.engines import start_broker
 from chargewatch.local.processes import port_answers, temporary_folder
+from chargewatch.settings import load_settings
 
 
 @pytest.fixture
@@ -261,6 +263,27 @@ def test_broker_that_cannot_start_shows_the_end_of_its_log(
     monkeypatch.setattr(broker_module, "MOSQUITTO_CONFIGURATION", "no_such_setting 1\n")
     with pytest.raises(EngineError, match=r"ended with status(.|\n)*no_such_setting"):
         EmbeddedBroker(folder, program="mosquitto").start()
+
+
+def test_mosquitto_that_does_not_start_gives_way_to_rumqttd(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As one does whose libraries are missing, or that may not read the temporary folder.
+    broken = folder / "bin" / "mosquitto"
+    broken.parent.mkdir()
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", str(broken.parent), prepend=os.pathsep)
+    said: list[str] = []
+    taken = start_broker(load_settings({}), folder, operators=["OP1"], say=said.append)
+    try:
+        assert (taken.program, port_answers(taken.port)) == ("rumqttd", True)
+    finally:
+        taken.stop()
+    assert "Mosquitto is installed and does not start" in said[0]
+    wanted = load_settings({"CHARGEWATCH_BROKER_PROGRAM": "mosquitto"})
+    with pytest.raises(EngineError, match="mosquitto ended with status 1"):
+        start_broker(wanted, folder, operators=["OP1"], say=said.append)
 
 
 def test_broker_process_runs_as_nobody_when_this_is_root(broker: EmbeddedBroker) -> None:

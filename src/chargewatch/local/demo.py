@@ -20,8 +20,7 @@ import orjson
 from chargewatch.domain.mpe import rule_set
 from chargewatch.errors import EngineError
 from chargewatch.gateway.address import BrokerAddress, broker_address
-from chargewatch.local.broker import LOSSES, EmbeddedBroker, choose_program
-from chargewatch.local.postgres import EmbeddedPostgres
+from chargewatch.local.engines import Engine, Engines, engines
 from chargewatch.local.processes import (
     LOCALHOST,
     Account,
@@ -46,33 +45,10 @@ IDLE_S = 3.0
 """Ingest has dealt with everything when nothing came for this long and nothing is missing, s."""
 LOST_S = 30.0
 """What is missing is lost when nothing came for this long, s."""
-RUMQTTD_BATCH_MS = 20
-"""How long ingest collects messages from rumqttd, which hands out 100 at a time, ms."""
 ASSESS_EVERY_S = 300.0
 """Time between the risk runs of a live demo, s."""
 
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Engine:
-    """What the demo took for a database or a broker, and what one does without by it."""
-
-    found: str
-    lost: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Engines:
-    """Where the demo's database and broker are."""
-
-    database_url: str
-    mqtt_url: str
-    simulator_mqtt_url: str
-    database_from: str
-    broker: Engine
-    batch_ms: int
-    """How long ingest collects messages before it writes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,36 +102,6 @@ class Outcome:
             "missed": list(self.missed),
             "engines": {name: asdict(engine) for name, engine in self.engines.items()},
         }
-
-
-@contextmanager
-def engines(settings: Settings, folder: Path, *, operators: Sequence[str]) -> Iterator[Engines]:
-    """Yield the engines of the settings; embedded ones, on free ports, where none is set."""
-    with ExitStack() as stack:
-        database_url, database_from = settings.database_url, "of CHARGEWATCH_DATABASE_URL"
-        if not database_url:
-            database_url = stack.enter_context(EmbeddedPostgres(folder / "database")).url
-            database_from = "from a wheel"
-        mqtt_url = simulator_url = settings.mqtt_url
-        taken, batch_ms = Engine(found="the broker of CHARGEWATCH_MQTT_URL", lost=""), None
-        if not mqtt_url:
-            program = choose_program(settings.broker_program)
-            broker = stack.enter_context(
-                EmbeddedBroker(folder / "broker", operators=operators, program=program)
-            )
-            mqtt_url, simulator_url = broker.url, broker.simulator_url
-            taken = Engine(found=broker.found, lost=LOSSES[program])
-            # A batch that waits for more than the broker sends unacknowledged waits for nothing.
-            if program == "rumqttd":
-                batch_ms = min(RUMQTTD_BATCH_MS, settings.batch_ms)
-        yield Engines(
-            database_url=database_url,
-            mqtt_url=mqtt_url,
-            simulator_mqtt_url=simulator_url,
-            database_from=database_from,
-            broker=taken,
-            batch_ms=batch_ms or settings.batch_ms,
-        )
 
 
 class Demo:
@@ -461,7 +407,10 @@ async def run_demo(
     progress("laying out the city and starting the engines")
     city = await asyncio.to_thread(make_city, scenario, seed=seed, to=demo_end(), **overrides)
     operators = [row["operator_id"] for row in city.registry()["operators"]]
-    with demo_folder(settings) as folder, engines(settings, folder, operators=operators) as where:
+    with (
+        demo_folder(settings) as folder,
+        engines(settings, folder, operators=operators, say=say) as where,
+    ):
         demo = Demo(settings, where, city=city, folder=folder, say=say, progress=progress)
         say("engines are up; bringing up the schema and the registry")
         await demo.prepare()
