@@ -7,10 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chargewatch.ingest.packets import (
-    Outbox,
+    Connack,
     PacketError,
     PacketSplitter,
-    puback_packets,
     publish_packet,
     read_connack,
     read_publication,
@@ -62,20 +61,28 @@ def test_a_length_of_five_bytes_is_no_packet():
 
 def test_connack_of_mosquitto():
     # As Mosquitto 2.0.11 sends it: topic alias maximum 10, receive maximum 20.
-    assert read_connack(bytes.fromhex("00000622000a210014")) == (False, 20)
-    assert read_connack(bytes.fromhex("010000")) == (True, 65_535)
+    assert read_connack(bytes.fromhex("00000622000a210014")) == Connack(False, 20)
+    assert read_connack(bytes.fromhex("010000")) == Connack(True, 65_535)
+    assert read_connack(bytes.fromhex("0000082700200000130078")) == Connack(
+        False, 65_535, 2_097_152, 120
+    )
 
 
-def test_outbox_keeps_the_window_and_the_order():
-    written: list[bytes] = []
-    outbox = Outbox(written.append)
-    outbox.window = 2
-    outbox.put([("t", b"1"), ("t", b"2"), ("t", b"3")], puback_packets([5]))
-    outbox.put([], puback_packets([6]))
-    assert len(written) == 1
-    assert puback_packets([5]) not in written[0]
-    outbox.acknowledged()
-    assert written[1] == publish_packet("t", b"3", 1002) + puback_packets([5, 6])
-    outbox.acknowledged()
-    outbox.acknowledged()
-    assert len(outbox) == 0
+def test_of_a_body_that_is_too_long_the_begin_is_kept_and_the_next_packet_is_whole():
+    got: list[tuple[int, bytes]] = []
+    splitter = PacketSplitter(lambda first, body: got.append((first, body)), max_body=100)
+    stream = publish_packet("t", b"x" * 5_000, 7) + publish_packet("t", b"next", 8)
+    for start in range(0, len(stream), 37):
+        splitter.feed(stream[start : start + 37])
+    (_, cut), (_, whole) = got
+    assert len(cut) == 100
+    assert read_publication(0x32, cut).mid == 7
+    assert read_publication(0x32, whole).payload == b"next"
+
+
+def test_a_topic_becomes_a_text_that_a_table_takes():
+    name = b"a\0\xff" + b"b" * 5_000
+    body = len(name).to_bytes(2, "big") + name + b"\0\x09" + b"\0" + b"payload"
+    read = read_publication(0x32, body)
+    assert read.topic == "a\ufffd\ufffd" + "b" * 1_021
+    assert read.payload == b"payload"

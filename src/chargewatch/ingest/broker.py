@@ -18,6 +18,9 @@ from paho.mqtt.properties import Properties
 from chargewatch.errors import BrokerError
 
 log = logging.getLogger("chargewatch.ingest")
+_library_log = logging.getLogger("chargewatch.ingest.mqtt")
+# aiomqtt tells of answers that came after nobody waited for them, with a traceback.
+_library_log.setLevel(logging.CRITICAL)
 
 KEEPALIVE_S = 60
 CONNECT_S = 10.0
@@ -105,22 +108,33 @@ async def connection(
         keepalive=KEEPALIVE_S,
         tls_context=address.tls_context(),
         timeout=CONNECT_S,
+        logger=_library_log,
     )
     prepare(client)
     try:
         async with client:
+            heed_cancellation()
             # A broker that hangs must not hold the end up.
             client.timeout = GOODBYE_S
             yield client
     except aiomqtt.MqttError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            # The goodbye failed; whoever wants the end must not be told to connect again.
-            raise asyncio.CancelledError from None
+        # The goodbye may have failed; whoever wants the end must not be told to connect again.
+        heed_cancellation()
         raise
     finally:
         # After a connection that was never answered, aiomqtt leaves the socket open.
         client._client._sock_close()
+
+
+def heed_cancellation() -> None:
+    """End the task if it was cancelled.
+
+    `asyncio.wait_for`, which aiomqtt waits with, loses a cancellation that comes together with
+    what it waits for (Python 3.11): to be asked after every call of aiomqtt that waits.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def end_session(address: BrokerAddress, client_id: str) -> None:

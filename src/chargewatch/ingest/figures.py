@@ -18,7 +18,13 @@ from collections.abc import Callable
 
 import aiomqtt
 
-from chargewatch.ingest.broker import CONNECT_S, BrokerAddress, connection, reason_code
+from chargewatch.ingest.broker import (
+    CONNECT_S,
+    BrokerAddress,
+    connection,
+    heed_cancellation,
+    reason_code,
+)
 from chargewatch.ingest.source import MqttSource
 
 log = logging.getLogger("chargewatch.ingest")
@@ -52,6 +58,7 @@ async def _watch(address: BrokerAddress, take: Callable[[float], None]) -> str:
     client_id = f"figures-{secrets.token_hex(12)}"
     async with connection(address, client_id, clean_start=True) as client:
         codes = await client.subscribe(QUEUE_TOPIC, qos=0, timeout=CONNECT_S)
+        heed_cancellation()
         if any(reason_code(code) >= 0x80 for code in codes):
             return f"the broker refuses {QUEUE_TOPIC}"
         async for message in client.messages:

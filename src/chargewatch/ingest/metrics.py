@@ -41,6 +41,12 @@ class IngestMetrics:
             "Attempts to read or write a batch that are repeated",
             registry=self.registry,
         )
+        self.receipts = Counter(
+            "chargewatch_ingest_receipt_messages",
+            "MQTT messages with receipts by what became of them",
+            ["fate"],
+            registry=self.registry,
+        )
         self.batch_messages = Histogram(
             "chargewatch_ingest_batch_messages",
             "Messages a commit",
@@ -96,6 +102,10 @@ class IngestMetrics:
     def serve(self, host: str, port: int) -> None:
         """Answer Prometheus at http://host:port/metrics from a thread."""
         start_http_server(port, addr=host, registry=self.registry)
+
+    def count_receipts(self, fate: str, number: int) -> None:
+        """Count MQTT messages with receipts."""
+        self.receipts.labels(fate).inc(number)
 
     def count(
         self, messages: Sequence[Message], fates: Sequence[Fate], *, now_us: int, commit_s: float

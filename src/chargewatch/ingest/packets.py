@@ -1,4 +1,4 @@
-"""MQTT packets: PUBLISH is read here, receipts are written here, everything else is paho's.
+"""MQTT packets: PUBLISH is read here, receipts are written here, most else is paho's.
 
 paho reads a packet in five system calls and builds an object for every property; at thousands of
 messages a second that is most of ingest's work. A PUBLISH of MQTT 5 needs its topic, its packet
@@ -7,8 +7,7 @@ identifier, its content type and its payload only. Source: OASIS MQTT 5.0, secti
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 CONNACK = 0x20
@@ -16,14 +15,23 @@ PUBLISH = 0x30
 PUBACK = 0x40
 
 CONTENT_TYPE = 0x03
+SERVER_KEEP_ALIVE = 0x13
 RECEIVE_MAXIMUM = 0x21
+TOPIC_ALIAS = 0x23
+MAXIMUM_PACKET_SIZE = 0x27
+
+MAX_TOPIC_BYTES = 1_024
+"""What is kept of a topic: the contract's have 151 bytes at most, MQTT's 65,535."""
+MAX_CONTENT_TYPE_BYTES = 256
+MAX_BODY_BYTES = 4 << 20
+"""What is kept of a packet: a payload of more than the contract's 1 MiB is refused anyway."""
 
 # Properties of MQTT 5 and how long their values are; -1: a length of two bytes first; -2: two such
 # texts; -3: a number of variable length.
 _PROPERTY_SIZE = (
     dict.fromkeys((0x01, 0x17, 0x19, 0x24, 0x25, 0x28, 0x29, 0x2A), 1)
-    | dict.fromkeys((0x13, RECEIVE_MAXIMUM, 0x22, 0x23), 2)
-    | dict.fromkeys((0x02, 0x11, 0x18, 0x27), 4)
+    | dict.fromkeys((SERVER_KEEP_ALIVE, RECEIVE_MAXIMUM, 0x22, TOPIC_ALIAS), 2)
+    | dict.fromkeys((0x02, 0x11, 0x18, MAXIMUM_PACKET_SIZE), 4)
     | dict.fromkeys((CONTENT_TYPE, 0x08, 0x09, 0x12, 0x15, 0x16, 0x1A, 0x1C, 0x1F), -1)
     | {0x26: -2, 0x0B: -3}
 )
@@ -42,6 +50,17 @@ class Publication:
     mid: int
     qos: int
     content_type: str | None
+    alias: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Connack:
+    """What a broker tells at the begin of a connection."""
+
+    session_present: bool
+    receive_maximum: int = 65_535
+    max_packet: int | None = None
+    keepalive_s: int | None = None
 
 
 def _number(buffer: bytes, at: int) -> tuple[int, int]:
@@ -92,7 +111,7 @@ def read_publication(first_byte: int, body: bytes) -> Publication:
     """
     try:
         at = _text_end(body, 0)
-        topic = body[2:at].decode("utf-8", "replace")
+        topic = _text(body[2:at], MAX_TOPIC_BYTES)
         qos = first_byte >> 1 & 3
         mid = 0
         if qos:
@@ -101,6 +120,7 @@ def read_publication(first_byte: int, body: bytes) -> Publication:
         size, at = _number(body, at)
         end = at + size
         content_type = _property(body, CONTENT_TYPE, at, end) if size else None
+        alias = _property(body, TOPIC_ALIAS, at, end) if size else None
     except IndexError as exc:
         raise PacketError("a PUBLISH that ends too early") from exc
     if qos == 3 or end > len(body):
@@ -110,18 +130,37 @@ def read_publication(first_byte: int, body: bytes) -> Publication:
         body[end:],
         mid,
         qos,
-        None if content_type is None else content_type.decode("utf-8", "replace"),
+        None if content_type is None else _text(content_type, MAX_CONTENT_TYPE_BYTES),
+        int.from_bytes(alias, "big") if alias else 0,
     )
 
 
-def read_connack(body: bytes) -> tuple[bool, int]:
-    """Return whether the session was still there, and the broker's receive maximum."""
+def _text(data: bytes, limit: int) -> str:
+    """Return a text that every table takes: of bounded length, without NUL."""
+    return data[:limit].decode("utf-8", "replace").replace("\0", "\ufffd")
+
+
+def read_connack(body: bytes) -> Connack:
+    """Return what a CONNACK tells of the session and the broker's limits."""
     try:
-        size, at = _number(body, 2)
-        value = _property(body, RECEIVE_MAXIMUM, at, at + size)
-        return bool(body[0] & 1), int.from_bytes(value, "big") if value else 65_535
+        size, at = _number(body, 2) if len(body) > 2 else (0, 2)
+        limits = [
+            int.from_bytes(value, "big") if value else None
+            for value in (
+                _property(body, kind, at, at + size)
+                for kind in (RECEIVE_MAXIMUM, MAXIMUM_PACKET_SIZE, SERVER_KEEP_ALIVE)
+            )
+        ]
+        return Connack(bool(body[0] & 1), limits[0] or 65_535, limits[1], limits[2])
     except IndexError as exc:
         raise PacketError("a CONNACK that ends too early") from exc
+
+
+def read_puback(body: bytes) -> tuple[int, int]:
+    """Return the identifier and the reason code of a PUBACK."""
+    if len(body) < 2:
+        raise PacketError("a PUBACK that ends too early")
+    return body[0] << 8 | body[1], body[2] if len(body) > 2 else 0
 
 
 def publish_packet(topic: str, payload: bytes, mid: int) -> bytes:
@@ -145,61 +184,22 @@ def _encoded_number(value: int) -> bytes:
     return bytes(result)
 
 
-class Outbox:
-    """Receipts and acknowledgements on their way to the broker, in order.
+class PacketSplitter:
+    """Cuts a stream of bytes into packets and hands each over as (first byte, body).
 
-    No more receipts are out than the broker wants to have at once, and a batch's acknowledgements
-    follow its receipts: should the connection break between them, both come again.
+    Of a body longer than `max_body` the end is left out, so that no sender fills the memory.
     """
 
-    FIRST_MID, LAST_MID = 1_000, 65_000  # paho counts its own from 1
-
-    def __init__(self, write: Callable[[bytes], None]) -> None:
-        self._write = write
-        self._waiting: deque[tuple[str, bytes] | bytes] = deque()
-        self._mid = self.FIRST_MID
-        self.window = 1
-        self.out = 0
-
-    def __len__(self) -> int:
-        return len(self._waiting) + self.out
-
-    def put(self, receipts: Sequence[tuple[str, bytes]], acknowledgements: bytes) -> None:
-        """Send a batch's receipts (topic, payload), then its acknowledgements."""
-        self._waiting.extend(receipts)
-        if acknowledgements:
-            self._waiting.append(acknowledgements)
-        self._pump()
-
-    def acknowledged(self) -> None:
-        """Take in that the broker has acknowledged one receipt."""
-        self.out = max(0, self.out - 1)
-        self._pump()
-
-    def _pump(self) -> None:
-        parts = []
-        while self._waiting:
-            item = self._waiting[0]
-            if isinstance(item, bytes):
-                parts.append(item)
-            elif self.out < self.window:
-                parts.append(publish_packet(*item, self._mid))
-                self._mid = self.FIRST_MID if self._mid == self.LAST_MID else self._mid + 1
-                self.out += 1
-            else:
-                break
-            self._waiting.popleft()
-        if parts:
-            self._write(b"".join(parts))
-
-
-class PacketSplitter:
-    """Cuts a stream of bytes into packets and hands each over as (first byte, body)."""
-
-    def __init__(self, take: Callable[[int, bytes], None]) -> None:
+    def __init__(
+        self, take: Callable[[int, bytes], None], *, max_body: int = MAX_BODY_BYTES
+    ) -> None:
         self._take = take
+        self._max_body = max_body
         self._rest = b""
-        self._parts: list[bytes] = []
+        # A packet that has come in part: its first byte, the pieces of its body, what is missing.
+        self._first = 0
+        self._pieces: list[bytes] = []
+        self._kept = 0
         self._missing = 0
 
     def feed(self, data: bytes) -> None:
@@ -207,32 +207,36 @@ class PacketSplitter:
 
         Raises: PacketError when they can't be packets.
         """
-        if self._missing > len(data):
-            # A long packet comes in many pieces: they are put together once.
-            self._parts.append(data)
-            self._missing -= len(data)
-            return
-        if self._parts:
-            data = b"".join([*self._parts, data])
-            self._parts = []
+        at = 0
+        if self._missing:
+            at = min(self._missing, len(data))
+            self._keep(data[:at])
+            self._missing -= at
+            if self._missing:
+                return
+            body, self._pieces = b"".join(self._pieces), []
+            self._take(self._first, body)
         elif self._rest:
             data = self._rest + data
         self._rest = b""
-        self._missing = 0
-        at, end = 0, len(data)
+        end = len(data)
         while at < end:
             try:
                 size, start = _number(data, at + 1)
             except IndexError:
-                break
+                self._rest = data[at:]
+                return
             if start + size > end:
-                self._missing = start + size - end
-                break
+                # A long packet comes in many pieces: they are put together once.
+                self._first, self._missing = data[at], start + size - end
+                self._kept = 0
+                self._keep(data[start:])
+                return
             self._take(data[at], data[start : start + size])
             at = start + size
-        if at == end:
-            return
-        if self._missing:
-            self._parts = [data[at:]]
-        else:
-            self._rest = data[at:]
+
+    def _keep(self, piece: bytes) -> None:
+        piece = piece[: self._max_body - self._kept]
+        if piece:
+            self._kept += len(piece)
+            self._pieces.append(piece)

@@ -9,7 +9,11 @@ from chargewatch.ingest.message import Fate, Message
 from chargewatch.wire.receipts import encode_receipts, receipt
 from chargewatch.wire.topics import RECEIPT, topic
 
-MAX_RECEIPTS_A_MESSAGE = 1000
+MAX_PAYLOAD_BYTES = 64 << 10
+"""A gateway may have little memory, and a broker may cut at a limit that it has not told."""
+
+PACKET_OVERHEAD_BYTES = 10
+"""What a PUBLISH packet takes besides its topic and payload."""
 
 
 def receipt_of(message: Message, fate: Fate) -> dict[str, Any]:
@@ -25,9 +29,16 @@ def receipt_of(message: Message, fate: Fate) -> dict[str, Any]:
 
 
 def receipt_messages(
-    messages: Sequence[Message], fates: Sequence[Fate], *, which: str
+    messages: Sequence[Message],
+    fates: Sequence[Fate],
+    *,
+    which: str,
+    max_packet: int | None = None,
 ) -> list[tuple[str, bytes]]:
-    """Return topic and payload for every station that gets receipts; `which` is the setting."""
+    """Return topic and payload for every station that gets receipts.
+
+    which: the setting. max_packet: the longest MQTT packet that the broker takes.
+    """
     if which == "none":
         return []
     stations: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -37,8 +48,11 @@ def receipt_messages(
         if which == "errors" and not fate.rejected:
             continue
         stations.setdefault(message.owner, []).append(receipt_of(message, fate))
-    return [
-        (topic(*owner, RECEIPT), encode_receipts(receipts[first : first + MAX_RECEIPTS_A_MESSAGE]))
-        for owner, receipts in stations.items()
-        for first in range(0, len(receipts), MAX_RECEIPTS_A_MESSAGE)
-    ]
+    result = []
+    for owner, receipts in stations.items():
+        name = topic(*owner, RECEIPT)
+        limit = MAX_PAYLOAD_BYTES
+        if max_packet is not None:
+            limit = min(limit, max_packet - len(name) - PACKET_OVERHEAD_BYTES)
+        result += [(name, payload) for payload in encode_receipts(receipts, limit=limit)]
+    return result

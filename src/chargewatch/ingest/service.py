@@ -190,6 +190,7 @@ class IngestService:
             ),
             deliver=self._inbox.put,
             drop=self._inbox.clear,
+            count_receipts=self.metrics.count_receipts,
         )
         self._dsn = "postgresql://" + settings.require_database_url().partition("://")[2]
         self._writer = BatchWriter(
@@ -363,7 +364,9 @@ class IngestService:
             await asyncio.sleep(back_off_s(attempt))
         self._note_back()
         await self._hook("before_acknowledge")
-        receipts = receipt_messages(messages, fates, which=self.settings.receipts)
+        receipts = receipt_messages(
+            messages, fates, which=self.settings.receipts, max_packet=self._source.max_packet
+        )
         self._source.finish(arrivals, receipts)
         self.totals.add(messages, fates)
         self.metrics.count(

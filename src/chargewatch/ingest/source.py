@@ -26,16 +26,17 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from chargewatch.errors import BrokerError
 from chargewatch.ingest.broker import KEEPALIVE_S, BrokerAddress, connection, reason_code
 from chargewatch.ingest.message import Arrival
+from chargewatch.ingest.outbox import Outbox
 from chargewatch.ingest.packets import (
     CONNACK,
     PUBACK,
     PUBLISH,
-    Outbox,
     PacketError,
     PacketSplitter,
     Publication,
     puback_packets,
     read_connack,
+    read_puback,
     read_publication,
 )
 
@@ -91,21 +92,23 @@ class MqttSource:
         *,
         deliver: Callable[[Arrival], None],
         drop: Callable[[], None],
+        count_receipts: Callable[[str, int], None] = lambda fate, number: None,
     ) -> None:
         """Remember where to deliver; `drop` is called when what waits must be forgotten."""
         self._address = address
         self._options = options
         self._deliver = deliver
         self._drop = drop
-        self._client: aiomqtt.Client | None = None
         self._reading = True
         self._held_bytes = 0
         self.generation = 0
         self.unacknowledged = 0
         self._resume: Callable[[], None] | None = None
-        self._outbox = Outbox(lambda _: None)
-        self._receipt_refused = False
+        self._outbox = Outbox(count=count_receipts)
+        self._aliases: dict[int, str] = {}
+        self.max_packet: int | None = None
         self._connected_before = False
+        self._alive = False
         self.connected = asyncio.Event()
         self.subscribed = asyncio.Event()
 
@@ -153,6 +156,7 @@ class MqttSource:
         """Hold one connection until it breaks."""
         # Messages may come before connecting has returned: the new generation starts now.
         self.generation += 1
+        self._alive = True
         self._begin_generation()
         try:
             async with connection(
@@ -163,7 +167,6 @@ class MqttSource:
                 receive_maximum=self._options.receive_maximum,
                 prepare=self._prepare,
             ) as client:
-                self._client = client
                 log.info(
                     "broker_connected address=%s client_id=%s generation=%d",
                     self._address.label,
@@ -176,7 +179,8 @@ class MqttSource:
         finally:
             self.connected.clear()
             self.subscribed.clear()
-            self._client = None
+            self._alive = False
+            self._outbox.close()
             # What waits came by a connection that is gone: the broker sends it again.
             self._drop()
             self._begin_generation()
@@ -185,6 +189,7 @@ class MqttSource:
         self._held_bytes = 0
         self.unacknowledged = 0
         self._reading = True
+        self._aliases = {}
 
     async def _until_broken(self, client: aiomqtt.Client) -> None:
         # SUBACK is not waited for: some brokers send it only after pending messages have been
@@ -192,12 +197,13 @@ class MqttSource:
         subscribing = asyncio.create_task(self._subscribe(client))
         broken = client._disconnected
         try:
-            await asyncio.wait({subscribing, broken}, return_when=asyncio.FIRST_COMPLETED)
-            if subscribing.done() and not broken.done():
-                subscribing.result()
             while not broken.done():
-                await asyncio.wait({broken}, timeout=5)
+                waits = {broken} if subscribing.done() else {broken, subscribing}
+                await asyncio.wait(waits, timeout=1, return_when=asyncio.FIRST_COMPLETED)
                 self._keep_alive_while_paused(client)
+                self._outbox.tick()
+                if subscribing.done() and not broken.done():
+                    subscribing.result()
         finally:
             subscribing.cancel()
             await asyncio.gather(subscribing, return_exceptions=True)
@@ -236,8 +242,6 @@ class MqttSource:
         paho = client._client
         loop = asyncio.get_running_loop()
         generation = self.generation
-        # paho writes the bytes as one packet; which kind they are concerns it not.
-        self._outbox = Outbox(lambda data: _discard(paho._packet_queue(PUBACK, data, 0, 1)))
         splitter = PacketSplitter(lambda first, body: self._on_packet(paho, first, body))
 
         def read() -> MQTTErrorCode:
@@ -278,13 +282,10 @@ class MqttSource:
             self._on_publication(read_publication(first_byte, body))
             return
         if kind == PUBACK:
-            self._outbox.acknowledged()
-            if len(body) > 2 and body[2] >= 0x80 and not self._receipt_refused:
-                self._receipt_refused = True
-                log.warning("receipt_refused reason=0x%02x; let ingest write receipts", body[2])
+            self._outbox.acknowledged(*read_puback(body))
             return
         if kind == CONNACK:
-            self._on_connack(body)
+            self._on_connack(paho, body)
         packet: Any = paho._in_packet
         packet.update(command=first_byte, remaining_length=len(body), packet=bytearray(body))
         try:
@@ -294,26 +295,43 @@ class MqttSource:
         if code > 0:
             paho._loop_rc_handle(code)
 
-    def _on_connack(self, body: bytes) -> None:
-        session_present, self._outbox.window = read_connack(body)
-        if self._connected_before and not session_present:
+    def _on_connack(self, paho: Client, body: bytes) -> None:
+        told = read_connack(body)
+        if self._connected_before and not told.session_present:
             log.warning("session_lost: the broker has forgotten it; see the ledger's gaps")
+        if told.keepalive_s:
+            # paho keeps to its own; a broker that wants to hear more often would cut it off.
+            paho._keepalive = min(paho._keepalive, max(1, told.keepalive_s // 2))
+        self.max_packet = told.max_packet
+        # paho writes the bytes as one packet; which kind they are concerns it not.
+        self._outbox.open(
+            lambda data: _discard(paho._packet_queue(PUBACK, data, 0, 1)),
+            window=told.receive_maximum,
+            max_packet=told.max_packet,
+        )
 
     def _keep_alive_while_paused(self, client: aiomqtt.Client) -> None:
         # PINGRESP waits behind the unread data: paho must not take that for a dead broker.
         if not self._reading:
             client._client._last_bytes_received = time.monotonic()
 
+    def _topic_of(self, publication: Publication) -> str:
+        # No alias was asked for; a broker that uses one all the same is understood.
+        if publication.alias and publication.topic:
+            self._aliases[publication.alias] = publication.topic
+        return publication.topic or self._aliases.get(publication.alias, "")
+
     def _on_publication(self, publication: Publication) -> None:
-        if publication.topic.startswith("$") and not publication.qos:
+        topic = self._topic_of(publication)
+        if topic.startswith("$") and not publication.qos:
             return  # a session of version 0.1.0 has the broker's own figures among its topics
-        foreign = not self._options.owns(publication.topic)
+        foreign = not self._options.owns(topic)
         payload = b"" if foreign else publication.payload
         self._held_bytes += len(payload) + HELD_OVERHEAD_BYTES
         self.unacknowledged += 1
         self._deliver(
             Arrival(
-                publication.topic,
+                topic,
                 payload,
                 publication.content_type,
                 time.time_ns() // 1000,
@@ -324,15 +342,14 @@ class MqttSource:
 
     def is_current(self, arrival: Arrival) -> bool:
         """Return whether a message can still be acknowledged."""
-        return arrival.handle is not None and arrival.handle.generation == self.generation
+        handle = arrival.handle
+        return self._alive and handle is not None and handle.generation == self.generation
 
     def finish(self, arrivals: Iterable[Arrival], receipts: Sequence[tuple[str, bytes]]) -> int:
         """Send receipts, then acknowledge committed messages in order; return how many were.
 
         Those of a lost connection are left out: the broker sends them again.
         """
-        if self._client is None:
-            return 0
         mids, size = [], 0
         for arrival in arrivals:
             if self.is_current(arrival):
@@ -351,7 +368,7 @@ class MqttSource:
     @property
     def unsent(self) -> int:
         """Number of receipts and acknowledgements that the broker has not taken yet."""
-        return 0 if self._client is None else len(self._outbox)
+        return self._outbox.pending
 
 
 def _discard(_: object) -> None:
