@@ -334,6 +334,32 @@ async def test_a_signal_closes_when_its_cause_ends(any_database_url, tmp_path):
     assert outcome.summary["signal_changes"] == {"opened": 0, "kept": 0, "closed": 1}
 
 
+async def test_a_fall_that_is_declared_late_is_no_finding_any_more(database_url, tmp_path):
+    city = make_test_city(FAULTS[2], days=5)
+    async with open_database(database_url) as database:
+        await register(database, tmp_path, city.registry())
+        await feed(database_url, messages_of(city))
+        settings = load_settings({})
+        await run_assessment(database, settings, as_of=TO, days=30)
+        (fall,) = [r for r in await signal_rows(database) if r["code"] == "register_decrease"]
+        message = {
+            "seq": 1,
+            "sent_at": TO.isoformat(),
+            "events": [
+                {
+                    "connector": fall["connector"],
+                    "at": fall["last_at"].isoformat(),
+                    "kind": "register_reset",
+                }
+            ],
+        }
+        topic = f"cw/v1/{fall['operator_id']}/{fall['station_id']}/events"
+        await feed(database_url, [(topic, orjson.dumps(message))])
+        await run_assessment(database, settings, as_of=TO + timedelta(minutes=1), days=30)
+        codes = [row["code"] for row in await signal_rows(database)]
+    assert "register_decrease" not in codes
+
+
 async def test_a_replay_of_an_earlier_time_leaves_open_signals_alone(database_url, tmp_path):
     city = make_test_city(FAULTS[2], days=5)
     async with open_database(database_url) as database:

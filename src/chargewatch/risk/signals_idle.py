@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from chargewatch.risk.declarations import Declarations
 from chargewatch.risk.inputs import Bools, Floats, Ints, sums_between
 from chargewatch.risk.signals import DAY_S, Finding, Limits, findings_by_day, time_text
 from chargewatch.risk.signals_registers import Pairs, Readings, time_keys
@@ -326,6 +327,7 @@ def discontinuities(
     as_of_s: float,
     base_s: float,
     limits: Limits,
+    declarations: Declarations | None = None,
 ) -> list[Finding]:
     """Return findings of sessions that start at another register than the last one ended.
 
@@ -335,6 +337,7 @@ def discontinuities(
     Where:
         complete: shape (n,) over connectors: no message of the station is missing. Where
             there are no readings between two sessions, only then does a step forward count.
+        declarations: a declared change of the register between two sessions explains any step.
     """
     same = np.flatnonzero(np.diff(sessions.connector) == 0)
     if same.size == 0:
@@ -359,6 +362,8 @@ def discontinuities(
     explained = np.where(covered, _explained(pairs, sessions, k0, k1, **options), 0.0)
     broken = _unsound_before(pairs)
     quiet = (before < 0) | (after < 0) | (broken[before] == broken[after])
+    if declarations is not None:
+        quiet &= ~declarations.any_between(prior.connector, prior.ended_s, later.started_s)
     whole = complete[prior.connector]
     dense = covered & _is_near(pairs, before, k0, limits) & _is_near(pairs, k1, after, limits)
     resolution = _resolution(pairs, line, prior.connector, later.started_s)

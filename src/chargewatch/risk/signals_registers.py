@@ -7,11 +7,12 @@ reset is declared, where the register rolls over, or where readings are far apar
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from chargewatch.risk.declarations import Declarations, declared_steps
 from chargewatch.risk.inputs import Bools, Floats, Ints
 from chargewatch.risk.signals import DAY_S, Finding, Limits, findings_by_day, time_text
 
@@ -126,7 +127,13 @@ def _scale_changes(before: Floats, after: Floats) -> Bools:
     return np.asarray(near & (np.maximum(before, after) > 10_000.0))
 
 
-def pairs_of(readings: Readings, piles: Piles, *, limits: Limits) -> Pairs:
+def pairs_of(
+    readings: Readings,
+    piles: Piles,
+    *,
+    limits: Limits,
+    declarations: Declarations | None = None,
+) -> Pairs:
     """Return the pairs of consecutive readings with their falls and jumps.
 
     A jump is a step above 1.1 x rated power x (span + 2 s) + 2 resolutions. Of a single reading
@@ -148,6 +155,18 @@ def pairs_of(readings: Readings, piles: Piles, *, limits: Limits) -> Pairs:
     jump = open_ & ~unit & (step > most)
     power = (readings.power_w[1:] + readings.power_w[:-1]) / 2 * span / 3600
     _drop_way_back(fall, jump, energy=energy, most=most, resolution=resolution, valid=open_)
+    if declarations is not None and declarations.at_s.size:
+        explained = declared_steps(
+            declarations,
+            connector=row,
+            start_s=at[:-1],
+            end_s=at[1:],
+            valid=valid,
+            odd=fall | jump | unit,
+        )
+        if explained.any():
+            is_reset = readings.is_reset | np.append(False, explained)
+            return pairs_of(replace(readings, is_reset=is_reset), piles, limits=limits)
     return Pairs(readings, valid, step, span, power, resolution, rated, declared, fall, jump, unit)
 
 
@@ -402,10 +421,14 @@ def without_unit_days(findings: list[Finding]) -> list[Finding]:
 
 
 def register_findings(
-    readings: Readings, piles: Piles, *, limits: Limits
+    readings: Readings,
+    piles: Piles,
+    *,
+    limits: Limits,
+    declarations: Declarations | None = None,
 ) -> tuple[list[Finding], Pairs]:
     """Return all findings that readings alone prove, and the pairs for the checks of sessions."""
-    pairs = pairs_of(readings, piles, limits=limits)
+    pairs = pairs_of(readings, piles, limits=limits, declarations=declarations)
     stuck_found, stuck = stuck_registers(pairs, limits=limits)
     found = [
         *register_steps(pairs, limits=limits),

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import asyncpg
 import numpy as np
 
+from chargewatch.risk.declarations import Declarations
 from chargewatch.risk.inputs import Bools, Floats, Ints
 from chargewatch.risk.signals import DAY_S, LIMITS, Finding
 from chargewatch.risk.signals_idle import (
@@ -114,6 +115,7 @@ async def find_signals(
         fees=fees,
         periods=periods,
         complete=complete,
+        declarations=await _declarations(connection, loaded, scan),
         as_of_s=scan.as_of.timestamp(),
         base_s=scan.first.timestamp() - 10 * DAY_S,
     )
@@ -182,6 +184,17 @@ def _check_fees(
         *tariff_findings(fees, periods, curves, curve_of=curve_of, limits=LIMITS),
     ]
     return [replace(finding, origin="fees") for finding in found]
+
+
+async def _declarations(connection: asyncpg.Connection, loaded: Loaded, scan: Scan) -> Declarations:
+    """Return the changes of registers that gateways declared by events."""
+    records = await store.declared_changes(connection, first=scan.first, last=scan.as_of)
+    rows = loaded.registry.connector_rows(records["connector_id"])
+    at_s = seconds_of(records["at"])
+    order = np.lexsort((at_s, rows))
+    return Declarations(
+        connector=rows[order], at_s=at_s[order], replaced=records["replaced"][order].copy()
+    )
 
 
 def _complete(loaded: Loaded, holes: Rows) -> Bools:

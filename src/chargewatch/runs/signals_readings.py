@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 import numpy as np
 
+from chargewatch.risk.declarations import Declarations
 from chargewatch.risk.inputs import Bools, Floats, Ints
 from chargewatch.risk.signals import DAY_S, LIMITS, Finding
 from chargewatch.risk.signals_idle import (
@@ -69,6 +70,7 @@ class ScanContext:
     fees: Fees  # rows of new sessions
     periods: BilledPeriods
     complete: Bools
+    declarations: Declarations
     as_of_s: float
     base_s: float
 
@@ -141,6 +143,7 @@ def _without_readings(context: ScanContext) -> list[Finding]:
         pairs_of(nothing, context.piles, limits=LIMITS),
         sessions_of(context.billed, silent),
         complete=context.complete,
+        declarations=context.declarations.of(silent),
         as_of_s=context.as_of_s,
         base_s=context.base_s,
         limits=LIMITS,
@@ -193,14 +196,17 @@ def _check_block(
     )
     if readings.at_s.size < 2:
         return []
-    found, pairs = register_findings(readings, context.piles, limits=LIMITS)
+    declarations = context.declarations.of(rows)
+    found, pairs = register_findings(
+        readings, context.piles, limits=LIMITS, declarations=declarations
+    )
     _fill_cadence(pairs, gap_s, count)
     billed = sessions_of(context.billed, rows)
     options: dict[str, Any] = {"base_s": context.base_s, "limits": LIMITS}
     moment: dict[str, Any] = {"complete": context.complete, "as_of_s": context.as_of_s}
     found += idle_consumption(pairs, billed, **moment, **options)
     found += sessions_off_register(pairs, billed, **options)
-    found += discontinuities(pairs, billed, **moment, **options)
+    found += discontinuities(pairs, billed, declarations=declarations, **moment, **options)
     found += clock_findings(
         context.fees,
         _periods_of(context, rows),

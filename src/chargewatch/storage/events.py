@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
 
 from chargewatch.storage.readings import CONFLICT, DUPLICATE, STORED
 
-NEW_METER_KINDS = ("meter_replaced", "register_reset")
-"""Declarations after which a register may go on anywhere."""
+REGISTER_CHANGES = ("meter_replaced", "connector_replaced", "register_reset")
+"""Declarations after which a register may go on anywhere; a connector has its own meter."""
+
+_DUE_BEFORE = timedelta(minutes=5)  # as far back as a declaration may explain a step
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +95,14 @@ async def store_events(connection: asyncpg.Connection, rows: Sequence[EventRow])
     await connection.executemany(
         _INSERT, [tuple(getattr(row, column) for column in _COLUMNS) for row in new]
     )
-    due = [row for row in new if row.kind in NEW_METER_KINDS and (row.connector_id or row.meter_id)]
+    due = [
+        row for row in new if row.kind in REGISTER_CHANGES and (row.connector_id or row.meter_id)
+    ]
     if due:
         await connection.execute(
             _MARK,
             [0 if row.connector_id else 1 for row in due],
             [row.connector_id or row.meter_id for row in due],
-            [row.at.date() for row in due],
+            [(row.at - _DUE_BEFORE).astimezone(UTC).date() for row in due],
         )
     return fates

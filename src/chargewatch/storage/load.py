@@ -13,6 +13,7 @@ import numpy as np
 
 from chargewatch.storage.bulk import Records, copy_arrays, text_key
 from chargewatch.storage.database import Database
+from chargewatch.storage.events import REGISTER_CHANGES
 
 INTERVAL = np.dtype(
     [
@@ -69,6 +70,7 @@ PERIOD = np.dtype(
     ]
 )
 MESSAGE = np.dtype([("stream_id", "i4"), ("sent_at", "M8[us]"), ("received_at", "M8[us]")])
+DECLARED = np.dtype([("connector_id", "i4"), ("at", "M8[us]"), ("replaced", "?")])
 LAST = np.dtype([("connector_id", "i4"), ("at", "M8[us]")])
 
 INTERRUPTIONS = (
@@ -152,6 +154,11 @@ READINGS = """
 SELECT connector_id, at, energy_wh, power_w, session_key, context
 FROM register_reading
 WHERE connector_id = ANY($1::int[]) AND at >= $2 AND at <= $3 ORDER BY connector_id, at
+"""
+DECLARED_CHANGES = """
+SELECT e.connector_id, e.at, e.kind <> 'register_reset' FROM instrument_event e
+JOIN connector c USING (connector_id)
+WHERE e.kind = ANY($1::text[]) AND e.at >= $2::timestamptz - interval '1 hour' AND e.at <= $3
 """
 LAST_READINGS = """
 SELECT c.connector_id, r.at FROM connector c
@@ -286,6 +293,18 @@ async def readings(
         READINGS,
         READING,
         arguments=(list(connector_ids), first, last),
+    )
+
+
+async def declared_changes(
+    connection: asyncpg.Connection, *, first: datetime, last: datetime
+) -> Records:
+    """Return the declared changes of connectors' registers around [first, last], in no order."""
+    return await copy_arrays(
+        connection,
+        DECLARED_CHANGES,
+        DECLARED,
+        arguments=(list(REGISTER_CHANGES), first, last),
     )
 
 

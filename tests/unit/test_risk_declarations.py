@@ -1,0 +1,123 @@
+"""A declared change explains the fall or jump of its time, and no other."""
+
+import numpy as np
+import pytest
+
+from chargewatch.risk.declarations import CLOCK_S, Declarations
+from chargewatch.risk.signals import DAY_S, LIMITS
+from chargewatch.risk.signals_idle import BilledSessions, discontinuities
+from chargewatch.risk.signals_registers import Piles, Readings, pairs_of, register_findings
+
+T0 = 20_500 * DAY_S
+PILES = Piles(rated_power_w=np.full(3, 7000.0), resolution_wh=np.ones(3))
+
+
+def readings(*energies, step_s=600.0):
+    """Return registers of connectors 0, 1, ... at the same times."""
+    size = [len(energy) for energy in energies]
+    at = np.concatenate([T0 + step_s * np.arange(n) for n in size])
+    nothing = np.zeros(at.size, bool)
+    return Readings(
+        connector=np.repeat(np.arange(len(size)), size),
+        at_s=at,
+        energy_wh=np.concatenate([np.asarray(energy, float) for energy in energies]),
+        power_w=np.full(at.size, np.nan),
+        session=np.zeros(at.size, np.int64),
+        is_reset=nothing,
+        is_begin=nothing,
+        is_end=nothing,
+    )
+
+
+def declared(*events):
+    """Return declarations: (connector, s after T0, replaced)."""
+    rows = sorted(events)
+    return Declarations(
+        connector=np.array([row[0] for row in rows], np.int64),
+        at_s=T0 + np.array([row[1] for row in rows], float),
+        replaced=np.array([row[2] for row in rows], bool),
+    )
+
+
+def found(given, *events):
+    findings, _ = register_findings(given, PILES, limits=LIMITS, declarations=declared(*events))
+    return [(f.code, f.row, round(f.first_s - T0)) for f in findings]
+
+
+FALL = [50_000, 50_100, 200, 300, 400]  # between 600 and 1200 s
+
+
+@pytest.mark.parametrize("at_s", [600 - CLOCK_S, 600, 900, 1200, 1200 + CLOCK_S])
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_declared_fall_is_no_finding(at_s, replaced):
+    assert found(readings(FALL)) == [("register_decrease", 0, 600)]
+    assert found(readings(FALL), (0, at_s, replaced)) == []
+
+
+@pytest.mark.parametrize("at_s", [600 - CLOCK_S - 1, 1200 + CLOCK_S + 1, 0, 86_400])
+def test_a_declaration_of_another_time_explains_nothing(at_s):
+    assert found(readings(FALL), (0, at_s, False)) == [("register_decrease", 0, 600)]
+
+
+def test_a_declaration_of_another_connector_explains_nothing():
+    two = readings(FALL, FALL)
+    assert found(two, (1, 900, True)) == [("register_decrease", 0, 600)]
+    assert found(two, (0, 900, True), (2, 900, True)) == [("register_decrease", 1, 600)]
+
+
+def test_one_declaration_silences_one_fall():
+    twice = [50_000, 50_100, 40_000, 200, 300]  # falls after 600 and after 1200 s
+    assert len(found(readings(twice, step_s=60.0))) == 1  # both on one day: one finding of two
+    findings, _ = register_findings(
+        readings(twice, step_s=60.0), PILES, limits=LIMITS, declarations=declared((0, 150, False))
+    )
+    assert [f.count for f in findings] == [1]
+    assert findings[0].first_s == T0 + 60
+    both = declared((0, 100, False), (0, 150, False))
+    findings, _ = register_findings(
+        readings(twice, step_s=60.0), PILES, limits=LIMITS, declarations=both
+    )
+    assert findings == []
+
+
+def test_a_jump_and_a_change_of_unit_are_explained_too():
+    assert found(readings([1000, 1010, 900_000, 900_010]), (0, 700, True)) == []
+    changed = [50_000, 50_100, 50_200_000, 50_200_100]
+    assert [code for code, *_ in found(readings(changed))] == ["unit_fault"]
+    assert found(readings(changed), (0, 700, False)) == []
+
+
+def test_a_new_meter_ends_what_its_step_could_say():
+    given = readings([1000, 1010, 1500, 1510])  # 490 Wh in 10 min: could be energy
+    for replaced in (False, True):
+        pairs = pairs_of(given, PILES, limits=LIMITS, declarations=declared((0, 700, replaced)))
+        assert pairs.declared.tolist() == [False, replaced, False]
+
+
+def test_a_declared_change_between_two_sessions_explains_their_registers():
+    sessions = BilledSessions(
+        name=np.array([1, 2]),
+        connector=np.array([0, 0]),
+        started_s=T0 + np.array([0.0, 7200.0]),
+        ended_s=T0 + np.array([3600.0, 9000.0]),
+        start_wh=np.array([100_000.0, 0.0]),
+        stop_wh=np.array([110_000.0, 9000.0]),
+        billed_wh=np.array([10_000.0, 9000.0]),
+    )
+
+    def codes(*events):
+        return [
+            finding.code
+            for finding in discontinuities(
+                pairs_of(readings([]), PILES, limits=LIMITS),
+                sessions,
+                complete=np.ones(3, bool),
+                as_of_s=T0 + DAY_S,
+                base_s=T0,
+                limits=LIMITS,
+                declarations=declared(*events),
+            )
+        ]
+
+    assert codes() == codes((0, 9600, True)) == codes((1, 5000, True)) == ["register_discontinuity"]
+    assert codes((0, 5000, True)) == []
