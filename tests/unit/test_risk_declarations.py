@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from chargewatch.risk.declarations import CLOCK_S, Declarations
+from chargewatch.risk.declarations import CLOCK_S, Declarations, frequent_declarations
 from chargewatch.risk.signals import DAY_S, LIMITS
 from chargewatch.risk.signals_idle import BilledSessions, discontinuities
 from chargewatch.risk.signals_registers import Piles, Readings, pairs_of, register_findings
@@ -121,3 +121,16 @@ def test_a_declared_change_between_two_sessions_explains_their_registers():
 
     assert codes() == codes((0, 9600, True)) == codes((1, 5000, True)) == ["register_discontinuity"]
     assert codes((0, 5000, True)) == []
+
+
+def test_a_declaration_every_week_is_a_finding():
+    weekly = declared(*((0, k * 7 * DAY_S, False) for k in range(6)), (1, 0, True))
+    findings = frequent_declarations(weekly)
+    assert [(f.code, f.row, f.day) for f in findings] == [
+        ("frequent_declarations", 0, 20_500 + 7 * k) for k in (3, 4, 5)
+    ]
+    assert findings[0].value == 4
+    monthly = declared(*((0, k * 31 * DAY_S, False) for k in range(6)))
+    one_day = declared(*((0, k * 60, False) for k in range(50)))
+    for honest in (monthly, one_day, declared()):
+        assert frequent_declarations(honest) == []

@@ -28,6 +28,7 @@ SIGNAL_SEVERITY: Mapping[str, Severity] = {
     "fee_mismatch": Severity.SEVERE,
     "tariff_mismatch": Severity.SEVERE,
     "register_discontinuity": Severity.MILD,
+    "frequent_declarations": Severity.MILD,
     "clock_skew": Severity.MILD,
     "missing_messages": Severity.INFO,
     "sequence_restart": Severity.MILD,

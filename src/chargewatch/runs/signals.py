@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import asyncpg
 import numpy as np
 
-from chargewatch.risk.declarations import Declarations
+from chargewatch.risk.declarations import Declarations, frequent_declarations
 from chargewatch.risk.inputs import Bools, Floats, Ints
 from chargewatch.risk.signals import DAY_S, LIMITS, Finding
 from chargewatch.risk.signals_idle import (
@@ -154,6 +154,9 @@ async def find_signals(
     left += out
     kept = _kept(prior, scan, checked=checked, checked_fees=checked_fees)
     findings = [*kept, *by_readings, *by_fees, *stations, *signed]
+    findings += [
+        replace(finding, origin="window") for finding in frequent_declarations(context.declarations)
+    ]
     by_sessions, out = await asyncio.to_thread(
         each_apart,
         "bills and states of charge",
