@@ -20,8 +20,8 @@ import pytest
 
 from chargewatch.local.broker import mosquitto_program
 from chargewatch.local.processes import temporary_folder
+from running import CHECKOUT, checkout_files
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
 SMALL_CITY = (
     *("--set", "days=10", "--set", "stations=4", "--set"),
@@ -118,17 +118,9 @@ def make_user(folder: Path, uid: int) -> User:
 def fresh(ordinary: User) -> Path:
     """A copy of the checkout's files, as a newcomer has them; its name has a blank."""
     target = ordinary.folder / "a checkout"
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    for name in filter(None, listed.split("\0")):
-        if (CHECKOUT / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(CHECKOUT / name, target / name)
+    for name in checkout_files():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(CHECKOUT / name, target / name)
     if ordinary.is_other:
         for path in target.rglob("*"):
             os.chown(path, ordinary.uid, ordinary.uid)

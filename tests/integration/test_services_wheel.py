@@ -7,10 +7,10 @@ import sys
 import zipfile
 from pathlib import Path
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+from running import CHECKOUT, checkout_files
 
 
-def test_wheel_holds_every_tracked_file_of_package_and_migrations(tmp_path: Path) -> None:
+def test_wheel_holds_every_file_of_package_and_migrations(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
         cwd=CHECKOUT,
@@ -19,20 +19,13 @@ def test_wheel_holds_every_tracked_file_of_package_and_migrations(tmp_path: Path
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    listed = subprocess.run(
-        ["git", "ls-files", "src/chargewatch", "migrations"],
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=30,
-    ).stdout.split()
+    listed = [*checkout_files("src/chargewatch"), *checkout_files("migrations")]
     in_wheel = ("src/", ""), ("migrations/", "chargewatch/_migrations/")
     wanted = {
         there + name.removeprefix(here)
         for here, there in in_wheel
         for name in listed
-        if name.startswith(here) and (CHECKOUT / name).exists()
+        if name.startswith(here)
     }
     assert wanted
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
