@@ -1,6 +1,9 @@
 # Needs python3 (3.11 or newer, with venv) and make; everything else is set up by the targets.
 
-PYTHON ?= python3
+# The first that is new enough: python3 of some systems is older than another one beside it.
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+  if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+  then echo $$python; exit; fi; done; echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
