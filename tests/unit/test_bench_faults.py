@@ -74,6 +74,7 @@ def test_the_record_is_what_the_station_wrote(tmp_path: Path) -> None:
         {"connector": "C", "at": "2026-03-01T00:00:00.001+00:00", "energy_wh": 5},
         {"meter": "M", "at": "2026-03-01T08:00:00.000+08:00", "energy_wh": 7},
         {"session": "S", "connector": "C", "billed_wh": 9},
+        {"connector": "C", "at": "2026-03-01T00:00:00Z", "kind": "seal_opened", "detail": "E"},
     ]
     path = tmp_path / "lines"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -81,3 +82,4 @@ def test_the_record_is_what_the_station_wrote(tmp_path: Path) -> None:
     midnight = 1_772_323_200_000_000
     assert record.readings == {("C", midnight + 1000): 5.0, ("M", midnight): 7.0}
     assert record.sessions == {"S": 9.0}
+    assert record.events == {"E": midnight}

@@ -30,7 +30,7 @@ ABRUPT_END_S = 10.0
 
 @dataclass
 class Station:
-    """Makes readings, references and sessions and writes each down, as the record of the truth."""
+    """Makes readings, sessions and events and writes each down, as the record of the truth."""
 
     station_id: str
     path: Path
@@ -40,6 +40,7 @@ class Station:
     _energy: Counter[str] = field(default_factory=Counter)
     _used: set[tuple[str, int]] = field(default_factory=set)
     _sessions: int = 0
+    _events: int = 0
 
     def now(self) -> datetime:
         """Return what the station's clock says."""
@@ -52,6 +53,8 @@ class Station:
             lines.append(self._reading("meter", f"{self.station_id}-M"))
         if self.chance.random() < 0.03:
             lines.append(self._session())
+        if self.chance.random() < 0.01:
+            lines.append(self._event())
         if self.chance.random() < 0.05:
             lines.append(lines[0])  # said twice
         with self.path.open("a", encoding="utf-8") as file:
@@ -82,6 +85,15 @@ class Station:
             "start_wh": max(0, stop - 1000),
             "stop_wh": stop,
             "billed_wh": stop - max(0, stop - 1000),
+        }
+
+    def _event(self) -> dict[str, object]:
+        self._events += 1
+        return {
+            "connector": f"{self.station_id}-{self.chance.randrange(CONNECTORS)}",
+            "at": self.now().isoformat(timespec="milliseconds"),
+            "kind": "seal_opened",
+            "detail": f"E-{self.station_id}-{self._events}",
         }
 
     def forget_old(self) -> None:

@@ -20,6 +20,7 @@ from chargewatch.gateway.link import Link, LinkLostError, LinkOptions
 from chargewatch.local.processes import process_runs
 from chargewatch.local.proxy import Proxy
 from chargewatch.settings import Settings
+from chargewatch.wire import topics
 
 MEAN_GAP_S = 3.6
 HOSTILE_STATION = "X1"
@@ -232,7 +233,7 @@ async def poison(ground: Ground) -> None:
     with contextlib.suppress(LinkLostError):
         async with asyncio.timeout(8), link.connect() as connection:
             for number in range(20):
-                kind = ground.chance.choice(["registers", "reference", "sessions", "status"])
+                kind = ground.chance.choice(topics.KINDS)
                 payload = _malformed(ground.chance, number)
                 topic = f"cw/v1/{HOSTILE}/{HOSTILE_STATION}/{kind}"
                 await connection.publish(topic, payload)

@@ -21,6 +21,7 @@ class Verdict:
 
     readings: int = 0
     sessions: int = 0
+    events: int = 0
     lost: int = 0
     doubled: int = 0
     wrong: int = 0
@@ -69,6 +70,7 @@ class Record:
 
     readings: dict[Key, float] = field(default_factory=dict)
     sessions: dict[str, float] = field(default_factory=dict)
+    events: dict[str, float] = field(default_factory=dict)
 
 
 def read_record(path: Path) -> Record:
@@ -81,6 +83,9 @@ def read_record(path: Path) -> Record:
                 record.sessions[row["session"]] = float(row["billed_wh"])
                 continue
             at_us = round(datetime.fromisoformat(row["at"]).timestamp() * 1e6)
+            if "kind" in row:
+                record.events[row["detail"]] = at_us
+                continue
             name = row.get("connector") or row["meter"]
             record.readings[name, at_us] = float(row["energy_wh"])
     return record
@@ -105,11 +110,14 @@ async def _judge_station(connection: Any, station: Station, verdict: Verdict) ->
     record = read_record(station.path)
     rows = await contents.station_readings(connection, OPERATOR, station.station_id)
     sessions = await contents.station_sessions(connection, OPERATOR, station.station_id)
+    events = await contents.station_events(connection, OPERATOR, station.station_id)
     verdict.readings += len(record.readings)
     verdict.sessions += len(record.sessions)
+    verdict.events += len(record.events)
     stored = {(name, at_us): energy for name, at_us, energy in rows}
     compare(record.readings, stored, Counter((row[0], row[1]) for row in rows), verdict)
     compare(record.sessions, dict(sessions), Counter(row[0] for row in sessions), verdict)
+    compare(record.events, dict(events), Counter(row[0] for row in events), verdict)
 
 
 def compare(

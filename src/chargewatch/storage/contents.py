@@ -61,6 +61,20 @@ async def station_sessions(
     return [(row[0], row[1]) for row in rows]
 
 
+async def station_events(
+    connection: asyncpg.Connection, operator_id: str, station_id: str
+) -> list[tuple[str, int]]:
+    """Return (detail, time in us) of every declared change at a station."""
+    rows = await connection.fetch(
+        "SELECT coalesce(detail, ''), (extract(epoch FROM at) * 1000000)::bigint "
+        "FROM instrument_event WHERE operator_id = $1 AND station_id = $2",
+        operator_id,
+        station_id,
+        timeout=120,
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
 async def streams(connection: asyncpg.Connection) -> list[Stream]:
     """Return the books of every stream."""
     rows = await connection.fetch(
