@@ -43,7 +43,7 @@ from chargewatch.wire.registry_file import read_registry_file
 SUPERVISOR = "supervisor"
 IDLE_S = 3.0
 """Ingest has dealt with everything when nothing came for this long and nothing is missing, s."""
-LOST_S = 30.0
+LOST_S = 60.0
 """What is missing is lost when nothing came for this long, s."""
 ASSESS_EVERY_S = 300.0
 """Time between the risk runs of a live demo, s."""
