@@ -9,7 +9,6 @@ from cryptography.hazmat.primitives.serialization import PrivateFormat as Privat
 from cryptography.hazmat.primitives.serialization import PublicFormat as Public
 
 from chargewatch.domain.signing_key import CURVES, SigningKeyError, read_signing_key
-from chargewatch.supervision.ocmf import read_public_key
 
 
 def key_on(curve, secret=12345):
@@ -37,7 +36,6 @@ def test_every_way_of_writing_a_key_is_the_same_key(curve):
         assert (read.der_hex, read.curve) == (der.hex().upper(), curve.name), text
         assert bool(read.told) == (text in bare), text
     assert read_signing_key(der.hex()).public_key() == key
-    assert read_public_key(read.der_hex) == key
 
 
 def test_compressed_point_is_taken_when_it_lies_on_one_curve_only():

@@ -30,21 +30,23 @@ class RuleSet:
 
     def mpe_of(self, accuracy_class: str) -> float:
         """Return the MPE of an accuracy class, a fraction; NaN when the class is not in the set."""
-        return self.mpe.get(accuracy_class, float("nan"))
+        return self.mpe.get(read_accuracy_class(accuracy_class), float("nan"))
 
 
-_CLASS = re.compile(r"(?:class|cl\.?|等级)?\s*([0-9]+(?:\.[0-9]+)?|[A-Z])\s*级?", re.IGNORECASE)
+_CLASS = re.compile(
+    r"(?:class|cl\.?|等级)?\s*([0-9]+(?:\.[0-9]+)?|[A-Z]|[一二])\s*级?", re.IGNORECASE
+)
 
 
 def read_accuracy_class(text: str) -> str:
-    """Return an accuracy class as the rule sets write it: "2级", "２", "Class 2" and "2.0" are "2".
+    """Return an accuracy class as the rule sets write it.
 
-    What doesn't look like a class is returned as it is.
+    "2级", "二级", "Class 2" and "2.0" are "2". What doesn't look like a class is returned as it is.
     """
     found = _CLASS.fullmatch(unicodedata.normalize("NFKC", text).strip())
     if found is None:
         return text
-    name = found[1].upper()
+    name = {"一": "1", "二": "2"}.get(found[1], found[1].upper())
     return name.rstrip("0").rstrip(".") if "." in name else name
 
 

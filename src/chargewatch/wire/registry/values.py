@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import ValidationInfo
 
+from chargewatch.domain.identity import name_fault
 from chargewatch.domain.mpe import read_accuracy_class
 from chargewatch.domain.signing_key import SigningKeyError, read_signing_key
 from chargewatch.wire.registry.json_text import JsonTextError, decoder
@@ -212,9 +213,12 @@ def read_name(value: object, info: ValidationInfo) -> str:
     if isinstance(value, str) and text != value and strip(value) == text:
         _tell(info, "blanks at the ends were left out", value, repr(text))
     text = _narrow(text, info)
-    for character in text:
-        if not character.isprintable():
-            raise ValueError(f"holds U+{ord(character):04X}, which can't be seen: type it again")
+    if not unicodedata.is_normalized("NFC", text):
+        text = unicodedata.normalize("NFC", text)
+        _tell(info, "letters and their marks were put together", value, text)
+    # A name that messages may not have would never be met.
+    if fault := name_fault(text):
+        raise ValueError(f"{fault}: type it again")
     return text
 
 
