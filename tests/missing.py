@@ -1,6 +1,6 @@
 """Which engines of the tests this machine lacks: their tests are named as not run, not skipped.
 
-A test needs an engine by its marker (timescale, browser, mosquitto) or by the fixture ``broker``.
+A test needs an engine by its marker (timescale, browser, mosquitto) or by a fixture of it.
 With CI=true every engine has to be there: then a missing one fails the run.
 """
 
@@ -51,12 +51,15 @@ ENGINES: dict[str, tuple[str, Callable[[], str]]] = {
 }
 
 
+FIXTURES = {"broker": "mosquitto", "timescale_server": "timescale"}
+"""Fixtures of tests/conftest.py that start an engine."""
+
+
 def needs_of(item: pytest.Item) -> set[str]:
     """Return the engines that a test needs."""
     needs = {name for name in ENGINES if item.get_closest_marker(name)}
-    if "broker" in getattr(item, "fixturenames", ()):
-        needs.add("mosquitto")
-    return needs
+    fixtures = getattr(item, "fixturenames", ())
+    return needs | {engine for fixture, engine in FIXTURES.items() if fixture in fixtures}
 
 
 def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:

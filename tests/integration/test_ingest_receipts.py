@@ -68,6 +68,7 @@ async def until_acknowledged(service: IngestService, messages: int) -> None:
 
 
 @pytest.mark.parametrize("max_packet", [2_097_152, 20_000])
+@pytest.mark.mosquitto
 async def test_a_storm_of_bad_readings_is_acknowledged_and_told_in_seconds(
     max_packet: int, database_url: str, monkeypatch: pytest.MonkeyPatch
 ):
@@ -100,6 +101,7 @@ async def test_a_storm_of_bad_readings_is_acknowledged_and_told_in_seconds(
     assert {(r["rejected"], len(r["errors"])) for r in told} == {(100, 100)}
 
 
+@pytest.mark.mosquitto
 async def test_one_receipt_that_is_longer_than_the_broker_takes_is_shortened(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ):
@@ -215,6 +217,7 @@ async def test_a_broker_that_never_acknowledges_receipts_holds_nothing_up(
         assert time.monotonic() - stopping < 10
 
 
+@pytest.mark.mosquitto
 async def test_refused_receipts_are_counted_and_nothing_waits_for_them(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ):
