@@ -368,8 +368,10 @@ async def _seed_ingest(connection: AsyncConnection, now: datetime) -> None:
                 "station_id": "TJ0001",
                 "seq": number or None,
                 "code": code,
-                "item_index": number or None,
-                "detail": f"readings[0]: {code}",
+                "codes": [code],
+                "errors": [
+                    {"index": number or None, "code": code, "detail": f"readings[0]: {code}"}
+                ],
                 "payload": payload,
                 "content_type": "application/json",
             }

@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     "gateway": "gateway",
     "ingest": "ingest",
     "migrate": "migrate",
+    "quarantine": "quarantine",
     "registry": "registry",
     "replay": "replay",
     "serve": "serve",

@@ -124,6 +124,14 @@ class Settings:
     rollup_retention_days: int = _option(
         1_185, "days of 15-minute rollups to keep (3 years and 3 months)", _positive_int
     )
+    quarantine_rows_a_day: int = _option(
+        1_000,
+        "rejected messages kept a station and day; more are only counted",
+        _positive_int,
+    )
+    quarantine_retention_days: int = _option(
+        180, "days of rejected messages to keep", _positive_int
+    )
     half_life_days: float = _option(14.0, "half-life of evidence for the present error", _float)
     mpe_rules: str = _option("CN-2022", "rule set that maps accuracy classes to MPE")
     log_format: str = _option("text", "text, or json: one object a line", _one_of("text", "json"))

@@ -383,7 +383,7 @@ async def test_a_message_that_the_database_never_takes_is_quarantined_alone(
         await gateway.send("registers", readings=[bad[1], {**bad[0], "connector": "B2"}])
     await fleet.publish(3)
     await until_all_stored(database_url, fleet)
-    rows = await admin.fetch("SELECT code, station_id, item_index FROM quarantine")
+    rows = await admin.fetch("SELECT code, station_id, errors->0->>'index' FROM quarantine")
     assert [tuple(row) for row in rows] == [("internal_error", "BAD", None)]
     sums = await books(database_url)
     assert (sums["stored"], sums["rejected"]) == (len(fleet.published), 2)

@@ -142,7 +142,8 @@ async def test_duplicates_and_conflicts_are_told_apart_within_and_between_messag
         "commits": 1,
     }
     kept = await database.fetch("SELECT payload FROM quarantine ORDER BY quarantine_id")
-    assert [orjson.loads(r["payload"])["energy_wh"] for r in kept] == [11, 21, 21]
+    kept_wh = [[r["energy_wh"] for r in orjson.loads(row["payload"])["readings"]] for row in kept]
+    assert kept_wh == [[10, 10, 11, 20], [10, 21], [10, 21, 30]]
 
 
 async def test_every_code_is_quarantined_and_the_good_readings_of_the_message_are_stored(
@@ -191,10 +192,17 @@ async def test_every_code_is_quarantined_and_the_good_readings_of_the_message_ar
     unreadable = got["registers", None]
     assert (unreadable["stored"], unreadable["rejected"]) == (0, 1)
     assert unreadable["errors"][0]["code"] == "malformed"
-    rows = await database.fetch("SELECT code, seq, payload FROM quarantine")
-    assert sorted(r["code"] for r in rows) == sorted(
-        [code for _, code in bad] + ["malformed"] * 3 + ["personal_data"]
-    )
+    rows = await database.fetch("SELECT code, rejected, errors, seq, payload FROM quarantine")
+    kept = {(row["code"], row["seq"]): row for row in rows}
+    whole = kept["naive_time", mixed]
+    assert whole["rejected"] == len(bad)
+    told = {error["index"]: error["code"] for error in orjson.loads(whole["errors"])}
+    assert told == codes
+    assert sorted(row["code"] for row in rows) == [
+        *["malformed"] * 3,
+        "naive_time",
+        "personal_data",
+    ]
     assert not any(b"LSVAA4182E2123456" in r["payload"] for r in rows)
     assert {r["payload"] for r in rows if r["code"] == "malformed"} == {
         b"{not json",

@@ -19,7 +19,7 @@ import orjson
 import pytest
 from tests.integration.ingest_gateway import Gateway
 
-from chargewatch.ingest import isolation, message, writer
+from chargewatch.ingest import isolation, message, rejected, writer
 from chargewatch.ingest.intake import Intake
 from chargewatch.ingest.service import IngestService
 from chargewatch.settings import Settings, load_settings
@@ -135,7 +135,7 @@ async def evidence_fails(patch: pytest.MonkeyPatch, _: asyncpg.Connection) -> No
     def fail(*_: Any) -> Any:
         raise RecursionError("evidence")
 
-    patch.setattr(writer, "message_evidence", fail)
+    patch.setattr(rejected, "message_evidence", fail)
 
 
 MARKED = message_of(energy_wh=MARK)

@@ -94,7 +94,7 @@ def messages_of(city):
 
 async def feed(url, messages):
     """Take messages into the database as ingest does, all of a history at once."""
-    async with BatchWriter(url, limits=LIMITS) as writer:
+    async with BatchWriter(url, limits=LIMITS, quarantine_a_day=100) as writer:
         batch = []
         for number, (topic, payload) in enumerate(messages):
             received_us = round(datetime.now(UTC).timestamp() * 1e6) + number

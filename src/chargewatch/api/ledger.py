@@ -33,7 +33,7 @@ def preview(row: Mapping[Any, Any]) -> str:
 
 
 def quarantined_item(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return a quarantined item with a readable beginning instead of its bytes."""
+    """Return a rejected message with a readable beginning instead of its bytes."""
     item = {str(key): value for key, value in row.items() if key != "payload"}
     return {**item, "preview": preview(row)}
 
@@ -112,7 +112,7 @@ async def show_quarantine(
     before: BeforeId = None,
     limit: Limit = 50,
 ) -> JsonAnswer:
-    """Answer rejected items, newest first, with the beginning of their bytes."""
+    """Answer rejected messages, newest first, with their reasons and how their bytes begin."""
     async with service.database.connect() as connection:
         rows = await queries_ingest.quarantined(
             connection,
@@ -123,10 +123,16 @@ async def show_quarantine(
             station_id=station,
         )
         codes = await queries_ingest.quarantine_codes(connection, scope=viewer.scope)
+        waiting = await queries_ingest.quarantine_waiting(connection, scope=viewer.scope)
+        beyond = await queries_ingest.beyond_quota(
+            connection, scope=viewer.scope, limit=limit, station_id=station
+        )
     return JsonAnswer(
         {
             "codes": rows_of(codes),
+            "waiting": waiting,
             "items": [quarantined_item(row) for row in rows],
+            "beyond_quota": rows_of(beyond),
             "next_before": rows[-1]["quarantine_id"] if len(rows) == limit else None,
         }
     )

@@ -360,10 +360,19 @@ class Ledger(BaseModel):
 
 
 class Quarantine(BaseModel):
-    """Rejected items, newest first; `before` of the next page is the last `quarantine_id`."""
+    """Rejected messages, newest first; `before` of the next page is the last `quarantine_id`.
+
+    Where:
+        codes: how many of the newest 10,000 messages have each code.
+        waiting: messages that the platform failed on (`internal_error`), not read again yet.
+        items: with at most 100 errors listed each; `rejected` is how many there were.
+        beyond_quota: stations and days with more rejected messages than are kept.
+    """
 
     codes: list[dict[str, Any]]
+    waiting: int
     items: list[dict[str, Any]]
+    beyond_quota: list[dict[str, Any]]
     next_before: int | None
 
 

@@ -75,11 +75,13 @@ FROM station, unnest(ARRAY['registers', 'reference', 'sessions', 'status']) topi
 INSERT INTO ledger_gap (stream_id, first_seq, last_seq, found_at, closed_at)
 SELECT stream_id, 10, 12, '{end}', CASE WHEN stream_id % 10 > 0 THEN timestamptz '{end}' END
 FROM ledger_stream WHERE stream_id % 20 < 3;
-INSERT INTO quarantine (received_at, topic, operator_id, station_id, code, detail, payload)
+INSERT INTO quarantine (received_at, topic, operator_id, station_id, code, codes, errors, payload)
 SELECT timestamptz '{end}' - g * interval '1 min', 'cw/v1/OP1/ST000001/registers', 'OP1',
   'ST' || lpad((g % {stations})::text, 6, '0'),
-  (ARRAY['malformed', 'naive_time', 'conflict', 'too_old'])[1 + g % 4], 'detail', 'payload'
-FROM generate_series(1, 2 * {connectors}) g
+  code, ARRAY[code], jsonb_build_array(jsonb_build_object('index', 0, 'code', code, 'detail', 'd')),
+  'payload'
+FROM generate_series(1, 2 * {connectors}) g, LATERAL
+  (SELECT (ARRAY['malformed', 'naive_time', 'conflict', 'too_old'])[1 + g % 4]) c (code)
 """
 
 _RUNS = """

@@ -60,7 +60,13 @@ async def _retention(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
             "rollup_days": settings.rollup_retention_days,
         }
         policies = [] if dry_run else await apply_policies(database, **rules)
-        removals = await apply_retention(database, now=datetime.now(UTC), dry_run=dry_run, **rules)
+        removals = await apply_retention(
+            database,
+            quarantine_days=settings.quarantine_retention_days,
+            now=datetime.now(UTC),
+            dry_run=dry_run,
+            **rules,
+        )
         return {
             "engine": database.capabilities.engine,
             "dry_run": dry_run,
@@ -74,7 +80,7 @@ async def _retention(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
 @json_option
 @click.pass_context
 def retention_command(context: click.Context, dry_run: bool, as_json: bool) -> None:
-    """Delete rows past their time (settings RAW_ and ROLLUP_RETENTION_DAYS); run it daily."""
+    """Delete rows past their time (settings ..._RETENTION_DAYS); run it daily."""
     result = run_async(_retention(settings_of(context), dry_run=dry_run))
     if as_json:
         print_json(result)

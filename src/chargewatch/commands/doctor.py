@@ -27,8 +27,9 @@ from chargewatch.local.broker import (
 )
 from chargewatch.local.postgres import wheel_programs
 from chargewatch.settings import Settings
+from chargewatch.storage import queries_ingest
 from chargewatch.storage.capabilities import Capabilities
-from chargewatch.storage.database import address_of, open_database
+from chargewatch.storage.database import Database, address_of, open_database
 from chargewatch.storage.migrate import current_revision, newest_revision
 
 State = Literal["ok", "note", "failed"]
@@ -88,6 +89,19 @@ def features_check(capabilities: Capabilities) -> Check:
     return Check(name="features", state="note", found=found, lost=lost, next_step=step)
 
 
+async def _quarantine(database: Database) -> Check:
+    async with database.connect() as connection:
+        waiting = await queries_ingest.quarantine_waiting(connection, scope=None)
+    if not waiting:
+        return Check(name="quarantine", state="ok", found="nothing waits to be read again")
+    return Check(
+        name="quarantine",
+        state="note",
+        found=f"{waiting} messages that the platform failed on wait to be read again",
+        next_step="look at the log of ingest, upgrade, then `chargewatch quarantine replay`",
+    )
+
+
 async def _database(settings: Settings) -> list[Check]:
     if not settings.database_url:
         return [
@@ -103,6 +117,7 @@ async def _database(settings: Settings) -> list[Check]:
         async with open_database(settings.database_url) as database:
             capabilities = database.capabilities
             have, need = await current_revision(database.engine), newest_revision()
+            more = [await _quarantine(database)] if have == need else []
     except ChargewatchError as exc:
         return [Check(name="database", state="failed", found=str(exc), next_step="mend and repeat")]
     is_newest = have == need
@@ -115,6 +130,7 @@ async def _database(settings: Settings) -> list[Check]:
             found=f"revision {have or 'none'}, this version needs {need}",
             next_step="" if is_newest else "run `chargewatch migrate`",
         ),
+        *more,
     ]
 
 

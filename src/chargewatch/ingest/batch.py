@@ -19,7 +19,7 @@ from chargewatch.storage.sessions import SessionRow
 from chargewatch.wire.decode import Content, Status
 from chargewatch.wire.events import EventRecord, Events
 from chargewatch.wire.readings import Columns
-from chargewatch.wire.rejection import FOREIGN_IDENTITY, IN_FUTURE, TOO_OLD, Rejection
+from chargewatch.wire.rejection import FOREIGN_IDENTITY, IN_FUTURE, TOO_OLD
 from chargewatch.wire.sessions import SessionRecord, Sessions
 
 Claim = tuple[str, str, str]
@@ -193,10 +193,7 @@ class _Assembly:
         self.fates = [Fate() for _ in messages]
         for fate, message in zip(self.fates, messages, strict=True):
             if message.refused is not None:
-                fate.rejected = message.refused.items
-                fate.rejections.append(
-                    Rejection(None, message.refused.code, message.refused.detail)
-                )
+                fate.reject_whole(message.refused)
             else:
                 fate.rejections.extend(message.item_rejections)
                 fate.rejected = len(message.item_rejections)

@@ -59,3 +59,7 @@ class Identities:
         """Return whose a station is when it is registered to another operator."""
         registered = self._stations.get(owner[1])
         return None if registered == owner[0] else registered
+
+    def is_registered(self, owner: Owner) -> bool:
+        """Return whether a station is in the registry as the operator's."""
+        return self._stations.get(owner[1]) == owner[0]

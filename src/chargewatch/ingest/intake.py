@@ -28,7 +28,9 @@ class Intake:
     def __init__(self, settings: Settings) -> None:
         dsn = "postgresql://" + settings.require_database_url().partition("://")[2]
         limits = TimeLimits(settings.max_future_s, settings.max_age_days)
-        self._writer = BatchWriter(dsn, limits=limits)
+        self._writer = BatchWriter(
+            dsn, limits=limits, quarantine_a_day=settings.quarantine_rows_a_day
+        )
         self._turn = asyncio.Lock()
 
     async def __aenter__(self) -> Intake:

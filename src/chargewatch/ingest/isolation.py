@@ -47,6 +47,7 @@ def sound_messages(*, now_us: int) -> list[Message]:
         "registers": {"readings": [{**reading, "connector": PROBE, "session": PROBE}]},
         "reference": {"readings": [{**reading, "meter": PROBE}]},
         "sessions": {"sessions": [session]},
+        "events": {"events": [{"connector": PROBE, "at": at, "kind": "in_service"}]},
         "status": {"online": True},
     }
     messages = []

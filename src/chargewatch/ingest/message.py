@@ -35,6 +35,15 @@ class Arrival:
     """Another worker takes it; here it is acknowledged in its turn and nothing else."""
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """That a message comes from quarantine, why it is there, and how many items that booked."""
+
+    quarantine_id: int
+    code: str
+    rejected: int
+
+
 @dataclass(slots=True)
 class Message:
     """An arrival and what could be read of it: either `decoded` or `refused` is set."""
@@ -43,6 +52,7 @@ class Message:
     topic: Topic | None
     decoded: Decoded | None = None
     refused: RejectedMessage | None = None
+    kept: Kept | None = None
 
     @property
     def items(self) -> int:
@@ -69,10 +79,11 @@ class Message:
         content = self.decoded.content if self.decoded is not None else None
         return content.rejections if isinstance(content, Columns | Sessions | Events) else ()
 
-    def refuse(self, code: str, detail: str) -> None:
+    def refuse(self, code: str, detail: str) -> RejectedMessage:
         """Refuse the whole message, whatever could be read of it."""
         self.refused = RejectedMessage(code, detail, seq=self.seq, items=self.items)
         self.decoded = None
+        return self.refused
 
 
 @dataclass(slots=True)
@@ -88,6 +99,17 @@ class Fate:
         """Count one item as rejected."""
         self.rejected += 1
         self.rejections.append(Rejection(index, code, detail))
+
+    @property
+    def whole_code(self) -> str:
+        """Why the whole message was rejected; "" when it was not."""
+        first = self.rejections[0] if self.rejections else None
+        return first.code if first is not None and first.index is None else ""
+
+    def reject_whole(self, refused: RejectedMessage) -> None:
+        """Count all items of a message as rejected, for one reason."""
+        self.rejected = refused.items
+        self.rejections.append(Rejection(None, refused.code, refused.detail))
 
 
 def read_message(arrival: Arrival) -> Message:
@@ -118,7 +140,7 @@ def read_message(arrival: Arrival) -> Message:
     return message
 
 
-def refuse_by_fault(message: Message, error: Exception) -> None:
+def refuse_by_fault(message: Message, error: Exception) -> RejectedMessage:
     """Refuse a message because the platform failed on it; what could be read of it stays known."""
     log.error(
         "internal_error topic=%s seq=%s error=%s; kept whole, read it again with "
@@ -128,7 +150,7 @@ def refuse_by_fault(message: Message, error: Exception) -> None:
         copy_errors.in_words(error),
         exc_info=error,
     )
-    message.refuse(
+    return message.refuse(
         INTERNAL_ERROR,
         f"the platform failed on it ({copy_errors.kind_of(error)}); it is kept whole and will be "
         "read again: don't send it again",

@@ -196,6 +196,7 @@ class IngestService:
         self._writer = BatchWriter(
             self._dsn,
             limits=TimeLimits(settings.max_future_s, settings.max_age_days),
+            quarantine_a_day=settings.quarantine_rows_a_day,
             only_one=client_id,
             hook=hook,
         )

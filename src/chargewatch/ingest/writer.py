@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from chargewatch import __version__
 from chargewatch.errors import DatabaseError
 from chargewatch.ingest.batch import (
     Batch,
@@ -24,24 +25,23 @@ from chargewatch.ingest.batch import (
 from chargewatch.ingest.identities import Identities
 from chargewatch.ingest.isolation import Isolation, sound_messages
 from chargewatch.ingest.message import Fate, Message, moment_of
+from chargewatch.ingest.rejected import ledger_entries, quarantine_rows, replay_rows
 from chargewatch.storage import copy_errors
 from chargewatch.storage.copy import hold_name, open_ingest_connection
 from chargewatch.storage.events import store_events
 from chargewatch.storage.identities import (
-    IdentityRows,
     claim_instruments,
     load_identities,
     registry_mark,
 )
 from chargewatch.storage.ingest_sessions import note_session
 from chargewatch.storage.ledger import (
-    LedgerEntry,
     StreamKey,
     lock_streams,
     notify_readings,
     record_messages,
 )
-from chargewatch.storage.quarantine import QuarantineRow, store_quarantine
+from chargewatch.storage.quarantine import record_replays, store_quarantine
 from chargewatch.storage.readings import (
     CONFLICT,
     DUPLICATE,
@@ -56,8 +56,6 @@ from chargewatch.storage.readings import (
 )
 from chargewatch.storage.sessions import store_session_names, store_sessions
 from chargewatch.storage.status import StatusRow, store_statuses
-from chargewatch.wire.evidence import item_evidence, items_of, message_evidence
-from chargewatch.wire.personal import bytes_without_vin
 from chargewatch.wire.rejection import CONFLICT as CONFLICT_CODE
 
 log = logging.getLogger("chargewatch.ingest")
@@ -85,9 +83,19 @@ class BatchWriter:
     """Writes batches through one connection of its own; use as an async context manager."""
 
     def __init__(
-        self, dsn: str, *, limits: TimeLimits, only_one: str = "", hook: Hook = _no_hook
+        self,
+        dsn: str,
+        *,
+        limits: TimeLimits,
+        quarantine_a_day: int,
+        only_one: str = "",
+        hook: Hook = _no_hook,
     ) -> None:
-        """Remember where to write; of writers with the same `only_one` one at a time may."""
+        """Remember where to write; of writers with the same `only_one` one at a time may.
+
+        Of a station so many rejected messages are kept a day.
+        """
+        self._quarantine_a_day = quarantine_a_day
         self._only_one = only_one
         self._dsn = dsn
         self._limits = limits
@@ -179,18 +187,31 @@ class BatchWriter:
         The suspect's stream is locked first: where another transaction holds it for long, the
         suspect is not to blame.
         """
+        await self._undone(sound_messages(now_us=time.time_ns() // 1000), [suspect])
+
+    async def try_out(self, messages: Sequence[Message]) -> list[Fate]:
+        """Return the fates that messages would have now; nothing is committed.
+
+        Raises: whatever stands in the way.
+        """
+        return await self._undone(messages, [])
+
+    async def _undone(self, messages: Sequence[Message], suspects: Sequence[Message]) -> list[Fate]:
         await self.connect()
-        messages = sound_messages(now_us=time.time_ns() // 1000)
-        identities = Identities(IdentityRows({}, [], []))
+        # What is claimed here is undone too, and must not stay known.
+        identities = Identities(await load_identities(self._connection))
         undone = self._connection.transaction()
         await undone.start()
         try:
-            if suspect.topic is not None:
-                key = (*suspect.owner, suspect.topic.kind)
-                await lock_streams(self._connection, [key], known={})
+            for suspect in suspects:
+                if suspect.topic is not None:
+                    key = (*suspect.owner, suspect.topic.kind)
+                    await lock_streams(self._connection, [key], known={})
+            refuse_foreign_stations(messages, identities)
             await self._claim(messages, identities)
             batch = assemble(messages, identities, limits=self._limits, session_keys=SessionKeys())
-            await self._write_batch(batch, staged_only=True)
+            await self._write_batch(batch, identities, staged_only=True)
+            return batch.fates
         finally:
             await undone.rollback()
 
@@ -226,13 +247,15 @@ class BatchWriter:
             session_keys=self._session_keys,
         )
         async with self._connection.transaction():
-            streams = await self._write_batch(batch, staged_only=staged_only)
+            streams = await self._write_batch(batch, identities, staged_only=staged_only)
             await self._hook("before_commit")
         self._remember(batch, streams, distrust=staged_only)
         self.commit_s = time.monotonic() - started
         return batch.fates
 
-    async def _write_batch(self, batch: Batch, *, staged_only: bool) -> dict[StreamKey, int]:
+    async def _write_batch(
+        self, batch: Batch, identities: Identities, *, staged_only: bool
+    ) -> dict[StreamKey, int]:
         connection = self._connection
         keys = [(*m.owner, m.topic.kind) for m in batch.messages if m.topic is not None]
         streams = await lock_streams(connection, keys, known=self._streams)
@@ -242,8 +265,11 @@ class BatchWriter:
         await store_session_names(connection, batch.session_names)
         await self._write_events(batch)
         await self._write_statuses(batch)
-        await store_quarantine(connection, _quarantine_rows(batch))
-        await record_messages(connection, _ledger_entries(batch), ids=streams)
+        await store_quarantine(
+            connection, quarantine_rows(batch, identities), rows_a_day=self._quarantine_a_day
+        )
+        await record_replays(connection, replay_rows(batch), version=__version__)
+        await record_messages(connection, ledger_entries(batch), ids=streams)
         await notify_readings(connection)
         return streams
 
@@ -342,67 +368,3 @@ class BatchWriter:
                 if distrust:
                     self._newest.distrust(instruments)
                 self._newest.advance(instruments, rows.records["at"].view(np.int64))
-
-
-def _ledger_entries(batch: Batch) -> list[LedgerEntry]:
-    entries = []
-    for message, fate in zip(batch.messages, batch.fates, strict=True):
-        if message.topic is None:
-            continue
-        decoded = message.decoded
-        entries.append(
-            LedgerEntry(
-                (*message.owner, message.topic.kind),
-                message.arrival.received_us,
-                message.seq,
-                decoded.envelope.sent_at_us if decoded is not None else None,
-                fate.stored,
-                fate.duplicate,
-                fate.rejected,
-                decoded.unknown_keys if decoded is not None else 0,
-            )
-        )
-    return entries
-
-
-def _kept(message: Message) -> tuple[bytes, str | None]:
-    """Return the bytes to keep of a message; whatever goes wrong, something is kept."""
-    arrival = message.arrival
-    try:
-        return message_evidence(arrival.payload, arrival.content_type)
-    except Exception as exc:
-        if copy_errors.is_environment(exc):
-            raise
-        log.exception("evidence_failed topic=%s: its bytes are kept", arrival.topic)
-        return bytes_without_vin(arrival.payload), arrival.content_type
-
-
-def _quarantine_rows(batch: Batch) -> list[QuarantineRow]:
-    rows = []
-    for message, fate in zip(batch.messages, batch.fates, strict=True):
-        if not fate.rejections:
-            continue
-        arrival, topic = message.arrival, message.topic
-        items: list[Any] = []
-        for rejection in fate.rejections:
-            if rejection.index is None:
-                payload, kept_type = _kept(message)
-            else:
-                if not items and topic is not None:
-                    items = items_of(arrival.payload, arrival.content_type, topic.kind)
-                payload, kept_type = item_evidence(items[rejection.index]), None
-            rows.append(
-                QuarantineRow(
-                    moment_of(arrival.received_us),
-                    arrival.topic,
-                    topic.operator_id if topic else None,
-                    topic.station_id if topic else None,
-                    message.seq,
-                    rejection.code,
-                    rejection.index,
-                    rejection.detail,
-                    payload,
-                    kept_type,
-                )
-            )
-    return rows

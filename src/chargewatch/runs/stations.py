@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -32,6 +30,8 @@ from chargewatch.runs.apart import LeftOut, each_apart, rows_of
 from chargewatch.runs.load import Loaded, Rows
 from chargewatch.storage import load as store
 from chargewatch.storage.bulk import seconds_of
+from chargewatch.wire.envelope import ITEM_LISTS, load_object
+from chargewatch.wire.rejection import CONFLICT, RejectedMessage
 
 
 async def station_findings(
@@ -175,22 +175,27 @@ def _clocks(messages: Messages, clocks: Clocks) -> list[Finding]:
     ]
 
 
-def _conflicting_item(row: dict[str, Any]) -> dict[str, Any]:
-    """Return the reading or session of a quarantined conflict; {} where it can't be read."""
-    payload = bytes(row["payload"])
+def _conflicting_items(row: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
+    """Return the readings, sessions or events of a message that conflict, with their details.
+
+    An item that can't be read is {}. Rows of an older version hold the item alone.
+    """
     try:
-        if payload[:2] == b"\x1f\x8b":
-            payload = gzip.decompress(payload)
-        value = orjson.loads(payload)
-    except (ValueError, OSError, EOFError, zlib.error):
-        return {}
-    if not isinstance(value, dict):
-        return {}
-    items = value.get("readings") or value.get("sessions")
-    index = row["item_index"]
-    if isinstance(items, list) and index is not None and 0 <= index < len(items):
-        value = items[index]
-    return value if isinstance(value, dict) else {}
+        document = load_object(bytes(row["payload"]), row["content_type"])
+    except RejectedMessage:
+        document = {}
+    listed = next(
+        (document[key] for key in ITEM_LISTS.values() if isinstance(document.get(key), list)), None
+    )
+    found = []
+    for error in orjson.loads(row["errors"]):
+        if error["code"] != CONFLICT:
+            continue
+        index, item = error["index"], document
+        if listed is not None:
+            item = listed[index] if index is not None and 0 <= index < len(listed) else {}
+        found.append((item if isinstance(item, dict) else {}, error["detail"]))
+    return found
 
 
 def _time_s(text: Any) -> float | None:
@@ -215,31 +220,31 @@ async def _conflicts(
         for k, name in enumerate(names.meter)
     }
     conflicts = []
-    for row in await store.rows(connection, store.CONFLICTS):
-        item = _conflicting_item(row)
-        at_s = _time_s(item.get("at") or item.get("ended_at"))
-        at_s = row["received_at"].timestamp() if at_s is None else at_s
+    async for row in store.conflicts(connection, first=first):
         place = row["operator_id"], row["station_id"]
-        if not first.timestamp() < at_s <= as_of.timestamp():
-            continue
-        connector, meter = str(item.get("connector")), str(item.get("meter"))
-        if (*place, connector) in connectors:
-            kind, number = "connector", connectors[*place, connector]
-        elif (*place, meter) in meters:
-            kind, number = "meter", meters[*place, meter]
-        elif place in place_rows:
-            kind, number = "station", place_rows[place]
-        else:
-            continue
-        conflicts.append(
-            {
-                "kind": kind,
-                "row": number,
-                "at_s": at_s,
-                "detail": row["detail"],
-                "id": row["quarantine_id"],
-            }
-        )
+        for item, detail in _conflicting_items(row):
+            at_s = _time_s(item.get("at") or item.get("ended_at"))
+            at_s = row["received_at"].timestamp() if at_s is None else at_s
+            if not first.timestamp() < at_s <= as_of.timestamp():
+                continue
+            connector, meter = str(item.get("connector")), str(item.get("meter"))
+            if (*place, connector) in connectors:
+                kind, number = "connector", connectors[*place, connector]
+            elif (*place, meter) in meters:
+                kind, number = "meter", meters[*place, meter]
+            elif place in place_rows:
+                kind, number = "station", place_rows[place]
+            else:
+                continue
+            conflicts.append(
+                {
+                    "kind": kind,
+                    "row": number,
+                    "at_s": at_s,
+                    "detail": detail,
+                    "id": row["quarantine_id"],
+                }
+            )
     return conflicts
 
 

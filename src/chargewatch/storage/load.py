@@ -205,10 +205,12 @@ SELECT operator_id, station_id, coalesce(sent_at, received_at) AS at, clock_offs
 FROM station_status WHERE clock_offset_ms IS NOT NULL AND coalesce(sent_at, received_at) <= $1
 ORDER BY operator_id, station_id
 """
+# A reading may lie ahead of its arrival by the minutes that clocks differ, never by an hour.
 CONFLICTS = """
-SELECT quarantine_id, received_at, topic, operator_id, station_id, item_index, detail, payload,
-  content_type
-FROM quarantine WHERE code = 'conflict' ORDER BY quarantine_id
+SELECT quarantine_id, received_at, topic, operator_id, station_id, errors, payload, content_type
+FROM quarantine
+WHERE codes @> ARRAY['conflict'] AND received_at > $1::timestamptz - interval '1 hour'
+ORDER BY quarantine_id
 """
 METER_SPANS = """
 SELECT meter_id, min(at) AS first_at, max(at) AS last_at, count(*) AS readings
@@ -235,6 +237,17 @@ async def rows(connection: asyncpg.Connection, query: str, *arguments: Any) -> l
     """Return a query's rows as dictionaries."""
     found = await connection.fetch(query, *arguments, timeout=600)
     return [dict(row) for row in found]
+
+
+async def conflicts(
+    connection: asyncpg.Connection, *, first: datetime
+) -> AsyncIterator[dict[str, Any]]:
+    """Yield quarantined messages with a conflict that may lie after a time, oldest first.
+
+    They come a few at a time: each has the bytes of its message.
+    """
+    async for row in connection.cursor(CONFLICTS, first, prefetch=20, timeout=600):
+        yield dict(row)
 
 
 def interval_query(kind: str) -> str:

@@ -279,6 +279,10 @@ PAGE_QUERIES: Mapping[str, Ask] = {
     "quarantine: code": _quarantine(code="naive_time"),
     "quarantine: station": _quarantine(station=True),
     "quarantine: codes": lambda c, s: queries_ingest.quarantine_codes(c, scope=None),
+    "quarantine: waiting": lambda c, s: queries_ingest.quarantine_waiting(c, scope=None),
+    "quarantine: beyond the quota": lambda c, s: queries_ingest.beyond_quota(
+        c, scope=None, limit=PAGE_ROWS
+    ),
     "quarantine: codes, scope": lambda c, s: queries_ingest.quarantine_codes(
         c, scope=s.operator_id
     ),

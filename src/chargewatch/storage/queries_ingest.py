@@ -59,15 +59,30 @@ OPEN_GAPS = (
 NEWEST_GAPS = " ORDER BY found_at DESC, gap_id DESC LIMIT :limit"
 
 QUARANTINE = (
-    "SELECT quarantine_id, received_at, topic, operator_id, station_id, seq, code, item_index, "
-    "detail, content_type, octet_length(payload) AS payload_bytes, "
-    "substring(payload FROM 1 FOR 65536) AS payload "
-    "FROM quarantine{where} ORDER BY quarantine_id DESC LIMIT :limit"
+    "SELECT q.quarantine_id, q.received_at, q.topic, q.operator_id, q.station_id, q.seq, q.code, "
+    "q.codes, q.rejected, q.errors, q.content_type, octet_length(q.payload) AS payload_bytes, "
+    "substring(q.payload FROM 1 FOR 65536) AS payload, r.replayed_at, "
+    "r.stored AS replay_stored, r.duplicate AS replay_duplicate, r.rejected AS replay_rejected "
+    "FROM (SELECT * FROM quarantine{where} ORDER BY quarantine_id DESC LIMIT :limit) q "
+    "LEFT JOIN quarantine_replay r USING (quarantine_id) ORDER BY q.quarantine_id DESC"
 )
+OF_CODE = "codes @> ARRAY[CAST(:code AS text)]"
 
 QUARANTINE_CODES = (
-    "SELECT code, count(*) AS items FROM (SELECT code FROM quarantine{where} "
-    "ORDER BY quarantine_id DESC LIMIT 10000) newest GROUP BY code ORDER BY code"
+    "SELECT code, count(*) AS messages FROM (SELECT unnest(codes) AS code FROM ("
+    "SELECT codes FROM quarantine{where} ORDER BY quarantine_id DESC LIMIT 10000) newest) single "
+    "GROUP BY code ORDER BY code"
+)
+
+# What the platform failed on and nobody has read again.
+QUARANTINE_WAITING = (
+    "SELECT count(*) FROM quarantine q{where} AND NOT EXISTS "
+    "(SELECT FROM quarantine_replay r WHERE r.quarantine_id = q.quarantine_id)"
+)
+
+BEYOND_QUOTA = (
+    "SELECT day, operator_id, station_id, kept, more, more_rejected FROM quarantine_day{where} "
+    "ORDER BY day DESC, operator_id, station_id LIMIT :limit"
 )
 
 SIGNALS = (
@@ -140,18 +155,36 @@ async def quarantined(
     code: str = "",
     station_id: str = "",
 ) -> Sequence[RowMapping]:
-    """Return quarantined items, newest first, with the first 64 KiB of their bytes."""
-    older = [] if before_id is None else ["quarantine_id < :before_id"]
-    where, values = narrowed(*older, scope=scope, code=code, station_id=station_id)
-    values |= {"limit": limit} | ({"before_id": before_id} if older else {})
+    """Return rejected messages, newest first, with the first 64 KiB of their bytes."""
+    clauses = [] if before_id is None else ["quarantine_id < :before_id"]
+    clauses += [OF_CODE] * bool(code)
+    where, values = narrowed(*clauses, scope=scope, station_id=station_id)
+    values |= {"limit": limit} | ({} if before_id is None else {"before_id": before_id})
+    values |= {"code": code} if code else {}
     return (await connection.execute(text(QUARANTINE.format(where=where)), values)).mappings().all()
 
 
 async def quarantine_codes(connection: AsyncConnection, *, scope: Scope) -> Sequence[RowMapping]:
-    """Return how often each code stands among the newest 10,000 quarantined items."""
+    """Return how often each code stands among the newest 10,000 rejected messages."""
     where, values = narrowed(scope=scope)
     statement = text(QUARANTINE_CODES.format(where=where))
     return (await connection.execute(statement, values)).mappings().all()
+
+
+async def quarantine_waiting(connection: AsyncConnection, *, scope: Scope) -> int:
+    """Return how many messages wait to be read again because the platform failed on them."""
+    where, values = narrowed(OF_CODE, scope=scope)
+    statement = text(QUARANTINE_WAITING.format(where=where))
+    return int(await connection.scalar(statement, {**values, "code": "internal_error"}) or 0)
+
+
+async def beyond_quota(
+    connection: AsyncConnection, *, scope: Scope, limit: int, station_id: str = ""
+) -> Sequence[RowMapping]:
+    """Return the stations and days with more rejected messages than are kept, newest first."""
+    where, values = narrowed("more > 0", scope=scope, station_id=station_id)
+    statement = text(BEYOND_QUOTA.format(where=where))
+    return (await connection.execute(statement, {**values, "limit": limit})).mappings().all()
 
 
 async def signals(

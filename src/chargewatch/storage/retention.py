@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chargewatch.errors import DatabaseError
 from chargewatch.storage.capabilities import Capabilities
 from chargewatch.storage.database import Database
+from chargewatch.storage.tables import HYPERTABLES
 
 RAW_DAYS_COMPRESSED = 90
 RAW_DAYS = 14
@@ -27,7 +28,14 @@ LEDGER_DAYS = 400
 """A year and a month: a dispute over lost messages ends within a year."""
 COMPRESS_AFTER_DAYS = 7
 """Nearly all late data come within a week; later ones are inserted into compressed chunks."""
+QUARANTINE_DAYS = 180
 DELETE_BATCH = 50_000
+
+NOT_READ_AGAIN = (
+    "codes @> ARRAY['internal_error'] AND NOT EXISTS "
+    "(SELECT FROM quarantine_replay r WHERE r.quarantine_id = quarantine.quarantine_id)"
+)
+"""A message that the platform failed on stays until it was read again."""
 
 RAW_KINDS = {"register_reading": 0, "reference_reading": 1}
 """Tables of raw readings, and their kind in rollup_pending."""
@@ -49,6 +57,17 @@ class TableRetention:
     table: str
     column: str
     keep_days: int
+    but: str = ""  # a condition on rows that stay all the same
+
+    @property
+    def chunked(self) -> bool:
+        """Whether TimescaleDB chunks the table by time."""
+        return self.table in HYPERTABLES
+
+    @property
+    def past(self) -> str:
+        """The condition on rows that go, with the parameter :limit."""
+        return f"{self.column} < :limit" + (f" AND NOT ({self.but})" if self.but else "")
 
 
 @dataclass(frozen=True)
@@ -70,7 +89,11 @@ def raw_retention_days(capabilities: Capabilities, *, setting: int) -> int:
 
 
 def retention_rules(
-    capabilities: Capabilities, *, raw_days: int, rollup_days: int
+    capabilities: Capabilities,
+    *,
+    raw_days: int,
+    rollup_days: int,
+    quarantine_days: int = QUARANTINE_DAYS,
 ) -> tuple[TableRetention, ...]:
     """Return the rule of every table that retention looks after; `raw_days` 0: by edition."""
     raw = raw_retention_days(capabilities, setting=raw_days)
@@ -80,6 +103,8 @@ def retention_rules(
         TableRetention("message_ledger", "received_at", LEDGER_DAYS),
         TableRetention("connector_interval", "slot_at", rollup_days),
         TableRetention("meter_interval", "slot_at", rollup_days),
+        TableRetention("quarantine", "received_at", quarantine_days, but=NOT_READ_AGAIN),
+        TableRetention("quarantine_day", "day", quarantine_days),
     )
 
 
@@ -166,7 +191,7 @@ async def _delete_in_batches(database: Database, rule: TableRetention, *, now: d
     deleted = 0
     statement = text(
         f"DELETE FROM {rule.table} WHERE ctid = ANY(ARRAY("  # noqa: S608
-        f"SELECT ctid FROM {rule.table} WHERE {rule.column} < :limit LIMIT {DELETE_BATCH}))"
+        f"SELECT ctid FROM {rule.table} WHERE {rule.past} LIMIT {DELETE_BATCH}))"
     )
     while True:
         async with database.begin() as connection:
@@ -183,10 +208,10 @@ async def _look(database: Database, rule: TableRetention, *, now: datetime) -> R
     """Return what would be deleted."""
     async with database.begin() as connection:
         limit, due = await _limit_of(connection, rule, now=now)
-        if database.capabilities.hypertables:
+        if rule.chunked and database.capabilities.hypertables:
             return Removal(rule.table, limit, 0, await _old_chunks(connection, rule, limit), due)
         rows = await connection.scalar(
-            text(f"SELECT count(*) FROM {rule.table} WHERE {rule.column} < :limit"),  # noqa: S608
+            text(f"SELECT count(*) FROM {rule.table} WHERE {rule.past}"),  # noqa: S608
             {"limit": limit},
         )
         return Removal(rule.table, limit, int(rows or 0), 0, due)
@@ -197,6 +222,7 @@ async def apply_retention(
     *,
     raw_days: int,
     rollup_days: int,
+    quarantine_days: int = QUARANTINE_DAYS,
     now: datetime,
     dry_run: bool = False,
 ) -> list[Removal]:
@@ -205,12 +231,22 @@ async def apply_retention(
     Raw readings wait until their rollups are written. Times are whole UTC days.
     Raises: DatabaseError when the role may not, or a table stays locked.
     """
-    rules = retention_rules(database.capabilities, raw_days=raw_days, rollup_days=rollup_days)
-    apply_rule = _drop_chunks if database.capabilities.hypertables else _delete_in_batches
-    if dry_run:
-        apply_rule = _look
+    rules = retention_rules(
+        database.capabilities,
+        raw_days=raw_days,
+        rollup_days=rollup_days,
+        quarantine_days=quarantine_days,
+    )
+
+    async def apply_rule(rule: TableRetention) -> Removal:
+        if dry_run:
+            return await _look(database, rule, now=now)
+        if rule.chunked and database.capabilities.hypertables:
+            return await _drop_chunks(database, rule, now=now)
+        return await _delete_in_batches(database, rule, now=now)
+
     try:
-        return [await apply_rule(database, rule, now=now) for rule in rules]
+        return [await apply_rule(rule) for rule in rules]
     except DBAPIError as exc:
         raise DatabaseError(
             f"retention stopped: {exc.orig}; run it as the role that owns the tables "

@@ -53,6 +53,8 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
     "ledger_gap": {"ingest": _ALL, "assess": _READ, "serve": _READ},
     "ingest_session": {"ingest": _ALL, "assess": _READ, "serve": _READ},
     "quarantine": {"ingest": _ADD, "assess": _READ, "serve": _READ},
+    "quarantine_day": {"ingest": _CHANGE, "assess": _READ, "serve": _READ},
+    "quarantine_replay": {"ingest": _ADD, "assess": _READ, "serve": _READ},
     "station_status": {"ingest": _CHANGE, "assess": _READ, "serve": _READ},
     # Rollups and runs: only assess writes them; an import that tells a register's step marks days.
     "rollup_pending": {"ingest": _CHANGE, "assess": _ALL, "serve": _ADD},

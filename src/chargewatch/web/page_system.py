@@ -54,6 +54,10 @@ async def show_system(
         )
         gaps = await queries_ingest.open_gaps(connection, scope=scope, limit=50, station_id=station)
         codes = await queries_ingest.quarantine_codes(connection, scope=scope)
+        waiting = await queries_ingest.quarantine_waiting(connection, scope=scope)
+        beyond = await queries_ingest.beyond_quota(
+            connection, scope=scope, limit=QUARANTINE_ROWS, station_id=station
+        )
         quarantined = await queries_ingest.quarantined(
             connection,
             scope=scope,
@@ -84,6 +88,8 @@ async def show_system(
         code=code,
         gaps=gaps,
         codes=codes,
+        waiting=waiting,
+        beyond=beyond,
         quarantined=[quarantined_item(row) for row in quarantined],
         before=before,
         next_before=quarantined[-1]["quarantine_id"]

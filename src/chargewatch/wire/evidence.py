@@ -13,10 +13,8 @@ import orjson
 
 from chargewatch.wire.envelope import (
     GZIP_CONTENT_TYPE,
-    ITEM_LISTS,
     is_nested_deeper,
     load_any,
-    load_object,
     looked_into,
 )
 from chargewatch.wire.personal import (
@@ -93,13 +91,6 @@ def _written(value: Any) -> bytes:
         return json.dumps(value, separators=(",", ":")).encode()
 
 
-def item_evidence(item: Any) -> bytes:
-    """Return one rejected item as JSON."""
-    holder = [item]
-    _redact(holder)
-    return _written(holder[0])
-
-
 def message_evidence(payload: bytes, content_type: str | None) -> tuple[bytes, str | None]:
     """Return the bytes to keep of a rejected message and their content type.
 
@@ -135,8 +126,3 @@ def _kept_text(text: bytes) -> bytes:
     written = _written(holder[0])
     # What is in the bytes and not in the document hides in a key that is given twice.
     return written if found or suspects - vins_in(written) else text
-
-
-def items_of(payload: bytes, content_type: str | None, kind: str) -> list[Any]:
-    """Return the readings, sessions or events of a message that was read before."""
-    return list(load_object(payload, content_type)[ITEM_LISTS[kind]])

@@ -30,16 +30,21 @@ _SHAPE = re.compile(rf"(?=(?:.*?[A-Za-z]){{3}})[{_UPPER}{_LOWER}]{{13}}[0-9]{{4}
 
 
 def names_vehicle(text: str) -> bool:
-    """Return whether a value that stands for a vehicle is, or holds, a plain VIN."""
+    """Return whether a value that stands for a vehicle is, or holds, a plain VIN.
+
+    What quarantine kept instead of one counts too: a message that is read again.
+    """
     if len(text) < VIN_LENGTH:
         return False
+    if REDACTED in text:
+        return True
     plain = "".join(unicodedata.normalize("NFKC", text).split())
     return _WHOLE.fullmatch(plain) is not None or _WORDS.search(text) is not None
 
 
 def names_a_vehicle_id(record: str) -> bool:
     """Return whether a signed record identifies the user (OCMF: ID) by a plain VIN."""
-    return _SIGNED_ID.search(record) is not None
+    return _SIGNED_ID.search(record) is not None or REDACTED in record
 
 
 def looks_like_vin(text: str) -> bool:

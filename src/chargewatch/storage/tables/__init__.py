@@ -6,9 +6,9 @@ from chargewatch.storage.tables.ledger import (
     ledger_gap,
     ledger_stream,
     message_ledger,
-    quarantine,
     station_status,
 )
+from chargewatch.storage.tables.quarantine import quarantine, quarantine_day, quarantine_replay
 from chargewatch.storage.tables.registry import (
     connector,
     operator,
@@ -78,6 +78,8 @@ __all__ = [
     "operator_token",
     "pile_index",
     "quarantine",
+    "quarantine_day",
+    "quarantine_replay",
     "reference_meter",
     "reference_meter_connector",
     "reference_reading",

@@ -11,7 +11,6 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
-    LargeBinary,
     Numeric,
     Table,
     Text,
@@ -89,28 +88,6 @@ ledger_gap = Table(
     Column("implausible", Boolean, nullable=False, server_default="false"),
     Index(None, "stream_id", "first_seq"),
     Index("ix_ledger_gap_open", "stream_id", postgresql_where=text("closed_at IS NULL")),
-)
-
-quarantine = Table(
-    "quarantine",
-    metadata,
-    Column("quarantine_id", BigInteger, Identity(), primary_key=True),
-    Column("received_at", Timestamp, nullable=False),
-    Column("topic", Text, nullable=False),
-    Column("operator_id", Text),
-    Column("station_id", Text),
-    Column("seq", BigInteger),
-    Column("code", Text, nullable=False),
-    # Which item of the message; null when the whole message was rejected.
-    Column("item_index", Integer),
-    Column("detail", Text, nullable=False),
-    Column("payload", LargeBinary, nullable=False),
-    Column("content_type", Text),
-    Index(None, "received_at"),
-    # Newest first, of one operator, station or code.
-    Index(None, "operator_id", "quarantine_id"),
-    Index(None, "station_id", "quarantine_id"),
-    Index(None, "code", "quarantine_id"),
 )
 
 station_status = Table(
