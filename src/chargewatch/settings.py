@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from chargewatch.errors import SettingError
 
@@ -40,6 +41,20 @@ def _positive_int(value: str) -> int:
 
 def _float(value: str) -> float:
     return float(value)
+
+
+def _port(value: str) -> int:
+    number = int(value)
+    if not 0 <= number <= 65_535:
+        raise ValueError("use 0 to 65535")
+    return number
+
+
+def _zone(value: str) -> str:
+    try:
+        return ZoneInfo(value).key
+    except (ZoneInfoNotFoundError, OSError) as exc:
+        raise ValueError("no such time zone; write one such as Asia/Shanghai") from exc
 
 
 def _networks(value: str) -> str:
@@ -96,14 +111,14 @@ class Settings:
         604_800, "how long the broker keeps the ingest session while ingest is away", _positive_int
     )
     http_host: str = _option("127.0.0.1", "address that API and pages listen on")
-    http_port: int = _option(8080, "port that API and pages listen on", _int)
+    http_port: int = _option(8080, "port that API and pages listen on", _port)
     trusted_proxies: str = _option(
         "",
         "reverse proxies whose X-Forwarded-For is believed: addresses or networks, separated by "
         "commas (default: nobody's)",
         _networks,
     )
-    time_zone: str = _option("Asia/Shanghai", "time zone of pages, tariffs and days")
+    time_zone: str = _option("Asia/Shanghai", "time zone of pages, tariffs and days", _zone)
     currency: str = _option("CNY", "currency of money figures on pages and in exports")
     max_age_days: float = _option(180.0, "oldest reading that is accepted, days", _float)
     max_future_s: float = _option(600.0, "how far ahead of arrival a reading may be", _float)
@@ -117,7 +132,7 @@ class Settings:
     receive_maximum: int = _option(
         2_000, "messages the broker may have unacknowledged at ingest", _positive_int
     )
-    metrics_port: int = _option(0, "port of ingest's Prometheus metrics; 0 turns them off", _int)
+    metrics_port: int = _option(0, "port of ingest's Prometheus metrics; 0 turns them off", _port)
     raw_retention_days: int = _option(
         0, "days of raw readings to keep; 0: 90 with compression, 14 without", _int
     )

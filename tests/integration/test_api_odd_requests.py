@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from urllib.parse import quote
 
 import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 
 from chargewatch.api import events
 from chargewatch.storage import tables
@@ -212,3 +213,18 @@ async def test_any_text_in_any_parameter(site: Site) -> None:
     draw()
     for method, url in drawn:
         check(await site.client.request(method, url), f"{method} {url}")
+
+
+async def test_stored_times_at_the_end_of_the_calendar_are_shown(site: Site) -> None:
+    last = datetime(9999, 12, 31, 23, 59, tzinfo=UTC)
+    async with site.database.begin() as connection:
+        await connection.execute(
+            update(tables.charging_session).values(started_at=datetime(1, 1, 1, tzinfo=UTC))
+        )
+        await connection.execute(update(tables.charging_session).values(ended_at=last))
+        await connection.execute(update(tables.signal).values(first_at=last, last_at=last))
+        await connection.execute(update(tables.latest_reading).values(at=last, received_at=last))
+    for address in addresses(site.app):
+        if address.method == "GET":
+            url = address.url({"connector": "TJ0001-01-1", "station_id": "TJ0001"}, {})
+            check(await site.client.get(url), f"GET {url}")

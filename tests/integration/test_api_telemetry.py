@@ -117,3 +117,17 @@ async def test_closed_door_and_lost_database_say_send_it_again(site: Site) -> No
     assert answer.headers["retry-after"] == "30"
     service.intake = None
     assert (await send(site, message())).json()["error"]["code"] == "door_closed"
+
+
+async def test_an_operator_that_floods_the_door_leaves_it_open_for_others(site: Site) -> None:
+    other = await accounts.issue_operator_token(site.database, "OP2", label="test")
+    slots = site.app.state.service.messages
+    for _ in range(16):
+        slots.take("OP1")
+    refused = await send(site, message(seq=9))
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
+    taken = await send(site, message(seq=9), authorization=f"Bearer {other}")
+    assert taken.status_code == 200
+    slots.release("OP1")
+    assert (await send(site, message(seq=9))).status_code == 200
+    assert slots.taken == 15

@@ -66,6 +66,10 @@ class Service:
         default_factory=lambda: Slots(a_user=20, in_all=200, what="live views", retry_s=60)
     )
 
+    messages: Slots = field(
+        default_factory=lambda: Slots(a_user=16, in_all=64, what="messages", retry_s=5)
+    )
+
     @cached_property
     def live(self) -> LiveFeed:
         """The one look at the newest readings that all live views share."""

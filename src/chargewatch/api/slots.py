@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable, Iterator
+from contextlib import contextmanager
 
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -19,14 +20,14 @@ class Slots:
         self._in_all = in_all
         self._what = what
         self._retry_s = retry_s
-        self._taken: Counter[int] = Counter()
+        self._taken: Counter[Hashable] = Counter()
 
     @property
     def taken(self) -> int:
         """How many are under way."""
         return self._taken.total()
 
-    def take(self, user_id: int) -> None:
+    def take(self, user_id: Hashable) -> None:
         """Count one more of a user's; give it back with `release`.
 
         Raises: ApiError 429 when the user has its share, 503 when all are taken.
@@ -35,21 +36,35 @@ class Slots:
         if self._taken[user_id] >= self._a_user:
             raise ApiError(
                 429, "too_many_at_once",
-                f"{self._a_user} {self._what} of this user are open: close one, or try again in "
+                f"{self._a_user} {self._what} are under way already: end one, or try again in "
                 f"{self._retry_s} s", headers=headers,
             )  # fmt: skip
         if self.taken >= self._in_all:
             raise ApiError(
-                503, "too_many_at_once",
-                f"too many {self._what} are open: try again in {self._retry_s} s", headers=headers,
-            )  # fmt: skip
+                503,
+                "too_many_at_once",
+                f"too many {self._what} are under way: try again in {self._retry_s} s",
+                headers=headers,
+            )
         self._taken[user_id] += 1
 
-    def release(self, user_id: int) -> None:
+    def release(self, user_id: Hashable) -> None:
         """Give one back."""
         self._taken[user_id] -= 1
         if not self._taken[user_id]:
             del self._taken[user_id]
+
+    @contextmanager
+    def held(self, user_id: Hashable) -> Iterator[None]:
+        """Hold one while something is done.
+
+        Raises: ApiError as `take` does.
+        """
+        self.take(user_id)
+        try:
+            yield
+        finally:
+            self.release(user_id)
 
 
 class SlottedStream(StreamingResponse):

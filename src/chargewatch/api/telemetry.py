@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 
 from chargewatch.api.answers import JsonAnswer
-from chargewatch.api.context import ServiceOf, bearer_token
+from chargewatch.api.context import Intake, ServiceOf, bearer_token, service_of
 from chargewatch.api.errors import ApiError
 from chargewatch.api.models import ERRORS, Error, Receipt
 from chargewatch.domain.identity import is_identity
@@ -54,12 +54,40 @@ async def _body(request: Request) -> bytes:
     return bytes(payload)
 
 
+async def _taken(
+    request: Request, intake: Intake, kind: Kind, operator_id: str, station_id: str
+) -> JsonAnswer:
+    """Return the receipt of the message in a request's body."""
+    received_at = service_of(request).clock()
+    payload = await _body(request)
+    try:
+        async with asyncio.timeout(COMMIT_TIMEOUT_S):
+            receipt = await intake.submit(
+                kind=kind.value,
+                operator_id=operator_id,
+                station_id=station_id,
+                payload=payload,
+                content_type=request.headers.get("content-type"),
+                received_at=received_at.timestamp(),
+            )
+    except (TimeoutError, DatabaseError) as exc:
+        log.warning("telemetry_not_committed station=%s error=%s", station_id, exc)
+        raise ApiError(
+            503,
+            "not_committed",
+            "the message could not be committed: send the same message again later",
+            headers={"Retry-After": "30"},
+        ) from exc
+    return JsonAnswer(receipt)
+
+
 @router.post(
     "/telemetry/{kind}",
     response_class=JsonAnswer,
     responses={
         200: {"model": Receipt, "description": "Committed; some items may be rejected"},
         413: {"model": Error, "description": "Larger than 1 MiB"},
+        429: {"model": Error, "description": "Too many messages of this operator at once"},
         503: {"model": Error, "description": "Not taken: send the same message again later"},
         **ERRORS,
     },
@@ -100,24 +128,6 @@ async def submit_telemetry(
         raise ApiError(
             503, "door_closed", "this server takes no telemetry: use MQTT, or ask the authority"
         )
-    received_at = service.clock()
-    payload = await _body(request)
-    try:
-        async with asyncio.timeout(COMMIT_TIMEOUT_S):
-            receipt = await service.intake.submit(
-                kind=kind.value,
-                operator_id=operator_id,
-                station_id=station_id,
-                payload=payload,
-                content_type=request.headers.get("content-type"),
-                received_at=received_at.timestamp(),
-            )
-    except (TimeoutError, DatabaseError) as exc:
-        log.warning("telemetry_not_committed station=%s error=%s", station_id, exc)
-        raise ApiError(
-            503,
-            "not_committed",
-            "the message could not be committed: send the same message again later",
-            headers={"Retry-After": "30"},
-        ) from exc
-    return JsonAnswer(receipt)
+    # One operator's flood, or its slow clients, must not take the memory and turns of the others.
+    with service.messages.held(operator_id):
+        return await _taken(request, service.intake, kind, operator_id, station_id)

@@ -109,11 +109,8 @@ class Formats:
         return f"{value:,.{digits}f}"
 
     def in_zone(self, at: datetime) -> datetime:
-        """Return a time in the page's zone, as it is where the zone's calendar ends before it."""
-        try:
-            return at.astimezone(self.zone)
-        except OverflowError:
-            return at
+        """Return a time in the page's zone, as it is where the calendar has no room for a shift."""
+        return at.astimezone(self.zone) if 1 < at.year < 9999 else at
 
     def time(self, at: datetime | None, *, seconds: bool = False) -> str:
         """Return a time in the page's zone."""
