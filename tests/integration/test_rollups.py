@@ -15,8 +15,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from chargewatch.risk.registers import Quality, interval_energy
+from chargewatch.runs import rollup_rows
 from chargewatch.runs import rollups as engine
 from chargewatch.runs.rollups import intervals_of, refresh_rollups, rollup_kinds
+from chargewatch.storage import rollup_due as due
 from chargewatch.storage import rollups as store
 from chargewatch.storage.database import Database, open_database
 from chargewatch.wire.payloads import CONTEXTS
@@ -197,7 +199,7 @@ async def test_refresh_that_dies_is_finished_by_the_next_one(
 ) -> None:
     rows = [row for i in range(1, 8) for row in steps((1, 0), (20, 900), (40, 2000), instrument=i)]
     monkeypatch.setattr(engine, "BLOCK_INSTRUMENTS", 3)
-    release = store.release_claims
+    release = due.release_claims
     calls = 0
 
     async def die(*arguments: Any, **options: Any) -> None:
@@ -210,14 +212,39 @@ async def test_refresh_that_dies_is_finished_by_the_next_one(
     async with database.raw() as connection:
         await store_readings(connection, rows)
         with monkeypatch.context() as patch:
-            patch.setattr(engine.store, "release_claims", die)
+            patch.setattr(engine.due, "release_claims", die)
             with pytest.raises(_KilledError):
                 await refresh_rollups(database)
         assert await connection.fetchval("SELECT count(*) FROM rollup_claimed") > 0
         assert await stored(connection) != expected(rows)
         await refresh_rollups(database)
         assert await stored(connection) == expected(rows)
-        assert await store.due_pairs(connection) == 0
+        assert await due.due_pairs(connection) == 0
+
+
+async def test_one_instrument_that_fails_keeps_no_other_from_its_rollups(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [row for i in range(1, 8) for row in steps((1, 0), (20, 900), (40, 2000), instrument=i)]
+    compute = engine.compute_rows
+
+    def fail_for_three(readings: Any, affected: Any, **options: Any) -> Any:
+        if 3 in affected.ids:
+            raise ZeroDivisionError("a register that nobody thought of")
+        return compute(readings, affected, **options)
+
+    async with database.raw() as connection:
+        await store_readings(connection, rows)
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "compute_rows", fail_for_three)
+            report = await refresh_rollups(database)
+        assert report.failed == [("connector", 3)]
+        assert report.waiting == 2  # days
+        others = {key: value for key, value in expected(rows).items() if key[0] != 3}
+        assert await stored(connection) == others
+        report = await refresh_rollups(database)
+        assert (report.failed, report.pairs, report.waiting) == ([], 2, 0)
+        assert await stored(connection) == expected(rows)
 
 
 async def test_readings_committed_during_a_refresh_are_not_lost(database: Database) -> None:
@@ -274,7 +301,7 @@ async def test_up_to_and_limit_leave_later_days_due(database: Database) -> None:
 async def test_long_outage_is_computed_in_small_blocks(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "BLOCK_SLOTS", 500)
+    monkeypatch.setattr(rollup_rows, "BLOCK_SLOTS", 500)
     rows = [
         row
         for i in range(1, 6)

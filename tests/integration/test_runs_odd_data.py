@@ -8,6 +8,7 @@ import pytest
 from test_runs_assess import feed, messages_of, register
 
 from chargewatch.runs import assess as runs
+from chargewatch.runs import plan
 from chargewatch.runs.assess import run_assessment
 from chargewatch.runs.exports import assessment_rows, signal_rows
 from chargewatch.settings import load_settings
@@ -179,13 +180,13 @@ async def test_a_night_that_fails_on_what_was_kept_is_computed_in_full(
     embedded_server, tmp_path, city, monkeypatch
 ):
     url = await embedded_server.clone()
-    real = runs.unpack_state
+    real = plan.unpack_state
 
     def unpack(*arguments):
         real(*arguments)
         raise KeyError("a state that can't be read")
 
-    monkeypatch.setattr(runs, "unpack_state", unpack)
+    monkeypatch.setattr(plan, "unpack_state", unpack)
     try:
         outcomes, rows, _ = await run(url, tmp_path, city, [])
     finally:

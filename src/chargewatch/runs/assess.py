@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,14 @@ from zoneinfo import ZoneInfo
 
 import asyncpg
 import numpy as np
-import orjson
 
 from chargewatch import __version__
 from chargewatch.domain.mpe import rule_set
 from chargewatch.domain.signal import Signal
 from chargewatch.risk.engine import advance, assess
-from chargewatch.risk.inputs import SLOT_S, Ints, RunInputs
+from chargewatch.risk.inputs import Ints, RunInputs
 from chargewatch.risk.results import EngineConfig, RunResult
 from chargewatch.risk.signals import RULE_VERSION, in_order, merge_findings
-from chargewatch.risk.statistics import STATE_VERSION
 from chargewatch.runs.apart import (
     LeftOut,
     each_apart,
@@ -34,18 +32,13 @@ from chargewatch.runs.apart import (
 )
 from chargewatch.runs.decide import decide, tiers
 from chargewatch.runs.load import Loaded, blocks, load, read_block
+from chargewatch.runs.plan import Plan, late_days, make_plan, scan_of, state_of
 from chargewatch.runs.record import assessment_values, data_span, result_digest, run_summary
 from chargewatch.runs.rollups import refresh_rollups
-from chargewatch.runs.signals import find_signals, full_scan, next_scan
-from chargewatch.runs.signals_readings import Scan
-from chargewatch.runs.signed import Verified
+from chargewatch.runs.signals import find_signals
 from chargewatch.runs.state import (
     Arrays,
-    RunState,
-    engine_slot,
-    engine_version,
     pack_state,
-    unpack_state,
 )
 from chargewatch.runs.stations import LateEnergy
 from chargewatch.settings import Settings
@@ -60,9 +53,6 @@ from chargewatch.storage.signal_records import store_signals
 log = logging.getLogger("chargewatch.runs")
 
 WINDOW_DAYS = 90.0
-LATE_SHARE = 0.01
-"""A nightly run doesn't go on from the last one when more connectors than this sent late data."""
-
 Say = Callable[[str], None]
 
 
@@ -82,18 +72,6 @@ class RunOutcome:
     result_digest: str
     seconds: Mapping[str, float]
     summary: Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Plan:
-    """Full, or on from an earlier run."""
-
-    mode: str
-    first: datetime  # the engine reads from here
-    window_first: datetime
-    prior: dict[str, Any] | None
-    late: Mapping[int, int]
-    reason: str
 
 
 def _ignore(_line: str) -> None:
@@ -137,13 +115,13 @@ async def run_assessment(
     await require_newest_schema(database)
     async with store.only_run(database):
         clock = _Stopwatch()
-        late = await _late_days(database)
+        late = await late_days(database)
         say("bringing the rollups up to date")
-        await refresh_rollups(database)
+        report = await refresh_rollups(database)
         clock.lap("rollups")
         configuration = configuration_of(settings, days=days)
         while True:
-            plan = await _plan(
+            plan = await make_plan(
                 database, as_of, full=full, days=days, late=late, config=configuration
             )
             run_id = await store.begin_run(
@@ -161,6 +139,7 @@ async def run_assessment(
                     run_id,
                     as_of=as_of,
                     plan=plan,
+                    no_rollups=report.failed,
                     folder=archive,
                     clock=clock,
                     say=say,
@@ -178,67 +157,14 @@ async def run_assessment(
                 full = True
 
 
-async def _late_days(database: Database) -> dict[int, int]:
-    """Return the earliest day with new readings of each connector, days since 1970."""
-    async with database.raw() as connection:
-        pending = await load_store.rows(connection, load_store.PENDING)
-    return {row["instrument_id"]: (row["day"] - date(1970, 1, 1)).days for row in pending}
-
-
-async def _plan(
-    database: Database,
-    as_of: datetime,
-    *,
-    full: bool,
-    days: float,
-    late: Mapping[int, int],
-    config: Mapping[str, Any],
-) -> _Plan:
-    window_first = as_of - timedelta(days=days)
-    window_first = window_first.replace(hour=0, minute=0, second=0, microsecond=0)
-    prior = None if full else await store.prior_run(database, before=as_of)
-    reason = "asked for" if full else "" if prior else "no earlier run to go on from"
-    if prior and prior["version"] != __version__:
-        prior, reason = None, "the last run was of another version"
-    if prior and orjson.loads(prior["configuration"]) != orjson.loads(orjson.dumps(config)):
-        prior, reason = None, "the settings have changed"
-    if prior and engine_version(prior["state"]) != STATE_VERSION:
-        prior, reason = None, "the last run left a state of another version of the engine"
-    if prior and prior["as_of"] <= window_first:
-        prior, reason = None, "the last run is older than the window"
-    if prior:
-        day = int(prior["as_of"].timestamp() // 86_400)
-        behind = sum(1 for first_day in late.values() if first_day < day - 1)
-        if behind > LATE_SHARE * max(len(late), 1):
-            prior, reason = None, f"late data of {behind} connectors"
-    if prior is None:
-        return _Plan(
-            mode="full",
-            first=window_first,
-            window_first=window_first,
-            prior=None,
-            late={},
-            reason=reason,
-        )
-    slot_s = engine_slot(prior["state"]) * float(SLOT_S)
-    first = datetime.fromtimestamp(slot_s, UTC) - timedelta(hours=1)
-    return _Plan(
-        mode="nightly",
-        first=max(min(first, as_of), window_first),
-        window_first=window_first,
-        prior=prior,
-        late=late,
-        reason=f"on from run {prior['run_id']}",
-    )
-
-
 async def _run(
     database: Database,
     settings: Settings,
     run_id: int,
     *,
     as_of: datetime,
-    plan: _Plan,
+    plan: Plan,
+    no_rollups: Sequence[tuple[str, int]],
     folder: Path | None,
     clock: _Stopwatch,
     say: Say,
@@ -261,8 +187,8 @@ async def _run(
             zone=zone,
             archive=archive,
         )
-        state = _state(plan, loaded)
-        left: list[LeftOut] = []
+        state = state_of(plan, loaded)
+        left = _without_rollups(loaded, no_rollups)
         inputs, engine_state, late = await _advance(
             connection, loaded, plan, state.engine, as_of=as_of, config=config, left=left, say=say
         )
@@ -281,7 +207,7 @@ async def _run(
             found = await find_signals(
                 connection,
                 loaded,
-                _scan(plan, as_of),
+                scan_of(plan, as_of),
                 prior=state.findings,
                 usual_gap_s=state.usual_gap_s,
                 verified=state.verified,
@@ -358,7 +284,7 @@ async def _run(
 async def _advance(
     connection: asyncpg.Connection,
     loaded: Loaded,
-    plan: _Plan,
+    plan: Plan,
     state: Arrays | None,
     *,
     as_of: datetime,
@@ -404,23 +330,25 @@ def _part(inputs: RunInputs, stations: Ints) -> RunInputs:
     return inputs if whole else inputs_of(inputs, stations)
 
 
-def _state(plan: _Plan, loaded: Loaded) -> RunState:
-    if plan.prior is None:
-        unknown = np.full(loaded.inputs.fleet.size, np.nan)
-        return RunState(engine=None, findings=[], verified=Verified.none(), usual_gap_s=unknown)
-    return unpack_state(plan.prior["state"], loaded.registry)
-
-
-def _scan(plan: _Plan, as_of: datetime) -> Scan:
-    if plan.prior is None:
-        return full_scan(plan.window_first, as_of)
-    return next_scan(
-        plan.window_first,
-        as_of,
-        prior_as_of=plan.prior["as_of"],
-        prior_started=plan.prior["started_at"],
-        late=plan.late,
-    )
+def _without_rollups(loaded: Loaded, failed: Sequence[tuple[str, int]]) -> list[LeftOut]:
+    """Return the stations of instruments whose rollups can't be made."""
+    registry = loaded.registry
+    rows = {
+        ("connector", int(number)): row
+        for number, row in zip(registry.connector_ids, registry.connectors, strict=True)
+    } | {
+        ("meter", int(number)): row
+        for number, row in zip(registry.meter_ids, registry.meters, strict=True)
+    }
+    found = [(kind, rows[kind, number]) for kind, number in failed if (kind, number) in rows]
+    return [
+        LeftOut(
+            registry.place_rows[row["operator_id"], row["station_id"]],
+            "rollups",
+            f"{kind} {row[kind]}",
+        )
+        for kind, row in found
+    ]
 
 
 def _heard(loaded: Loaded, result: RunResult) -> list[int]:

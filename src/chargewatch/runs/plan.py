@@ -1,0 +1,114 @@
+"""Whether a run is full or goes on from an earlier one, and what it takes over from that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import orjson
+
+from chargewatch import __version__
+from chargewatch.risk.inputs import SLOT_S
+from chargewatch.risk.statistics import STATE_VERSION
+from chargewatch.runs.load import Loaded
+from chargewatch.runs.signals import full_scan, next_scan
+from chargewatch.runs.signals_readings import Scan
+from chargewatch.runs.signed import Verified
+from chargewatch.runs.state import RunState, engine_slot, engine_version, unpack_state
+from chargewatch.storage import load as load_store
+from chargewatch.storage import runs as store
+from chargewatch.storage.database import Database
+
+LATE_SHARE = 0.01
+"""A nightly run doesn't go on from the last one when more connectors than this sent late data."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Full, or on from an earlier run."""
+
+    mode: str
+    first: datetime  # the engine reads from here
+    window_first: datetime
+    prior: dict[str, Any] | None
+    late: Mapping[int, int]
+    reason: str
+
+
+async def late_days(database: Database) -> dict[int, int]:
+    """Return the earliest day with new readings of each connector, days since 1970."""
+    async with database.raw() as connection:
+        pending = await load_store.rows(connection, load_store.PENDING)
+    return {row["instrument_id"]: (row["day"] - date(1970, 1, 1)).days for row in pending}
+
+
+async def make_plan(
+    database: Database,
+    as_of: datetime,
+    *,
+    full: bool,
+    days: float,
+    late: Mapping[int, int],
+    config: Mapping[str, Any],
+) -> Plan:
+    """Return whether to go on from the newest earlier run, or why not."""
+    window_first = as_of - timedelta(days=days)
+    window_first = window_first.replace(hour=0, minute=0, second=0, microsecond=0)
+    prior = None if full else await store.prior_run(database, before=as_of)
+    reason = "asked for" if full else "" if prior else "no earlier run to go on from"
+    if prior and prior["version"] != __version__:
+        prior, reason = None, "the last run was of another version"
+    if prior and orjson.loads(prior["configuration"]) != orjson.loads(orjson.dumps(config)):
+        prior, reason = None, "the settings have changed"
+    if prior and engine_version(prior["state"]) != STATE_VERSION:
+        prior, reason = None, "the last run left a state of another version of the engine"
+    if prior and prior["as_of"] <= window_first:
+        prior, reason = None, "the last run is older than the window"
+    if prior:
+        day = int(prior["as_of"].timestamp() // 86_400)
+        behind = sum(1 for first_day in late.values() if first_day < day - 1)
+        if behind > LATE_SHARE * max(len(late), 1):
+            prior, reason = None, f"late data of {behind} connectors"
+    if prior is None:
+        return Plan(
+            mode="full",
+            first=window_first,
+            window_first=window_first,
+            prior=None,
+            late={},
+            reason=reason,
+        )
+    slot_s = engine_slot(prior["state"]) * float(SLOT_S)
+    first = datetime.fromtimestamp(slot_s, UTC) - timedelta(hours=1)
+    return Plan(
+        mode="nightly",
+        first=max(min(first, as_of), window_first),
+        window_first=window_first,
+        prior=prior,
+        late=late,
+        reason=f"on from run {prior['run_id']}",
+    )
+
+
+def state_of(plan: Plan, loaded: Loaded) -> RunState:
+    """Return what the run goes on from; an empty state of a full one."""
+    if plan.prior is None:
+        unknown = np.full(loaded.inputs.fleet.size, np.nan)
+        return RunState(engine=None, findings=[], verified=Verified.none(), usual_gap_s=unknown)
+    return unpack_state(plan.prior["state"], loaded.registry)
+
+
+def scan_of(plan: Plan, as_of: datetime) -> Scan:
+    """Return which records are checked anew."""
+    if plan.prior is None:
+        return full_scan(plan.window_first, as_of)
+    return next_scan(
+        plan.window_first,
+        as_of,
+        prior_as_of=plan.prior["as_of"],
+        prior_started=plan.prior["started_at"],
+        late=plan.late,
+    )
