@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 
 import pytest
 from sqlalchemy import text
@@ -127,6 +128,17 @@ def test_preview_refuses_what_the_import_would(run):
         assert "column connector: 'nobody' is not registered" in result.stderr
         assert "2 errors" in result.stderr
         assert "unexpected" not in result.stderr + result.stdout
+
+
+def test_names_that_are_no_text_are_told_as_such(run, tmp_path, run_command):
+    folder = tmp_path / os.fsdecode(b"lists-\xff")
+    folder.mkdir()
+    (folder / "operators.csv").write_text("operator_id\nOP1\n")
+    (folder / os.fsdecode(b".\xff")).write_text("left by an editor")
+    env = {"CHARGEWATCH_DATABASE_URL": run.url}
+    result = run_command("registry", "import", str(folder), "--json", env=env)
+    assert result.returncode == 0, result.stderr
+    assert any(".? was left out" in told for told in json.loads(result.stdout)["told"])
 
 
 def test_import_tells_its_sources_in_json_too(run):

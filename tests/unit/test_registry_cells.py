@@ -87,6 +87,7 @@ TAKEN = [
         False,
     ),
     ("tariffs", "valid_from", 46023, datetime(2025, 12, 31, 16, tzinfo=UTC), True),
+    ("tariffs", "valid_from", 46023.5, datetime(2026, 1, 1, 4, tzinfo=UTC), True),
     ("tariffs", "valid_from", "2026/1/1", datetime(2025, 12, 31, 16, tzinfo=UTC), True),
     ("tariffs", "valid_from", "2026-01-01 08:00", datetime(2026, 1, 1, tzinfo=UTC), True),
 ]
@@ -138,6 +139,14 @@ REFUSED = [
     ("reference_meters", "connectors", "C1;C1", "stands there twice"),
     ("reference_meters", "relative_uncertainty", "0", "greater than 0"),
     ("verifications", "valid_until", "2024-05-07", "lies before verified_on"),
+    ("verifications", "certificate", "证" * 201, "at most 200"),
+    ("verifications", "certificate", "9.112E+17", "lost digits"),
+    (
+        "tariffs",
+        "periods",
+        '[{"from": "00:00", "to": "24:00", "energy_price": "1e-300"}]',
+        "1 energy_price: has more digits than a price",
+    ),
     ("verifications", "result", "合 格", "must be pass or fail"),
     ("tariffs", "valid_from", 0, "no date between 1950 and 2100"),
     ("tariffs", "valid_from", "9999-12-31T23:59:59-12:00", "outside the years"),

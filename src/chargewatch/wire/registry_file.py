@@ -26,7 +26,7 @@ from chargewatch.wire.registry.archive import (
 )
 from chargewatch.wire.registry.csv_rows import read_csv
 from chargewatch.wire.registry.json_rows import read_json
-from chargewatch.wire.registry.notes import ListSource, Notes, RawRow, refuse
+from chargewatch.wire.registry.notes import ListSource, Notes, RawRow, readable, refuse
 from chargewatch.wire.registry.tables import Table, list_named, rows_of_table
 from chargewatch.wire.registry.values import Reading, is_blank, shown
 from chargewatch.wire.registry.workbook import Workbook, is_workbook
@@ -224,4 +224,6 @@ def read_registry_file(
         rows[name] = [placed for placed in found if placed is not None]
         _refuse_duplicates(rows[name], notes)
     notes.refuse()
-    return RegistryFile(path.name, digest, rows, tuple(notes.sources), tuple(notes.told()))
+    return RegistryFile(
+        readable(path.name or str(path)), digest, rows, tuple(notes.sources), tuple(notes.told())
+    )

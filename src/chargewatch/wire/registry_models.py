@@ -52,6 +52,10 @@ InstrumentName = Annotated[
 _LENGTH = StringConstraints(min_length=1, max_length=2000)
 Text = Annotated[str, BeforeValidator(values.read_text), _LENGTH]
 Code = Annotated[str, BeforeValidator(values.read_code), _LENGTH]
+# Part of an index, whose rows have a limit.
+Certificate = Annotated[
+    str, BeforeValidator(values.read_code), StringConstraints(min_length=1, max_length=200)
+]
 AccuracyClass = Annotated[str, BeforeValidator(values.read_class), _LENGTH]
 Key = Annotated[str, BeforeValidator(values.read_key)]
 Day = Annotated[date, BeforeValidator(values.read_date)]
@@ -148,7 +152,7 @@ class ReferenceMeterRow(Row):
     relative_uncertainty: PositiveFraction
     coverage_factor: Positive = 2.0
     resolution_wh: Positive | None = None
-    certificate: Code | None = None
+    certificate: Certificate | None = None
     calibrated_on: Day | None = None
     valid_until: Day | None = None
 
@@ -172,7 +176,7 @@ class VerificationRow(Row):
     relative_error: Fraction | None = None
     expanded_uncertainty: PositiveFraction | None = None
     coverage_factor: Positive | None = None
-    certificate: Code | None = None
+    certificate: Certificate | None = None
     institute: Text | None = None
 
     @model_validator(mode="after")

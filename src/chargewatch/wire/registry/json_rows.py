@@ -9,7 +9,7 @@ from json.decoder import scanstring  # type: ignore[attr-defined]
 from chargewatch.errors import RegistryFileError
 from chargewatch.wire.registry.encoding import decode
 from chargewatch.wire.registry.json_text import JsonTextError, decoder
-from chargewatch.wire.registry.notes import ListSource, Notes, RawRow
+from chargewatch.wire.registry.notes import ListSource, Notes, RawRow, readable
 from chargewatch.wire.registry.tables import LIMITS, Columns, list_named
 from chargewatch.wire.registry_models import LISTS
 
@@ -97,7 +97,7 @@ class _Document:
             )
         if key != name:
             self.notes.tell(f"{self.name}: the list {key!r} was read as {name}")
-        place = f"{self.name}: {key}"
+        place = readable(f"{self.name}: {key}")
         rows = self.rows[name] = []
         columns = Columns(name, place, self.notes)
 

@@ -10,6 +10,11 @@ from chargewatch.errors import RegistryFileError
 MAX_ERRORS_SHOWN = 100
 
 
+def readable(text: str) -> str:
+    """Return a text without half characters, which names of files and keys may hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 @dataclass(frozen=True)
 class RawRow:
     """A row as it stands in the file, and where; its columns are those of its list."""
@@ -59,7 +64,7 @@ class Notes:
         """Note that something can't be taken."""
         self.problem_count += 1
         if len(self.problems) < MAX_ERRORS_SHOWN:
-            self.problems.append(sentence)
+            self.problems.append(readable(sentence))
 
     def tell(self, sentence: str) -> None:
         """Note how something of the file was understood."""
@@ -75,9 +80,10 @@ class Notes:
 
     def told(self) -> list[str]:
         """Return everything that was told, in the order in which it was met."""
-        return self.sentences + [
+        cells = (
             told.sentence(file, column, what) for (file, column, what), told in self._values.items()
-        ]
+        )
+        return [readable(sentence) for sentence in (*self.sentences, *cells)]
 
     def refuse(self) -> None:
         """Raise RegistryFileError when anything was wrong."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from chargewatch.errors import RegistryFileError
-from chargewatch.wire.registry.notes import ListSource, Notes, RawRow
+from chargewatch.wire.registry.notes import ListSource, Notes, RawRow, readable
 from chargewatch.wire.registry.values import is_blank, shown, strip
 from chargewatch.wire.registry_models import LISTS
 
@@ -130,7 +130,7 @@ def rows_of_table(table: Table, notes: Notes) -> list[RawRow]:
     """Return a table's rows; what is wrong with its header is noted."""
     at = _header_index(table, notes)
     if at is None:
-        notes.sources.append(ListSource(table.list, table.place, 0))
+        notes.sources.append(ListSource(table.list, readable(table.place), 0))
         return []
     header = table.lines[at]
     columns = _columns_of(table, header, notes)
@@ -150,7 +150,7 @@ def rows_of_table(table: Table, notes: Notes) -> list[RawRow]:
             notes.wrong(f"{table.place}, line {line.number}: repeats the header")
         rows.append(RawRow(table.place, line.number, values))
     _refuse_merged(table, header, notes)
-    notes.sources.append(ListSource(table.list, table.place, len(rows)))
+    notes.sources.append(ListSource(table.list, readable(table.place), len(rows)))
     return rows if _has_required(table, header, columns, notes) else []
 
 

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Literal
 from zoneinfo import ZoneInfo
@@ -26,6 +26,7 @@ from chargewatch.wire.registry.notes import Notes
 
 # A spreadsheet keeps 15 digits of a number.
 MAX_DIGITS = 15
+MAX_PRICE_LENGTH = 30
 # Between 1950 and 2100 a plain number in a column of dates is a spreadsheet's date.
 FIRST_SERIAL, LAST_PLAIN_SERIAL, LAST_SERIAL = 18_264, 73_050, 2_958_465
 DAYS_OF_1904 = 1_462
@@ -337,7 +338,10 @@ def read_price(value: object, info: ValidationInfo) -> Decimal:
     """Return a price, money per kWh."""
     text = _number_text(value, info, percent=False)
     _finite(text)
-    return Decimal(text)
+    price = Decimal(text)
+    if len(format(price, "f")) > MAX_PRICE_LENGTH:
+        raise ValueError("has more digits than a price")
+    return price
 
 
 def read_bool(value: object, info: ValidationInfo) -> bool:
@@ -375,17 +379,17 @@ def choice(**words: Sequence[str]) -> Callable[[object, ValidationInfo], str]:
     return read
 
 
-def _date_of_serial(value: SheetNumber | int | float) -> date:
+def _moment_of_serial(value: SheetNumber | int | float) -> datetime:
+    """Return the local time, to the second, of a spreadsheet's day number."""
     number = _finite(str(value))
     is_date = isinstance(value, SheetNumber) and value.kind == "date"
-    if number != int(number):
-        raise ValueError("holds a time of the day; the column is a date")
     days = int(number)
+    seconds = round((number - days) * 86_400)
     if isinstance(value, SheetNumber) and value.is_1904:
         days += DAYS_OF_1904
     if not FIRST_SERIAL <= days <= (LAST_SERIAL if is_date else LAST_PLAIN_SERIAL):
         raise ValueError("is a number, and no date between 1950 and 2100: write 2026-01-31")
-    return date(1899, 12, 30) + timedelta(days=days)
+    return datetime(1899, 12, 30) + timedelta(days=days, seconds=seconds)  # noqa: DTZ001
 
 
 def _date_of_text(text: str) -> tuple[date, str]:
@@ -419,7 +423,10 @@ def read_date(value: object, info: ValidationInfo) -> date:
     """Return a date: ISO 8601, with slashes, points or 年月日, or a spreadsheet's day number."""
     serial = _as_serial(value, info)
     if serial is not None:
-        day = _date_of_serial(serial)
+        moment = _moment_of_serial(serial)
+        day = moment.date()
+        if moment.time() != time():
+            raise ValueError("holds a time of the day; the column is a date")
         if not (isinstance(serial, SheetNumber) and serial.kind == "date"):
             _tell(info, "a spreadsheet's day number was read as a date", value, day)
         return day
@@ -438,8 +445,7 @@ def read_moment(value: object, info: ValidationInfo) -> datetime:
     zone = info.context.zone if isinstance(info.context, Reading) else ZoneInfo("Asia/Shanghai")
     serial = _as_serial(value, info)
     if serial is not None:
-        day = _date_of_serial(serial)
-        moment, is_local = datetime(day.year, day.month, day.day, tzinfo=zone), True
+        moment, is_local = _moment_of_serial(serial).replace(tzinfo=zone), True
     else:
         text = value if isinstance(value, str) else str(value)
         moment, is_local = _moment_of_text(strip(text.translate(_HALF_WIDTH)), zone)
