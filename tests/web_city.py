@@ -6,7 +6,7 @@ import math
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import insert
+from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chargewatch.storage import tables
@@ -328,6 +328,34 @@ async def _seed_telemetry(connection: AsyncConnection, now: datetime) -> None:
     await connection.execute(insert(tables.connector_interval), intervals)
     await connection.execute(insert(tables.meter_interval), meter_intervals)
     await connection.execute(insert(tables.charging_session), sessions)
+    # Every station opened a seal; every first connector got another meter.
+    events = [
+        {
+            "operator_id": row.operator_id,
+            "station_id": row.station_id,
+            "connector_id": connector_id,
+            "meter_id": 0,
+            "kind": kind,
+            "at": now - timedelta(days=days),
+            "detail": "by the institute",
+            "serial": serial,
+            "start_wh": start_wh,
+            "stop_wh": stop_wh,
+            "received_at": now,
+        }
+        for row in await connection.execute(
+            select(
+                tables.connector.c.operator_id,
+                tables.connector.c.station_id,
+                func.min(tables.connector.c.connector_id).label("connector_id"),
+            ).group_by(tables.connector.c.operator_id, tables.connector.c.station_id)
+        )
+        for kind, connector_id, days, serial, start_wh, stop_wh in (
+            ("meter_replaced", row.connector_id, 2, "B-77", 0.0, 1_254_310.0),
+            ("seal_opened", 0, 3, None, None, None),
+        )
+    ]
+    await connection.execute(insert(tables.instrument_event), events)
 
 
 async def _seed_ingest(connection: AsyncConnection, now: datetime) -> None:

@@ -149,6 +149,18 @@ async def test_sessions_come_in_pages_without_holes(site: Site) -> None:
     assert seen == [f"S-{k:04d}" for k in range(60)]
 
 
+async def test_declared_changes_of_a_connector_and_its_station(site: Site) -> None:
+    changes = (await get(site, "/piles/TJ0001-01-1/changes"))["changes"]
+    assert [(row["kind"], row["of_connector"]) for row in changes] == [
+        ("meter_replaced", True),
+        ("seal_opened", False),
+    ]
+    assert (changes[0]["stop_wh"], changes[0]["start_wh"]) == (1_254_310, 0)
+    assert changes[0]["serial"] == "B-77"
+    others = (await get(site, "/piles/TJ0001-02-1/changes"))["changes"]
+    assert [row["kind"] for row in others] == ["seal_opened"]
+
+
 async def test_readings_are_bounded_and_say_so(site: Site) -> None:
     answer = await get(site, "/piles/TJ0001-01-1/readings", limit=10)
     assert answer["truncated"] is True

@@ -218,6 +218,26 @@ class Sessions(BaseModel):
     sessions: list[Session]
 
 
+class Change(BaseModel):
+    """What a gateway declared to have changed, at the connector or at its station."""
+
+    kind: str
+    at: datetime
+    of_connector: bool
+    detail: str | None
+    serial: str | None
+    start_wh: float | None
+    stop_wh: float | None
+    received_at: datetime
+
+
+class Changes(BaseModel):
+    """Declared changes of a connector and its station, newest first."""
+
+    connector: str
+    changes: list[Change]
+
+
 class Readings(BaseModel):
     """Raw registers as columns of equal length, oldest first; null: not told."""
 

@@ -14,7 +14,7 @@ from chargewatch.api.addresses import NameInPath
 from chargewatch.api.answers import JsonAnswer, rows_of
 from chargewatch.api.context import ServiceOf, Viewer
 from chargewatch.api.errors import ApiError, not_found
-from chargewatch.api.models import ERRORS, History, PileDetail, Piles, Readings, Sessions
+from chargewatch.api.models import ERRORS, Changes, History, PileDetail, Piles, Readings, Sessions
 from chargewatch.domain.verdict import Tier
 from chargewatch.storage import queries, queries_pile, queries_piles
 from chargewatch.storage.pile_index import SORTS
@@ -225,6 +225,27 @@ async def show_sessions(
             "sessions": rows_of(rows),
         }
     )
+
+
+@router.get(
+    "/piles/{connector}/changes",
+    response_class=JsonAnswer,
+    responses={200: {"model": Changes}, **ERRORS},
+)
+async def show_changes(
+    service: ServiceOf, viewer: Viewer, key: Key, limit: Limit = 100
+) -> JsonAnswer:
+    """Answer what was declared to have changed at a connector or its station, newest first."""
+    async with service.database.connect() as connection:
+        row = await find_pile(connection, key, scope=viewer.scope)
+        rows = await queries_pile.declared_changes(
+            connection,
+            row["connector_id"],
+            operator_id=row["operator_id"],
+            station_id=row["station_id"],
+            limit=limit,
+        )
+    return JsonAnswer({"connector": key.connector, "changes": rows_of(rows)})
 
 
 def aware(name: str, time: datetime | None) -> datetime | None:

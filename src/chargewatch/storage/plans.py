@@ -238,6 +238,9 @@ PAGE_QUERIES: Mapping[str, Ask] = {
         c, s.connector_id, limit=PAGE_ROWS, offset=0
     ),
     "pile: session count": lambda c, s: queries_pile.session_count(c, s.connector_id),
+    "pile: declared changes": lambda c, s: queries_pile.declared_changes(
+        c, s.connector_id, operator_id=s.operator_id, station_id=s.station_id, limit=100
+    ),
     "pile: readings of a day": _readings,
     "pile: signals": lambda c, s: queries_pile.signals_of_pile(
         c, s.connector, operator_id=s.operator_id, station_id=s.station_id

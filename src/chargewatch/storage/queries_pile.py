@@ -55,6 +55,15 @@ SESSIONS = text(
 
 SESSION_COUNT = text("SELECT count(*) FROM charging_session WHERE connector_id = :connector_id")
 
+# What was declared for the connector itself, or for its whole station.
+CHANGES = text(
+    "SELECT kind, at, connector_id <> 0 AS of_connector, detail, serial, start_wh, stop_wh, "
+    "received_at FROM instrument_event "
+    "WHERE connector_id = :connector_id OR (operator_id = :operator_id "
+    "AND station_id = :station_id AND connector_id = 0 AND meter_id = 0) "
+    "ORDER BY at DESC, event_id DESC LIMIT :limit"
+)
+
 READINGS = text(
     "SELECT at, energy_wh, power_w, voltage_v, current_a, soc_pct, context FROM register_reading "
     "WHERE connector_id = :connector_id AND at >= :since AND at < :until "
@@ -122,6 +131,24 @@ async def session_count(connection: AsyncConnection, connector_id: int) -> int:
     """Return how many sessions a connector has."""
     result = await connection.execute(SESSION_COUNT, {"connector_id": connector_id})
     return int(result.scalar_one())
+
+
+async def declared_changes(
+    connection: AsyncConnection,
+    connector_id: int,
+    *,
+    operator_id: str,
+    station_id: str,
+    limit: int,
+) -> Sequence[RowMapping]:
+    """Return what was declared to have changed at a connector or its station, newest first."""
+    values = {
+        "connector_id": connector_id,
+        "operator_id": operator_id,
+        "station_id": station_id,
+        "limit": limit,
+    }
+    return (await connection.execute(CHANGES, values)).mappings().all()
 
 
 async def readings(

@@ -21,6 +21,7 @@ from chargewatch.web.render import formats_of, render
 router = APIRouter()
 
 SESSION_ROWS = 25
+CHANGE_ROWS = 50
 
 
 def explanation(assessment: Mapping[Any, Any], signals: list[Any], formats: Formats) -> list[str]:
@@ -124,6 +125,13 @@ async def show_pile(
         session_rows = await queries_pile.sessions(
             connection, connector_id, limit=SESSION_ROWS, offset=(sessions - 1) * SESSION_ROWS
         )
+        changes = await queries_pile.declared_changes(
+            connection,
+            connector_id,
+            operator_id=row["operator_id"],
+            station_id=row["station_id"],
+            limit=CHANGE_ROWS,
+        )
     formats = formats_of(request)
     return render(
         request,
@@ -140,6 +148,7 @@ async def show_pile(
         verifications=verifications,
         signals=signals,
         session_rows=session_rows,
+        changes=changes,
         n_sessions=n_sessions,
         sessions_page=sessions,
         session_page_rows=SESSION_ROWS,
