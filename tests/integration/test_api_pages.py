@@ -106,6 +106,16 @@ async def test_piles_that_have_just_become_red_come_first(site: Site) -> None:
     assert section.count(">new<") == 1
 
 
+async def test_pile_shows_what_was_declared_to_have_changed(site: Site) -> None:
+    await site.log_in("admin")
+    page = (await site.client.get("/piles/TJ0001-01-1", headers={"accept-language": "en"})).text
+    assert "Declared changes" in page
+    assert "Meter replaced" in page
+    assert "1,254.310" in page
+    page = (await site.client.get("/piles/TJ0001-01-1", headers={"accept-language": "zh"})).text
+    assert "更换电能表" in page
+
+
 async def test_pile_says_why_it_is_flagged(site: Site) -> None:
     text = (await site.client.get("/piles/TJ0001-01-1")).text.replace("\N{NO-BREAK SPACE}", " ")
     assert "−2.0 % ± 0.4 %" in text
