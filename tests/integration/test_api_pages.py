@@ -107,7 +107,6 @@ async def test_piles_that_have_just_become_red_come_first(site: Site) -> None:
 
 
 async def test_pile_shows_what_was_declared_to_have_changed(site: Site) -> None:
-    await site.log_in("admin")
     page = (await site.client.get("/piles/TJ0001-01-1", headers={"accept-language": "en"})).text
     assert "Declared changes" in page
     assert "Meter replaced" in page
