@@ -212,7 +212,8 @@ async def _seed_messages(connection: AsyncConnection, now: datetime) -> None:
                     received_at=now,
                     topic=f"{told}-topic",
                     code="conflict",
-                    detail=f"{told}-rejected",
+                    codes=["conflict"],
+                    errors=[{"index": 0, "code": "conflict", "detail": f"{told}-rejected"}],
                     payload=f"{told}-payload".encode(),
                 )
             )
