@@ -19,11 +19,11 @@ import orjson
 import pytest
 from tests.integration.ingest_gateway import Gateway
 
-from chargewatch.ingest import isolation, message, rejected, writer
+from chargewatch.ingest import isolation, message, rejected, service, writer
 from chargewatch.ingest.intake import Intake
 from chargewatch.ingest.service import IngestService
 from chargewatch.settings import Settings, load_settings
-from chargewatch.storage import readings
+from chargewatch.storage import copy_errors, readings
 
 DEADLINE_S = 30.0
 MARK = 123_456.5
@@ -176,12 +176,12 @@ class City:
 
     @contextlib.asynccontextmanager
     async def ingest(self) -> AsyncIterator[IngestService]:
-        service = IngestService(self.settings)
-        task = asyncio.create_task(service.run())
+        running = IngestService(self.settings)
+        task = asyncio.create_task(running.run())
         try:
-            yield service
+            yield running
         finally:
-            service.stop()
+            running.stop()
             await task
 
     async def until(self, found: Callable[[], Awaitable[bool]], what: str) -> None:
@@ -292,18 +292,37 @@ async def test_no_message_of_one_station_keeps_those_of_another_from_being_store
                     receipt = await city.receipt(station, case.seq)
                     assert_receipt(case, receipt)
                 await city.database.execute("DROP TRIGGER IF EXISTS poison ON register_reading")
+            await a_receipt_that_can_not_be_written_holds_up_nobody(city, good, monkeypatch)
         books = await balanced(city.database)
-        assert books["messages"] == len(CASES) + city.good
+        assert books["messages"] == len(CASES) + city.good + 1
         assert books["stored"] == city.good
         # Nothing of it comes again after a restart.
         async with city.ingest():
             await city.send_good(good)
-        assert (await balanced(city.database))["messages"] == len(CASES) + city.good
+        assert (await balanced(city.database))["messages"] == books["messages"] + 1
     kept = await city.database.fetch("SELECT payload, code FROM quarantine")
     assert [row["payload"] for row in kept if row["code"] == OURS] == [MARKED] * sum(
         case.code == OURS for case in CASES
     )
     assert not any(b"LSVAA4182E2123456" in row["payload"] for row in kept)
+
+
+async def a_receipt_that_can_not_be_written_holds_up_nobody(
+    city: City, good: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = service.receipt_messages
+
+    def failing(messages: Any, *arguments: Any, **more: Any) -> Any:
+        if any(m.owner[1] == "NO-RECEIPT" for m in messages):
+            raise TypeError("not writable")
+        return write(messages, *arguments, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(service, "receipt_messages", failing)
+        async with Gateway(city.url, "OP1", "NO-RECEIPT") as bad:
+            await bad.send_bytes("registers", b"{")
+            await city.send_good(good)
+    await city.receipt("GOOD", good.seqs["registers"])
 
 
 def assert_receipt(case: Case, receipt: dict[str, Any]) -> None:
@@ -335,7 +354,7 @@ async def test_errors_of_the_environment_are_waited_out_and_put_down_to_nobody(
     async def failing() -> bool:
         return failed > 12
 
-    async with Gateway(city.url, "OP1", "GOOD") as good, city.ingest() as service:
+    async with Gateway(city.url, "OP1", "GOOD") as good, city.ingest() as ingest:
         await until_subscribed(city, good)
         for number, fault in enumerate((no_memory, no_thread)):
             with monkeypatch.context() as patch:
@@ -352,12 +371,12 @@ async def test_errors_of_the_environment_are_waited_out_and_put_down_to_nobody(
             ),
             start=2,
         ):
-            before = failed_attempts(service)
+            before = failed_attempts(ingest)
             await city.database.execute(breaks)
             await good.send("registers", readings=[_reading(number)])
 
             async def tried(before: float = before) -> bool:
-                return failed_attempts(service) > before + 12
+                return failed_attempts(ingest) > before + 12
 
             await city.until(tried, breaks)
             await city.database.execute(mends)
@@ -369,9 +388,53 @@ async def test_errors_of_the_environment_are_waited_out_and_put_down_to_nobody(
     assert (books["messages"], books["stored"]) == (5, 5)
 
 
-def failed_attempts(service: IngestService) -> float:
+def failed_attempts(ingest: IngestService) -> float:
     name = "chargewatch_ingest_failed_attempts_total"
-    return service.metrics.registry.get_sample_value(name) or 0.0
+    return ingest.metrics.registry.get_sample_value(name) or 0.0
+
+
+async def test_a_statement_that_takes_too_long_is_put_down_to_a_message_only_if_all_else_works(
+    city: City, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chargewatch.ingest.service.back_off_s", lambda attempt: 0.02)
+    name = await city.database.fetchval("SELECT current_database()")
+    await city.database.execute(f'ALTER DATABASE "{name}" SET statement_timeout = 400')
+    other = await asyncpg.connect(city.settings.database_url)
+    await other.execute("SET statement_timeout = 0")
+    async with (
+        Gateway(city.url, "OP1", "GOOD") as good,
+        Gateway(city.url, "OP1", "BAD") as bad,
+        city.ingest() as ingest,
+    ):
+        await until_subscribed(city, good)
+        await city.send_good(good)
+        # Somebody holds the station's books: whatever comes of it must wait.
+        held = other.transaction()
+        await held.start()
+        await other.execute("SELECT FROM ledger_stream WHERE station_id = 'GOOD' FOR UPDATE")
+        before = failed_attempts(ingest)
+        waiting = asyncio.create_task(city.send_good(good))
+
+        async def tried() -> bool:
+            return failed_attempts(ingest) > before + copy_errors.Blame.PASSING + 2
+
+        await city.until(tried, "attempts while the books are held")
+        await held.rollback()
+        await waiting
+        assert await city.database.fetchval("SELECT count(*) FROM quarantine") == 0
+        # One message alone takes too long: it is put aside, and the others go on.
+        await other.execute(
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            f"IF NEW.energy_wh = {MARK} THEN PERFORM pg_sleep(5); END IF; RETURN NEW; END $$;"
+            "CREATE TRIGGER slow BEFORE INSERT ON register_reading "
+            "FOR EACH ROW EXECUTE FUNCTION slow()"
+        )
+        await bad.send_bytes("registers", MARKED)
+        await city.send_good(good)
+        receipt = await city.receipt("BAD", 1)
+        assert [error["code"] for error in receipt["errors"]] == [OURS]
+    assert (await balanced(city.database))["messages"] == city.good + 1
+    await other.close()
 
 
 def _reading(number: int) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from chargewatch.storage.database import open_database
 from chargewatch.storage.migrate import alembic_config, migrate
 from chargewatch.storage.retention import apply_retention
 from running import RunCommand
+from web_client import open_site
 
 NOW = datetime.now(UTC)
 VIN = "LSVAA4182E2123456"
@@ -169,6 +170,15 @@ async def test_a_station_fills_the_quarantine_up_to_its_quota_a_day_only(
     )
     assert "the platform failed on it (RecursionError)" in shown.stdout
     assert "5 messages more than the quota" in shown.stdout
+    checked = await asyncio.to_thread(run_command, "doctor", "--json", env=environment)
+    check = next(c for c in json.loads(checked.stdout)["checks"] if c["name"] == "quarantine")
+    assert (check["state"], check["found"][:2]) == ("note", "1 ")
+    assert "chargewatch quarantine replay" in check["next_step"]
+    async with open_site(settings.database_url, seeded=False) as site:
+        await site.log_in("admin")
+        page = (await site.client.get("/system")).text
+    assert "chargewatch quarantine replay" in page
+    assert "4 messages kept, 5 more with 10 rejected items" in page
 
 
 @pytest.mark.parametrize("place", ["decode", "assemble"])

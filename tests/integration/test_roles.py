@@ -120,7 +120,13 @@ async def test_ingest_stores_readings_and_unregistered_connectors(site: Site) ->
         "CREATE TEMP TABLE stage (n int) ON COMMIT DROP",
         "INSERT INTO rollup_pending VALUES (0, 1, '2026-03-01') ON CONFLICT DO NOTHING",
         "NOTIFY anything",
+        "INSERT INTO quarantine_day AS d VALUES ('2026-03-01', 'O', 'S', 1, 0, 0) "
+        "ON CONFLICT (day, operator_id, station_id) DO UPDATE SET kept = d.kept + 1",
+        "WITH q AS (INSERT INTO quarantine (received_at, topic, code, codes, errors, payload) "
+        "VALUES (now(), 't', 'malformed', '{malformed}', '[]', '') RETURNING quarantine_id) "
+        "INSERT INTO quarantine_replay SELECT quarantine_id, now(), '0', 0, 0, 0, '[]' FROM q",
     )
+    await site.may_not("ingest", "DELETE FROM quarantine")
     await site.may_not("ingest", "DELETE FROM register_reading")
     await site.may_not("ingest", "UPDATE register_reading SET energy_wh = 0")
     await site.may_not("ingest", "UPDATE quarantine SET payload = ''")

@@ -365,14 +365,32 @@ class IngestService:
             await asyncio.sleep(back_off_s(attempt))
         self._note_back()
         await self._hook("before_acknowledge")
-        receipts = receipt_messages(
-            messages, fates, which=self.settings.receipts, max_packet=self._source.max_packet
-        )
-        self._source.finish(arrivals, receipts)
+        self._source.finish(arrivals, self._receipts(messages, fates))
         self.totals.add(messages, fates)
-        self.metrics.count(
-            messages, fates, now_us=time.time_ns() // 1000, commit_s=self._writer.commit_s
-        )
+        try:
+            self.metrics.count(
+                messages, fates, now_us=time.time_ns() // 1000, commit_s=self._writer.commit_s
+            )
+        except Exception:
+            log.exception("not_counted messages=%d", len(messages))
+
+    def _receipts(
+        self, messages: Sequence[Message], fates: Sequence[Fate]
+    ) -> list[tuple[str, bytes]]:
+        """Return the receipts; one that can't be written keeps neither others nor us from going on.
+
+        Its gateway sends the message again, and it is a duplicate then.
+        """
+        try:
+            return receipt_messages(
+                messages, fates, which=self.settings.receipts, max_packet=self._source.max_packet
+            )
+        except Exception:
+            log.exception("receipt_failed topic=%s", messages[0].arrival.topic)
+        if len(messages) == 1:
+            return []
+        pairs = zip(messages, fates, strict=True)
+        return [receipt for one, fate in pairs for receipt in self._receipts([one], [fate])]
 
     def _note_away(self, error: Exception) -> None:
         words, step = copy_errors.in_words(error), copy_errors.next_step(error)

@@ -103,4 +103,6 @@ def next_step(error: BaseException) -> str:
         return _STEPS.get(state, "look at the database's log")
     if isinstance(error, MemoryError) or _NO_THREAD in str(error):
         return "give this machine memory and threads"
-    return _STEPS["08"]
+    if isinstance(error, OSError | asyncpg.InterfaceError):
+        return _STEPS["08"]
+    return "nothing else can be written either: look at the log of ingest"
