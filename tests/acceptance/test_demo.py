@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,6 +173,7 @@ def test_first_command_of_the_readme_works_without_anything_installed(
     assert b"No module named 'pytest'" in tools.stderr, "the demo needs the tools of the tests"
 
 
+LIVE_DEMO = ("-m", "chargewatch", "demo", "--set", "days=3", "--set", "stations=2")
 SMALL_DEMO = ("-m", "chargewatch", "demo", "--once", "--json", *SMALL_CITY)
 
 
@@ -196,4 +203,56 @@ def test_demo_loses_nothing_as_this_user(myself: User, with_mosquitto: bool, bro
         timeout_s=200,
     )
     check(done, broker=broker, least_faults=4)
+    check_nothing_left(myself)
+
+
+@contextmanager
+def taken_default_port() -> Iterator[None]:
+    """Have another program listen on the port that the pages would take, if none does yet."""
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):
+            other.bind(("127.0.0.1", 8080))
+            other.listen()
+        yield
+
+
+def test_live_demo_shows_its_pages_until_ctrl_c_and_leaves_nothing(myself: User) -> None:
+    told = myself.folder / "told"
+    with taken_default_port(), told.open("w") as errors:
+        settings = {
+            "CHARGEWATCH_BROKER_PROGRAM": "rumqttd",
+            # Through a proxy nobody reaches this machine's own address.
+            "http_proxy": "http://127.0.0.1:9",
+            "HTTP_PROXY": "http://127.0.0.1:9",
+        }
+        demo = subprocess.Popen(
+            [sys.executable, *LIVE_DEMO],
+            env={**myself.environment(), **settings},
+            stdin=subprocess.DEVNULL,
+            stdout=errors,
+            stderr=errors,
+        )
+        try:
+            deadline = time.monotonic() + 200
+            while "Ctrl-C ends the demo" not in told.read_text():
+                assert demo.poll() is None, told.read_text()
+                assert time.monotonic() < deadline, told.read_text()
+                time.sleep(0.2)
+            words = dict(re.findall(r"^  (pages|user|password) +(\S+)$", told.read_text(), re.M))
+            body = json.dumps({"username": words["user"], "password": words["password"]}).encode()
+            request = urllib.request.Request(
+                f"{words['pages']}api/v1/login",
+                data=body,
+                headers={"Content-Type": "application/json"},
+            )
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            with opener.open(request, timeout=30) as answer:
+                assert json.load(answer)["token"]
+        finally:
+            demo.send_signal(signal.SIGINT)
+            status = demo.wait(60)
+    assert status == 0, told.read_text()
+    assert "port 8080 is taken" in told.read_text()
+    assert "the demo has ended" in told.read_text()
     check_nothing_left(myself)
