@@ -237,6 +237,10 @@ def test_a_pipe_is_no_registry_file(tmp_path):
         ('{"version":1,"operators":[{"operator_id":["A"]}]}', "column operator_id: is not text"),
         ('{"version":1,"operators":[{"operator_id":"A","name":{}}]}', "column name: is not text"),
         (
+            '{"version":1,"stations":[{"station_id":"A","operator_id":"A","longitude":[1]}]}',
+            "column longitude: is not a number (given: [1])",
+        ),
+        (
             '{"version":1,"operators":[{"operator_id":"A","name":"\\ud800"}]}',
             "column name: holds the control character U+D800",
         ),

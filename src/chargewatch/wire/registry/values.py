@@ -285,6 +285,8 @@ def _number_text(value: object, info: ValidationInfo, *, percent: bool) -> str:
                 raise ValueError("is a percent cell, but the column is not a fraction")
             _tell(info, "a percent cell was read as a fraction", value, value)
         return value.text
+    if isinstance(value, list | dict):
+        raise ValueError("is not a number")
     given = _narrow(_text_of(value, info), info)
     text, factor = given.replace("−", "-"), Decimal(1)
     if text.endswith("%"):
