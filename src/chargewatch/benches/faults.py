@@ -17,8 +17,9 @@ from chargewatch.benches.faults_city import City
 from chargewatch.benches.faults_site import Site, open_site
 from chargewatch.benches.faults_strikes import Planned, schedule, strike_all
 from chargewatch.benches.faults_verdict import Verdict, judge
-from chargewatch.commands.common import json_option, print_json, run_async, say
+from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
 from chargewatch.errors import ChargewatchError
+from chargewatch.local.broker import Program, choose_program
 from chargewatch.local.processes import temporary_folder
 from chargewatch.storage.database import open_database
 from chargewatch.storage.migrate import migrate
@@ -68,11 +69,17 @@ async def _heal(site: Site) -> None:
 
 
 async def _run(
-    folder: Path, planned: list[Planned], *, seconds: float, seed: int, stations: int
+    folder: Path,
+    planned: list[Planned],
+    *,
+    program: Program,
+    seconds: float,
+    seed: int,
+    stations: int,
 ) -> dict[str, Any]:
     struck: Counter[str] = Counter()
     disk_mb = DISK_MB + round(DISK_MB_A_MINUTE * seconds / 60)
-    async with open_site(folder, disk_mb=disk_mb) as site:
+    async with open_site(folder, disk_mb=disk_mb, program=program) as site:
         city = City(site, stations=stations, processes=min(3, stations - 1), seed=seed)
         began = time.monotonic()
         try:
@@ -127,7 +134,7 @@ def _figures(
     drain_s: float,
 ) -> dict[str, Any]:
     totals = city.totals()
-    left_out = ["clock jumps of ingest (needs libfaketime; clocks of stations jump)"]
+    left_out = ["clock jumps of ingest: the clocks of stations jump", *sorted(site.left_out)]
     if site.broker.program != "mosquitto":
         left_out.append("the broker's own persistence: rumqttd keeps everything in memory")
     disk = "a tmpfs of its own" if site.own_disk else "a limit of the database's file sizes"
@@ -176,7 +183,15 @@ def _log_to(path: Path) -> None:
     help="Keep logs, spools and records in this folder.",
 )
 @json_option
-def command(minutes: float, seed: int, stations: int, keep: Path | None, as_json: bool) -> None:
+@click.pass_context
+def command(
+    context: click.Context,
+    minutes: float,
+    seed: int,
+    stations: int,
+    keep: Path | None,
+    as_json: bool,
+) -> None:
     """Let a city publish while everything breaks; fail when anything is lost or doubled.
 
     Starts its own broker, database and ingest on 127.0.0.1, and ends them.
@@ -186,7 +201,14 @@ def command(minutes: float, seed: int, stations: int, keep: Path | None, as_json
         folder = keep or stack.enter_context(temporary_folder("chargewatch-faults-"))
         folder.mkdir(mode=0o711, parents=True, exist_ok=True)
         _log_to(folder / "gateways.log")
-        main = _run(folder, planned, seconds=minutes * 60, seed=seed, stations=stations)
+        main = _run(
+            folder,
+            planned,
+            program=choose_program(settings_of(context).broker_program),
+            seconds=minutes * 60,
+            seed=seed,
+            stations=stations,
+        )
         try:
             result = run_async(_with_signals(main))
         except asyncio.CancelledError:

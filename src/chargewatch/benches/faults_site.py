@@ -16,7 +16,7 @@ from pathlib import Path
 
 from chargewatch.benches.processor_time import children, peak_memory_mb
 from chargewatch.errors import ChargewatchError
-from chargewatch.local.broker import EmbeddedBroker
+from chargewatch.local.broker import EmbeddedBroker, Program
 from chargewatch.local.postgres import EmbeddedPostgres
 from chargewatch.local.processes import LOCALHOST, free_port
 from chargewatch.local.proxy import Proxy
@@ -103,6 +103,8 @@ class Site:
     """Where a file fills the database's disk; its folder is a file system of its own or not."""
     own_disk: bool
     log: list[str] = field(default_factory=list)
+    left_out: set[str] = field(default_factory=set)
+    """Faults that can't be made on this machine."""
     database_fell: int = 0
     database_struck: bool = False
     """A fault has ended the database and will start it again."""
@@ -191,7 +193,7 @@ def _run(*arguments: str) -> bool:
 
 
 @asynccontextmanager
-async def open_site(folder: Path, *, disk_mb: int) -> AsyncIterator[Site]:
+async def open_site(folder: Path, *, disk_mb: int, program: Program) -> AsyncIterator[Site]:
     """Start database and broker, and make ingest ready to start; end everything afterwards."""
     async with contextlib.AsyncExitStack() as stack:
         disk = folder / "disk"
@@ -204,7 +206,9 @@ async def open_site(folder: Path, *, disk_mb: int) -> AsyncIterator[Site]:
         )
         stack.callback(database.stop)
         await asyncio.to_thread(database.start)
-        broker = EmbeddedBroker(folder / "broker", port=free_port(), operators=(OPERATOR, HOSTILE))
+        broker = EmbeddedBroker(
+            folder / "broker", port=free_port(), operators=(OPERATOR, HOSTILE), program=program
+        )
         stack.callback(broker.stop)
         await asyncio.to_thread(broker.start)
         site = Site(

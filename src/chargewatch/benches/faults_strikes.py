@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from chargewatch.benches.faults_city import City, OwnGateway
 from chargewatch.benches.faults_site import HOSTILE, Site, Supervised
 from chargewatch.benches.processor_time import children
+from chargewatch.errors import ChargewatchError
 from chargewatch.gateway.address import broker_address
 from chargewatch.gateway.link import Link, LinkLostError, LinkOptions
 from chargewatch.local.processes import process_runs
@@ -53,6 +54,10 @@ class Ground:
 
 
 Strike = Callable[[Ground], Awaitable[None]]
+
+
+class LeftOutError(ChargewatchError):
+    """A fault can't be made on this machine."""
 
 
 async def kill_ingest(ground: Ground) -> None:
@@ -170,8 +175,14 @@ async def fill_database_disk(ground: Ground) -> None:
     """No room on the database's file system, or none in its files where none could be mounted."""
     site = ground.site
     if not site.own_disk:
-        with _no_growth(site.database.pid):
-            await ground.moment(1.0, 2.5)
+        try:
+            with _no_growth(site.database.pid):
+                await ground.moment(1.0, 2.5)
+        except PermissionError as exc:
+            raise LeftOutError(
+                "a full disk of the database: neither a file system could be mounted nor its "
+                "files' sizes limited"
+            ) from exc
     else:
         try:
             await asyncio.to_thread(_fill, str(site.ballast))
@@ -378,7 +389,11 @@ async def strike_all(
         chance = random.Random(f"{seed}:fault:{fault.number}")  # noqa: S311
         async with targets[fault.kind.target]:
             site.log.append(f"{loop.time() - began:.1f} {fault.kind.name}")
-            await fault.kind.strike(Ground(site, city, chance))
+            try:
+                await fault.kind.strike(Ground(site, city, chance))
+            except LeftOutError as exc:
+                site.left_out.add(str(exc))
+                return
         struck[fault.kind.name] += 1
 
     async with asyncio.TaskGroup() as group:
