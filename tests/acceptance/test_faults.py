@@ -45,7 +45,9 @@ def test_a_city_loses_nothing_while_everything_breaks(run_command: RunCommand) -
         assert done.returncode == 0, done.stdout + done.stderr
         figures = json.loads(done.stdout)
         assert figures["good"] is True
-        assert set(figures["faults_by_kind"]) == {kind.name for kind in KINDS}
+        missing = {kind.name for kind in KINDS} - set(figures["faults_by_kind"])
+        # Where root may neither mount nor limit: then the figures say so.
+        assert missing <= ({"fill_database_disk"} if figures["left_out"] else set())
         assert figures["readings"] > 5_000
         assert figures["resent_by_gateways_here"] > 0
         assert processes_of(folder) == []

@@ -134,10 +134,12 @@ def _figures(
     drain_s: float,
 ) -> dict[str, Any]:
     totals = city.totals()
-    left_out = ["clock jumps of ingest: the clocks of stations jump", *sorted(site.left_out)]
+    left_out = sorted(site.left_out)
     if site.broker.program != "mosquitto":
         left_out.append("the broker's own persistence: rumqttd keeps everything in memory")
     disk = "a tmpfs of its own" if site.own_disk else "a limit of the database's file sizes"
+    if not struck["fill_database_disk"]:
+        disk = "left out"
     return {
         "good": verdict.good,
         "faults": struck.total(),

@@ -22,6 +22,17 @@ from chargewatch.local.processes import LOCALHOST, free_port
 from chargewatch.local.proxy import Proxy
 
 WATCH_S = 0.2
+CLOCK = """\
+import time
+_time, _time_ns, _file = time.time, time.time_ns, __file__ + ".offset"
+def _offset():
+    with open(_file) as file:
+        return int(file.read() or 0)
+time.time = lambda: _time() + _offset()
+time.time_ns = lambda: _time_ns() + _offset() * 1_000_000_000
+"""
+"""A clock for ingest that can be set: Python imports it before everything else."""
+
 OPERATOR = "CITY"
 HOSTILE = "EVIL"
 
@@ -161,9 +172,18 @@ class Site:
         """Return another chargewatch command on this site, with a log of its own."""
         return Supervised(arguments, self.environment(), self.folder / f"{name}.log")
 
+    def set_clock(self, offset_s: int) -> None:
+        """Set the clock of ingest, running or not."""
+        folder = self.folder / "clock"
+        new = folder / "new"
+        new.write_text(str(offset_s), encoding="ascii")
+        new.replace(folder / "sitecustomize.py.offset")
+
     def environment(self) -> dict[str, str]:
         """Return the platform's settings."""
+        paths = [str(self.folder / "clock"), os.environ.get("PYTHONPATH", "")]
         return {
+            "PYTHONPATH": os.pathsep.join(path for path in paths if path),
             "CHARGEWATCH_DATABASE_URL": self.to_database.url,
             "CHARGEWATCH_MQTT_URL": self.to_broker.url,
             "CHARGEWATCH_BATCH_MS": "100",
@@ -224,6 +244,9 @@ async def open_site(folder: Path, *, disk_mb: int, program: Program) -> AsyncIte
             ballast=disk / "ballast",
             own_disk=own_disk,
         )
+        (folder / "clock").mkdir()
+        (folder / "clock" / "sitecustomize.py").write_text(CLOCK, encoding="ascii")
+        site.set_clock(0)
         site.ingest = site.command("ingest", name="ingest")
         stack.callback(lambda: site.ingest.kill())
         yield site

@@ -205,6 +205,13 @@ async def jump_clock(ground: Ground) -> None:
     station.clock_s = ground.chance.choice([0.0, -7200.0, -60.0, 60.0, 480.0])
 
 
+async def jump_ingest_clock(ground: Ground) -> None:
+    """The clock of ingest jumps, as far as a station's readings are not in the future for it."""
+    ground.site.set_clock(ground.chance.choice([-60, -30, 60, 3_600, 7_200]))
+    await ground.moment(1.0, 4.0)
+    ground.site.set_clock(0)
+
+
 async def double_gateway(ground: Ground) -> None:
     """A second gateway with the client id and a copy of the spool of one that runs."""
     original = ground.own_gateway()
@@ -347,6 +354,7 @@ KINDS = (
     Kind(half_open_link, 6, "link"),
     Kind(slow_link, 5, "link"),
     Kind(jump_clock, 4, "clock"),
+    Kind(jump_ingest_clock, 4, "ingest clock"),
     Kind(migrate, 2, "migrate"),
     Kind(poison, 5, "poison"),
 )

@@ -64,7 +64,8 @@ class Inbox:
     """Messages that arrived and wait for a batch."""
 
     def __init__(self, *, batch_readings: int, batch_messages: int) -> None:
-        self._waiting: deque[tuple[Arrival, int]] = deque()
+        # With the readings that each holds, about, and when it came by a clock that nobody sets.
+        self._waiting: deque[tuple[Arrival, int, float]] = deque()
         self._readings = 0
         self._bytes = 0
         self._batch_readings = batch_readings
@@ -75,10 +76,10 @@ class Inbox:
     def put(self, arrival: Arrival) -> None:
         """Add a message."""
         readings = estimated_readings(arrival.payload, arrival.content_type)
-        self._waiting.append((arrival, readings))
+        self.last_arrival = time.monotonic()
+        self._waiting.append((arrival, readings, self.last_arrival))
         self._readings += readings
         self._bytes += len(arrival.payload)
-        self.last_arrival = time.monotonic()
         if len(self._waiting) == 1 or self.full:
             self._changed.set()
 
@@ -104,14 +105,14 @@ class Inbox:
         while not self._waiting:
             self._changed.clear()
             await self._changed.wait()
-        deadline = self._waiting[0][0].received_us / 1e6 + linger_s
+        deadline = self._waiting[0][2] + linger_s
         while not self.full:
-            remaining_s = deadline - time.time()
+            remaining_s = deadline - time.monotonic()
             if remaining_s <= 0:
                 return
             self._changed.clear()
             try:
-                async with asyncio.timeout(min(remaining_s, linger_s)):
+                async with asyncio.timeout(remaining_s):
                     await self._changed.wait()
             except TimeoutError:
                 return
@@ -128,7 +129,7 @@ class Inbox:
                 and size < BATCH_BYTES
             )
         ):
-            arrival, count = self._waiting.popleft()
+            arrival, count, _ = self._waiting.popleft()
             batch.append(arrival)
             readings += count
             size += len(arrival.payload)
