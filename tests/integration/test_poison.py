@@ -489,6 +489,43 @@ async def test_a_part_that_is_committed_is_not_booked_again_when_the_rest_must_w
     assert written == [1, 2, 3, 4, 5]
 
 
+async def test_a_flood_of_bad_messages_of_one_station_costs_the_others_little() -> None:
+    writes: list[int] = []
+    stored: list[tuple[str, str]] = []
+
+    async def write(messages: Any) -> list[message.Fate]:
+        writes.append(len(messages))
+        if any(m.owner[1] == "BAD" and m.decoded is not None for m in messages):
+            raise ValueError("spoilt")
+        stored.extend(m.owner for m in messages if m.decoded is not None)
+        return [message.Fate() for _ in messages]
+
+    async def probe(_: Any) -> None:
+        return None
+
+    def batch() -> list[message.Message]:
+        stations = ["BAD" if k % 5 else f"G{k}" for k in range(1000)]
+        return [
+            message.read_message(
+                message.Arrival(
+                    f"cw/v1/OP1/{station}/registers", MARKED, None, 1_780_000_000_000_000
+                )
+            )
+            for station in stations
+        ]
+
+    work = isolation.Isolation(write, probe)
+    for most in (150, 5):
+        writes.clear()
+        stored.clear()
+        messages = batch()
+        await work.write(messages)
+        assert len(writes) <= most
+        assert len(stored) == 200
+        codes = [m.refused.code for m in messages if m.refused is not None]
+        assert codes == [OURS] * 800
+
+
 async def test_the_http_door_answers_with_a_receipt_and_never_fails(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

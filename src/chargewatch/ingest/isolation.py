@@ -24,6 +24,9 @@ log = logging.getLogger("chargewatch.ingest")
 
 TRUST_S = 5.0
 """How long a try that went well is relied on."""
+MOST_SEARCHED = 20
+"""Messages of a station put aside one by one within GUILT_S; then those that fail, together."""
+GUILT_S = 60.0
 PROBE = "chargewatch-probe"
 """Operator and station of the messages that are only tried; nothing of them is ever committed."""
 
@@ -73,6 +76,7 @@ class Isolation:
         self._failed: tuple[object, ...] = ()
         self._strikes = 0
         self._trusted_until = 0.0
+        self._guilt = _Guilt()
 
     async def write(self, messages: Sequence[Message]) -> list[Fate]:
         """Commit messages and return their fates.
@@ -80,6 +84,7 @@ class Isolation:
         Raises: errors that pass by themselves. Call it again with the same messages then: what
         was committed of them is not written again.
         """
+        self._guilt.forgive()
         held = {id(message) for message in messages}
         self._settled = {key: value for key, value in self._settled.items() if key in held}
         waiting = [message for message in messages if id(message) not in self._settled]
@@ -98,16 +103,37 @@ class Isolation:
             patience = max(patience, self._count(messages, exc))
             if patience < copy_errors.blame_of(exc):
                 raise
-            if len(messages) == 1:
-                await self._put_aside(messages[0], exc)
+            parts = self._parts(messages)
+            if len(parts) == 1:
+                await self._put_aside(messages, exc)
                 return
         else:
-            for message, fate in zip(messages, fates, strict=True):
-                self._settled[id(message)] = message, fate
+            self._keep(messages, fates)
             return
+        for part in parts:
+            await self._settle(part, patience=patience)
+
+    def _keep(self, messages: Sequence[Message], fates: Sequence[Fate]) -> None:
+        for message, fate in zip(messages, fates, strict=True):
+            self._settled[id(message)] = message, fate
+
+    def _parts(self, messages: Sequence[Message]) -> list[Sequence[Message]]:
+        """Return the parts of a batch that are tried next; one part: it is put aside.
+
+        Stations that nothing was put aside of lately go first, together. A station of which much
+        was put aside lately is not searched any further: however many bad messages it sends, the
+        others don't wait for a search among them. What is put aside can be read again.
+        """
+        suspected = [m for m in messages if self._guilt.of(m.owner)]
+        if 0 < len(suspected) < len(messages):
+            return [[m for m in messages if not self._guilt.of(m.owner)], suspected]
+        owners = {message.owner for message in messages}
+        if len(messages) == 1 or (
+            len(owners) == 1 and self._guilt.of(messages[0].owner) >= MOST_SEARCHED
+        ):
+            return [messages]
         middle = len(messages) // 2
-        await self._settle(messages[:middle], patience=patience)
-        await self._settle(messages[middle:], patience=patience)
+        return [messages[:middle], messages[middle:]]
 
     def _count(self, messages: Sequence[Message], error: Exception) -> int:
         """Return how often these messages have failed like this, one after the other."""
@@ -116,15 +142,42 @@ class Isolation:
         self._failed = failed
         return self._strikes
 
-    async def _put_aside(self, message: Message, error: Exception) -> None:
-        """Refuse a message that fails alone, if anything else could be written now."""
+    async def _put_aside(self, messages: Sequence[Message], error: Exception) -> None:
+        """Refuse what fails by itself, if anything else could be written now."""
         if time.monotonic() > self._trusted_until or not copy_errors.is_data_fault(error):
             try:
-                await self._probe(message)
+                await self._probe(messages[0])
             except Exception as exc:
                 # This tells more of what is wrong with the environment.
                 raise exc from error
             self._trusted_until = time.monotonic() + TRUST_S
-        refuse_by_fault(message, error)
-        (fate,) = await self._write([message])
-        self._settled[id(message)] = message, fate
+        if len(messages) > 1:
+            log.error(
+                "internal_errors topic=%s messages=%d: put aside together, too many came lately",
+                messages[0].arrival.topic,
+                len(messages),
+            )
+        for number, message in enumerate(messages):
+            refuse_by_fault(message, error, told=number == 0)
+        self._guilt.add(messages[0].owner, len(messages))
+        self._keep(messages, await self._write(messages))
+
+
+class _Guilt:
+    """How many messages of each station were put aside lately."""
+
+    def __init__(self) -> None:
+        self._since = 0.0
+        self._counts: dict[tuple[str, str], int] = {}
+
+    def of(self, owner: tuple[str, str]) -> int:
+        return self._counts.get(owner, 0)
+
+    def add(self, owner: tuple[str, str], count: int) -> None:
+        self._counts[owner] = self.of(owner) + count
+
+    def forgive(self) -> None:
+        """Forget everything, once in a while: a station must not stay suspected for ever."""
+        if time.monotonic() - self._since > GUILT_S:
+            self._since = time.monotonic()
+            self._counts.clear()

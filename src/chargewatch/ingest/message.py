@@ -140,16 +140,20 @@ def read_message(arrival: Arrival) -> Message:
     return message
 
 
-def refuse_by_fault(message: Message, error: Exception) -> RejectedMessage:
-    """Refuse a message because the platform failed on it; what could be read of it stays known."""
-    log.error(
-        "internal_error topic=%s seq=%s error=%s; kept whole, read it again with "
-        "`chargewatch quarantine replay`",
-        message.arrival.topic,
-        message.seq,
-        copy_errors.in_words(error),
-        exc_info=error,
-    )
+def refuse_by_fault(message: Message, error: Exception, *, told: bool = True) -> RejectedMessage:
+    """Refuse a message because the platform failed on it; what could be read of it stays known.
+
+    told: whether the log tells it.
+    """
+    if told:
+        log.error(
+            "internal_error topic=%s seq=%s error=%s; kept whole, read it again with "
+            "`chargewatch quarantine replay`",
+            message.arrival.topic,
+            message.seq,
+            copy_errors.in_words(error),
+            exc_info=error,
+        )
     return message.refuse(
         INTERNAL_ERROR,
         f"the platform failed on it ({copy_errors.kind_of(error)}); it is kept whole and will be "
