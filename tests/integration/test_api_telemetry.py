@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 from chargewatch.errors import DatabaseError
 from chargewatch.ingest.intake import Intake
 from chargewatch.settings import load_settings
-from chargewatch.storage.tables import quarantine, register_reading
+from chargewatch.storage.tables import ledger_stream, quarantine, register_reading
 from chargewatch.supervision import accounts
 from web_client import Site, open_site
 
@@ -59,6 +59,27 @@ async def test_message_is_stored_once_and_answered_with_its_receipt(site: Site) 
     assert (first.json()["stored"], first.json()["duplicate"]) == (1, 0)
     assert (again.json()["stored"], again.json()["duplicate"]) == (0, 1)
     assert await stored(site) == before + 1
+
+
+async def test_declared_changes_and_rounded_energies_are_taken(site: Site) -> None:
+    now = datetime.now(UTC).replace(microsecond=0).isoformat()
+    event = {"connector": "TJ0006-01-1", "at": now, "kind": "meter_replaced", "start_wh": 0.00049}
+    content = json.dumps({"seq": 1, "sent_at": now, "events": [event]}).encode()
+    first, again = await send(site, content, "events"), await send(site, content, "events")
+    assert (first.json()["topic"], first.json()["stored"]) == ("events", 1), first.text
+    assert again.json()["duplicate"] == 1
+    other = json.dumps({"seq": 2, "sent_at": now, "events": [event | {"detail": "x"}]}).encode()
+    errors = (await send(site, other, "events")).json()["errors"]
+    assert [(error["index"], error["code"]) for error in errors] == [(0, "conflict")]
+    await send(site, message(1, 65.9999999998035))
+    query = select(ledger_stream.c.topic, ledger_stream.c.rounded).where(
+        ledger_stream.c.station_id == "TJ0006", ledger_stream.c.rounded > 0
+    )
+    async with site.database.connect() as connection:
+        assert dict(tuple(row) for row in await connection.execute(query)) == {
+            "events": 3,
+            "registers": 1,
+        }
 
 
 async def test_gzip_is_taken(site: Site) -> None:

@@ -355,6 +355,7 @@ class Stream(BaseModel):
     duplicate: int
     rejected: int
     unknown_keys: int
+    rounded: int
     balanced: bool
     newest_seq: int | None
     open_gaps: int

@@ -87,6 +87,7 @@ def ledger_entries(batch: Batch) -> list[LedgerEntry]:
                 fate.duplicate,
                 fate.rejected - (message.kept.rejected if message.kept is not None else 0),
                 decoded.unknown_keys if decoded is not None else 0,
+                decoded.rounded if decoded is not None else 0,
             )
         )
     return entries

@@ -40,6 +40,7 @@ class LedgerEntry:
     duplicate: int
     rejected: int
     unknown_keys: int
+    rounded: int = 0
 
 
 @dataclass(slots=True)
@@ -49,6 +50,7 @@ class _Sums:
     duplicate: int = 0
     rejected: int = 0
     unknown_keys: int = 0
+    rounded: int = 0
     first_us: int = 0
     last_us: int = 0
     sent_us: int | None = None
@@ -103,6 +105,7 @@ def _sums(
         total.duplicate += entry.duplicate
         total.rejected += entry.rejected
         total.unknown_keys += entry.unknown_keys
+        total.rounded += entry.rounded
         total.last_us = entry.received_us
         sent_us = entry.sent_us
         if sent_us is not None and not 0 <= sent_us < 2**57:
@@ -122,6 +125,7 @@ UPDATE ledger_stream s SET
   duplicate = s.duplicate + d.duplicate,
   rejected = s.rejected + d.rejected,
   unknown_keys = s.unknown_keys + d.unknown_keys,
+  rounded = s.rounded + d.rounded,
   first_received_at = coalesce(s.first_received_at, d.first_at),
   last_received_at = greatest(s.last_received_at, d.last_at),
   last_sent_at = greatest(s.last_sent_at, d.sent_at),
@@ -131,9 +135,9 @@ UPDATE ledger_stream s SET
 FROM unnest(
   $1::int4[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::timestamptz[],
   $8::timestamptz[], $9::timestamptz[], $10::int8[], $11::int8[], $12::timestamptz[],
-  $13::timestamptz[], $14::int4[], $15::int4[]
+  $13::timestamptz[], $14::int4[], $15::int4[], $16::int8[]
 ) AS d(stream_id, messages, stored, duplicate, rejected, unknown_keys, first_at, last_at, sent_at,
-       first_seq, last_seq, newest_at, since_at, restarts, gaps)
+       first_seq, last_seq, newest_at, since_at, restarts, gaps, rounded)
 WHERE s.stream_id = d.stream_id
 """
 
@@ -173,6 +177,7 @@ async def record_messages(
         [moment_of(state.since_us) for state in states],
         [state.count_no for state in states],
         [len(state.opened) - len(state.closed) for state in states],
+        [t.rounded for t in totals],
     )
     await store_gaps(connection, sequences, at_us=max(t.last_us for t in totals))
 

@@ -17,7 +17,8 @@ StreamKey = tuple[str, str, str]
 # A rare quality is found first and sorted then: in the sorted index it may stand anywhere.
 LEDGER = (
     "SELECT s.operator_id, s.station_id, s.topic, s.messages, s.received, s.stored, s.duplicate, "
-    "s.rejected, s.unknown_keys, s.first_received_at, s.last_received_at, s.last_sent_at, "
+    "s.rejected, s.unknown_keys, s.rounded, s.first_received_at, s.last_received_at, "
+    "s.last_sent_at, "
     "s.received = s.stored + s.duplicate + s.rejected AS balanced, g.open_gaps, g.missing, "
     "g.jumps, s.last_seq AS newest_seq, s.restarts, s.restarted_at[cardinality(s.restarted_at)] "
     "AS last_restart_at, s.untracked_gaps, "
@@ -44,7 +45,8 @@ LEDGER_TOTALS = (
     "SELECT topic, count(*) AS streams, sum(messages)::bigint AS messages, "
     "sum(received)::bigint AS received, sum(stored)::bigint AS stored, "
     "sum(duplicate)::bigint AS duplicate, sum(rejected)::bigint AS rejected, "
-    "sum(unknown_keys)::bigint AS unknown_keys, max(last_received_at) AS last_received_at, "
+    "sum(unknown_keys)::bigint AS unknown_keys, sum(rounded)::bigint AS rounded, "
+    "max(last_received_at) AS last_received_at, "
     "count(*) FILTER (WHERE received <> stored + duplicate + rejected) AS unbalanced "
     "FROM ledger_stream{where} GROUP BY topic ORDER BY topic"
 )

@@ -35,6 +35,8 @@ ledger_stream = Table(
     Column("duplicate", BigInteger, nullable=False, server_default="0"),
     Column("rejected", BigInteger, nullable=False, server_default="0"),
     Column("unknown_keys", BigInteger, nullable=False, server_default="0"),
+    # Energies told with more than three decimals.
+    Column("rounded", BigInteger, nullable=False, server_default="0"),
     # Lowest and highest seq of the present count; what is missing between them is in ledger_gap.
     Column("first_seq", BigInteger),
     Column("last_seq", BigInteger),
