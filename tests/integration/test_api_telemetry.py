@@ -152,3 +152,24 @@ async def test_an_operator_that_floods_the_door_leaves_it_open_for_others(site: 
     slots.release("OP1")
     assert (await send(site, message(seq=9))).status_code == 200
     assert slots.taken == 15
+
+
+async def test_a_fault_of_the_platform_is_told_in_the_receipt_and_lack_of_memory_to_come_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(error: Exception) -> Any:
+        def decode(*_: Any) -> Any:
+            raise error
+
+        return decode
+
+    with monkeypatch.context() as patch:
+        patch.setattr("chargewatch.ingest.message.decode", failing(RecursionError("ours")))
+        answer = await send(site, message(seq=4))
+        patch.setattr("chargewatch.ingest.message.decode", failing(MemoryError()))
+        later = await send(site, message(seq=5))
+    assert answer.status_code == 200, answer.text
+    receipt = answer.json()
+    assert (receipt["seq"], receipt["stored"], receipt["rejected"]) == (4, 0, 1)
+    assert receipt["errors"][0]["code"] == "internal_error"
+    assert (later.status_code, later.json()["error"]["code"]) == (503, "not_committed")

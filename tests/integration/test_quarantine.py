@@ -330,6 +330,22 @@ async def test_retention_takes_old_rejections_but_none_that_waits_to_be_read_aga
             assert days.scalar_one() == 1
 
 
+async def test_a_batch_without_a_rejection_asks_nothing_of_the_quarantine(
+    settings: Settings, database: asyncpg.Connection
+) -> None:
+    asked: list[str] = []
+    async with Intake(settings) as intake:
+        await intake.submit("registers", "OP1", "ST1", registers(1, reading(0)))
+        connection = intake._writer._connection
+        connection.add_query_logger(lambda query: asked.append(query.query))
+        await intake.submit("registers", "OP1", "ST1", registers(2, reading(1)))
+        good = list(asked)
+        await intake.submit("registers", "OP1", "ST1", b"{")
+    assert good
+    assert not any("quarantine" in query for query in good)
+    assert any("quarantine" in query for query in asked)
+
+
 async def test_rows_of_an_older_version_stay_readable(any_server: Any) -> None:
     url = await any_server.create_empty()
     async with open_database(url) as database:
