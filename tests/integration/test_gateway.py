@@ -270,7 +270,10 @@ async def test_the_broker_goes_and_comes_back(
         await again.until(lambda: bool(again.statuses))
         await gateway.end(signalled=True)
         await again.until(lambda: again.statuses[-1]["online"] is False)
+    # What was told before is told again: a status has no receipt.
     assert again.statuses[0]["online"] is True
+    seqs = sorted({status["seq"] for status in again.statuses})
+    assert seqs == list(range(1, seqs[-1] + 1))
 
 
 async def test_a_full_disk_stops_the_input_and_loses_nothing(

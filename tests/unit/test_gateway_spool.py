@@ -162,6 +162,22 @@ def test_a_message_refused_whole_is_a_dead_letter(make_spool: MakeSpool) -> None
     assert len(json.loads(letter["content"])["readings"]) == 3
 
 
+def test_the_newest_statuses_are_kept_with_their_seq(make_spool: MakeSpool) -> None:
+    spool = make_spool()
+    spool.add([], status={"firmware": "2"})
+    sent = [spool.add_status(online=number < 11) for number in range(12)]
+    assert json.loads(sent[0]) == {
+        "firmware": "2",
+        "seq": 1,
+        "sent_at": "2026-03-01T00:00:00.000+00:00",
+        "online": True,
+        "backlog": 0,
+    }
+    assert json.loads(sent[-1])["online"] is False
+    spool.close()
+    assert make_spool().recent_statuses() == sent[-10:]
+
+
 def test_a_full_spool_takes_nothing_and_gives_everything(make_spool: MakeSpool) -> None:
     spool = make_spool(max_bytes=1 << 20)
     taken = 0

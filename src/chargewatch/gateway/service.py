@@ -17,7 +17,7 @@ import orjson
 from chargewatch.errors import BrokerError
 from chargewatch.gateway.address import BrokerAddress
 from chargewatch.gateway.intake import Block, Input, Line
-from chargewatch.gateway.lines import Item, LineError, read_line
+from chargewatch.gateway.lines import STATUS, Item, LineError, read_line
 from chargewatch.gateway.link import IN_FLIGHT, Connection, Link, LinkLostError, LinkOptions
 from chargewatch.gateway.spool import DeadLetter, Settled, Spool, Spooled, SpoolFullError
 from chargewatch.wire.topics import RECEIPT, topic
@@ -26,6 +26,9 @@ log = logging.getLogger("chargewatch.gateway")
 
 T = TypeVar("T")
 FULL_RETRY_S = 1.0
+REPEATED_STATUSES = 3
+"""With so many statuses of a connection the ones before them are sent again."""
+
 STEADY_S = 5.0
 """A connection that held so long was a good one: the next pause is short again."""
 
@@ -120,7 +123,7 @@ class GatewayService:
             client_id=f"{options.operator_id}:{options.station_id}",
             username=options.operator_id,
             receipt_topic=self._topic(RECEIPT),
-            will_topic=self._topic("status"),
+            will_topic=self._topic(STATUS),
             will_payload=b'{"online": false}',
             keepalive_s=options.keepalive_s,
         )
@@ -387,8 +390,18 @@ class GatewayService:
             pass
 
     async def _tell_status(self, connection: Connection) -> None:
+        """Tell the status now and then; at a connection's beginning also what may be lost of it.
+
+        A broker that died has lost the newest ones, and one that came back before the platform
+        did has sent the next ones to nobody: without them the platform would see a gap.
+        """
+        told = 0
         while True:
+            if told < REPEATED_STATUSES:
+                for payload in await self._on_disk(self._spool.recent_statuses):
+                    await connection.publish(self._topic(STATUS), payload)
             await self._publish_status(connection, online=True)
+            told += 1
             self._status_changed.clear()
             try:
                 async with asyncio.timeout(self._options.status_s):
@@ -397,19 +410,11 @@ class GatewayService:
                 continue
 
     async def _publish_status(self, connection: Connection, *, online: bool) -> None:
-        told = await self._on_disk(self._spool.told_status)
         try:
-            seq = await self._on_disk(self._spool.next_seq, "status")
+            payload = await self._on_disk(self._spool.add_status, online=online)
         except SpoolFullError:
             return  # it says so elsewhere, and a status without seq is none
-        status = {
-            **told,
-            "seq": seq,
-            "sent_at": self._spool.now(),
-            "online": online,
-            "backlog": await self._on_disk(self._spool.backlog),
-        }
-        await connection.publish(self._topic("status"), orjson.dumps(status), retain=True)
+        await connection.publish(self._topic(STATUS), payload, retain=True)
 
     async def _say_goodbye(self, connection: Connection) -> None:
         """Tell that the station goes offline: an orderly end discards the last will."""

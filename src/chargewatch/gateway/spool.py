@@ -19,12 +19,13 @@ import orjson
 
 from chargewatch.errors import ChargewatchError
 from chargewatch.gateway.intake import Position
-from chargewatch.gateway.lines import LIST_KEYS, MAX_ITEM_BYTES, Item
+from chargewatch.gateway.lines import LIST_KEYS, MAX_ITEM_BYTES, STATUS, Item
 
 MAX_ITEMS = 10_000
 DEAD_LETTERS_SHARE = 10
 """Dead letters take at most a tenth of the spool; the oldest go first."""
 
+KEPT_STATUSES = 10
 PAGE_BYTES = 4096
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -32,6 +33,7 @@ CREATE TABLE IF NOT EXISTS counter (kind TEXT PRIMARY KEY, seq INTEGER NOT NULL)
 CREATE TABLE IF NOT EXISTS message (
   id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, seq INTEGER NOT NULL,
   items INTEGER NOT NULL, payload BLOB NOT NULL, UNIQUE (kind, seq));
+CREATE TABLE IF NOT EXISTS status (seq INTEGER PRIMARY KEY, payload BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS position (
   source TEXT PRIMARY KEY, fingerprint BLOB NOT NULL, offset INTEGER NOT NULL,
   line INTEGER NOT NULL);
@@ -204,10 +206,26 @@ class Spool:
         ).fetchone()
         return int(row[0])
 
-    def next_seq(self, kind: str) -> int:
-        """Return a seq for a message that is not spooled (status)."""
+    def add_status(self, *, online: bool) -> bytes:
+        """Return the next status; it and a few before it are kept, since none gets a receipt."""
         with self._transaction() as run:
-            return self._next_seq(run, kind)
+            seq = self._next_seq(run, STATUS)
+            status = {
+                **self.told_status(),
+                "seq": seq,
+                "sent_at": self.now(),
+                "online": online,
+                "backlog": self.backlog(),
+            }
+            payload = orjson.dumps(status)
+            run("INSERT INTO status VALUES (?, ?)", (seq, payload))
+            run("DELETE FROM status WHERE seq <= ?", (seq - KEPT_STATUSES,))
+        return payload
+
+    def recent_statuses(self) -> list[bytes]:
+        """Return the newest statuses, oldest first."""
+        rows = self._connection.execute("SELECT payload FROM status ORDER BY seq")
+        return [bytes(row[0]) for row in rows]
 
     def told_status(self) -> dict[str, Any]:
         """Return what the input said about the station's status last."""
