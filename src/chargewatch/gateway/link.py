@@ -73,7 +73,7 @@ class Connection:
 def _link_errors() -> Iterator[None]:
     try:
         yield
-    except (aiomqtt.MqttError, OSError, ValueError) as exc:
+    except (aiomqtt.MqttError, OSError) as exc:
         raise LinkLostError(str(exc), code=_reason(exc)) from exc
 
 
@@ -99,11 +99,16 @@ class Link:
 
         Raises: LinkLostError; BrokerError when the broker lets nobody read the receipts.
         """
-        with _link_errors():
-            async with self._client() as client:
-                client.pending_calls_threshold = 10 * IN_FLIGHT
-                await self._subscribe(client)
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                with _link_errors():
+                    client = await stack.enter_async_context(self._client())
+                    client.pending_calls_threshold = 10 * IN_FLIGHT
+                    await self._subscribe(client)
                 yield Connection(client)
+        except aiomqtt.MqttError as exc:
+            # Closing a connection that broke: everything else was told apart above.
+            raise LinkLostError(str(exc), code=_reason(exc)) from exc
 
     def _client(self) -> aiomqtt.Client:
         address, options = self._address, self._options
