@@ -98,10 +98,10 @@ async def test_the_index_of_piles_is_made_by_who_changes_what_it_holds(site: Sit
 async def test_only_pages_merge_a_claim_and_nothing_but_a_claim(site: Site) -> None:
     for function in ("merge_connector_claim", "merge_meter_claim"):
         for duty in ("ingest", "assess"):
-            await site.may_not(duty, f"SELECT {function}(1, 2)")
+            await site.may_not(duty, f"SELECT {function}(1, 2, 3)")
         # Neither is known: the call is allowed, the merge isn't.
         with pytest.raises(asyncpg.RaiseError, match="is no claim of registered"):
-            await site.may("serve", f"SELECT {function}(1, 2)")
+            await site.may("serve", f"SELECT {function}(1, 2, 3)")
 
 
 async def test_ingest_can_not_read_users(site: Site) -> None:

@@ -123,6 +123,17 @@ class Batch:
     events: list[tuple[int, int, EventRow]]  # message, place, row
     session_names: dict[int, str] = field(default_factory=dict)
 
+    def connector_ids(self) -> set[int]:
+        """Return the connectors that rows of the batch name."""
+        named = {row.connector_id for _, _, row in self.sessions}
+        named |= {row.connector_id for _, _, row in self.events}
+        return named | set(np.unique(self.registers.records["connector_id"]).tolist())
+
+    def meter_ids(self) -> set[int]:
+        """Return the reference meters that rows of the batch name."""
+        named = {row.meter_id for _, _, row in self.events}
+        return named | set(np.unique(self.references.records["meter_id"]).tolist())
+
 
 def _with_columns(messages: Sequence[Message], kind: str) -> list[tuple[int, Message, Columns]]:
     return [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from chargewatch.storage.identities import IdentityRows, InstrumentRow
+from chargewatch.storage.identities import IdentityRows, InstrumentRows
 
 Owner = tuple[str, str]
 """operator_id, station_id."""
@@ -13,25 +13,30 @@ Owner = tuple[str, str]
 class Instruments:
     """Connectors, or reference meters: their owners, and their keys by owner and name."""
 
-    def __init__(self, rows: Iterable[InstrumentRow]) -> None:
+    def __init__(self, rows: Iterable[InstrumentRows]) -> None:
         self._owners: dict[str, Owner] = {}
         self._ids: dict[Owner, dict[str, int]] = {}
+        self.claims: set[int] = set()
         claims = []
         for row in rows:
             owner = row.operator_id, row.station_id
             if row.registered:
-                self._owners[row.name] = owner
-                self._ids.setdefault(owner, {})[row.name] = row.instrument_id
+                self._owners.update(dict.fromkeys(row.ids, owner))
+                self._ids.setdefault(owner, {}).update(row.ids)
             else:
                 claims.append(row)
         self.add_claims(claims)
 
-    def add_claims(self, rows: Iterable[InstrumentRow]) -> None:
+    def add_claims(self, rows: Iterable[InstrumentRows]) -> None:
         """Take in instruments that a station sent and nobody registered."""
         for row in rows:
-            if row.name not in self._owners or row.registered:
-                owner = row.operator_id, row.station_id
-                self._ids.setdefault(owner, {})[row.name] = row.instrument_id
+            known = self._ids.setdefault((row.operator_id, row.station_id), {})
+            for name, number in row.ids.items():
+                if row.registered:
+                    known[name] = number
+                elif name not in self._owners:
+                    known[name] = number
+                    self.claims.add(number)
 
     def ids_of(self, owner: Owner) -> dict[str, int]:
         """Return the keys of an owner's instruments by name."""

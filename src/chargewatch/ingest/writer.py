@@ -31,6 +31,7 @@ from chargewatch.storage.copy import hold_name, open_ingest_connection
 from chargewatch.storage.events import store_events
 from chargewatch.storage.identities import (
     claim_instruments,
+    claims_stand,
     load_identities,
     registry_mark,
 )
@@ -65,6 +66,10 @@ REGISTRY_CHECK_S = 30.0
 
 class SessionInUseError(DatabaseError):
     """Another ingest service has the same client id: the broker would serve only one of them."""
+
+
+class ClaimMergedError(DatabaseError):
+    """A claim was merged into a registered instrument; read the registry and write again."""
 
 
 class Hook(Protocol):
@@ -157,7 +162,8 @@ class BatchWriter:
         self._registry_changed = False
         self._registry_mark = await registry_mark(self._connection)
         self._registry_checked = time.monotonic()
-        self._identities = Identities(await load_identities(self._connection))
+        rows = await load_identities(self._connection)
+        self._identities = await asyncio.to_thread(Identities, rows)
 
     async def _current_identities(self) -> Identities:
         overdue = time.monotonic() - self._registry_checked > REGISTRY_CHECK_S
@@ -222,6 +228,9 @@ class BatchWriter:
         await self._claim(messages, identities)
         try:
             return await self._transaction(messages, identities, staged_only=False)
+        except ClaimMergedError:
+            self._registry_changed = True
+            return await self._write_once(messages)
         except Exception as exc:
             if not copy_errors.is_key_collision(exc):
                 raise
@@ -259,6 +268,7 @@ class BatchWriter:
         connection = self._connection
         keys = [(*m.owner, m.topic.kind) for m in batch.messages if m.topic is not None]
         streams = await lock_streams(connection, keys, known=self._streams)
+        await self._require_claims(batch)
         await self._write_readings(batch, batch.registers, staged_only=staged_only)
         await self._write_readings(batch, batch.references, staged_only=staged_only)
         await self._write_sessions(batch)
@@ -272,6 +282,17 @@ class BatchWriter:
         await record_messages(connection, ledger_entries(batch), ids=streams)
         await notify_readings(connection)
         return streams
+
+    async def _require_claims(self, batch: Batch) -> None:
+        """Raise ClaimMergedError when a claim of the batch is no more; keep the others."""
+        if self._identities is None:
+            return
+        connectors = sorted(batch.connector_ids() & self._identities.connectors.claims)
+        meters = sorted(batch.meter_ids() & self._identities.meters.claims)
+        if (connectors or meters) and not await claims_stand(
+            self._connection, connectors=connectors, meters=meters
+        ):
+            raise ClaimMergedError("an import has merged a claim since the registry was read")
 
     async def _write_readings(self, batch: Batch, rows: ReadingRows, *, staged_only: bool) -> None:
         if not rows.size:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import asyncpg
+import orjson
 
 Instrument = Literal["connector", "reference_meter"]
 
@@ -17,14 +19,13 @@ _COLUMNS: dict[str, tuple[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class InstrumentRow:
-    """A connector or meter: registered, or claimed by the station that sent readings of it."""
+class InstrumentRows:
+    """Instruments of a station: registered, or claimed by who sent readings of them."""
 
-    instrument_id: int
-    name: str
     operator_id: str
     station_id: str
     registered: bool
+    ids: dict[str, int]  # by name
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,20 @@ class IdentityRows:
     """Everything that ingest must know of the registry."""
 
     stations: dict[str, str]  # station_id to operator_id
-    connectors: list[InstrumentRow]
-    meters: list[InstrumentRow]
+    connectors: list[InstrumentRows]
+    meters: list[InstrumentRows]
 
 
-async def _instruments(connection: asyncpg.Connection, table: Instrument) -> list[InstrumentRow]:
+async def _instruments(connection: asyncpg.Connection, table: Instrument) -> list[InstrumentRows]:
+    # One row a station, its instruments as JSON: 100,000 single rows would hold up the event loop.
     key, name = _COLUMNS[table]
     rows = await connection.fetch(
-        f"SELECT {key}, {name}, operator_id, station_id, registered FROM {table}"  # noqa: S608
+        f"SELECT operator_id, station_id, registered, json_object_agg({name}, {key})::text "  # noqa: S608
+        f"FROM {table} GROUP BY operator_id, station_id, registered"
     )
-    return [InstrumentRow(*row) for row in rows]
+    return await asyncio.to_thread(
+        lambda: [InstrumentRows(row[0], row[1], row[2], orjson.loads(row[3])) for row in rows]
+    )
 
 
 async def load_identities(connection: asyncpg.Connection) -> IdentityRows:
@@ -68,27 +73,38 @@ async def registry_mark(connection: asyncpg.Connection) -> tuple[int, ...]:
 
 async def claim_instruments(
     connection: asyncpg.Connection, table: Instrument, claims: Sequence[tuple[str, str, str]]
-) -> list[InstrumentRow]:
+) -> list[InstrumentRows]:
     """Return rows for (name, operator_id, station_id) that nobody registered, made where missing.
 
     Commits by itself: a claim without readings does no harm, and other workers see it at once.
+    Those that are there are not inserted again: that would wait for an import that adopts them.
     """
     key, name = _COLUMNS[table]
-    names, operators, stations = (list(column) for column in zip(*sorted(set(claims)), strict=True))
+    columns = [list(column) for column in zip(*sorted(set(claims)), strict=True)]
+    wanted = "SELECT * FROM unnest($1::text[], $2::text[], $3::text[])"
     await connection.execute(
-        f"INSERT INTO {table} ({name}, operator_id, station_id) "  # noqa: S608
-        "SELECT * FROM unnest($1::text[], $2::text[], $3::text[]) "
-        f"ON CONFLICT ({name}, operator_id, station_id) DO NOTHING",
-        names,
-        operators,
-        stations,
+        f"INSERT INTO {table} ({name}, operator_id, station_id) "
+        f"{wanted} AS c(name, operator_id, station_id) WHERE NOT EXISTS (SELECT FROM {table} t "
+        f"WHERE (t.{name}, t.operator_id, t.station_id) = (c.name, c.operator_id, c.station_id)) "
+        f"ON CONFLICT ({name}, operator_id, station_id) WHERE NOT registered DO NOTHING",
+        *columns,
     )
     rows = await connection.fetch(
         f"SELECT {key}, {name}, operator_id, station_id, registered FROM {table} "  # noqa: S608
-        f"WHERE ({name}, operator_id, station_id) IN "
-        "(SELECT * FROM unnest($1::text[], $2::text[], $3::text[]))",
-        names,
-        operators,
-        stations,
+        f"WHERE ({name}, operator_id, station_id) IN ({wanted}) ORDER BY registered",
+        *columns,
     )
-    return [InstrumentRow(*row) for row in rows]
+    return [InstrumentRows(row[2], row[3], row[4], {row[1]: row[0]}) for row in rows]
+
+
+async def claims_stand(
+    connection: asyncpg.Connection, *, connectors: Sequence[int], meters: Sequence[int]
+) -> bool:
+    """Whether all these claims still exist; from then on none is merged before the commit.
+
+    An import may have merged a claim since the registry was read.
+    """
+    found = await connection.fetchval(
+        "SELECT standing_claims($1::int4[], $2::int4[])", list(connectors), list(meters)
+    )
+    return bool(found == len(connectors) + len(meters))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from sqlalchemy import (
     ColumnElement,
     Date,
     Table,
+    bindparam,
     cast,
     delete,
     func,
@@ -83,12 +85,42 @@ async def upsert(
 async def update_by_id(
     connection: AsyncConnection, table: Table, id_column: str, *, rows: Sequence[Values]
 ) -> None:
-    """Update rows by their surrogate key."""
-    for row in rows:
-        values = {name: value for name, value in row.items() if name != id_column}
+    """Update rows by their surrogate key. All rows have the same columns."""
+    if not rows:
+        return
+    changed: Values = {name: bindparam(f"new_{name}") for name in rows[0] if name != id_column}
+    statement = update(table).where(table.c[id_column] == bindparam("key")).values(changed)
+    for chunk in _chunks(rows):
         await connection.execute(
-            update(table).where(table.c[id_column] == row[id_column]).values(values)
+            statement,
+            [
+                {"key": row[id_column]} | {f"new_{name}": row[name] for name in changed}
+                for row in chunk
+            ],
         )
+
+
+async def add_rows(connection: AsyncConnection, table: Table, *, rows: Sequence[Values]) -> None:
+    """Insert rows that are new. All rows have the same columns."""
+    for chunk in _chunks(rows):
+        await connection.execute(insert(table), list(chunk))
+
+
+async def one_import_at_a_time(connection: AsyncConnection) -> None:
+    """Wait until no other transaction imports a registry."""
+    await connection.execute(text("SELECT pg_advisory_xact_lock(7226073)"))
+
+
+@asynccontextmanager
+async def no_other_import(connection: AsyncConnection) -> AsyncIterator[None]:
+    """Keep other imports waiting over several transactions of a connection."""
+    async with connection.begin():
+        await connection.execute(text("SELECT pg_advisory_lock(7226073)"))
+    try:
+        yield
+    finally:
+        async with connection.begin():
+            await connection.execute(text("SELECT pg_advisory_unlock(7226073)"))
 
 
 async def record_import(
@@ -124,45 +156,43 @@ async def announce_change(connection: AsyncConnection) -> None:
     await connection.execute(text("NOTIFY registry_changed"))
 
 
-async def merge_claim(
-    connection: AsyncConnection,
-    table: Table,
-    *,
-    name: str,
-    operator_id: str,
-    station_id: str,
-    into: int,
-) -> None:
-    """Make a station's unregistered claim one with the registered instrument of that name.
-
-    table: connector or reference_meter. Readings, rollups, sessions and assessments move, and the
-    days of the readings become due again.
-    """
-    id_column, name_column, _ = _MERGE[table.name]
-    claim = (
-        await connection.execute(
-            select(table.c[id_column]).where(
-                table.c[name_column] == name,
-                table.c.operator_id == operator_id,
-                table.c.station_id == station_id,
-                ~table.c.registered,
-            )
-        )
-    ).scalar_one_or_none()
-    if claim is not None:
-        await _merge(connection, table, claim=claim, into=into)
-
-
 _MERGE = {
     "connector": ("connector_id", "connector", func.merge_connector_claim),
     "reference_meter": ("meter_id", "meter", func.merge_meter_claim),
 }
 
+MERGED_AT_ONCE = 10_000
+"""Readings of a claim that are moved in one transaction; ingest may wait for it."""
 
-async def _merge(connection: AsyncConnection, table: Table, *, claim: int, into: int) -> None:
-    # The function has rights that its caller has not: see migration 0005.
+
+async def claims_to_merge(connection: AsyncConnection, table: Table) -> list[tuple[int, int]]:
+    """Return claims of instruments that are registered now, each with the registered one."""
+    id_column, name_column, _ = _MERGE[table.name]
+    claim = table.alias("claim")
+    query = (
+        select(claim.c[id_column], table.c[id_column])
+        .where(
+            ~claim.c.registered,
+            table.c.registered,
+            table.c[name_column] == claim.c[name_column],
+            table.c.operator_id == claim.c.operator_id,
+            table.c.station_id == claim.c.station_id,
+        )
+        .order_by(claim.c[id_column])
+    )
+    return [(row[0], row[1]) for row in await connection.execute(query)]
+
+
+async def merge_some(connection: AsyncConnection, table: Table, *, claim: int, into: int) -> bool:
+    """Make a claim one with the registered instrument, some readings at a time; True at the end.
+
+    Readings, rollups, sessions, events and assessments move, and the days of the readings become
+    due again. Repeat it, each time in a transaction of its own, until it is done.
+    """
+    # The function has rights that its caller has not, and locks the claim: see migration 0010.
+    await connection.execute(text("SET LOCAL lock_timeout = '10s'"))
     _, _, function = _MERGE[table.name]
-    await connection.execute(select(function(claim, into)))
+    return bool(await connection.scalar(select(function(claim, into, MERGED_AT_ONCE))))
 
 
 async def mark_due(connection: AsyncConnection, table: Table, ids: Sequence[int]) -> None:
@@ -262,27 +292,14 @@ async def registered_ids(
 
 
 async def follow_stations(connection: AsyncConnection) -> None:
-    """Give registered instruments the operator of their station, which may have been sold.
-
-    What the new operator has already sent for them was stored as claims, and is merged.
-    """
+    """Give registered instruments the operator of their station, which may have been sold."""
     for table in (connector, reference_meter):
-        id_column, name_column, _ = _MERGE[table.name]
-        claim = table.alias("claim")
-        sold = (
-            table.c.registered,
-            table.c.station_id == station.c.station_id,
-            table.c.operator_id != station.c.operator_id,
-        )
-        claims = select(claim.c[id_column], table.c[id_column]).where(
-            *sold,
-            claim.c[name_column] == table.c[name_column],
-            claim.c.station_id == table.c.station_id,
-            claim.c.operator_id == station.c.operator_id,
-            ~claim.c.registered,
-        )
-        for claimed, into in (await connection.execute(claims)).all():
-            await _merge(connection, table, claim=claimed, into=into)
         await connection.execute(
-            update(table).where(*sold).values(operator_id=station.c.operator_id)
+            update(table)
+            .where(
+                table.c.registered,
+                table.c.station_id == station.c.station_id,
+                table.c.operator_id != station.c.operator_id,
+            )
+            .values(operator_id=station.c.operator_id)
         )

@@ -80,6 +80,7 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
 FUNCTION_RIGHTS: Mapping[str, tuple[str, ...]] = {
     "merge_connector_claim": ("serve",),
     "merge_meter_claim": ("serve",),
+    "standing_claims": ("ingest",),
 }
 """Function and the duties that may call it; it runs with the rights of migrate, its owner."""
 

@@ -54,6 +54,7 @@ class _Import:
         self.new: dict[str, int] = {}
         self.changed: dict[str, int] = {}
         self.history: list[Values] = []
+        self.due: list[tuple[Table, list[int]]] = []
 
     def placed(self, name: str) -> list[PlacedRow]:
         return self.file.rows[name]
@@ -114,33 +115,18 @@ class _Import:
             before = stored.get((row[column],))
             if not self.note(name, row[column], before, row):
                 continue
-            if before is None:
+            claim = claims.get((row[column], row["operator_id"], row["station_id"]))
+            if before is None and claim is None:
                 inserted.append(row | {"registered": True})
-                claim = claims.get((row[column], row["operator_id"], row["station_id"]))
-                if claim is not None:
-                    due.append(claim[id_column])
                 continue
-            if row["resolution_wh"] != before["resolution_wh"]:
-                due.append(before[id_column])
-            updated.append(row | {id_column: before[id_column]})
-            if (before["operator_id"], before["station_id"]) != (
-                row["operator_id"],
-                row["station_id"],
-            ):
-                await sql.merge_claim(
-                    self.connection,
-                    table,
-                    name=row[column],
-                    operator_id=row["operator_id"],
-                    station_id=row["station_id"],
-                    into=before[id_column],
-                )
+            known = before or claim or {}
+            updated.append(row | {"registered": True, id_column: known[id_column]})
+            # A rollup's uncertainty holds the register's step, which nobody knew of a claim.
+            if before is None or row["resolution_wh"] != before["resolution_wh"]:
+                due.append(known[id_column])
         await sql.update_by_id(self.connection, table, id_column, rows=updated)
-        await sql.upsert(
-            self.connection, table, [column, "operator_id", "station_id"], rows=inserted
-        )
-        # A rollup's uncertainty holds the register's step, which nobody knew of a claim.
-        await sql.mark_due(self.connection, table, due)
+        await sql.add_rows(self.connection, table, rows=inserted)
+        self.due.append((table, due))
 
     async def operator_of_station(self, station_ids: Sequence[str]) -> dict[str, str]:
         stored = await sql.rows_by_key(
@@ -263,6 +249,7 @@ async def import_registry(
     """
     counts = {name: len(rows) for name, rows in file.rows.items()}
     async with database.begin() as connection:
+        await sql.one_import_at_a_time(connection)
         work = _Import(connection, file)
         await check_references(connection, file)
         progress("rows are valid, saving")
@@ -274,10 +261,38 @@ async def import_registry(
             connection, [row | {"import_id": import_id} for row in work.history]
         )
         await rebuild(await driver_of(connection))
+        # Last, because ingest may wait for these rows until the commit.
+        for table, ids in work.due:
+            await sql.mark_due(connection, table, ids)
         await sql.announce_change(connection)
+    await merge_claims(database)
     return ImportReport(
         import_id, counts, work.new, work.changed, notices(file, rules), file.sources, file.told
     )
+
+
+async def merge_claims(database: Database) -> int:
+    """Merge claims into instruments that are registered by now; return how many.
+
+    Such are of instruments that moved or were sold, and those that ingest made while the import
+    was under way. Each in short transactions: what stops in the middle, the next import goes on
+    with.
+    """
+    merged = 0
+    async with database.connect() as connection, sql.no_other_import(connection):
+        for table in (tables.connector, tables.reference_meter):
+            async with connection.begin():
+                twins = await sql.claims_to_merge(connection, table)
+            for claim, into in twins:
+                done = False
+                while not done:
+                    async with connection.begin():
+                        done = await sql.merge_some(connection, table, claim=claim, into=into)
+                merged += 1
+        if merged:
+            async with connection.begin():
+                await rebuild(await driver_of(connection))
+    return merged
 
 
 async def export_registry(database: Database) -> dict[str, Any]:
