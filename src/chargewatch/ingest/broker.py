@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -111,19 +112,36 @@ async def connection(
         logger=_library_log,
     )
     prepare(client)
-    try:
-        async with client:
-            heed_cancellation()
-            # A broker that hangs must not hold the end up.
-            client.timeout = GOODBYE_S
-            yield client
-    except aiomqtt.MqttError:
-        # The goodbye may have failed; whoever wants the end must not be told to connect again.
-        heed_cancellation()
-        raise
-    finally:
-        # After a connection that was never answered, aiomqtt leaves the socket open.
+
+    def close_late(opened: asyncio.Future[aiomqtt.Client]) -> None:
+        if not opened.cancelled():
+            opened.exception()  # of no use to anybody any more
         client._client._sock_close()
+
+    opening = asyncio.ensure_future(client.__aenter__())
+    try:
+        await asyncio.shield(opening)
+        heed_cancellation()
+    except asyncio.CancelledError:
+        # Its thread can't be stopped: a connection that comes about all the same is closed then.
+        opening.add_done_callback(close_late)
+        raise
+    except aiomqtt.MqttError:
+        # aiomqtt leaves the socket open when the broker does not answer.
+        client._client._sock_close()
+        raise
+    try:
+        yield client
+    finally:
+        # A broker that hangs must not hold the end up.
+        client.timeout = GOODBYE_S
+        try:
+            await client.__aexit__(None, None, None)
+        except aiomqtt.MqttError as exc:
+            log.debug("goodbye_failed error=%s", exc)
+        finally:
+            client._client._sock_close()
+        heed_cancellation()
 
 
 def heed_cancellation() -> None:
@@ -141,9 +159,14 @@ async def end_session(address: BrokerAddress, client_id: str) -> None:
     """Make the broker forget a session that has been emptied."""
     try:
         async with connection(address, client_id, clean_start=True):
-            log.info("session_ended client_id=%s", client_id)
+            log.info("session_ended client_id=%s", shown_id(client_id))
     except aiomqtt.MqttError as exc:
-        raise BrokerError(f"the session {client_id!r} could not be ended: {exc}") from exc
+        raise BrokerError(f"the session {shown_id(client_id)} could not be ended: {exc}") from exc
+
+
+def shown_id(client_id: str) -> str:
+    """Return a client id as a log may have it: without most of what can't be guessed."""
+    return re.sub(r"(?<=-[0-9a-f]{6})[0-9a-f]{26}$", "...", client_id)
 
 
 def reason_code(code: Any) -> int:

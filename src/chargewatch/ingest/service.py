@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import math
 import random
 import time
 from collections import deque
@@ -12,7 +14,7 @@ from dataclasses import dataclass
 
 from chargewatch.errors import BrokerError, DatabaseError
 from chargewatch.ingest.batch import TimeLimits
-from chargewatch.ingest.broker import end_session, parse_broker_url
+from chargewatch.ingest.broker import end_session, parse_broker_url, shown_id
 from chargewatch.ingest.figures import watch_broker_queue
 from chargewatch.ingest.message import Arrival, Fate, Message, read_messages
 from chargewatch.ingest.metrics import IngestMetrics
@@ -22,7 +24,15 @@ from chargewatch.ingest.source import MqttSource, SourceOptions
 from chargewatch.ingest.writer import BatchWriter, Hook, SessionInUseError
 from chargewatch.settings import Settings
 from chargewatch.storage import copy_errors
-from chargewatch.storage.ingest_sessions import forget_session, left_sessions
+from chargewatch.storage.ingest_sessions import (
+    LeftSession,
+    forget_session,
+    left_sessions,
+    name_holder,
+    note_subscribed,
+    open_session,
+    renew_session,
+)
 from chargewatch.wire.topics import filters
 
 log = logging.getLogger("chargewatch.ingest")
@@ -32,6 +42,7 @@ BYTES_A_READING = 200
 DRAIN_S = 15.0
 PREDECESSOR_S = 10.0
 LEFT_SESSIONS_S = 60.0
+RENEW_S = 3600.0
 LEFT_IDLE_S = 2.0
 
 
@@ -159,13 +170,16 @@ class IngestService:
         settings: Settings,
         *,
         shard: Shard = Shard(),  # noqa: B008 - frozen
-        leaving: str = "",
+        leaving: LeftSession | None = None,
         hook: Hook = _no_hook,
     ) -> None:
-        """Take a shard's messages; with `leaving`, what a session of that client id still holds."""
+        """Take a shard's messages; with `leaving`, what that session still holds."""
         self._shard = shard
         self._leaving = leaving
         self._emptying = False
+        self._sessions_minded = leaving is not None
+        self._mind_now = asyncio.Event()
+        self._renewed = -math.inf
         self.settings = settings
         self.metrics = IngestMetrics()
         self.totals = IngestTotals()
@@ -176,29 +190,29 @@ class IngestService:
         )
         self._ready: asyncio.Queue[_Work] = asyncio.Queue(maxsize=1)
         self._in_work = 0
-        client_id = leaving or shard.client_id(settings.mqtt_client_id)
-        self._client_id = client_id
+        self._slot = shard.slot(settings.mqtt_client_id)
         self._address = parse_broker_url(settings.require_mqtt_url(), ca_file=settings.mqtt_ca_file)
         self._source = MqttSource(
             self._address,
             SourceOptions(
-                client_id=client_id,
+                client_id=leaving.client_id if leaving else "",  # else known when the name is held
                 filters=filters(),
                 receive_maximum=settings.receive_maximum,
                 session_expiry_s=settings.mqtt_session_expiry_s,
                 owns=shard.owns,
-                leaving=bool(leaving),
+                leaving=leaving is not None,
             ),
             deliver=self._inbox.put,
             drop=self._inbox.clear,
             count_receipts=self.metrics.count_receipts,
+            contested=None if leaving else self._contested,
         )
         self._dsn = "postgresql://" + settings.require_database_url().partition("://")[2]
         self._writer = BatchWriter(
             self._dsn,
             limits=TimeLimits(settings.max_future_s, settings.max_age_days),
             quarantine_a_day=settings.quarantine_rows_a_day,
-            only_one=client_id,
+            only_one=leaving.hold if leaving else self._slot.name,
             hook=hook,
         )
         self._database_away = ""
@@ -220,8 +234,8 @@ class IngestService:
                 asyncio.create_task(self._read(), name="read"),
                 asyncio.create_task(self._store(), name="store"),
             ]
-            if self._shard.index == 0 and not self._leaving:
-                work.append(asyncio.create_task(self._empty_left_sessions(), name="left"))
+            if not self._leaving:
+                work.append(asyncio.create_task(self._mind_sessions(), name="sessions"))
             side = asyncio.create_task(self._watch_figures(), name="figures")
             ends = [asyncio.create_task(self._stopped(), name="stop")]
             if until_idle_s is not None:
@@ -251,7 +265,7 @@ class IngestService:
             try:
                 await self._writer.connect()
                 if not self._leaving:
-                    await self._writer.note_session(base=self.settings.mqtt_client_id)
+                    self._source.client_id = await open_session(self._dsn, self._slot)
                 return
             except SessionInUseError:
                 if time.monotonic() > deadline:
@@ -273,47 +287,97 @@ class IngestService:
         while self._source.unsent and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
-    async def _empty_left_sessions(self) -> None:
-        """Take what sessions of another number of shards still hold, and end them."""
-        base = self.settings.mqtt_client_id
-        await self._source.connected.wait()
+    async def _mind_sessions(self) -> None:
+        """Tell the other workers that this one is subscribed; as the first, end what is left."""
+        pause_s = 1.0
         while True:
+            await self._source.subscribed.wait()
             try:
-                left = await left_sessions(
-                    self._dsn, base=base, current=self._shard.client_ids(base)
-                )
-                for client_id in left:
-                    self._emptying = True
-                    await self._empty(client_id)
+                left_any = await self._mind_sessions_once()
+                pause_s = min(15.0, 2 * pause_s) if left_any else LEFT_SESSIONS_S
             except Exception as exc:
                 # Tried again: a worker of the old number may still run, or an engine be away.
-                if isinstance(exc, BrokerError | DatabaseError) or not copy_errors.is_data_fault(
+                if not isinstance(exc, BrokerError | DatabaseError) and copy_errors.is_data_fault(
                     exc
                 ):
-                    log.warning("session_left error=%s", copy_errors.in_words(exc))
-                else:
                     raise
-            self._emptying = False
-            await asyncio.sleep(LEFT_SESSIONS_S)
+                log.warning("session_left error=%s", copy_errors.in_words(exc))
+                pause_s = LEFT_SESSIONS_S
+            finally:
+                self._emptying = False
+            self._sessions_minded = True
+            self._mind_now.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._mind_now.wait()
 
-    async def _empty(self, client_id: str) -> None:
-        log.info("session_left client_id=%s: taking what it holds", client_id)
-        totals = await IngestService(self.settings, leaving=client_id).run(until_idle_s=LEFT_IDLE_S)
-        await end_session(self._address, client_id)
-        await forget_session(self._dsn, client_id)
-        log.info("session_emptied client_id=%s messages=%d", client_id, totals.messages)
+    async def _mind_sessions_once(self) -> bool:
+        """Return whether a session is left that has to wait for the other workers."""
+        await note_subscribed(self._dsn, self._source.client_id)
+        if self._shard.index != 0:
+            return False
+        fresh_s = self.settings.mqtt_session_expiry_s / 2
+        left = await left_sessions(self._dsn, self._slot, fresh_s=fresh_s)
+        if not left.all_subscribed:
+            return bool(left.sessions)
+        for session in left.sessions:
+            self._emptying = True
+            await self._empty(session)
+        return False
+
+    async def _empty(self, session: LeftSession) -> None:
+        shown = shown_id(session.client_id)
+        log.info("session_left client_id=%s: taking what it holds", shown)
+        totals = await IngestService(self.settings, leaving=session).run(until_idle_s=LEFT_IDLE_S)
+        await end_session(self._address, session.client_id)
+        await forget_session(self._dsn, session.client_id)
+        log.info("session_emptied client_id=%s messages=%d", shown, totals.messages)
+
+    async def _contested(self, client_id: str) -> str:
+        """Return the client id to go on with when somebody else seems to use it.
+
+        Raises: SessionInUseError when it is another ingest of this database.
+        """
+        try:
+            holder = await name_holder(self._dsn, self._slot.name)
+            if holder is not None and holder not in self._writer.server_pids:
+                raise SessionInUseError(
+                    f"another ingest service with the client id {self._slot.name!r} took over; "
+                    "end one of them, or give each its --shard"
+                )
+            if time.monotonic() - self._renewed < RENEW_S:
+                return client_id
+            self._renewed = time.monotonic()
+            renewed = await renew_session(self._dsn, self._slot)
+        except SessionInUseError:
+            raise
+        except Exception as exc:
+            if copy_errors.is_data_fault(exc):
+                raise
+            log.warning("session_not_renewed error=%s", copy_errors.in_words(exc))
+            return client_id
+        log.warning(
+            "session_renewed client_id=%s: goes on as %s; who else knows the old one? Keep client "
+            "ids out of what operators can read",
+            shown_id(client_id),
+            shown_id(renewed),
+        )
+        self._mind_now.set()
+        return renewed
 
     async def _stopped(self) -> None:
         await self._stop.wait()
 
     async def _idle(self, idle_s: float) -> None:
         """Return when nothing came and nothing was in work for a while."""
-        await self._source.connected.wait()
+        begun = self._source.subscribed if self._leaving else self._source.connected
+        await begun.wait()
         quiet_since = time.monotonic()
         while time.monotonic() - max(quiet_since, self._inbox.last_arrival) < idle_s:
             await asyncio.sleep(min(0.05, idle_s / 4))
             if (
                 self._emptying
+                or not self._sessions_minded
                 or self._in_work
                 or len(self._inbox)
                 or not self._source.connected.is_set()

@@ -11,6 +11,7 @@ import zlib
 from dataclasses import dataclass
 
 from chargewatch.errors import SettingError
+from chargewatch.storage.ingest_sessions import Slot
 
 
 @dataclass(frozen=True)
@@ -20,13 +21,9 @@ class Shard:
     index: int = 0
     count: int = 1
 
-    def client_id(self, base: str) -> str:
-        """Return the client id of this worker's session."""
-        return base if self.count == 1 else f"{base}-{self.index}-of-{self.count}"
-
-    def client_ids(self, base: str) -> list[str]:
-        """Return the client ids of all workers."""
-        return [Shard(index, self.count).client_id(base) for index in range(self.count)]
+    def slot(self, base: str) -> Slot:
+        """Return this worker's place among all that have ever been, where its session is noted."""
+        return Slot(base, self.index, self.count)
 
     def owns(self, topic: str) -> bool:
         """Return whether this worker takes a topic: all topics of a station go to one worker."""

@@ -14,7 +14,7 @@ import math
 import random
 import ssl
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,13 @@ from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from chargewatch.errors import BrokerError
-from chargewatch.ingest.broker import KEEPALIVE_S, BrokerAddress, connection, reason_code
+from chargewatch.ingest.broker import (
+    KEEPALIVE_S,
+    BrokerAddress,
+    connection,
+    reason_code,
+    shown_id,
+)
 from chargewatch.ingest.message import Arrival
 from chargewatch.ingest.outbox import Outbox
 from chargewatch.ingest.packets import (
@@ -51,6 +57,9 @@ more than it once something has been acknowledged (measured: 15 with a maximum o
 
 HELD_OVERHEAD_BYTES = 700
 """What a message takes besides its payload, about."""
+
+QUICK_LOSSES = 8
+"""So many connections in a row that held for less than a minute: is somebody else there?"""
 
 READ_BYTES = 1 << 18
 _SESSION_TAKEN_OVER = 0x8E
@@ -93,8 +102,15 @@ class MqttSource:
         deliver: Callable[[Arrival], None],
         drop: Callable[[], None],
         count_receipts: Callable[[str, int], None] = lambda fate, number: None,
+        contested: Callable[[str], Awaitable[str]] | None = None,
     ) -> None:
-        """Remember where to deliver; `drop` is called when what waits must be forgotten."""
+        """Remember where to deliver; `drop` is called when what waits must be forgotten.
+
+        contested: called with the client id when somebody else seems to have it; returns the one to
+        go on with.
+        """
+        self.client_id = options.client_id
+        self._contested = contested
         self._address = address
         self._options = options
         self._deliver = deliver
@@ -108,8 +124,11 @@ class MqttSource:
         self._aliases: dict[int, str] = {}
         self.max_packet: int | None = None
         self._connected_before = False
+        self._subscribed_before = False
         self._alive = False
+        self._taken_over = 0
         self.connected = asyncio.Event()
+        # The broker has confirmed the subscription; of a session to leave: that it is given up.
         self.subscribed = asyncio.Event()
 
     async def run(self) -> None:
@@ -127,17 +146,30 @@ class MqttSource:
                 self._explain(exc)
                 log.warning("broker_away address=%s error=%s", self._address.label, exc)
             attempt = 0 if time.monotonic() - began > KEEPALIVE_S else attempt + 1
+            await self._look_for_a_rival(attempt)
             # Full jitter: workers that lost the broker together do not come back together.
             await asyncio.sleep(random.uniform(0.05, min(10.0, 0.2 * 2**attempt)))  # noqa: S311
+
+    async def _look_for_a_rival(self, attempt: int) -> None:
+        """Ask for another client id when this one seems to be somebody else's too.
+
+        Mosquitto 2.0.11 closes the older of two connections without a reason code (measured), so
+        one loss after the other is a sign as well.
+        """
+        if self._contested is None or not (self._taken_over >= 2 or attempt >= QUICK_LOSSES):
+            return
+        self._taken_over = 0
+        self.client_id = await self._contested(self.client_id)
 
     def _explain(self, error: aiomqtt.MqttError) -> None:
         """Raise BrokerError when trying again is of no use."""
         code = getattr(getattr(error, "rc", None), "value", None)
         where = self._address.label
         if code == _SESSION_TAKEN_OVER:
+            self._taken_over += 1
             log.warning(
                 "session_taken_over client_id=%s address=%s: another client has this client id",
-                self._options.client_id,
+                shown_id(self.client_id),
                 where,
             )
         if not self._connected_before:
@@ -161,7 +193,7 @@ class MqttSource:
         try:
             async with connection(
                 self._address,
-                self._options.client_id,
+                self.client_id,
                 clean_start=False,
                 session_expiry_s=self._options.session_expiry_s,
                 receive_maximum=self._options.receive_maximum,
@@ -170,7 +202,7 @@ class MqttSource:
                 log.info(
                     "broker_connected address=%s client_id=%s generation=%d",
                     self._address.label,
-                    self._options.client_id,
+                    shown_id(self.client_id),
                     self.generation,
                 )
                 self._connected_before = True
@@ -220,6 +252,7 @@ class MqttSource:
         )
         if self._options.leaving:
             await client.unsubscribe(list(self._options.filters), timeout=math.inf)
+            self.subscribed.set()
             return
         wanted = [(topic_filter, options) for topic_filter in self._options.filters]
         codes = await client.subscribe(wanted, timeout=math.inf)
@@ -228,6 +261,9 @@ class MqttSource:
             for (topic_filter, _), code in zip(wanted, codes, strict=True)
             if reason_code(code) >= 128
         ]
+        if refused and self._subscribed_before:
+            # It was allowed once: the broker's own source of rights may be away.
+            raise aiomqtt.MqttError(f"the broker refuses the subscription of {', '.join(refused)}")
         if refused:
             raise BrokerError(
                 f"the broker at {self._address.label} refuses the subscription of "
@@ -235,6 +271,7 @@ class MqttSource:
                 "cw/v1/# in the broker's access list"
             )
         log.info("subscribed filters=%s", " ".join(self._options.filters))
+        self._subscribed_before = True
         self.subscribed.set()
 
     def _take_over_reader(self, client: aiomqtt.Client) -> None:

@@ -35,7 +35,6 @@ from chargewatch.storage.identities import (
     load_identities,
     registry_mark,
 )
-from chargewatch.storage.ingest_sessions import note_session
 from chargewatch.storage.ledger import (
     StreamKey,
     lock_streams,
@@ -106,6 +105,8 @@ class BatchWriter:
         self._limits = limits
         self._hook = hook
         self._connection: Any = None
+        self.server_pids: set[int] = set()
+        """Server processes of the connections so far, whether the server knows that they ended."""
         self._identities: Identities | None = None
         self._registry_mark: tuple[int, ...] = ()
         self._registry_checked = 0.0
@@ -140,6 +141,7 @@ class BatchWriter:
         self._connection = await open_ingest_connection(
             self._dsn, on_registry_change=self._on_registry_change
         )
+        self.server_pids.add(self._connection.get_server_pid())
         if self._only_one and not await hold_name(self._connection, self._only_one):
             await self.disconnect()
             raise SessionInUseError(
@@ -150,10 +152,6 @@ class BatchWriter:
         self._streams.clear()
         self._newest = await load_newest(self._connection)
         await self._load_identities()
-
-    async def note_session(self, *, base: str) -> None:
-        """Write down, before it is opened, that the broker keeps a session of this name."""
-        await note_session(self._connection, self._only_one, base=base)
 
     def _on_registry_change(self) -> None:
         self._registry_changed = True

@@ -1,45 +1,163 @@
-"""Which sessions ingest has at the broker, so that none is forgotten there with messages in it."""
+"""Which sessions ingest has at the broker, so that none is forgotten there with messages in it.
+
+A session's client id ends in a part that nobody can guess: whoever connects with the client id of
+a session gets its messages, and access lists don't prevent it. The id is a secret like a password.
+It is kept here, so that a worker finds its session again.
+"""
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
 import asyncpg
 
+from chargewatch.storage.copy import NAME_LOCK
+
 CONNECT_TIMEOUT_S = 10.0
+SECRET_BYTES = 16
 
 
-async def _connection(dsn: str) -> asyncpg.Connection:
-    return await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=30)
+@dataclass(frozen=True)
+class Slot:
+    """One worker's place: the client id of the settings, and the shard."""
+
+    base: str
+    index: int
+    count: int
+
+    @property
+    def name(self) -> str:
+        """What the worker is called; of workers of one name one at a time may run."""
+        return self.base if self.count == 1 else f"{self.base}-{self.index}-of-{self.count}"
 
 
-async def note_session(connection: asyncpg.Connection, client_id: str, *, base: str) -> None:
-    """Write down that a session is about to be opened."""
-    await connection.execute(
-        "INSERT INTO ingest_session (client_id, base, used_at) VALUES ($1, $2, now()) "
-        "ON CONFLICT (client_id) DO UPDATE SET used_at = now()",
-        client_id,
-        base,
-    )
+@dataclass(frozen=True)
+class LeftSession:
+    """A session that no present worker uses, and the name to hold while it is emptied."""
+
+    client_id: str
+    hold: str
 
 
-async def left_sessions(dsn: str, *, base: str, current: list[str]) -> list[str]:
-    """Return the client ids of earlier sessions that none of the present workers has."""
-    connection = await _connection(dsn)
+@dataclass(frozen=True)
+class LeftSessions:
+    """What earlier workers left; it may be ended when every present worker is subscribed."""
+
+    sessions: tuple[LeftSession, ...]
+    all_subscribed: bool
+
+
+@asynccontextmanager
+async def _connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=30)
     try:
-        rows = await connection.fetch(
-            "SELECT client_id FROM ingest_session WHERE base = $1 AND client_id <> ALL($2::text[]) "
-            "ORDER BY client_id",
-            base,
-            current,
-        )
-        return [row["client_id"] for row in rows]
+        yield connection
     finally:
         await connection.close(timeout=5)
+
+
+async def open_session(dsn: str, slot: Slot) -> str:
+    """Return the client id of a slot's session, a new one when it has none.
+
+    Written down before the session is opened. The caller holds the slot's name.
+    """
+    async with _connection(dsn) as connection, connection.transaction():
+        found = await connection.fetchval(
+            "UPDATE ingest_session SET used_at = now(), subscribed_at = NULL "
+            "WHERE base = $1 AND shard_index = $2 AND shard_count = $3 AND NOT retired "
+            "RETURNING client_id",
+            slot.base,
+            slot.index,
+            slot.count,
+        )
+        return str(found) if found is not None else await _insert(connection, slot)
+
+
+async def renew_session(dsn: str, slot: Slot) -> str:
+    """Return a new client id for a slot; its present session counts as left."""
+    async with _connection(dsn) as connection, connection.transaction():
+        await connection.execute(
+            "UPDATE ingest_session SET retired = true "
+            "WHERE base = $1 AND shard_index = $2 AND shard_count = $3",
+            slot.base,
+            slot.index,
+            slot.count,
+        )
+        return await _insert(connection, slot)
+
+
+async def _insert(connection: asyncpg.Connection, slot: Slot) -> str:
+    client_id = f"{slot.name}-{secrets.token_hex(SECRET_BYTES)}"
+    await connection.execute(
+        "INSERT INTO ingest_session (client_id, base, shard_index, shard_count, used_at) "
+        "VALUES ($1, $2, $3, $4, now())",
+        client_id,
+        slot.base,
+        slot.index,
+        slot.count,
+    )
+    return client_id
+
+
+async def note_subscribed(dsn: str, client_id: str) -> None:
+    """Write down that the broker has confirmed a session's subscription, and that it is in use."""
+    async with _connection(dsn) as connection:
+        await connection.execute(
+            "UPDATE ingest_session SET subscribed_at = coalesce(subscribed_at, now()), "
+            "used_at = now() WHERE client_id = $1",
+            client_id,
+        )
+
+
+async def left_sessions(dsn: str, slot: Slot, *, fresh_s: float) -> LeftSessions:
+    """Return what workers of another number, or of version 0.1.0, left.
+
+    fresh_s: how long after its last use the broker surely has a session still.
+    """
+    async with _connection(dsn) as connection:
+        subscribed = await connection.fetchval(
+            "SELECT count(DISTINCT shard_index) FROM ingest_session "
+            "WHERE base = $1 AND shard_count = $2 AND NOT retired AND subscribed_at IS NOT NULL "
+            "AND used_at > now() - make_interval(secs => $3)",
+            slot.base,
+            slot.count,
+            fresh_s,
+        )
+        rows = await connection.fetch(
+            "SELECT client_id, shard_index, shard_count, retired FROM ingest_session "
+            "WHERE base = $1 AND (retired OR shard_count IS DISTINCT FROM $2) "
+            "ORDER BY used_at, client_id",
+            slot.base,
+            slot.count,
+        )
+    present = {Slot(slot.base, index, slot.count).name for index in range(slot.count)}
+    left = []
+    for row in rows:
+        hold = row["client_id"]
+        if not row["retired"] and row["shard_count"] is not None:
+            hold = Slot(slot.base, row["shard_index"], row["shard_count"]).name
+        # A present worker holds this name, so no other one runs with the session.
+        left.append(LeftSession(row["client_id"], f"{hold} left" if hold in present else hold))
+    return LeftSessions(tuple(left), subscribed == slot.count)
 
 
 async def forget_session(dsn: str, client_id: str) -> None:
     """Write down that a session is empty and ended."""
-    connection = await _connection(dsn)
-    try:
+    async with _connection(dsn) as connection:
         await connection.execute("DELETE FROM ingest_session WHERE client_id = $1", client_id)
-    finally:
-        await connection.close(timeout=5)
+
+
+async def name_holder(dsn: str, name: str) -> int | None:
+    """Return the server process that holds a name (see `hold_name`), None when nobody does."""
+    async with _connection(dsn) as connection:
+        found = await connection.fetchval(
+            "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = $1 "
+            "AND objid = (hashtext($2)::bigint & 4294967295)::oid AND objsubid = 2 "
+            "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+            NAME_LOCK,
+            name,
+        )
+    return None if found is None else int(found)

@@ -51,7 +51,7 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
     "ledger_stream": {"ingest": _CHANGE, "assess": _READ, "serve": _READ},
     "message_ledger": {"ingest": _ADD, "assess": _READ, "serve": _READ},
     "ledger_gap": {"ingest": _ALL, "assess": _READ, "serve": _READ},
-    "ingest_session": {"ingest": _ALL, "assess": _READ, "serve": _READ},
+    "ingest_session": {"ingest": _ALL},
     "quarantine": {"ingest": _ADD, "assess": _READ, "serve": _READ},
     "quarantine_day": {"ingest": _CHANGE, "assess": _READ, "serve": _READ},
     "quarantine_replay": {"ingest": _ADD, "assess": _READ, "serve": _READ},

@@ -106,6 +106,7 @@ station_status = Table(
 )
 
 # Sessions that ingest has at the broker: what an old number of shards left there must be fetched.
+# A client id is a secret: who knows it can take the session's messages.
 ingest_session = Table(
     "ingest_session",
     metadata,
@@ -113,4 +114,9 @@ ingest_session = Table(
     # CHARGEWATCH_MQTT_CLIENT_ID, without the shard.
     Column("base", Text, nullable=False),
     Column("used_at", Timestamp, nullable=False),
+    # NULL: a session of version 0.1.0, whose client id was the setting.
+    Column("shard_index", Integer),
+    Column("shard_count", Integer),
+    Column("subscribed_at", Timestamp),
+    Column("retired", Boolean, nullable=False, server_default="false"),
 )
