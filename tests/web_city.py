@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from chargewatch.simulators.ocmf import Reading, ocmf_record, public_key_hex
 from chargewatch.storage import tables
 from chargewatch.storage.database import Database
 from chargewatch.storage.pile_index import driver_of, rebuild
@@ -143,6 +144,7 @@ async def _seed_registry(connection: AsyncConnection, now: datetime) -> None:
                     "serial": f"SN{number:05d}",
                     "resolution_wh": 1,
                     "in_service_on": date(2024, 5, 10),
+                    "signing_key": public_key_hex(7) if number == 0 else None,
                 }
             )
             if number % 10 != 9:
@@ -320,7 +322,7 @@ async def _seed_telemetry(connection: AsyncConnection, now: datetime) -> None:
                 "soc_stop_pct": 74.0,
                 "content_hash": bytes([k]) * 32,
                 "received_at": ended,
-                "signed_format": "OCMF" if k % 9 == 0 else None,
+                **_signed(k, ended),
             }
         )
     await connection.execute(insert(tables.register_reading), readings)
@@ -356,6 +358,28 @@ async def _seed_telemetry(connection: AsyncConnection, now: datetime) -> None:
         )
     ]
     await connection.execute(insert(tables.instrument_event), events)
+
+
+def _signed(k: int, ended: datetime) -> dict[str, Any]:
+    """Return the signed record of every ninth session: genuine, forged, of another charge, odd."""
+    if k % 9:
+        return {"signed_format": None, "signed_data": None, "signed_public_key": None}
+
+    def at(moment: datetime) -> str:
+        return moment.strftime("%Y-%m-%dT%H:%M:%S,000+0000")
+
+    kwh = 1_000 + 13 * k
+    grown = 12.345 if k != 18 else 7.5
+    readings = (
+        Reading(at=at(ended - timedelta(hours=2)), energy_kwh=kwh, kind="B"),
+        Reading(at=at(ended), energy_kwh=kwh + grown, kind="E"),
+    )
+    data = ocmf_record("SN00000", readings, page=k + 1, secret=7)
+    return {
+        "signed_format": "ALFEN" if k == 27 else "OCMF",
+        "signed_data": data.replace('"PG":"T', '"PG":"T9') if k == 9 else data,
+        "signed_public_key": None,
+    }
 
 
 async def _seed_ingest(connection: AsyncConnection, now: datetime) -> None:

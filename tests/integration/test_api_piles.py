@@ -161,6 +161,31 @@ async def test_declared_changes_of_a_connector_and_its_station(site: Site) -> No
     assert [row["kind"] for row in others] == ["seal_opened"]
 
 
+async def test_signed_records_are_judged_check_by_check(site: Site) -> None:
+    page = await get(site, "/piles/TJ0001-01-1/sessions", limit=60)
+    signed = {row["session"]: row for row in page["sessions"] if row["signed_format"]}
+    assert {name: row["signed"] for name, row in signed.items()} == {
+        "S-0000": "genuine",
+        "S-0009": "forged",
+        "S-0018": "mismatch",
+        "S-0027": "not_verified",
+        "S-0036": "genuine",
+        "S-0045": "genuine",
+        "S-0054": "genuine",
+    }
+    checks = {check["check"]: check["state"] for check in signed["S-0018"]["signed_checks"]}
+    assert checks == {
+        "schema": "ok",
+        "signature": "ok",
+        "key": "ok",
+        "identity": "ok",
+        "register": "failed",
+        "clock": "ok",
+    }
+    assert page["sessions"][1]["signed"] is None
+    assert "signed_data" not in page["sessions"][0]
+
+
 async def test_readings_are_bounded_and_say_so(site: Site) -> None:
     answer = await get(site, "/piles/TJ0001-01-1/readings", limit=10)
     assert answer["truncated"] is True

@@ -182,6 +182,14 @@ class History(BaseModel):
     history: list[HistoryPoint]
 
 
+class SignedCheck(BaseModel):
+    """One check of a session's signed record."""
+
+    check: str = Field(description="schema, signature, key, identity, register or clock")
+    state: str = Field(description="ok, failed or unknown")
+    detail: str
+
+
 class Session(BaseModel):
     """One charging session as it was sent; fees are decimal strings."""
 
@@ -206,6 +214,10 @@ class Session(BaseModel):
     stop_reason: str | None
     signed_format: str | None
     received_at: datetime
+    signed: str | None = Field(
+        description="genuine, forged, mismatch or not_verified; null: nothing is signed"
+    )
+    signed_checks: list[SignedCheck] | None
 
 
 class Sessions(BaseModel):

@@ -15,6 +15,7 @@ from chargewatch.api.answers import JsonAnswer, rows_of
 from chargewatch.api.context import ServiceOf, Viewer
 from chargewatch.api.errors import ApiError, not_found
 from chargewatch.api.models import ERRORS, Changes, History, PileDetail, Piles, Readings, Sessions
+from chargewatch.api.signed import with_signed_checks
 from chargewatch.domain.verdict import Tier
 from chargewatch.storage import queries, queries_pile, queries_piles
 from chargewatch.storage.pile_index import SORTS
@@ -222,7 +223,7 @@ async def show_sessions(
             "total": total,
             "limit": limit,
             "offset": offset,
-            "sessions": rows_of(rows),
+            "sessions": await with_signed_checks(rows_of(rows), row),
         }
     )
 

@@ -48,8 +48,8 @@ VERIFICATIONS = text(
 SESSIONS = text(
     "SELECT session, vehicle, started_at, ended_at, start_wh, stop_wh, billed_wh, currency, "
     "energy_fee, service_fee, other_fee, discount, total_fee, periods, soc_start_pct, "
-    "soc_stop_pct, battery_capacity_wh, bms_energy_wh, stop_reason, signed_format, received_at "
-    "FROM charging_session WHERE connector_id = :connector_id "
+    "soc_stop_pct, battery_capacity_wh, bms_energy_wh, stop_reason, signed_format, signed_data, "
+    "signed_public_key, received_at FROM charging_session WHERE connector_id = :connector_id "
     "ORDER BY ended_at DESC, session_id DESC LIMIT :limit OFFSET :offset"
 )
 

@@ -12,6 +12,7 @@ from fastapi.responses import Response
 
 from chargewatch.api.context import service_of
 from chargewatch.api.piles import MAX_OFFSET, Key, find_pile
+from chargewatch.api.signed import with_signed_checks
 from chargewatch.storage import queries, queries_pile
 from chargewatch.web.formats import Formats, is_known
 from chargewatch.web.page_session import Visitor
@@ -147,7 +148,7 @@ async def show_pile(
         budget=[] if assessment is None else budget_rows(assessment),
         verifications=verifications,
         signals=signals,
-        session_rows=session_rows,
+        session_rows=await with_signed_checks([dict(item) for item in session_rows], row),
         changes=changes,
         n_sessions=n_sessions,
         sessions_page=sessions,
