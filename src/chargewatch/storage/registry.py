@@ -189,7 +189,7 @@ async def merge_some(connection: AsyncConnection, table: Table, *, claim: int, i
     Readings, rollups, sessions, events and assessments move, and the days of the readings become
     due again. Repeat it, each time in a transaction of its own, until it is done.
     """
-    # The function has rights that its caller has not, and locks the claim: see migration 0010.
+    # The function has rights that its caller has not, and locks the claim: see migration 0011.
     await connection.execute(text("SET LOCAL lock_timeout = '10s'"))
     _, _, function = _MERGE[table.name]
     return bool(await connection.scalar(select(function(claim, into, MERGED_AT_ONCE))))
