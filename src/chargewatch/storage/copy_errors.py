@@ -58,11 +58,9 @@ def blame_of(error: BaseException) -> Blame:
             return Blame.CONTENT
         return Blame.ENVIRONMENT if state[:2] in _ENVIRONMENT else Blame.DOUBTFUL
     # A value that does not fit its column is an InterfaceError and a ValueError to asyncpg;
-    # other interface errors are about the connection.
-    if isinstance(error, asyncpg.InterfaceError):
-        return Blame.CONTENT if isinstance(error, ValueError) else Blame.ENVIRONMENT
-    if isinstance(error, asyncpg.InternalClientError):
-        return Blame.DOUBTFUL
+    # others are about the connection, or about too many values.
+    if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
+        return Blame.CONTENT if isinstance(error, ValueError) else Blame.DOUBTFUL
     if isinstance(error, OSError | MemoryError | ChargewatchError):  # TimeoutError is an OSError
         return Blame.ENVIRONMENT
     if isinstance(error, RuntimeError) and _NO_THREAD in str(error):
