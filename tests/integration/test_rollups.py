@@ -21,6 +21,8 @@ from chargewatch.runs.rollups import intervals_of, refresh_rollups, rollup_kinds
 from chargewatch.storage import rollup_due as due
 from chargewatch.storage import rollups as store
 from chargewatch.storage.database import Database, open_database
+from chargewatch.storage.events import EventRow, store_events
+from chargewatch.storage.readings import STORED
 from chargewatch.wire.payloads import CONTEXTS
 
 RESET = CONTEXTS.index("Register.Reset")
@@ -170,6 +172,38 @@ async def test_reset_register_counts_no_energy_across_the_reset(database: Databa
     assert result == expected(rows)
     assert sum(value[0] for value in result.values()) == pytest.approx(3500)
     assert any(value[2] & Quality.RESET for value in result.values())
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+async def test_a_meter_that_was_replaced_counts_no_energy_between_the_two(
+    database: Database, kind: int
+) -> None:
+    # The new meter shows more than the old one, around midnight; it is declared later.
+    rows = steps((22, 1000), (23.98, 2000), (24.5, 900_000), (25, 900_500))
+    event = EventRow(
+        "OP1",
+        "ST1",
+        connector_id=1 - kind,
+        meter_id=kind,
+        kind="meter_replaced",
+        at=BEGIN + timedelta(hours=24, minutes=2),
+        detail=None,
+        serial=None,
+        start_wh=None,
+        stop_wh=None,
+        received_at=BEGIN,
+    )
+    async with database.raw() as connection:
+        await store_readings(connection, rows, kind=kind)
+        await refresh_rollups(database)
+        before = await stored(connection, kind=kind)
+        assert sum(value[0] for value in before.values()) == pytest.approx(899_500)
+        assert await store_events(connection, [event]) == [STORED]
+        await refresh_rollups(database)
+        after = await stored(connection, kind=kind)
+    declared = [(*row[:3], row[2] == 900_000) for row in rows]
+    assert after == expected(declared, dense=kind == 1)
+    assert sum(value[0] for value in after.values()) == pytest.approx(1500)
 
 
 async def test_meters_keep_every_slot(database: Database) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -101,8 +101,13 @@ async def store_events(connection: asyncpg.Connection, rows: Sequence[EventRow])
     if due:
         await connection.execute(
             _MARK,
-            [0 if row.connector_id else 1 for row in due],
-            [row.connector_id or row.meter_id for row in due],
-            [(row.at - _DUE_BEFORE).astimezone(UTC).date() for row in due],
+            *zip(
+                *(
+                    (0 if row.connector_id else 1, row.connector_id or row.meter_id, day)
+                    for row in due
+                    for day in (row.at.date(), (row.at - _DUE_BEFORE).date())
+                ),
+                strict=True,
+            ),
         )
     return fates

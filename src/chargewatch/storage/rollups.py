@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from chargewatch.errors import DatabaseError
 from chargewatch.storage.bulk import Records, copy_arrays, copy_chunks, copy_records_in
+from chargewatch.storage.events import REGISTER_CHANGES
 
 SLOT_US = 900_000_000
 SLOTS_A_DAY = 96
@@ -180,7 +181,37 @@ async def read_readings(
             )
         )
     readings = np.concatenate(parts)
-    return readings[np.lexsort((readings["at"], readings["instrument"]))]
+    readings = readings[np.lexsort((readings["at"], readings["instrument"]))]
+    await _mark_declared(connection, kind, readings, ids=ids)
+    return readings
+
+
+async def _mark_declared(
+    connection: asyncpg.Connection, kind: Kind, readings: Records, *, ids: Ids
+) -> None:
+    """Mark the first readings after changes of a register that were declared by events.
+
+    What lies between the last reading of the old meter and the first of the new one is no energy.
+    A declared reset changes nothing unless the register fell.
+    """
+    if not len(readings):
+        return
+    at = readings["at"]
+    events = await connection.fetch(
+        f"SELECT {kind.identifier}, at, kind FROM instrument_event "  # noqa: S608
+        f"WHERE kind = ANY($1::text[]) AND {kind.identifier} = ANY($2::int4[]) "
+        "AND at > $3 AND at <= $4",
+        list(REGISTER_CHANGES),
+        ids.tolist(),
+        *(edge.astype(datetime).replace(tzinfo=UTC) for edge in (at.min(), at.max())),
+    )
+    for instrument, declared_at, change in events:
+        begin, end = np.searchsorted(readings["instrument"], [instrument, instrument + 1])
+        moment = np.datetime64(declared_at.astimezone(UTC).replace(tzinfo=None), "us")
+        later = begin + int(np.searchsorted(at[begin:end], moment, side="left"))
+        if begin < later < end:
+            fell = readings["energy_wh"][later] < readings["energy_wh"][later - 1]
+            readings["reset"][later] |= change != "register_reset" or fell
 
 
 async def read_stored(
