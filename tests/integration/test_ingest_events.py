@@ -162,7 +162,7 @@ async def test_a_merged_claim_keeps_its_sessions_and_events_once(gateway, ingest
     claim = await database.fetchval("SELECT connector_id FROM connector")
     await database.execute(
         "INSERT INTO connector (connector, operator_id, station_id, registered) "
-        "VALUES ('C1', 'OP2', 'ST2', true)"
+        "VALUES ('C1', 'OP1', 'ST1', true)"
     )
     registered = await database.fetchval("SELECT max(connector_id) FROM connector")
     # The same ones came once more, and found the registered connector.
@@ -179,7 +179,7 @@ async def test_a_merged_claim_keeps_its_sessions_and_events_once(gateway, ingest
         "FROM instrument_event LIMIT 1",
         registered,
     )
-    await database.execute("SELECT merge_connector_claim($1, $2)", claim, registered)
+    await database.execute("SELECT merge_connector_claim($1, $2, 1000)", claim, registered)
     for table, key in (("charging_session", "session"), ("instrument_event", "at")):
         rows = await database.fetch(f"SELECT connector_id, {key} FROM {table}")
         assert len(rows) == len({row[1] for row in rows}) == 2
