@@ -30,7 +30,6 @@ from chargewatch.storage.ingest_sessions import (
     left_sessions,
     name_holder,
     note_subscribed,
-    open_session,
     renew_session,
 )
 from chargewatch.wire.topics import filters
@@ -265,7 +264,7 @@ class IngestService:
             try:
                 await self._writer.connect()
                 if not self._leaving:
-                    self._source.client_id = await open_session(self._dsn, self._slot)
+                    self._source.client_id = await self._writer.open_session(self._slot)
                 return
             except SessionInUseError:
                 if time.monotonic() > deadline:

@@ -35,6 +35,7 @@ from chargewatch.storage.identities import (
     load_identities,
     registry_mark,
 )
+from chargewatch.storage.ingest_sessions import Slot, open_session
 from chargewatch.storage.ledger import (
     StreamKey,
     lock_streams,
@@ -152,6 +153,10 @@ class BatchWriter:
         self._streams.clear()
         self._newest = await load_newest(self._connection)
         await self._load_identities()
+
+    async def open_session(self, slot: Slot) -> str:
+        """Return the client id of the session that goes with the name that is held."""
+        return await open_session(self._connection, slot)
 
     def _on_registry_change(self) -> None:
         self._registry_changed = True

@@ -59,12 +59,12 @@ async def _connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
         await connection.close(timeout=5)
 
 
-async def open_session(dsn: str, slot: Slot) -> str:
+async def open_session(connection: asyncpg.Connection, slot: Slot) -> str:
     """Return the client id of a slot's session, a new one when it has none.
 
-    Written down before the session is opened. The caller holds the slot's name.
+    Written down before the session is opened. The connection holds the slot's name.
     """
-    async with _connection(dsn) as connection, connection.transaction():
+    async with connection.transaction():
         found = await connection.fetchval(
             "UPDATE ingest_session SET used_at = now(), subscribed_at = NULL "
             "WHERE base = $1 AND shard_index = $2 AND shard_count = $3 AND NOT retired "
