@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "doctor": "doctor",
     "evaluate": "evaluate",
     "gateway": "gateway",
+    "health": "health",
     "ingest": "ingest",
     "migrate": "migrate",
     "quarantine": "quarantine",

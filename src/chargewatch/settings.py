@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -41,6 +42,13 @@ def _positive_int(value: str) -> int:
 
 def _float(value: str) -> float:
     return float(value)
+
+
+def _positive_float(value: str) -> float:
+    number = float(value)
+    if not 0 < number < math.inf:
+        raise ValueError("must be a number greater than 0")
+    return number
 
 
 def _port(value: str) -> int:
@@ -132,7 +140,15 @@ class Settings:
     receive_maximum: int = _option(
         2_000, "messages the broker may have unacknowledged at ingest", _positive_int
     )
-    metrics_port: int = _option(0, "port of ingest's Prometheus metrics; 0 turns them off", _port)
+    metrics_port: int = _option(
+        0, "port of ingest's Prometheus metrics and health; 0 turns them off", _port
+    )
+    stalled_s: float = _option(
+        30.0,
+        "ingest is not healthy when messages wait, or the broker is away, and nothing got on for "
+        "this long",
+        _positive_float,
+    )
     raw_retention_days: int = _option(
         0, "days of raw readings to keep; 0: 90 with compression, 14 without", _int
     )

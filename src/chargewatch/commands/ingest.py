@@ -11,6 +11,7 @@ import click
 
 from chargewatch import logs
 from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
+from chargewatch.ingest.answers import answer_questions
 from chargewatch.ingest.service import IngestService, IngestTotals
 from chargewatch.ingest.shards import Shard, parse_shard
 from chargewatch.ingest.stops import hook_from_environment
@@ -27,7 +28,12 @@ async def _ingest(settings: Settings, shard: Shard, until_idle_s: float | None) 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, service.stop)
     if settings.metrics_port:
-        service.metrics.serve(settings.http_host, settings.metrics_port)
+        answer_questions(
+            settings.http_host,
+            settings.metrics_port,
+            registry=service.metrics.registry,
+            health=service.health,
+        )
     return await service.run(until_idle_s=until_idle_s)
 
 

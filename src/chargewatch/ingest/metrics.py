@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from chargewatch.ingest.message import Fate, Message
 from chargewatch.wire.readings import Columns
@@ -98,10 +98,11 @@ class IngestMetrics:
             "1 while the database takes batches",
             registry=self.registry,
         )
-
-    def serve(self, host: str, port: int) -> None:
-        """Answer Prometheus at http://host:port/metrics from a thread."""
-        start_http_server(port, addr=host, registry=self.registry)
+        self.stalled = Gauge(
+            "chargewatch_ingest_stalled_seconds",
+            "For how long ingest is away from the broker, or messages wait and none is committed",
+            registry=self.registry,
+        )
 
     def count_receipts(self, fate: str, number: int) -> None:
         """Count MQTT messages with receipts."""

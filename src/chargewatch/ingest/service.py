@@ -16,6 +16,7 @@ from chargewatch.errors import BrokerError, DatabaseError
 from chargewatch.ingest.batch import TimeLimits
 from chargewatch.ingest.broker import end_session, parse_broker_url, shown_id
 from chargewatch.ingest.figures import watch_broker_queue
+from chargewatch.ingest.health import Health, Look
 from chargewatch.ingest.message import Arrival, Fate, Message, read_messages
 from chargewatch.ingest.metrics import IngestMetrics
 from chargewatch.ingest.receipts import receipt_messages
@@ -189,6 +190,7 @@ class IngestService:
         )
         self._ready: asyncio.Queue[_Work] = asyncio.Queue(maxsize=1)
         self._in_work = 0
+        self._finished = 0
         self._slot = shard.slot(settings.mqtt_client_id)
         self._address = parse_broker_url(settings.require_mqtt_url(), ca_file=settings.mqtt_ca_file)
         self._source = MqttSource(
@@ -215,6 +217,7 @@ class IngestService:
             hook=hook,
         )
         self._database_away = ""
+        self.health = Health(self._look, limit_s=settings.stalled_s, tell=self.metrics.stalled.set)
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
@@ -235,7 +238,10 @@ class IngestService:
             ]
             if not self._leaving:
                 work.append(asyncio.create_task(self._mind_sessions(), name="sessions"))
-            side = asyncio.create_task(self._watch_figures(), name="figures")
+            side = [
+                asyncio.create_task(self._watch_figures(), name="figures"),
+                asyncio.create_task(self.health.watch(), name="health"),
+            ]
             ends = [asyncio.create_task(self._stopped(), name="stop")]
             if until_idle_s is not None:
                 ends.append(asyncio.create_task(self._idle(until_idle_s), name="idle"))
@@ -245,9 +251,9 @@ class IngestService:
                     task.result()
                 await self._drain(work)
             finally:
-                for task in (*ends, side, *work):
+                for task in (*ends, *side, *work):
                     task.cancel()
-                await asyncio.gather(*ends, side, *work, return_exceptions=True)
+                await asyncio.gather(*ends, *side, *work, return_exceptions=True)
         return self.totals
 
     async def _watch_figures(self) -> None:
@@ -408,10 +414,24 @@ class IngestService:
             if messages:
                 await self._commit(arrivals, messages)
             else:
-                self._source.finish(arrivals, ())
+                self._finish(arrivals, ())
             self._in_work -= 1
             self.metrics.unacknowledged.set(self._source.unacknowledged)
             self.metrics.generation.set(self._source.generation)
+
+    def _finish(self, arrivals: Sequence[Arrival], receipts: Sequence[tuple[str, bytes]]) -> None:
+        self._source.finish(arrivals, receipts)
+        self._finished += 1
+
+    def _look(self) -> Look:
+        """Return what health is judged by."""
+        return Look(
+            connected=self._source.connected.is_set(),
+            subscribed=self._source.subscribed.is_set(),
+            waiting=max(self._source.unacknowledged, self._in_work),
+            finished=self._finished,
+            database_away=self._database_away,
+        )
 
     async def _commit(self, arrivals: Sequence[Arrival], messages: list[Message]) -> None:
         """Write one batch, however long it takes; then receipts, then acknowledgements."""
@@ -429,7 +449,7 @@ class IngestService:
             await asyncio.sleep(back_off_s(attempt))
         self._note_back()
         await self._hook("before_acknowledge")
-        self._source.finish(arrivals, self._receipts(messages, fates))
+        self._finish(arrivals, self._receipts(messages, fates))
         self.totals.add(messages, fates)
         try:
             self.metrics.count(
