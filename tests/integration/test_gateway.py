@@ -354,6 +354,30 @@ async def test_two_gateways_with_one_client_id_lose_nothing(
         await gateway.end(signalled=True)
 
 
+async def test_a_connection_closed_before_the_log_in_is_tried_again_at_once(
+    tmp_path: Path,
+) -> None:
+    """A load balancer whose broker is away takes connections and closes them."""
+    tries = 0
+
+    async def close(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal tries
+        tries += 1
+        writer.close()
+
+    server = await asyncio.start_server(close, "127.0.0.1", 0)
+    gateway = GatewayProcess(f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}", tmp_path)
+    gateway.input.touch()
+    gateway.start()
+    try:
+        async with asyncio.timeout(14):
+            while tries < 4:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+    finally:
+        gateway.kill()
+        server.close()
+
+
 def test_wrong_usage_is_said(run_command: RunCommand, tmp_path: Path, broker_url: str) -> None:
     named = ("gateway", "--operator", "OP", "--station", "ST", "--spool", str(tmp_path / "s"))
     environment = {"CHARGEWATCH_MQTT_URL": broker_url}

@@ -163,9 +163,18 @@ def _figures(
 
 
 async def _with_signals(main: Any) -> dict[str, Any]:
-    """Run so that SIGTERM cleans up as Ctrl-C does."""
+    """Run so that Ctrl-C and SIGTERM clean up."""
     task = asyncio.ensure_future(main)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        task.cancel()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # A second Ctrl-C must not end the cleaning up.
+            loop.add_signal_handler(number, lambda: None)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, end)
     result: dict[str, Any] = await task
     return result
 

@@ -6,6 +6,7 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
@@ -111,6 +112,21 @@ class Link:
             raise LinkLostError(str(exc), code=_reason(exc)) from exc
 
     def _client(self) -> aiomqtt.Client:
+        client = self._plain_client()
+        told = client._client.on_disconnect
+
+        def on_disconnect(*arguments: Any) -> None:
+            # A load balancer takes the connection and closes it when its broker is away: aiomqtt
+            # would wait for the CONNACK all the same.
+            if not client._connected.done():
+                client._connected.set_exception(aiomqtt.MqttError("closed before the log-in"))
+            if told is not None:
+                told(*arguments)
+
+        client._client.on_disconnect = on_disconnect
+        return client
+
+    def _plain_client(self) -> aiomqtt.Client:
         address, options = self._address, self._options
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = SESSION_EXPIRY_S
