@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
+import aiomqtt
 import asyncpg
 import orjson
 import pytest
@@ -333,3 +337,35 @@ async def test_the_broker_is_pinged_as_often_as_it_wants(broker_url: str, databa
         async with serving(proxy.url, database_url) as service:
             await until(lambda: len(pings) >= 4, 10)
             assert service._source.generation == 1
+
+
+@pytest.mark.parametrize("will", [b'{"online": false}', b'{"online": false, "seq": null}'])
+async def test_a_last_will_without_a_number_takes_the_station_offline(
+    will: bytes, broker_url: str, database_url: str
+):
+    connection = await asyncpg.connect(database_url)
+
+    async def until_online(value: bool) -> None:
+        async with asyncio.timeout(20):
+            while await connection.fetchval("SELECT online FROM station_status") is not value:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+    topic = "cw/v1/OP1/WILL/status"
+    parts = urlsplit(broker_url)
+    async with serving(broker_url, database_url) as service:
+        async with aiomqtt.Client(
+            parts.hostname or "",
+            parts.port or 0,
+            identifier="OP1:WILL",
+            will=aiomqtt.Will(topic, will, qos=1, retain=True),
+        ) as gateway:
+            status = {"seq": 7, "sent_at": datetime.now(UTC).isoformat(), "online": True}
+            await gateway.publish(topic, orjson.dumps(status), qos=1, retain=True)
+            await until_online(True)
+            sock = gateway._client.socket()
+            assert isinstance(sock, socket.socket)
+            sock.shutdown(socket.SHUT_RDWR)  # as a gateway without power
+            await until_online(False)
+        await until_acknowledged(service, 2)
+        assert service.totals.rejected == 0
+    await connection.close()
