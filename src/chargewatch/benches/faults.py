@@ -21,13 +21,13 @@ from chargewatch.commands.common import json_option, print_json, run_async, say,
 from chargewatch.errors import ChargewatchError
 from chargewatch.local.broker import Program, choose_program
 from chargewatch.local.processes import temporary_folder
+from chargewatch.logs import TEXT
 from chargewatch.storage.database import open_database
 from chargewatch.storage.migrate import migrate
 
 RELEASED_SCHEMA = "0005"
 """The run begins with this schema: the first migration happens while gateways publish."""
 DRAIN_S = 180.0
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 DISK_MB = 512
 DISK_MB_A_MINUTE = 16
 
@@ -181,7 +181,7 @@ async def _with_signals(main: Any) -> dict[str, Any]:
 
 def _log_to(path: Path) -> None:
     """Keep what the gateways of this process say out of the terminal."""
-    logging.basicConfig(filename=path, level=logging.INFO, format=LOG_FORMAT, force=True)
+    logging.basicConfig(filename=path, level=logging.INFO, format=TEXT, force=True)
 
 
 @click.command("faults")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import Any
 import click
 import orjson
 
+from chargewatch import logs
 from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
 from chargewatch.domain.identity import is_identity
 from chargewatch.errors import InputFileError
@@ -156,12 +156,7 @@ def command(
     if acknowledge and as_json:
         raise click.UsageError("--acknowledge and --json both write to stdout: choose one")
     settings = settings_of(context)
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        force=True,
-    )
+    logs.configure(settings)
     began = time.monotonic()
     spool = Spool(
         spool_file or Path(f"{operator}-{station}.spool"),

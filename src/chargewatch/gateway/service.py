@@ -172,7 +172,7 @@ class GatewayService:
             except SpoolFullError as exc:
                 if not self._full:
                     self._full = True
-                    log.warning("spool_full: no input is read until it has room again: %s", exc)
+                    log.warning("spool_full error=%s: no input is read until it has room", exc)
                 if self._stop.is_set():
                     raise
                 await asyncio.sleep(FULL_RETRY_S)
@@ -226,7 +226,7 @@ class GatewayService:
             try:
                 content = _read(line)
             except LineError as exc:
-                log.warning("bad_line line=%d: %s", line.number, exc)
+                log.warning("bad_line line=%d error=%s", line.number, exc)
                 dead.append(DeadLetter("bad_line", str(exc), line.content, line=line.number))
                 continue
             items += content.items
