@@ -155,6 +155,9 @@ class Settings:
     rollup_retention_days: int = _option(
         1_185, "days of 15-minute rollups to keep (3 years and 3 months)", _positive_int
     )
+    ledger_retention_days: int = _option(
+        30, "days of single messages in the ledger to keep; older ones as sums a day", _positive_int
+    )
     quarantine_rows_a_day: int = _option(
         1_000,
         "rejected messages kept a station and day; more are only counted",

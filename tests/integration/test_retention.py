@@ -8,11 +8,24 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
+import numpy as np
 import pytest
 
+from chargewatch.ingest.batch import SessionKeys
 from chargewatch.runs.rollups import refresh_rollups
 from chargewatch.storage.capabilities import Capabilities
+from chargewatch.storage.copy import open_ingest_connection
 from chargewatch.storage.database import Database, open_database
+from chargewatch.storage.ledger_days import unbalanced
+from chargewatch.storage.readings import (
+    DUPLICATE,
+    REGISTERS,
+    STORED,
+    load_newest,
+    newest_rows,
+    store_readings,
+    update_latest,
+)
 from chargewatch.storage.retention import (
     SEGMENT_BY,
     Removal,
@@ -165,7 +178,9 @@ def test_raw_readings_stay_longer_where_they_are_compressed() -> None:
 def test_every_hypertable_has_a_rule_and_a_segment() -> None:
     rules = retention_rules(Capabilities("18.0", None, None), raw_days=0, rollup_days=100)
     assert {rule.table: rule.column for rule in rules if rule.chunked} == HYPERTABLES
-    assert {rule.table for rule in rules if not rule.chunked} == {"quarantine", "quarantine_day"}
+    assert {rule.table for rule in rules if not rule.chunked} == {
+        *("quarantine", "quarantine_day", "ledger_gap", "session_name")
+    }
     assert set(SEGMENT_BY) == set(HYPERTABLES)
 
 
@@ -174,6 +189,9 @@ def test_raw_readings_get_no_retention_policy() -> None:
     assert not any("retention" in line for line in policy_statements(rules, "register_reading"))
     statements = policy_statements(rules, "connector_interval")
     assert "SELECT add_retention_policy('connector_interval', INTERVAL '9 days')" in statements
+    # The ledger is summed first.
+    statements = policy_statements(rules, "message_ledger")
+    assert not any("add_retention_policy" in line for line in statements)
 
 
 async def test_policies_are_left_out_where_the_edition_has_none(database: Database) -> None:
@@ -189,4 +207,128 @@ def test_command_prints_what_it_did(database_url: str, run_command: Any) -> None
     result = json.loads(done.stdout)
     assert result["dry_run"] is True
     tables = {table["table"] for table in result["tables"]}
-    assert tables == {*HYPERTABLES, "quarantine", "quarantine_day"}
+    assert tables == {
+        *HYPERTABLES,
+        *("quarantine", "quarantine_day", "ledger_gap", "session_name"),
+    }
+
+
+async def test_old_messages_become_sums_a_day_and_the_books_balance(database: Database) -> None:
+    async with database.raw() as connection:
+        await connection.execute(
+            "INSERT INTO ledger_stream (operator_id, station_id, topic, messages, received, stored,"
+            " duplicate) SELECT 'OP1', 'ST1', topic, 960, 1920, 960, 960 "
+            "FROM unnest(ARRAY['registers', 'sessions']) topic"
+        )
+        await connection.execute(
+            "INSERT INTO message_ledger SELECT $1::timestamptz - g * interval '1 hour', stream_id, "
+            "g, $1, 1, 1, 0 FROM ledger_stream, generate_series(1, 960) g",
+            NOW,
+        )
+    await retain(database, ledger_days=30, dry_run=True)
+    await retain(database, ledger_days=30)
+    async with database.raw() as connection, database.begin() as books:
+        assert await unbalanced(books) == []
+        oldest = await connection.fetchval("SELECT min(received_at) FROM message_ledger")
+        assert oldest >= NOW.replace(hour=0) - timedelta(days=30)
+        days = await connection.fetch("SELECT * FROM ledger_day ORDER BY day, stream_id")
+        assert sum(row["messages"] for row in days) > 2 * 200
+        # A message that is booked late, under an old day, is added to its sum.
+        stream, day = days[-1]["stream_id"], days[-1]["day"]
+        await connection.execute(
+            "INSERT INTO message_ledger VALUES ($1, $2, 5, $1, 0, 1, -1)",
+            datetime(day.year, day.month, day.day, tzinfo=UTC),
+            stream,
+        )
+        await connection.execute(
+            "UPDATE ledger_stream SET messages = messages + 1, duplicate = duplicate + 1, "
+            "rejected = rejected - 1 WHERE stream_id = $1",
+            stream,
+        )
+    await retain(database, ledger_days=30)
+    async with database.raw() as connection, database.begin() as books:
+        assert await unbalanced(books) == []
+        summed = await connection.fetchrow(
+            "SELECT * FROM ledger_day WHERE stream_id = $1 AND day = $2", stream, day
+        )
+        assert (summed["messages"], summed["rejected"]) == (days[-1]["messages"] + 1, -1)
+        await connection.execute("UPDATE ledger_day SET stored = stored + 1 WHERE day = $1", day)
+        assert len(await unbalanced(books)) == 2
+
+
+async def test_names_of_sessions_go_after_their_readings(database: Database) -> None:
+    async with database.raw() as connection:
+        await connection.execute(
+            "INSERT INTO session_name SELECT g, 'S' || g, $1::date - g "
+            "FROM generate_series(0, 40) g",
+            NOW.date(),
+        )
+        await connection.execute("INSERT INTO rollup_pending VALUES (0, 7, $1)", NOW.date())
+        await retain(database)
+        assert await connection.fetchval("SELECT max(session_key) FROM session_name") == 18
+        # A day that waits for its rollup holds names back as it holds readings.
+        await connection.execute(
+            "INSERT INTO session_name VALUES (30, 'S30', $1), (31, 'S31', $2)",
+            NOW.date() - timedelta(days=28),
+            NOW.date() - timedelta(days=40),
+        )
+        await connection.execute(
+            "INSERT INTO rollup_pending VALUES (0, 7, $1)", NOW.date() - timedelta(days=20)
+        )
+        await retain(database)
+        assert await connection.fetchval("SELECT max(session_key) FROM session_name") == 30
+
+
+def test_names_that_are_stored_are_noted_again_on_every_day() -> None:
+    keys = SessionKeys()
+    keys.turn_to(20_000)
+    keys.add_stored([7])
+    keys.turn_to(20_000)
+    assert keys.is_stored(7)
+    keys.turn_to(20_001)
+    assert not keys.is_stored(7)
+
+
+async def test_a_late_batch_that_begins_with_a_duplicate_is_stored_whole(
+    any_database_url: str, database: Database
+) -> None:
+    """TimescaleDB issue 7672: ON CONFLICT DO NOTHING stopped at the first conflict.
+
+    Into a compressed chunk where the server has them; its Apache edition has none.
+    """
+    connection = await open_ingest_connection(any_database_url, on_registry_change=lambda: None)
+    late = NOW - timedelta(days=60)
+
+    def batch(first: int, last: int) -> Any:
+        records = np.zeros(last - first, dtype=REGISTERS.row)
+        records["connector_id"] = 7
+        records["at"] = [
+            np.datetime64((late + timedelta(minutes=k)).replace(tzinfo=None), "us")
+            for k in range(first, last)
+        ]
+        records["energy_wh"] = 1000
+        return records
+
+    async def store(records: Any) -> list[int]:
+        async with connection.transaction():
+            stored = await store_readings(
+                connection, REGISTERS, records, newest=await load_newest(connection)
+            )
+            latest = newest_rows(REGISTERS, records)
+            await update_latest(connection, latest, received_us=0)
+        return stored.fate.tolist()
+
+    try:
+        assert await store(batch(0, 50)) == [STORED] * 50
+        if database.capabilities.columnstore:
+            await connection.execute("SELECT compress_chunk(show_chunks('register_reading'))")
+        # The newest reading is known, so all of these go through the staging table.
+        assert await store(batch(49, 50)) == [DUPLICATE]
+        fates = await store(np.concatenate([batch(10, 20), batch(50, 51)]))
+        assert fates == [DUPLICATE] * 10 + [STORED]
+        late -= timedelta(minutes=100)
+        fates = await store(np.concatenate([batch(100, 110), batch(0, 100), batch(110, 115)]))
+        assert fates == [DUPLICATE] * 10 + [STORED] * 100 + [DUPLICATE] * 5
+        assert await connection.fetchval("SELECT count(*) FROM register_reading") == 151
+    finally:
+        await connection.close()

@@ -15,6 +15,7 @@ from chargewatch.errors import DatabaseError
 from chargewatch.runs.rollups import refresh_rollups
 from chargewatch.settings import Settings
 from chargewatch.storage.database import open_database
+from chargewatch.storage.ledger_days import unbalanced
 from chargewatch.storage.migrate import require_newest_schema
 from chargewatch.storage.parquet import ExportedDay, due_days, export_day
 from chargewatch.storage.plans import Plan, explain_pages
@@ -63,6 +64,7 @@ async def _retention(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
         removals = await apply_retention(
             database,
             quarantine_days=settings.quarantine_retention_days,
+            ledger_days=settings.ledger_retention_days,
             now=datetime.now(UTC),
             dry_run=dry_run,
             **rules,
@@ -94,6 +96,31 @@ def retention_command(context: click.Context, dry_run: bool, as_json: bool) -> N
         say(f"{table['table']}: kept from {table['kept_from']:%Y-%m-%d}; {amount}")
         if table["held_back_by"]:
             say(f"  held back: {table['held_back_by']:%Y-%m-%d} waits for `chargewatch db rollups`")
+
+
+async def _balance(settings: Settings) -> list[dict[str, Any]]:
+    async with open_database(settings.require_database_url()) as database:
+        await require_newest_schema(database)
+        async with database.begin() as connection:
+            return [dict(row) for row in await unbalanced(connection)]
+
+
+@command.command("balance")
+@json_option
+@click.pass_context
+def balance_command(context: click.Context, as_json: bool) -> None:
+    """Compare every stream's totals with its messages, single ones and sums a day."""
+    rows = run_async(_balance(settings_of(context)))
+    if as_json:
+        print_json({"balanced": not rows, "streams": rows})
+    elif not rows:
+        say("the ledger balances")
+    if rows:
+        names = [f"{r['operator_id']}/{r['station_id']}/{r['topic']}" for r in rows[:10]]
+        raise DatabaseError(
+            f"the totals of {len(rows)} streams are not the sums of their messages: "
+            f"{', '.join(names)}; rows were changed by hand, or restored in part"
+        )
 
 
 async def _roles(

@@ -66,6 +66,7 @@ class SessionKeys:
     def __init__(self) -> None:
         self._keys: dict[str | None, int] = {None: 0}
         self._stored: set[int] = set()
+        self._day = 0
 
     def key(self, session: str | None) -> int:
         """Return the key of a session name, 0 for none."""
@@ -83,6 +84,15 @@ class SessionKeys:
         """Return the keys of many session names."""
         known = {session: self.key(session) for session in set(sessions)}
         return list(map(known.__getitem__, sessions))
+
+    def turn_to(self, day: int) -> None:
+        """Forget what is stored when a new UTC day begins: names are noted again on every day.
+
+        Retention removes names that were not heard for long, so none that is known here.
+        """
+        if day != self._day:
+            self._day = day
+            self._stored.clear()
 
     def is_stored(self, key: int) -> bool:
         """Return whether the dictionary is known to hold a key."""
@@ -403,6 +413,8 @@ def assemble(
 
 def _new_session_names(batch: Batch, keys: SessionKeys) -> dict[int, str]:
     names: dict[int, str] = {}
+    newest_us = max((message.arrival.received_us for message in batch.messages), default=0)
+    keys.turn_to(newest_us // 86_400_000_000)
     for message in batch.messages:
         content = message.decoded.content if message.decoded is not None else None
         if isinstance(content, Columns) and content.sessions is not None:

@@ -46,6 +46,8 @@ from chargewatch.wire.payloads import CONTEXTS
 
 log = logging.getLogger("chargewatch.runs")
 
+MOST_TRIES = 100
+"""Blocks of one refresh that may be repeated because a claim was merged meanwhile."""
 BLOCK_INSTRUMENTS = 10_000
 """Instruments of one day that are taken together."""
 WRITERS_TIMEOUT_S = 60.0
@@ -220,6 +222,7 @@ async def _refresh_kind(
 ) -> None:
     resolution_wh = await store.resolutions(connection, kind, unknown_wh=UNREGISTERED_RESOLUTION_WH)
     days: set[date] = set()
+    tries_left = MOST_TRIES
     while True:
         # Claims that a refresh before this one left come first.
         day = await due.next_due_day(connection, kind, up_to=None, claimed=True)
@@ -231,9 +234,17 @@ async def _refresh_kind(
             while await due.claim(connection, kind, day=day, limit=BLOCK_INSTRUMENTS):
                 pass
         days.add(day)
-        if not await _refresh_block(
-            connection, kind, day=day, resolution_wh=resolution_wh, tally=tally
-        ):
+        try:
+            whole = await _refresh_block(
+                connection, kind, day=day, resolution_wh=resolution_wh, tally=tally
+            )
+        except asyncpg.SerializationError:
+            # An import has merged a claim meanwhile: its days are due again, this one still.
+            tries_left -= 1
+            if not tries_left:
+                raise
+            continue
+        if not whole:
             return
 
 

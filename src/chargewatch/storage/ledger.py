@@ -86,6 +86,8 @@ async def lock_streams(
         "ORDER BY stream_id FOR NO KEY UPDATE",
         sorted(ids.values()),
     )
+    # Before any chunk of readings: retention locks this table, then drops chunks.
+    await connection.execute("LOCK TABLE rollup_pending IN ROW EXCLUSIVE MODE")
     return ids
 
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
     ColumnElement,
     Date,
+    Integer,
     Table,
     bindparam,
     cast,
@@ -191,6 +193,8 @@ async def merge_some(connection: AsyncConnection, table: Table, *, claim: int, i
     """
     # The function has rights that its caller has not, and locks the claim: see migration 0011.
     await connection.execute(text("SET LOCAL lock_timeout = '10s'"))
+    # Retention locks this table, and then chunks of readings.
+    await connection.execute(text("LOCK TABLE rollup_pending IN ROW EXCLUSIVE MODE"))
     _, _, function = _MERGE[table.name]
     return bool(await connection.scalar(select(function(claim, into, MERGED_AT_ONCE))))
 
@@ -200,17 +204,20 @@ async def mark_due(connection: AsyncConnection, table: Table, ids: Sequence[int]
 
     table: connector or reference_meter.
     """
+    if not ids:
+        return
     readings = register_reading if table is connector else reference_reading
     identifier = readings.c[_MERGE[table.name][0]]
     kind = 0 if table is connector else 1
-    day = cast(func.timezone("UTC", readings.c.at), Date)
-    for chunk in _chunks(sorted(ids)):
-        days = select(literal(kind), identifier, day).where(identifier.in_(chunk)).distinct()
-        await connection.execute(
-            upsert_into(rollup_pending)
-            .from_select(["kind", "instrument_id", "day"], days)
-            .on_conflict_do_nothing()
-        )
+    day = cast(func.timezone("UTC", readings.c.at), Date).label("day")
+    wanted = identifier == func.any(cast(list(ids), ARRAY(Integer)))
+    # One statement, in the order in which ingest marks: two orders would be a deadlock.
+    days = select(literal(kind), identifier, day).where(wanted).distinct().order_by(day, identifier)
+    await connection.execute(
+        upsert_into(rollup_pending)
+        .from_select(["kind", "instrument_id", "day"], days)
+        .on_conflict_do_nothing()
+    )
 
 
 async def set_meter_connectors(

@@ -3,8 +3,8 @@
 Raw readings are deleted by the platform itself on every edition, because it alone knows which of
 them still have to be rolled up: a TimescaleDB policy would not wait. On TimescaleDB whole chunks
 are dropped, on plain PostgreSQL rows are deleted in batches. With the community licence chunks
-older than the window of late data are compressed by a policy, and rollups and ledger are dropped
-by policies.
+older than the window of late data are compressed by a policy, and rollups are dropped by
+policies.
 """
 
 from __future__ import annotations
@@ -20,12 +20,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chargewatch.errors import DatabaseError
 from chargewatch.storage.capabilities import Capabilities
 from chargewatch.storage.database import Database
+from chargewatch.storage.ledger_days import move_chunk, move_rows
 from chargewatch.storage.tables import HYPERTABLES
 
 RAW_DAYS_COMPRESSED = 90
 RAW_DAYS = 14
-LEDGER_DAYS = 400
+LEDGER_DAYS = 30
+"""Single messages; then they are summed a stream and day, for good."""
+CLOSED_GAP_DAYS = 400
 """A year and a month: a dispute over lost messages ends within a year."""
+NAME_MARGIN_DAYS = 8
+"""Names of sessions stay so much longer than the readings that mention them."""
 COMPRESS_AFTER_DAYS = 7
 """Nearly all late data come within a week; later ones are inserted into compressed chunks."""
 QUARANTINE_DAYS = 180
@@ -39,6 +44,9 @@ NOT_READ_AGAIN = (
 
 RAW_KINDS = {"register_reading": 0, "reference_reading": 1}
 """Tables of raw readings, and their kind in rollup_pending."""
+
+HELD_BACK = {**RAW_KINDS, "session_name": RAW_KINDS["register_reading"]}
+"""Tables whose rows wait until raw readings are rolled up."""
 
 SEGMENT_BY = {
     "register_reading": ("connector_id", "at"),
@@ -58,6 +66,7 @@ class TableRetention:
     column: str
     keep_days: int
     but: str = ""  # a condition on rows that stay all the same
+    margin_days: int = 0  # how much longer than what is held back
 
     @property
     def chunked(self) -> bool:
@@ -94,13 +103,16 @@ def retention_rules(
     raw_days: int,
     rollup_days: int,
     quarantine_days: int = QUARANTINE_DAYS,
+    ledger_days: int = LEDGER_DAYS,
 ) -> tuple[TableRetention, ...]:
     """Return the rule of every table that retention looks after; `raw_days` 0: by edition."""
     raw = raw_retention_days(capabilities, setting=raw_days)
     return (
         TableRetention("register_reading", "at", raw),
         TableRetention("reference_reading", "at", raw),
-        TableRetention("message_ledger", "received_at", LEDGER_DAYS),
+        TableRetention("message_ledger", "received_at", ledger_days),
+        TableRetention("ledger_gap", "closed_at", CLOSED_GAP_DAYS),
+        TableRetention("session_name", "seen_on", raw, margin_days=NAME_MARGIN_DAYS),
         TableRetention("connector_interval", "slot_at", rollup_days),
         TableRetention("meter_interval", "slot_at", rollup_days),
         TableRetention("quarantine", "received_at", quarantine_days, but=NOT_READ_AGAIN),
@@ -114,14 +126,14 @@ def _midnight(moment: datetime) -> datetime:
 
 async def _oldest_due(connection: AsyncConnection, table: str) -> datetime | None:
     """Return the begin of the oldest day of raw readings that is not rolled up yet."""
-    if table not in RAW_KINDS:
+    if table not in HELD_BACK:
         return None
     day = await connection.scalar(
         text(
             "SELECT least((SELECT min(day) FROM rollup_pending WHERE kind = :kind), "
             "(SELECT min(day) FROM rollup_claimed WHERE kind = :kind))"
         ),
-        {"kind": RAW_KINDS[table]},
+        {"kind": HELD_BACK[table]},
     )
     return None if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC)
 
@@ -157,16 +169,18 @@ async def _limit_of(
 
     The lock keeps ingest from committing late readings between this look and the deletion.
     """
-    limit = _midnight(now) - timedelta(days=rule.keep_days)
-    if rule.table not in RAW_KINDS:
+    margin = timedelta(days=rule.margin_days)
+    limit = _midnight(now) - timedelta(days=rule.keep_days) - margin
+    if rule.table not in HELD_BACK:
         return limit, None
     await connection.execute(text("SET LOCAL lock_timeout = '10s'"))
-    await connection.execute(text("LOCK TABLE rollup_pending IN SHARE MODE"))
+    if rule.table in RAW_KINDS:
+        await connection.execute(text("LOCK TABLE rollup_pending IN SHARE MODE"))
     due = await _oldest_due(connection, rule.table)
     # A day that is due needs the readings around it as well.
-    if due is None or due - timedelta(days=1) >= limit:
+    if due is None or due - timedelta(days=1) - margin >= limit:
         return limit, None
-    return due - timedelta(days=1), due
+    return due - timedelta(days=1) - margin, due
 
 
 async def _drop_chunks(database: Database, rule: TableRetention, *, now: datetime) -> Removal:
@@ -186,6 +200,19 @@ async def _drop_chunks(database: Database, rule: TableRetention, *, now: datetim
     return Removal(rule.table, limit, 0, chunks, due)
 
 
+async def _sum_chunks(database: Database, rule: TableRetention, *, now: datetime) -> Removal:
+    """Turn old chunks of the ledger into sums, each in a transaction of its own."""
+    chunks, more = 0, True
+    while more:
+        async with database.begin() as connection:
+            limit, _ = await _limit_of(connection, rule, now=now)
+            more = await move_chunk(connection, limit=limit)
+            if more:
+                await _note_horizon(connection, rule.table, limit)
+        chunks += more
+    return Removal(rule.table, limit, 0, chunks, None)
+
+
 async def _delete_in_batches(database: Database, rule: TableRetention, *, now: datetime) -> Removal:
     """Delete old rows a batch at a time, each batch in its own short transaction."""
     deleted = 0
@@ -196,7 +223,10 @@ async def _delete_in_batches(database: Database, rule: TableRetention, *, now: d
     while True:
         async with database.begin() as connection:
             limit, due = await _limit_of(connection, rule, now=now)
-            count = (await connection.execute(statement, {"limit": limit})).rowcount
+            if rule.table == "message_ledger":
+                count = await move_rows(connection, limit=limit, most=DELETE_BATCH)
+            else:
+                count = (await connection.execute(statement, {"limit": limit})).rowcount
             if count:
                 await _note_horizon(connection, rule.table, limit)
         deleted += count
@@ -223,6 +253,7 @@ async def apply_retention(
     raw_days: int,
     rollup_days: int,
     quarantine_days: int = QUARANTINE_DAYS,
+    ledger_days: int = LEDGER_DAYS,
     now: datetime,
     dry_run: bool = False,
 ) -> list[Removal]:
@@ -236,12 +267,15 @@ async def apply_retention(
         raw_days=raw_days,
         rollup_days=rollup_days,
         quarantine_days=quarantine_days,
+        ledger_days=ledger_days,
     )
 
     async def apply_rule(rule: TableRetention) -> Removal:
         if dry_run:
             return await _look(database, rule, now=now)
         if rule.chunked and database.capabilities.hypertables:
+            if rule.table == "message_ledger":
+                return await _sum_chunks(database, rule, now=now)
             return await _drop_chunks(database, rule, now=now)
         return await _delete_in_batches(database, rule, now=now)
 
@@ -277,11 +311,11 @@ def policy_statements(rules: Sequence[TableRetention], table: str) -> list[str]:
         f"SELECT remove_compression_policy('{table}', if_exists => true)",
         f"SELECT add_compression_policy('{table}', INTERVAL '{COMPRESS_AFTER_DAYS} days')",
     ]
+    # What must be rolled up or summed before it goes, the platform removes itself.
     if table not in RAW_KINDS:
-        statements += [
-            f"SELECT remove_retention_policy('{table}', if_exists => true)",
-            f"SELECT add_retention_policy('{table}', INTERVAL '{keep_days} days')",
-        ]
+        statements.append(f"SELECT remove_retention_policy('{table}', if_exists => true)")
+    if table not in {*RAW_KINDS, "message_ledger"}:
+        statements.append(f"SELECT add_retention_policy('{table}', INTERVAL '{keep_days} days')")
     return statements
 
 

@@ -95,13 +95,15 @@ async def store_sessions(connection: asyncpg.Connection, rows: Sequence[SessionR
 
 
 async def store_session_names(connection: asyncpg.Connection, names: Mapping[int, str]) -> None:
-    """Add session names to the dictionary; those that are there stay."""
+    """Add session names to the dictionary, and note that they were heard today."""
     if not names:
         return
     keys = sorted(names)
     await connection.execute(
-        "INSERT INTO session_name (session_key, session) "
-        "SELECT * FROM unnest($1::int8[], $2::text[]) ON CONFLICT DO NOTHING",
+        "INSERT INTO session_name AS s (session_key, session, seen_on) "
+        "SELECT *, (now() AT TIME ZONE 'UTC')::date FROM unnest($1::int8[], $2::text[]) "
+        "ON CONFLICT (session_key) DO UPDATE SET seen_on = excluded.seen_on "
+        "WHERE s.seen_on < excluded.seen_on",
         keys,
         [names[key] for key in keys],
     )

@@ -3,6 +3,7 @@
 from chargewatch.storage.tables.base import metadata
 from chargewatch.storage.tables.ledger import (
     ingest_session,
+    ledger_day,
     ledger_gap,
     ledger_stream,
     message_ledger,
@@ -68,6 +69,7 @@ __all__ = [
     "ingest_session",
     "instrument_event",
     "latest_reading",
+    "ledger_day",
     "ledger_gap",
     "ledger_stream",
     "login_session",

@@ -6,6 +6,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Date,
     Double,
     ForeignKey,
     Identity,
@@ -70,6 +71,18 @@ message_ledger = Table(
     Column("duplicate", Integer, nullable=False),
     Column("rejected", Integer, nullable=False),
     Index(None, "stream_id", "received_at"),
+)
+
+# What retention made of single messages: their sums a stream and UTC day.
+ledger_day = Table(
+    "ledger_day",
+    metadata,
+    Column("stream_id", Integer, primary_key=True, autoincrement=False),
+    Column("day", Date, primary_key=True),
+    Column("messages", BigInteger, nullable=False),
+    Column("stored", BigInteger, nullable=False),
+    Column("duplicate", BigInteger, nullable=False),
+    Column("rejected", BigInteger, nullable=False),
 )
 
 ledger_gap = Table(

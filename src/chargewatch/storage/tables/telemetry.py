@@ -9,6 +9,7 @@ from sqlalchemy import (
     REAL,
     BigInteger,
     Column,
+    Date,
     DateTime,
     Double,
     Index,
@@ -20,6 +21,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.schema import Identity
@@ -48,6 +50,9 @@ session_name = Table(
     metadata,
     Column("session_key", BigInteger, primary_key=True, autoincrement=False),
     Column("session", Text, nullable=False),
+    # The last day (of arrival) on which ingest heard it: a name outlives its readings by this.
+    Column("seen_on", Date, nullable=False, server_default=text("current_date")),
+    Index(None, "seen_on"),
 )
 
 reference_reading = Table(
