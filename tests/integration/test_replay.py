@@ -7,7 +7,7 @@ import json
 import aiomqtt
 import pytest
 
-from chargewatch.gateway.address import broker_address
+from chargewatch.mqtt.address import broker_address
 from chargewatch.settings import Settings
 from chargewatch.simulators.message_file import read_messages
 from chargewatch.simulators.publisher import Gateway, Outgoing, Publisher, Will

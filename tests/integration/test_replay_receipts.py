@@ -17,8 +17,8 @@ import pytest
 from test_replay import write_messages
 
 from chargewatch.errors import BrokerError
-from chargewatch.gateway.address import broker_address
 from chargewatch.local.broker import EmbeddedBroker
+from chargewatch.mqtt.address import broker_address
 from chargewatch.settings import Settings
 from chargewatch.simulators.message_file import read_messages
 from chargewatch.simulators.publisher import Publisher

@@ -13,10 +13,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from chargewatch.benches.faults_site import OPERATOR, Site, Supervised
-from chargewatch.gateway.address import BrokerAddress, broker_address
 from chargewatch.gateway.intake import FileInput
 from chargewatch.gateway.service import GatewayOptions, GatewayService
 from chargewatch.gateway.spool import Spool, copy_spool, look_into_spool
+from chargewatch.mqtt.address import BrokerAddress, broker_address
 from chargewatch.settings import Settings
 
 CONNECTORS = 4

@@ -16,10 +16,10 @@ from chargewatch.benches.faults_city import City, OwnGateway
 from chargewatch.benches.faults_site import HOSTILE, Site, Supervised
 from chargewatch.benches.processor_time import children
 from chargewatch.errors import ChargewatchError
-from chargewatch.gateway.address import broker_address
 from chargewatch.gateway.link import Link, LinkLostError, LinkOptions
 from chargewatch.local.processes import process_runs
 from chargewatch.local.proxy import Proxy
+from chargewatch.mqtt.address import broker_address
 from chargewatch.settings import Settings
 from chargewatch.wire import topics
 

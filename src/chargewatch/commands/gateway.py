@@ -17,10 +17,10 @@ from chargewatch import logs
 from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
 from chargewatch.domain.identity import is_identity
 from chargewatch.errors import InputFileError
-from chargewatch.gateway.address import broker_address
 from chargewatch.gateway.intake import FileInput, Input, PipeInput
 from chargewatch.gateway.service import GatewayOptions, GatewayService, GatewayTotals, utc_now
 from chargewatch.gateway.spool import Spool
+from chargewatch.mqtt.address import broker_address
 from chargewatch.settings import Settings
 
 

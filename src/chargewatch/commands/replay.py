@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
-from chargewatch.gateway.address import broker_address
+from chargewatch.mqtt.address import broker_address
 from chargewatch.settings import Settings
 from chargewatch.simulators.message_file import check_readable, read_messages
 from chargewatch.simulators.publisher import Gateway, Published, Publisher

@@ -13,7 +13,7 @@ import click
 from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
 from chargewatch.commands.replay import receipts_option, show_progress
 from chargewatch.errors import InputFileError
-from chargewatch.gateway.address import broker_address
+from chargewatch.mqtt.address import broker_address
 from chargewatch.settings import Settings
 from chargewatch.simulators.city import City, make_city
 from chargewatch.simulators.city_files import write_city

@@ -13,7 +13,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from chargewatch.errors import BrokerError, ChargewatchError, SettingError
-from chargewatch.gateway.address import BrokerAddress
+from chargewatch.mqtt.address import BrokerAddress
 
 PUBACK_PATIENCE_S = 30.0
 IN_FLIGHT = 100

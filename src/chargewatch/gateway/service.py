@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 import orjson
 
 from chargewatch.errors import BrokerError
-from chargewatch.gateway.address import BrokerAddress
 from chargewatch.gateway.intake import Block, Input, Line
 from chargewatch.gateway.lines import STATUS, Item, LineError, read_line
 from chargewatch.gateway.link import IN_FLIGHT, Connection, Link, LinkLostError, LinkOptions
 from chargewatch.gateway.spool import DeadLetter, Settled, Spool, Spooled, SpoolFullError
+from chargewatch.mqtt.address import BrokerAddress
 from chargewatch.wire.topics import RECEIPT, topic
 
 log = logging.getLogger("chargewatch.gateway")

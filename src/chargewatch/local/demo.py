@@ -19,7 +19,6 @@ import orjson
 
 from chargewatch.domain.mpe import rule_set
 from chargewatch.errors import EngineError
-from chargewatch.gateway.address import BrokerAddress, broker_address
 from chargewatch.local.engines import Engine, Engines, engines
 from chargewatch.local.processes import (
     LOCALHOST,
@@ -30,6 +29,7 @@ from chargewatch.local.processes import (
     port_is_free,
     temporary_folder,
 )
+from chargewatch.mqtt.address import BrokerAddress, broker_address
 from chargewatch.settings import PREFIX, Settings
 from chargewatch.simulators.city import City, make_city
 from chargewatch.simulators.publisher import Outgoing, Published, Publisher

@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import islice
 
 from chargewatch.errors import ChargewatchError
-from chargewatch.gateway.address import BrokerAddress
+from chargewatch.mqtt.address import BrokerAddress
 from chargewatch.simulators.publisher import (
     Gateway,
     Outgoing,

@@ -18,7 +18,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from chargewatch.errors import BrokerError, ChargewatchError
-from chargewatch.gateway.address import BrokerAddress
+from chargewatch.mqtt.address import BrokerAddress
 from chargewatch.simulators.receipts import ALL_RECEIPTS, ReceiptBook
 
 log = logging.getLogger(__name__)
