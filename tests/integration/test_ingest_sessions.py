@@ -23,8 +23,9 @@ from tests.integration.test_services_mosquitto_conf import (  # noqa: F401 - a f
 
 from chargewatch.errors import DatabaseError
 from chargewatch.ingest import broker as ingest_broker
-from chargewatch.ingest.broker import connection, parse_broker_url
+from chargewatch.ingest.broker import connection
 from chargewatch.ingest.shards import Shard
+from chargewatch.mqtt.address import parse_broker_url
 from chargewatch.wire.topics import filters
 
 BASE = "chargewatch-ingest"

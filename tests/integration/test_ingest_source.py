@@ -11,9 +11,10 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 from tests.integration.ingest_gateway import Gateway
 
-from chargewatch.ingest.broker import parse_broker_url
+from chargewatch.ingest.broker import CONNECT_S, connection
 from chargewatch.ingest.message import Arrival
 from chargewatch.ingest.source import MqttSource, SourceOptions
+from chargewatch.mqtt.address import parse_broker_url
 from chargewatch.wire.topics import filters
 
 
@@ -163,3 +164,23 @@ def test_the_private_parts_that_are_used_are_still_there():
     assert {"command", "packet", "remaining_length"} <= paho._in_packet.keys()
     assert hasattr(paho, "_last_bytes_received")
     assert aiomqtt.Client.__init__.__code__.co_varnames  # the class is still plain Python
+
+
+async def test_a_connection_closed_before_the_log_in_has_failed_at_once():
+    """So does a load balancer whose broker is away."""
+
+    async def close(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    server = await asyncio.start_server(close, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        begun = asyncio.get_running_loop().time()
+        with pytest.raises(aiomqtt.MqttError, match="closed before the log-in"):
+            async with connection(
+                parse_broker_url(f"mqtt://127.0.0.1:{port}"), "early", clean_start=True
+            ):
+                pass
+        assert asyncio.get_running_loop().time() - begun < CONNECT_S / 2
+    finally:
+        server.close()

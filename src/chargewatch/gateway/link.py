@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import ssl
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from chargewatch.errors import BrokerError, ChargewatchError, SettingError
+from chargewatch.errors import BrokerError, ChargewatchError
 from chargewatch.mqtt.address import BrokerAddress
+from chargewatch.mqtt.early_close import notice_early_close
 
 PUBACK_PATIENCE_S = 30.0
 IN_FLIGHT = 100
@@ -112,25 +111,10 @@ class Link:
             raise LinkLostError(str(exc), code=_reason(exc)) from exc
 
     def _client(self) -> aiomqtt.Client:
-        client = self._plain_client()
-        told = client._client.on_disconnect
-
-        def on_disconnect(*arguments: Any) -> None:
-            # A load balancer takes the connection and closes it when its broker is away: aiomqtt
-            # would wait for the CONNACK all the same.
-            if not client._connected.done():
-                client._connected.set_exception(aiomqtt.MqttError("closed before the log-in"))
-            if told is not None:
-                told(*arguments)
-
-        client._client.on_disconnect = on_disconnect
-        return client
-
-    def _plain_client(self) -> aiomqtt.Client:
         address, options = self._address, self._options
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = SESSION_EXPIRY_S
-        return aiomqtt.Client(
+        client = aiomqtt.Client(
             address.host,
             address.port,
             username=address.username or options.username,
@@ -142,21 +126,13 @@ class Link:
             properties=properties,
             will=aiomqtt.Will(options.will_topic, options.will_payload, 1, retain=True),
             keepalive=options.keepalive_s,
-            tls_context=self._tls_context(),
+            tls_context=address.tls_context(),
             timeout=15,
             max_inflight_messages=IN_FLIGHT,
             max_queued_outgoing_messages=0,
         )
-
-    def _tls_context(self) -> ssl.SSLContext | None:
-        if not self._address.tls:
-            return None
-        try:
-            return ssl.create_default_context(cafile=self._address.ca_file or None)
-        except OSError as exc:
-            raise SettingError(
-                f"CHARGEWATCH_MQTT_CA_FILE {self._address.ca_file}: can't be read: {exc}"
-            ) from exc
+        notice_early_close(client)
+        return client
 
     async def _subscribe(self, client: aiomqtt.Client) -> None:
         topic = self._options.receipt_topic

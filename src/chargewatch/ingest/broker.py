@@ -6,17 +6,16 @@ import asyncio
 import contextlib
 import logging
 import re
-import ssl
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from chargewatch.errors import BrokerError
+from chargewatch.mqtt.address import BrokerAddress
+from chargewatch.mqtt.early_close import notice_early_close
 
 log = logging.getLogger("chargewatch.ingest")
 _library_log = logging.getLogger("chargewatch.ingest.mqtt")
@@ -26,57 +25,6 @@ _library_log.setLevel(logging.CRITICAL)
 KEEPALIVE_S = 60
 CONNECT_S = 10.0
 GOODBYE_S = 2.0
-
-
-@dataclass(frozen=True)
-class BrokerAddress:
-    """Where the broker is and how to log in."""
-
-    host: str
-    port: int
-    user: str | None
-    password: str | None
-    tls: bool
-    ca_file: str = ""
-
-    @property
-    def label(self) -> str:
-        """Host and port, for people."""
-        return f"{self.host}:{self.port}"
-
-    def tls_context(self) -> ssl.SSLContext | None:
-        """Return how to check the broker's certificate, None without TLS."""
-        if not self.tls:
-            return None
-        try:
-            return ssl.create_default_context(cafile=self.ca_file or None)
-        except OSError as exc:
-            raise BrokerError(
-                f"CHARGEWATCH_MQTT_CA_FILE {self.ca_file}: can't be read: {exc}"
-            ) from exc
-
-
-def parse_broker_url(url: str, *, ca_file: str = "") -> BrokerAddress:
-    """Return the address in an mqtt:// or mqtts:// URL; BrokerError when it is neither."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as exc:
-        raise BrokerError(f"CHARGEWATCH_MQTT_URL can't be read: {exc}") from exc
-    if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname:
-        raise BrokerError(
-            "CHARGEWATCH_MQTT_URL is not a broker's address: use mqtt://user:password@host:1883 "
-            "or mqtts://user:password@host:8883"
-        )
-    tls = parts.scheme == "mqtts"
-    return BrokerAddress(
-        parts.hostname,
-        port or (8883 if tls else 1883),
-        unquote(parts.username) if parts.username else None,
-        unquote(parts.password) if parts.password else None,
-        tls,
-        ca_file,
-    )
 
 
 @contextlib.asynccontextmanager
@@ -100,7 +48,7 @@ async def connection(
     client = aiomqtt.Client(
         address.host,
         address.port,
-        username=address.user,
+        username=address.username,
         password=address.password,
         identifier=client_id,
         protocol=aiomqtt.ProtocolVersion.V5,
@@ -111,6 +59,7 @@ async def connection(
         timeout=CONNECT_S,
         logger=_library_log,
     )
+    notice_early_close(client)
     prepare(client)
 
     def close_late(opened: asyncio.Future[aiomqtt.Client]) -> None:

@@ -20,12 +20,12 @@ import aiomqtt
 
 from chargewatch.ingest.broker import (
     CONNECT_S,
-    BrokerAddress,
     connection,
     heed_cancellation,
     reason_code,
 )
 from chargewatch.ingest.source import MqttSource
+from chargewatch.mqtt.address import BrokerAddress
 
 log = logging.getLogger("chargewatch.ingest")
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from chargewatch.errors import BrokerError, DatabaseError
 from chargewatch.ingest.batch import TimeLimits
-from chargewatch.ingest.broker import end_session, parse_broker_url, shown_id
+from chargewatch.ingest.broker import end_session, shown_id
 from chargewatch.ingest.figures import watch_broker_queue
 from chargewatch.ingest.health import Health, Look
 from chargewatch.ingest.message import Arrival, Fate, Message, read_messages
@@ -23,6 +23,7 @@ from chargewatch.ingest.receipts import receipt_messages
 from chargewatch.ingest.shards import Shard
 from chargewatch.ingest.source import MqttSource, SourceOptions
 from chargewatch.ingest.writer import BatchWriter, Hook, SessionInUseError
+from chargewatch.mqtt.address import broker_address
 from chargewatch.settings import Settings
 from chargewatch.storage import copy_errors
 from chargewatch.storage.ingest_sessions import (
@@ -192,7 +193,7 @@ class IngestService:
         self._in_work = 0
         self._finished = 0
         self._slot = shard.slot(settings.mqtt_client_id)
-        self._address = parse_broker_url(settings.require_mqtt_url(), ca_file=settings.mqtt_ca_file)
+        self._address = broker_address(settings)
         self._source = MqttSource(
             self._address,
             SourceOptions(

@@ -26,7 +26,6 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from chargewatch.errors import BrokerError
 from chargewatch.ingest.broker import (
     KEEPALIVE_S,
-    BrokerAddress,
     connection,
     reason_code,
     shown_id,
@@ -45,6 +44,7 @@ from chargewatch.ingest.packets import (
     read_puback,
     read_publication,
 )
+from chargewatch.mqtt.address import BrokerAddress
 
 log = logging.getLogger("chargewatch.ingest")
 
@@ -144,7 +144,7 @@ class MqttSource:
                 await self._connection()
             except aiomqtt.MqttError as exc:
                 self._explain(exc)
-                log.warning("broker_away address=%s error=%s", self._address.label, exc)
+                log.warning("broker_away address=%s error=%s", self._address, exc)
             attempt = 0 if time.monotonic() - began > KEEPALIVE_S else attempt + 1
             await self._look_for_a_rival(attempt)
             # Full jitter: workers that lost the broker together do not come back together.
@@ -164,7 +164,7 @@ class MqttSource:
     def _explain(self, error: aiomqtt.MqttError) -> None:
         """Raise BrokerError when trying again is of no use."""
         code = getattr(getattr(error, "rc", None), "value", None)
-        where = self._address.label
+        where = self._address
         if code == _SESSION_TAKEN_OVER:
             self._taken_over += 1
             log.warning(
@@ -201,7 +201,7 @@ class MqttSource:
             ) as client:
                 log.info(
                     "broker_connected address=%s client_id=%s generation=%d",
-                    self._address.label,
+                    self._address,
                     shown_id(self.client_id),
                     self.generation,
                 )
@@ -266,8 +266,8 @@ class MqttSource:
             raise aiomqtt.MqttError(f"the broker refuses the subscription of {', '.join(refused)}")
         if refused:
             raise BrokerError(
-                f"the broker at {self._address.label} refuses the subscription of "
-                f"{', '.join(refused)}: let user {self._address.user or '(anonymous)'} read "
+                f"the broker at {self._address} refuses the subscription of "
+                f"{', '.join(refused)}: let user {self._address.username or '(anonymous)'} read "
                 "cw/v1/# in the broker's access list"
             )
         log.info("subscribed filters=%s", " ".join(self._options.filters))

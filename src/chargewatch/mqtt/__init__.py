@@ -1,1 +1,1 @@
-"""What everything that speaks MQTT shares: the broker's address, and a log-in that fails at once."""
+"""What all that speaks MQTT shares: the broker's address, and a log-in that fails at once."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import ssl
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -19,6 +18,7 @@ from paho.mqtt.properties import Properties
 
 from chargewatch.errors import BrokerError, ChargewatchError
 from chargewatch.mqtt.address import BrokerAddress
+from chargewatch.mqtt.early_close import notice_early_close
 from chargewatch.simulators.receipts import ALL_RECEIPTS, ReceiptBook
 
 log = logging.getLogger(__name__)
@@ -149,11 +149,8 @@ class Publisher:
 
     def _client(self) -> aiomqtt.Client:
         address = self._address
-        tls = None
-        if address.tls:
-            tls = ssl.create_default_context(cafile=address.ca_file or None)
         will = self._gateway.will
-        return aiomqtt.Client(
+        client = aiomqtt.Client(
             address.host,
             address.port,
             username=self._gateway.username or address.username,
@@ -161,11 +158,13 @@ class Publisher:
             identifier=self._gateway.client_id,
             protocol=aiomqtt.ProtocolVersion.V5,
             will=None if will is None else aiomqtt.Will(will.topic, will.payload, 1, retain=True),
-            tls_context=tls,
+            tls_context=address.tls_context(),
             timeout=15,
             max_queued_outgoing_messages=0,
             max_inflight_messages=self._in_flight,
         )
+        notice_early_close(client)
+        return client
 
     async def _publish_connected(self, client: aiomqtt.Client, feed: _Feed) -> None:
         """Publish until the feed ends and everything is acknowledged; MqttError on a cut."""
