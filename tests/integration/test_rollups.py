@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import asyncpg
 import numpy as np
@@ -14,10 +15,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from chargewatch.domain.mpe import rule_set
 from chargewatch.risk.registers import Quality, interval_energy
 from chargewatch.runs import rollup_rows
 from chargewatch.runs import rollups as engine
-from chargewatch.runs.rollups import intervals_of, refresh_rollups, rollup_kinds
+from chargewatch.runs.load import load, read_block
+from chargewatch.runs.rollups import refresh_rollups
 from chargewatch.storage import rollup_due as due
 from chargewatch.storage import rollups as store
 from chargewatch.storage.database import Database, open_database
@@ -419,26 +422,33 @@ def test_any_order_of_arrival_gives_the_same_rows(
     assert step_by_step == at_once == expected(rows)
 
 
-async def test_stored_rows_are_read_back_as_intervals(database: Database) -> None:
-    rows = [row for i in (5, 2, 9) for row in steps((1, 0), (9, 90.0 * i), instrument=i)]
+async def test_a_run_reads_the_rollups_of_its_registry_up_to_its_time(database: Database) -> None:
+    rows = [
+        row for i in (5, 2, 9) for row in steps((1, 0), (9, 90.0 * i), (12, 99.0 * i), instrument=i)
+    ]
+    first, as_of = BEGIN + timedelta(hours=2), BEGIN + timedelta(hours=11)
     async with database.raw() as connection:
+        await connection.executemany(
+            "INSERT INTO connector (connector_id, connector, operator_id, station_id) "
+            "OVERRIDING SYSTEM VALUE VALUES ($1, $2, 'OP', 'S1')",
+            [(9, "C9"), (2, "C2")],
+        )
         await store_readings(connection, rows)
         await refresh_rollups(database)
-        kind = rollup_kinds()[0]
-        first = store.slot_of(BEGIN) + 5
-        columns = await store.read_intervals(
-            connection, kind, first_slot=first, last_slot=first + 200
+        loaded = await load(
+            connection, first=first, as_of=as_of, rules=rule_set("CN-2022"), zone=ZoneInfo("UTC")
         )
-    intervals = intervals_of(columns, row_of_id={9: 0, 2: 1})
-    assert intervals.instrument.tolist() == sorted(intervals.instrument.tolist())
-    wanted = {key: value for key, value in expected(rows).items() if key[1] >= first}
-    found = {
-        ((9, 2)[row], slot): energy
-        for row, slot, energy in zip(
-            intervals.instrument.tolist(),
-            intervals.slot.tolist(),
-            intervals.energy_wh.tolist(),
-            strict=True,
-        )
+        block = await read_block(connection, loaded, first=first, last=as_of)
+    intervals = block.connector_intervals
+    keys = list(zip(intervals.instrument.tolist(), intervals.slot.tolist(), strict=True))
+    assert keys == sorted(keys)
+    # Nobody registered 5; what lies after 9:00 rests on the readings of 12:00.
+    last = store.slot_of(BEGIN + timedelta(hours=9))
+    wanted = {
+        key: value[0]
+        for key, value in expected(rows).items()
+        if key[0] != 5 and store.slot_of(first) <= key[1] < last
     }
-    assert found == {key: value[0] for key, value in wanted.items() if key[0] != 5}
+    ids = loaded.registry.connector_ids.tolist()
+    found = [(ids[row], slot) for row, slot in keys]
+    assert dict(zip(found, intervals.energy_wh.tolist(), strict=True)) == wanted

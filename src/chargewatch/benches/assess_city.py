@@ -16,12 +16,12 @@ import asyncpg
 import numpy as np
 
 from chargewatch.risk.inputs import SLOT_S, Floats, Ints
+from chargewatch.runs.rollups import rollup_kinds
 from chargewatch.storage.bulk import Records, copy_records_in
-from chargewatch.storage.load import INTERVAL
+from chargewatch.storage.rollups import INTERVAL, SLOTS_A_DAY
 
 CONNECTORS_A_STATION = 10
 VEHICLES_A_CONNECTOR = 3
-SLOTS_A_DAY = 96
 ACTIVE_SLOTS = 8
 AUXILIARY_W = 300.0
 DC_EFFICIENCY = 0.95
@@ -163,10 +163,9 @@ class CityWriter:
         for number in range(self.city.days - 1):
             day = self._draw()
             own, meters = self._rollups(number, day)
-            await copy_records_in(
-                connection, "connector_interval", own, columns=_columns("connector")
-            )
-            await copy_records_in(connection, "meter_interval", meters, columns=_columns("meter"))
+            for kind, records in zip(rollup_kinds(), (own, meters), strict=True):
+                columns = kind.interval_columns
+                await copy_records_in(connection, kind.rollups, records, columns=columns)
             counts["connector_intervals"] += len(own)
             counts["meter_intervals"] += len(meters)
             counts["sessions"] += await self._write_sessions(connection, number, day)
@@ -282,10 +281,6 @@ class CityWriter:
         rows["energy_wh"] = np.round(energy.ravel() / 10) * 10
         await copy_records_in(connection, "reference_reading", rows)
         return len(rows)
-
-
-def _columns(kind: str) -> list[str]:
-    return [f"{kind}_id", "slot_at", "energy_wh", "u_wh", "quality"]
 
 
 def _interval_rows(instrument: Ints, slot: Ints, energy_wh: Floats, *, u: float) -> Records:

@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
+from zoneinfo import ZoneInfo
 
 import asyncpg
 import click
@@ -29,12 +30,13 @@ from chargewatch.benches.storage_city import (
     write_rollups,
 )
 from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
+from chargewatch.domain.mpe import rule_set
 from chargewatch.local.postgres import EmbeddedPostgres
+from chargewatch.runs.load import blocks, load, read_block
 from chargewatch.runs.rollups import refresh_rollups, rollup_kinds
 from chargewatch.settings import Settings
 from chargewatch.storage.archive import open_archive
-from chargewatch.storage.archive import read_intervals as read_archive
-from chargewatch.storage.bulk import Records, copy_records_in
+from chargewatch.storage.bulk import copy_records_in
 from chargewatch.storage.copy import open_ingest_connection
 from chargewatch.storage.database import Database, open_database
 from chargewatch.storage.migrate import migrate
@@ -49,7 +51,6 @@ from chargewatch.storage.readings import (
     store_readings,
     update_latest,
 )
-from chargewatch.storage.rollups import SLOTS_A_DAY, read_intervals, slot_of, sorted_columns
 
 PAGE_LIMIT_S = 0.030
 
@@ -182,72 +183,72 @@ def _peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-async def _load(dsn: str, days: int) -> dict[str, Any]:
-    before = _peak_memory_bytes()
-    last = slot_of(END)
-    connection = await asyncpg.connect(dsn, timeout=30)
-    try:
-        begun = time.perf_counter()
-        columns = await read_intervals(
-            connection, rollup_kinds()[0], first_slot=last - days * SLOTS_A_DAY, last_slot=last
-        )
-        seconds = time.perf_counter() - begun
-    finally:
-        await connection.close(timeout=10)
-    rows = len(columns.slot)
-    return {
-        "days": days,
-        "rows": rows,
-        "seconds": seconds,
-        "rows_per_s": rows / seconds,
-        "peak_memory_bytes": _peak_memory_bytes(),
-        "memory_before_bytes": before,
-    }
+async def _load(dsn: str, settings: Settings, days: int, folder: Path | None) -> dict[str, Any]:
+    """Read what a run with a window of `days` reads before it checks anything, block by block.
 
-
-async def _load_archive(dsn: str, days: int, folder: Path) -> dict[str, Any]:
-    """Read exported days as a run does, and sort each: one day in memory at a time."""
+    From the exported days of `folder` where there is one, else all from the database.
+    """
     before = _peak_memory_bytes()
+    first = END - timedelta(days=days)
     rows = 0
     connection = await asyncpg.connect(dsn, timeout=30)
     try:
         begun = time.perf_counter()
-        first = END - timedelta(days=days)
-        archive = await open_archive(connection, folder, first=first, last=END)
+        archive = None
+        if folder is not None:
+            archive = await open_archive(connection, folder, first=first, last=END)
         opened = time.perf_counter() - begun
-        for number in range(days):
-            chunks: list[Records] = []
-            day = first + timedelta(days=number)
-            await read_archive(
-                connection,
-                archive,
-                "connector",
-                first=day,
-                last=day + timedelta(days=1),
-                consume=chunks.append,
-            )
-            rows += len((await asyncio.to_thread(sorted_columns, chunks)).slot)
+        loaded = await load(
+            connection,
+            first=first,
+            as_of=END,
+            rules=rule_set(settings.mpe_rules),
+            zone=ZoneInfo(settings.time_zone),
+            archive=archive,
+        )
+        parts = blocks(first, END, connectors=loaded.inputs.fleet.size)
+        for begin, end in parts:
+            block = await read_block(connection, loaded, first=begin, last=end)
+            rows += block.connector_intervals.slot.size + block.meter_intervals.slot.size
         seconds = time.perf_counter() - begun
     finally:
         await connection.close(timeout=10)
     return {
         "days": days,
-        "days_from_files": archive.summary()["days"]["connector_interval"],
+        "blocks": len(parts),
         "rows": rows,
         "seconds": seconds,
-        "seconds_to_compare": opened,
         "rows_per_s": rows / seconds,
         "peak_memory_bytes": _peak_memory_bytes(),
         "memory_before_bytes": before,
+        **(
+            {}
+            if archive is None
+            else {"seconds_to_compare": opened, "days_from_files": archive.summary()["days"]}
+        ),
     }
 
 
-def _load_archive_in_process(dsn: str, days: int, folder: Path) -> dict[str, Any]:
-    return asyncio.run(_load_archive(dsn, days, folder))
+def _load_in_process(
+    dsn: str, settings: Settings, days: int, folder: Path | None
+) -> dict[str, Any]:
+    return asyncio.run(_load(dsn, settings, days, folder))
 
 
-async def _measure_archive(database: Database, days: int) -> dict[str, Any]:
-    """Export days to a temporary folder and read their rollups in a process of its own."""
+async def _measure_load(
+    database: Database, settings: Settings, days: int, *, folder: Path | None = None
+) -> dict[str, Any]:
+    """Load a window in a process of its own, so that its peak memory is that of the load."""
+    context = multiprocessing.get_context("spawn")
+    loop = asyncio.get_running_loop()
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return await loop.run_in_executor(
+            pool, _load_in_process, database.raw_dsn, settings, days, folder
+        )
+
+
+async def _measure_archive(database: Database, settings: Settings, days: int) -> dict[str, Any]:
+    """Export days to a temporary folder and load the same window from there."""
     with TemporaryDirectory(prefix="chargewatch-bench-") as name:
         folder = Path(name)
         begun = time.perf_counter()
@@ -258,25 +259,8 @@ async def _measure_archive(database: Database, days: int) -> dict[str, Any]:
                 file.bytes for file in (await export_day(database, day, folder=folder)).files
             )
         exported = time.perf_counter() - begun
-        context = multiprocessing.get_context("spawn")
-        loop = asyncio.get_running_loop()
-        with ProcessPoolExecutor(1, mp_context=context) as pool:
-            found = await loop.run_in_executor(
-                pool, _load_archive_in_process, database.raw_dsn, days, folder
-            )
+        found = await _measure_load(database, settings, days, folder=folder)
     return {**found, "export_seconds": exported, "bytes": size}
-
-
-def _load_in_process(dsn: str, days: int) -> dict[str, Any]:
-    return asyncio.run(_load(dsn, days))
-
-
-async def _measure_load(database: Database, days: int) -> dict[str, Any]:
-    """Load rollups in a process of its own, so that its peak memory is that of the load."""
-    context = multiprocessing.get_context("spawn")
-    loop = asyncio.get_running_loop()
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return await loop.run_in_executor(pool, _load_in_process, database.raw_dsn, days)
 
 
 async def _pages(database: Database, *, runs: int) -> dict[str, Any]:
@@ -289,7 +273,9 @@ async def _pages(database: Database, *, runs: int) -> dict[str, Any]:
     }
 
 
-async def _measure(database: Database, size: CitySize, *, batch: int, runs: int) -> dict[str, Any]:
+async def _measure(
+    database: Database, settings: Settings, size: CitySize, *, batch: int, runs: int
+) -> dict[str, Any]:
     result: dict[str, Any] = {"engine": database.capabilities.engine, "size": asdict(size)}
     say(f"{database.capabilities.engine}: writing {size.connectors} connectors")
     async with database.raw() as connection:
@@ -308,13 +294,15 @@ async def _measure(database: Database, size: CitySize, *, batch: int, runs: int)
     async with database.raw() as connection:
         await connection.execute("VACUUM ANALYZE", timeout=3600)
     result["bytes_per_reading"] = await _bytes_per_reading(database)
-    result["load"] = [await _measure_load(database, days) for days in sorted({1, size.days})]
-    for load in result["load"]:
+    result["load"] = [
+        await _measure_load(database, settings, days) for days in sorted({1, size.days})
+    ]
+    for part in result["load"]:
         say(
-            f"{load['days']} days: {load['rows']} rows, {load['rows_per_s']:.0f} rows/s, "
-            f"peak {load['peak_memory_bytes'] / 1e9:.2f} GB"
+            f"{part['days']} days: {part['rows']} rows, {part['rows_per_s']:.0f} rows/s, "
+            f"peak {part['peak_memory_bytes'] / 1e9:.2f} GB"
         )
-    archive = result["load_archive"] = await _measure_archive(database, size.days)
+    archive = result["load_archive"] = await _measure_archive(database, settings, size.days)
     say(
         f"{archive['days']} days from Parquet: {archive['rows']} rows, "
         f"{archive['rows_per_s']:.0f} rows/s, peak {archive['peak_memory_bytes'] / 1e9:.2f} GB, "
@@ -347,11 +335,13 @@ def command(
     """Measure storage in a database of its own on the configured server (or an embedded one)."""
     size = CitySize(connectors=connectors, days=days, readings_a_day=max(1, readings // connectors))
 
+    settings = settings_of(context)
+
     async def measure(url: str) -> dict[str, Any]:
         async with _fresh_database(url) as database:
-            return await _measure(database, size, batch=batch, runs=runs)
+            return await _measure(database, settings, size, batch=batch, runs=runs)
 
-    with _server(settings_of(context)) as url:
+    with _server(settings) as url:
         result = run_async(measure(url))
     if as_json:
         print_json(result)

@@ -24,7 +24,6 @@ from datetime import date
 import asyncpg
 import numpy as np
 
-from chargewatch.risk.inputs import Intervals
 from chargewatch.runs.apart import is_of_the_data
 from chargewatch.runs.rollup_rows import (
     UNREGISTERED_RESOLUTION_WH,
@@ -41,7 +40,7 @@ from chargewatch.storage import rollup_due as due
 from chargewatch.storage import rollups as store
 from chargewatch.storage.bulk import Records
 from chargewatch.storage.database import Database
-from chargewatch.storage.rollups import IntervalColumns, Kind
+from chargewatch.storage.rollups import Kind
 from chargewatch.wire.payloads import CONTEXTS
 
 log = logging.getLogger("chargewatch.runs")
@@ -308,39 +307,4 @@ async def refresh_rollups(
             }
         ),
         seconds=time.monotonic() - begun,
-    )
-
-
-def intervals_of(columns: IntervalColumns, *, row_of_id: Mapping[int, int]) -> Intervals:
-    """Return stored rollups as the risk engine reads them; instruments not listed are left out.
-
-    Args:
-        columns: sorted by (instrument id, slot).
-        row_of_id: row of Fleet or References by instrument id.
-    """
-    ids = np.fromiter(row_of_id.keys(), dtype=np.int64, count=len(row_of_id))
-    rows = np.fromiter(row_of_id.values(), dtype=np.int64, count=len(row_of_id))
-    size = int(max(ids.max(initial=0), columns.instrument.max(initial=0))) + 1
-    table = np.full(size, -1, dtype=np.int64)
-    table[ids] = rows
-    instrument = table[columns.instrument]
-    listed = instrument >= 0
-    ordered = bool((np.diff(rows[np.argsort(ids)]) > 0).all())
-    if listed.all() and ordered:
-        return Intervals(
-            instrument=instrument,
-            slot=columns.slot,
-            energy_wh=columns.energy_wh,
-            u_wh=columns.u_wh,
-            quality=columns.quality,
-        )
-    order = np.flatnonzero(listed)
-    if not ordered:
-        order = order[np.lexsort((columns.slot[order], instrument[order]))]
-    return Intervals(
-        instrument=instrument[order],
-        slot=columns.slot[order],
-        energy_wh=columns.energy_wh[order],
-        u_wh=columns.u_wh[order],
-        quality=columns.quality[order],
     )

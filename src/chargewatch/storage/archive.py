@@ -34,7 +34,7 @@ from chargewatch.storage.parquet import (
     read_stamps,
 )
 from chargewatch.storage.parquet_files import FileHead, damaged, path_of, read_head
-from chargewatch.storage.rollups import day_bounds
+from chargewatch.storage.rollups import INTERVAL, day_bounds
 
 SESSION_TABLE = "charging_session"
 KINDS = {"connector": "connector_interval", "meter": "meter_interval"}
@@ -213,7 +213,7 @@ def _known_ids(
 
 
 def _intervals_of(archive: Archive, key: Key, *, first: datetime, last: datetime) -> list[Records]:
-    """Return the rows of slots in [first, last) of a file, dtype store.INTERVAL."""
+    """Return the rows of slots in [first, last) of a file, dtype INTERVAL."""
     table, day = key
     source = _REGISTRIES[table]
     lonely = key in archive.only
@@ -230,8 +230,8 @@ def _intervals_of(archive: Archive, key: Key, *, first: datetime, last: datetime
             columns += names if lonely else []
             for group in range(file.num_row_groups):
                 part = file.read_row_group(group, columns=columns)
-                records = np.empty(part.num_rows, dtype=store.INTERVAL)
-                for name in store.INTERVAL.names or ():
+                records = np.empty(part.num_rows, dtype=INTERVAL)
+                for name in INTERVAL.names or ():
                     column = part[source.identifier if name == "instrument" else name]
                     records[name] = column.to_numpy()
                 keep = (records["slot_at"] >= begin) & (records["slot_at"] < end)
@@ -273,7 +273,7 @@ async def read_intervals(
         await copy_chunks(
             connection,
             store.interval_query(kind),
-            store.INTERVAL,
+            INTERVAL,
             consume=consume,
             arguments=(first, last),
         )
@@ -290,7 +290,7 @@ async def read_intervals(
         await copy_chunks(
             connection,
             store.interval_query(kind),
-            store.INTERVAL,
+            INTERVAL,
             consume=consume,
             arguments=(
                 max(first, day_bounds(listed[0])[0]),

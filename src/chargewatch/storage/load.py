@@ -15,15 +15,6 @@ from chargewatch.storage.bulk import Records, copy_arrays, text_key
 from chargewatch.storage.database import Database
 from chargewatch.storage.events import REGISTER_CHANGES
 
-INTERVAL = np.dtype(
-    [
-        ("instrument", "i4"),
-        ("slot_at", "M8[us]"),
-        ("energy_wh", "f8"),
-        ("u_wh", "f4"),
-        ("quality", "i2"),
-    ]
-)
 SESSION = np.dtype(
     [
         ("session_id", "i8"),
@@ -251,13 +242,13 @@ async def conflicts(
 
 
 def interval_query(kind: str) -> str:
-    """Return the query of the rollups of slots that begin in [$1, $2), in no order.
+    """Return the query of the rollups of slots that begin in [$1, $2), as INTERVAL, in no order.
 
     kind: connector or meter.
     """
     table = {"connector": "connector_interval", "meter": "meter_interval"}[kind]
     return (
-        f"SELECT {kind}_id, slot_at, energy_wh, u_wh, quality FROM {table} "  # noqa: S608
+        f"SELECT slot_at, {kind}_id, energy_wh, u_wh, quality FROM {table} "  # noqa: S608
         "WHERE slot_at >= $1 AND slot_at < $2"
     )
 

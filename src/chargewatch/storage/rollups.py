@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargewatch.errors import DatabaseError
-from chargewatch.storage.bulk import Records, copy_arrays, copy_chunks, copy_records_in
+from chargewatch.storage.bulk import Records, copy_arrays, copy_records_in
 from chargewatch.storage.events import REGISTER_CHANGES
 
 SLOT_US = 900_000_000
@@ -344,66 +343,3 @@ def slot_of(at: datetime) -> int:
 def slots_of(slot_at: NDArray[np.datetime64]) -> NDArray[np.int64]:
     """Return slots of times of type M8[us]."""
     return slot_at.view(np.int64) // SLOT_US
-
-
-@dataclass(frozen=True)
-class IntervalColumns:
-    """Rollups as columns of shape (k,), sorted by (instrument, slot); instrument is the id."""
-
-    instrument: NDArray[np.int64]
-    slot: NDArray[np.int64]
-    energy_wh: NDArray[np.float64]
-    u_wh: NDArray[np.float64]
-    quality: NDArray[np.int16]
-
-
-def sorted_columns(chunks: list[Records]) -> IntervalColumns:
-    """Return arrays of dtype INTERVAL as sorted columns; empties `chunks` to save memory."""
-    size = sum(len(chunk) for chunk in chunks)
-    key = np.empty(size, dtype=np.int64)
-    energy_wh = np.empty(size, dtype=np.float64)
-    u_wh = np.empty(size, dtype=np.float32)
-    quality = np.empty(size, dtype=np.int16)
-    end = size
-    while chunks:
-        chunk = chunks.pop()
-        begin = end - len(chunk)
-        part = slice(begin, end)
-        # 2^32 slots reach far beyond any time; one key sorts faster than two.
-        key[part] = (chunk["instrument"].astype(np.int64) << 32) | slots_of(chunk["slot_at"])
-        energy_wh[part] = chunk["energy_wh"]
-        u_wh[part] = chunk["u_wh"]
-        quality[part] = chunk["quality"]
-        end = begin
-    if size > 1 and not (key[1:] > key[:-1]).all():
-        order = np.argsort(key, kind="stable")
-        # One column after the other: each old one is given back before the next is made.
-        key = key[order]
-        energy_wh = energy_wh[order]
-        u_wh = u_wh[order]
-        quality = quality[order]
-        del order
-    slot = key & 0xFFFF_FFFF
-    key >>= 32
-    return IntervalColumns(key, slot, energy_wh, u_wh.astype(np.float64), quality)
-
-
-async def read_intervals(
-    connection: asyncpg.Connection, kind: Kind, *, first_slot: int, last_slot: int
-) -> IntervalColumns:
-    """Return all stored rollups of [first_slot, last_slot), sorted by (instrument, slot)."""
-    chunks: list[Records] = []
-    # Day by day: each read has the heap's order of one chunk, and the sort has long runs.
-    first = first_slot
-    while first < last_slot:
-        last = min(last_slot, (first // SLOTS_A_DAY + 1) * SLOTS_A_DAY)
-        await copy_chunks(
-            connection,
-            f"SELECT {', '.join(kind.interval_columns)} FROM {kind.rollups} "  # noqa: S608
-            "WHERE slot_at >= $1 AND slot_at < $2",
-            INTERVAL,
-            consume=chunks.append,
-            arguments=[slot_time(first), slot_time(last)],
-        )
-        first = last
-    return await asyncio.to_thread(sorted_columns, chunks)
