@@ -11,7 +11,8 @@ from fastapi import APIRouter, Query
 from chargewatch.api.answers import JsonAnswer, rows_of
 from chargewatch.api.context import ServiceOf, Viewer
 from chargewatch.api.errors import ApiError
-from chargewatch.api.models import ERRORS, Ledger, Quarantine
+from chargewatch.api.models import ERRORS
+from chargewatch.api.models_ingest import Ledger, Quarantine
 from chargewatch.api.piles import BeforeId, Limit
 from chargewatch.storage import queries_ingest
 from chargewatch.storage.queries_ingest import StreamKey

@@ -90,6 +90,15 @@ class BudgetComponent(BaseModel):
     standard_uncertainty: float
 
 
+class Drift(BaseModel):
+    """Whether a connector's error has changed lately."""
+
+    alarm: bool
+    statistic: float
+    changed_at: datetime | None
+    interval: list[datetime | None] = Field(description="between which times it changed")
+
+
 class Assessment(BaseModel):
     """What one run says of a connector."""
 
@@ -112,7 +121,7 @@ class Assessment(BaseModel):
     method: str
     reason: str
     budget: list[BudgetComponent]
-    drift: dict[str, Any] | None
+    drift: Drift | None
 
 
 class Verification(BaseModel):
@@ -144,17 +153,50 @@ class Signal(BaseModel):
     value: float | None
     limit: float | None
     detail: str
-    evidence: dict[str, Any]
+    evidence: dict[str, Any] = Field(description="the records that prove it, by kind of signal")
     rule_version: int
     opened_run: int
     last_run: int
     closed_run: int | None
 
 
+class RegistryRow(BaseModel):
+    """What the registry knows of a connector, and its newest reading."""
+
+    connector: str
+    operator_id: str
+    operator_name: str | None
+    station_id: str
+    station_name: str | None
+    district: str | None
+    address: str | None
+    longitude: float | None
+    latitude: float | None
+    registered: bool = Field(description="false: telemetry named it, nobody registered it")
+    first_seen_at: datetime
+    pile: str | None
+    current: str | None
+    accuracy_class: str | None
+    rated_power_w: float | None
+    min_current_a: float | None
+    max_current_a: float | None
+    model: str | None
+    manufacturer: str | None
+    serial: str | None
+    resolution_wh: float | None
+    cable_loss_compensated: bool | None
+    in_service_on: date | None
+    signing_key: str | None
+    latest_at: datetime | None
+    latest_energy_wh: float | None
+    latest_power_w: float | None
+    latest_received_at: datetime | None
+
+
 class PileDetail(BaseModel):
     """Everything about one connector but its long lists."""
 
-    registry: dict[str, Any]
+    registry: RegistryRow
     assessment: Assessment | None
     verifications: list[Verification]
     signals: list[Signal]
@@ -190,6 +232,16 @@ class SignedCheck(BaseModel):
     detail: str
 
 
+class Period(BaseModel):
+    """A part of a session at one price; prices are missing where none was told."""
+
+    from_: datetime = Field(alias="from")
+    to: datetime
+    energy_wh: float
+    energy_price: str | None = None
+    service_price: str | None = None
+
+
 class Session(BaseModel):
     """One charging session as it was sent; fees are decimal strings."""
 
@@ -206,7 +258,7 @@ class Session(BaseModel):
     other_fee: str | None
     discount: str | None
     total_fee: str | None
-    periods: list[dict[str, Any]] | None
+    periods: list[Period] | None
     soc_start_pct: float | None
     soc_stop_pct: float | None
     battery_capacity_wh: float | None
@@ -265,66 +317,6 @@ class Readings(BaseModel):
     soc_pct: list[float | None]
 
 
-class Station(BaseModel):
-    """A station with the tiers of its connectors."""
-
-    station_id: str
-    name: str
-    district: str | None
-    operator_id: str
-    operator_name: str | None
-    longitude: float | None
-    latitude: float | None
-    connectors: int
-    red: int
-    orange: int
-    yellow: int
-    grey: int
-    green: int
-    money: float | None
-    meters: int
-    online: bool | None
-    status_at: datetime | None
-
-
-class Stations(BaseModel):
-    """One page of stations."""
-
-    total: int
-    limit: int
-    offset: int
-    stations: list[Station]
-
-
-class BalanceStep(BaseModel):
-    """A feeder's energy beside the sum of its piles in one step of time."""
-
-    at: datetime
-    reference_wh: float
-    piles_wh: float
-    slots: int
-
-
-class Balance(BaseModel):
-    """The energy balance of one feeder meter."""
-
-    meter: str
-    since: datetime | None
-    until: datetime | None
-    step_s: int
-    steps: list[BalanceStep]
-
-
-class StationDetail(BaseModel):
-    """A station, its meters, piles, energy balance and gaps."""
-
-    station: dict[str, Any]
-    meters: list[dict[str, Any]]
-    balances: list[Balance]
-    piles: list[dict[str, Any]]
-    gaps: list[dict[str, Any]]
-
-
 class Signals(BaseModel):
     """Signals, newest first; `before` of the next page is the last `signal_id`."""
 
@@ -355,60 +347,6 @@ class Runs(BaseModel):
     runs: list[Run]
 
 
-class Stream(BaseModel):
-    """What became of the messages of one station and topic."""
-
-    operator_id: str
-    station_id: str
-    topic: str
-    messages: int
-    received: int
-    stored: int
-    duplicate: int
-    rejected: int
-    unknown_keys: int
-    rounded: int
-    balanced: bool
-    newest_seq: int | None
-    open_gaps: int
-    missing: int
-    jumps: int
-    untracked_gaps: int
-    untracked_missing: int
-    restarts: int
-    last_restart_at: datetime | None
-    first_received_at: datetime | None
-    last_received_at: datetime | None
-    last_sent_at: datetime | None
-
-
-class Ledger(BaseModel):
-    """The message ledger: received = stored + duplicate + rejected, per station and topic."""
-
-    balanced: bool
-    totals: list[dict[str, Any]]
-    streams: list[Stream]
-    open_gaps: list[dict[str, Any]]
-    next_after: str | None
-
-
-class Quarantine(BaseModel):
-    """Rejected messages, newest first; `before` of the next page is the last `quarantine_id`.
-
-    Where:
-        codes: how many of the newest 10,000 messages have each code.
-        waiting: messages that the platform failed on (`internal_error`), not read again yet.
-        items: with at most 100 errors listed each; `rejected` is how many there were.
-        beyond_quota: stations and days with more rejected messages than are kept.
-    """
-
-    codes: list[dict[str, Any]]
-    waiting: int
-    items: list[dict[str, Any]]
-    beyond_quota: list[dict[str, Any]]
-    next_before: int | None
-
-
 class Health(BaseModel):
     """Whether the service can work."""
 
@@ -418,22 +356,3 @@ class Health(BaseModel):
     engine: str
     schema_revision: str | None
     newest_run_as_of: datetime | None
-
-
-class ReceiptError(BaseModel):
-    """Why one item of a message was rejected."""
-
-    index: int | None
-    code: str
-    detail: str
-
-
-class Receipt(BaseModel):
-    """What became of a message, as in the telemetry contract."""
-
-    topic: str
-    seq: int | None
-    stored: int
-    duplicate: int
-    rejected: int
-    errors: list[ReceiptError] | None = None

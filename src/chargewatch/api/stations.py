@@ -13,7 +13,8 @@ from chargewatch.api.addresses import NameInPath
 from chargewatch.api.answers import JsonAnswer, rows_of
 from chargewatch.api.context import ServiceOf, Viewer
 from chargewatch.api.errors import not_found
-from chargewatch.api.models import ERRORS, StationDetail, Stations
+from chargewatch.api.models import ERRORS
+from chargewatch.api.models_stations import StationDetail, Stations
 from chargewatch.api.piles import Limit, Offset
 from chargewatch.storage import queries, queries_stations
 

@@ -12,7 +12,8 @@ from fastapi import APIRouter, Query, Request
 from chargewatch.api.answers import JsonAnswer
 from chargewatch.api.context import Intake, ServiceOf, bearer_token, service_of
 from chargewatch.api.errors import ApiError
-from chargewatch.api.models import ERRORS, Error, Receipt
+from chargewatch.api.models import ERRORS, Error
+from chargewatch.api.models_ingest import Receipt
 from chargewatch.domain.identity import is_identity
 from chargewatch.errors import DatabaseError
 from chargewatch.supervision import accounts

@@ -1,0 +1,83 @@
+"""What an operator or the registry may leave out, told: every column of the seeded city filled."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import insert, select, update
+
+from chargewatch.storage import tables
+from chargewatch.storage.database import Database
+
+SESSION: dict[str, Any] = {
+    "energy_fee": "9.96",
+    "service_fee": "5.11",
+    "other_fee": "1.00",
+    "discount": "0.74",
+    "battery_capacity_wh": 75_000.0,
+    "bms_energy_wh": 12_000.0,
+    "stop_reason": "EVDisconnected",
+    "periods": [
+        {
+            "from": "2026-03-01T08:00:00+00:00",
+            "to": "2026-03-01T09:00:00+00:00",
+            "energy_wh": 6_000.0,
+            "energy_price": "0.7800",
+            "service_price": "0.4000",
+        },
+        {
+            "from": "2026-03-01T09:00:00+00:00",
+            "to": "2026-03-01T10:00:00+00:00",
+            "energy_wh": 6_777.0,
+        },
+    ],
+}
+
+
+async def fill_rarities(database: Database) -> None:
+    """Tell of station TJ0001 and its first connector whatever can be told."""
+    now = datetime.now(UTC)
+    drift = {
+        "alarm": True,
+        "statistic": 9.1,
+        "changed_at": "2026-03-01T08:00:00+00:00",
+        "interval": ["2026-02-27T08:00:00+00:00", None],
+    }
+    stream = tables.ledger_stream.c
+    quarantined = select(tables.quarantine.c.quarantine_id).limit(1).scalar_subquery()
+    async with database.begin() as connection:
+        for statement in (
+            update(tables.connector)
+            .where(tables.connector.c.connector_id == 1)
+            .values(cable_loss_compensated=False),
+            update(tables.assessment)
+            .where(tables.assessment.c.connector_id == 1)
+            .values(drift=drift),
+            update(tables.register_reading)
+            .where(tables.register_reading.c.connector_id == 1)
+            .values(soc_pct=54.0),
+            update(tables.charging_session)
+            .where(tables.charging_session.c.connector_id == 1)
+            .values(SESSION),
+            update(tables.station).values(opened_on=date(2024, 5, 1)),
+            update(tables.reference_meter).values(calibrated_on=date(2025, 11, 2)),
+            insert(tables.reference_meter_connector).values(meter_id=1, connector_id=1),
+            update(tables.ledger_gap).values(from_at=now - timedelta(hours=6), to_at=now),
+            update(tables.ledger_stream)
+            .where(stream.station_id == "TJ0001")
+            .values(last_seq=2**62, restarts=1, restarted_at=[now]),
+            insert(tables.quarantine_day).values(
+                day=now.date(), operator_id="OP2", station_id="", kept=1000, more=7, more_rejected=9
+            ),
+            insert(tables.quarantine_replay).values(
+                quarantine_id=quarantined,
+                replayed_at=now,
+                version="0.1.0",
+                stored=1,
+                duplicate=0,
+                rejected=0,
+                errors=[],
+            ),
+        ):
+            await connection.execute(statement)
