@@ -15,7 +15,7 @@ import pytest
 from chargewatch.domain.mpe import rule_set
 from chargewatch.errors import DatabaseError, NotFoundError
 from chargewatch.ingest.batch import TimeLimits
-from chargewatch.ingest.message import Arrival, read_messages
+from chargewatch.ingest.message import Arrival, read_message
 from chargewatch.ingest.writer import BatchWriter
 from chargewatch.runs.assess import run_assessment
 from chargewatch.runs.evaluate import evaluation
@@ -100,10 +100,10 @@ async def feed(url, messages):
             received_us = round(datetime.now(UTC).timestamp() * 1e6) + number
             batch.append(Arrival(topic, payload, None, received_us))
             if len(batch) == 500:
-                await writer.write(read_messages(batch))
+                await writer.write([read_message(arrival) for arrival in batch])
                 batch = []
         if batch:
-            await writer.write(read_messages(batch))
+            await writer.write([read_message(arrival) for arrival in batch])
 
 
 async def register(database, tmp_path, document):

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
+from chargewatch.ingest.inbox import Inbox
 from chargewatch.ingest.message import Arrival
-from chargewatch.ingest.service import Inbox
 
 
 def arrival(received_s: float) -> Arrival:

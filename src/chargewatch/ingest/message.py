@@ -62,6 +62,11 @@ class Message:
         return self.refused.items if self.refused is not None else 1
 
     @property
+    def size(self) -> int:
+        """Bytes of its JSON, unpacked, when it could be read; else as it came."""
+        return self.decoded.size if self.decoded is not None else len(self.arrival.payload)
+
+    @property
     def seq(self) -> int | None:
         """The sequence number, None when it could not be read."""
         if self.decoded is not None:
@@ -174,9 +179,26 @@ def _told(topic: Topic, arrival: Arrival) -> tuple[int | None, int]:
     return seq if readable else None, len(items) if isinstance(items, list) else 1
 
 
-def read_messages(arrivals: Sequence[Arrival]) -> list[Message]:
-    """Return messages in order of arrival, without those that another worker takes."""
-    return [read_message(arrival) for arrival in arrivals if not arrival.foreign]
+def read_some(
+    arrivals: Sequence[Arrival], *, most_items: int, most_bytes: int
+) -> tuple[int, list[Message]]:
+    """Read messages in order until they hold so much; return how many were gone over, and them.
+
+    Those that another worker takes are left out of the messages.
+    How much a compressed message holds is known only when it has been read.
+    """
+    messages: list[Message] = []
+    items = size = 0
+    for count, arrival in enumerate(arrivals, start=1):
+        if arrival.foreign:
+            continue
+        message = read_message(arrival)
+        messages.append(message)
+        items += message.items
+        size += message.size
+        if items >= most_items or size >= most_bytes:
+            return count, messages
+    return len(arrivals), messages
 
 
 def moment_of(time_us: int) -> datetime:

@@ -8,7 +8,6 @@ import logging
 import math
 import random
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,7 +16,8 @@ from chargewatch.ingest.batch import TimeLimits
 from chargewatch.ingest.broker import end_session, shown_id
 from chargewatch.ingest.figures import watch_broker_queue
 from chargewatch.ingest.health import Health, Look
-from chargewatch.ingest.message import Arrival, Fate, Message, read_messages
+from chargewatch.ingest.inbox import BATCH_BYTES, Inbox
+from chargewatch.ingest.message import Arrival, Fate, Message, read_some
 from chargewatch.ingest.metrics import IngestMetrics
 from chargewatch.ingest.receipts import receipt_messages
 from chargewatch.ingest.shards import Shard
@@ -38,8 +38,6 @@ from chargewatch.wire.topics import filters
 
 log = logging.getLogger("chargewatch.ingest")
 
-BATCH_BYTES = 16 << 20
-BYTES_A_READING = 200
 DRAIN_S = 15.0
 PREDECESSOR_S = 10.0
 LEFT_SESSIONS_S = 60.0
@@ -64,90 +62,6 @@ class IngestTotals:
         self.stored += sum(fate.stored for fate in fates)
         self.duplicate += sum(fate.duplicate for fate in fates)
         self.rejected += sum(fate.rejected for fate in fates)
-
-
-def estimated_readings(payload: bytes, content_type: str | None) -> int:
-    """Return about how many readings a payload holds, without reading it."""
-    packing = 10 if content_type is not None and "gzip" in content_type else 1
-    return 1 + len(payload) * packing // BYTES_A_READING
-
-
-class Inbox:
-    """Messages that arrived and wait for a batch."""
-
-    def __init__(self, *, batch_readings: int, batch_messages: int) -> None:
-        # With the readings that each holds, about, and when it came by a clock that nobody sets.
-        self._waiting: deque[tuple[Arrival, int, float]] = deque()
-        self._readings = 0
-        self._bytes = 0
-        self._batch_readings = batch_readings
-        self._batch_messages = batch_messages
-        self._changed = asyncio.Event()
-        self.last_arrival = time.monotonic()
-
-    def put(self, arrival: Arrival) -> None:
-        """Add a message."""
-        readings = estimated_readings(arrival.payload, arrival.content_type)
-        self.last_arrival = time.monotonic()
-        self._waiting.append((arrival, readings, self.last_arrival))
-        self._readings += readings
-        self._bytes += len(arrival.payload)
-        if len(self._waiting) == 1 or self.full:
-            self._changed.set()
-
-    def clear(self) -> None:
-        """Forget what waits."""
-        self._waiting.clear()
-        self._readings = self._bytes = 0
-
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    @property
-    def full(self) -> bool:
-        """Whether a batch need not wait any longer."""
-        return (
-            self._readings >= self._batch_readings
-            or len(self._waiting) >= self._batch_messages
-            or self._bytes >= BATCH_BYTES
-        )
-
-    async def wait(self, linger_s: float) -> None:
-        """Return when a batch is full, or `linger_s` after its first message."""
-        while not self._waiting:
-            self._changed.clear()
-            await self._changed.wait()
-        deadline = self._waiting[0][2] + linger_s
-        while not self.full:
-            remaining_s = deadline - time.monotonic()
-            if remaining_s <= 0:
-                return
-            self._changed.clear()
-            try:
-                async with asyncio.timeout(remaining_s):
-                    await self._changed.wait()
-            except TimeoutError:
-                return
-
-    def take(self) -> list[Arrival]:
-        """Return the next batch, in order of arrival."""
-        batch: list[Arrival] = []
-        readings = size = 0
-        while self._waiting and (
-            not batch
-            or (
-                readings + self._waiting[0][1] <= self._batch_readings
-                and len(batch) < self._batch_messages
-                and size < BATCH_BYTES
-            )
-        ):
-            arrival, count, _ = self._waiting.popleft()
-            batch.append(arrival)
-            readings += count
-            size += len(arrival.payload)
-        self._readings -= readings
-        self._bytes -= size
-        return batch
 
 
 def back_off_s(attempt: int) -> float:
@@ -395,15 +309,21 @@ class IngestService:
         while True:
             await self._inbox.wait(linger_s)
             arrivals = self._inbox.take()
-            self._in_work += 1
-            await self._ready.put((arrivals, await self._messages_of(arrivals)))
+            while arrivals:
+                self._in_work += 1
+                count, messages = await self._messages_of(arrivals)
+                taken, arrivals = arrivals[:count], arrivals[count:]
+                await self._ready.put((taken, messages))
 
-    async def _messages_of(self, arrivals: Sequence[Arrival]) -> list[Message]:
-        """Read messages, however long the environment does not let us."""
+    async def _messages_of(self, arrivals: Sequence[Arrival]) -> tuple[int, list[Message]]:
+        """Read as many messages as fill a batch, however long the environment does not let us."""
+        most = self.settings.batch_readings
         attempt = 0
         while True:
             try:
-                return await asyncio.to_thread(read_messages, arrivals)
+                return await asyncio.to_thread(
+                    read_some, arrivals, most_items=most, most_bytes=BATCH_BYTES
+                )
             except Exception as exc:
                 self._note_away(exc)
             attempt += 1

@@ -15,7 +15,8 @@ from chargewatch.wire.envelope import (
     MAX_DEPTH,
     Envelope,
     is_nested_deeper,
-    load_object,
+    object_of,
+    plain_payload,
     read_envelope,
     read_items,
 )
@@ -52,6 +53,8 @@ class Decoded:
     envelope: Envelope
     items: int
     content: Content
+    size: int = 0
+    """Bytes of its JSON, unpacked."""
 
     @property
     def unknown_keys(self) -> int:
@@ -136,7 +139,8 @@ def decode(topic: Topic, payload: bytes, content_type: str | None = None) -> Dec
 
     Raises: RejectedMessage, and only that, whatever the bytes are.
     """
-    document = load_object(payload, content_type)
+    text = plain_payload(payload, content_type)
+    document = object_of(text)
     try:
         decoded = _DECODERS[topic.kind](document, topic)
     except RejectedMessage as exc:
@@ -148,7 +152,7 @@ def decode(topic: Topic, payload: bytes, content_type: str | None = None) -> Dec
     elif decoded.envelope.unknown_keys:
         rest = {key: value for key, value in document.items() if key != ITEM_LISTS.get(topic.kind)}
         _refuse_deep(rest, decoded.envelope.seq, decoded.items)
-    return decoded
+    return replace(decoded, size=len(text))
 
 
 def _refuse_deep(document: dict[str, Any], seq: int | None, items: int) -> None:

@@ -59,7 +59,8 @@ class Looked:
     seen: int
 
 
-def _is_packed(payload: bytes, content_type: str | None) -> bool:
+def is_packed(payload: bytes, content_type: str | None) -> bool:
+    """Return whether a payload is, or should be, compressed."""
     return payload[:2] == _GZIP_MAGIC or is_gzip(content_type)
 
 
@@ -103,12 +104,12 @@ def plain_payload(payload: bytes, content_type: str | None) -> bytes:
     """Return the JSON bytes of a payload; RejectedMessage when too large or wrongly compressed."""
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise RejectedMessage(MALFORMED, f"too large: {len(payload)} bytes, 1 MiB is allowed")
-    return _gunzip(payload) if _is_packed(payload, content_type) else payload
+    return _gunzip(payload) if is_packed(payload, content_type) else payload
 
 
 def looked_into(payload: bytes, content_type: str | None) -> Looked:
     """Return what can be seen of a payload; never fails."""
-    if not _is_packed(payload, content_type) or payload[:2] != _GZIP_MAGIC:
+    if not is_packed(payload, content_type) or payload[:2] != _GZIP_MAGIC:
         return Looked(payload, packed=False, complete=True, seen=len(payload))
     text, rest, _, complaint = _unpack(payload)
     if complaint is not None:
@@ -179,7 +180,12 @@ def load_object(payload: bytes, content_type: str | None) -> dict[str, Any]:
 
     Raises: RejectedMessage (malformed). Of a key given twice the last counts.
     """
-    document = load_any(plain_payload(payload, content_type))
+    return object_of(plain_payload(payload, content_type))
+
+
+def object_of(text: bytes) -> dict[str, Any]:
+    """Return the JSON object of a text; RejectedMessage (malformed) when it is none."""
+    document = load_any(text)
     if type(document) is not dict:
         raise RejectedMessage(MALFORMED, "not a JSON object")
     return document
