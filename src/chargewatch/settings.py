@@ -7,8 +7,9 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from chargewatch.errors import SettingError
@@ -215,8 +216,44 @@ class SettingRow:
     meaning: str
 
 
+def secret_from(variable: str, environ: Mapping[str, str]) -> str:
+    """Return a secret from a variable, or from the file that VARIABLE_FILE names; "" without both.
+
+    Raises: SettingError, naming the variable, when both are set or the file holds no secret.
+    """
+    of_file = f"{variable}_FILE"
+    value, path = environ.get(variable, ""), environ.get(of_file, "")
+    if not path:
+        return value
+    if value:
+        raise SettingError(f"{variable} and {of_file} are both set: keep one of them")
+    try:
+        value = Path(path).read_text("utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "not text"
+        raise SettingError(f"{of_file}: can't read {path}: {reason}") from exc
+    if not value:
+        raise SettingError(f"{of_file}: {path} is empty: write the password into it")
+    return value
+
+
+def _with_password(url: str, password: str, variable: str) -> str:
+    """Return an address with the password of its user."""
+    parts = urlsplit(url)
+    user, at, address = parts.netloc.rpartition("@")
+    of_password = variable.removesuffix("_URL") + "_PASSWORD"
+    if ":" in user:
+        raise SettingError(f"{variable} holds a password, and {of_password} another: keep one")
+    if not at or not user:
+        raise SettingError(f"{variable} names no user for {of_password}; write user@host")
+    return urlunsplit(parts._replace(netloc=f"{user}:{quote(password, safe='')}@{address}"))
+
+
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     """Return the settings of an environment (default: the process's).
+
+    The password of an address may have a variable of its own, or a file: for ..._DATABASE_URL
+    these are ..._DATABASE_PASSWORD and ..._DATABASE_PASSWORD_FILE.
 
     Raises: SettingError, naming the variable, when a value can't be read.
     """
@@ -235,6 +272,11 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         except ValueError as exc:
             raise SettingError(f"{variable}: can't read {environ[variable]!r}: {exc}") from exc
         sources[option.name] = f"environment ({variable})"
+        if option.metadata["secret"]:
+            of_password = variable.removesuffix("_URL") + "_PASSWORD"
+            if password := secret_from(of_password, environ):
+                values[option.name] = _with_password(values[option.name], password, variable)
+                sources[option.name] = f"environment ({variable}, {of_password})"
     return Settings(**values, sources=sources)
 
 

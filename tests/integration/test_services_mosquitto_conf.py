@@ -10,17 +10,7 @@ from urllib.parse import urlsplit
 
 import aiomqtt
 import pytest
-
-from chargewatch.local.broker import mosquitto_password_line, mosquitto_program
-from chargewatch.local.processes import (
-    ChildProcess,
-    free_port,
-    make_engine_folder,
-    port_answers,
-    service_account,
-    temporary_folder,
-    write_private,
-)
+from tests.integration.production_mosquitto import production_mosquitto
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy" / "mosquitto"
 KINDS = ("registers", "reference", "sessions", "status", "events")
@@ -29,33 +19,8 @@ USERS = ("platform", "OP1", "OP2")
 
 @pytest.fixture
 def production_broker() -> Iterator[str]:
-    """Mosquitto on the production configuration, with only paths and port changed."""
-    account, port = service_account(), free_port()
-    with temporary_folder() as folder:
-        work = folder / "broker"
-        make_engine_folder(work, account=account)
-        words = "".join(mosquitto_password_line(user, f"pw-{user}") + "\n" for user in USERS)
-        write_private(work / "passwords", words, account=account)
-        write_private(work / "acl", (DEPLOY / "acl").read_text(), account=account)
-        text = (DEPLOY / "chargewatch.conf").read_text()
-        text = text.replace("/mosquitto/secrets/", f"{work}/").replace(
-            "/mosquitto/config/", f"{work}/"
-        )
-        text = text.replace("/mosquitto/data/", f"{work}/")
-        text = text.replace("listener 1883", f"listener {port} 127.0.0.1")
-        write_private(work / "mosquitto.conf", text, account=account)
-        program = mosquitto_program()
-        assert program is not None
-        process = ChildProcess(
-            "mosquitto",
-            [program, "-c", work / "mosquitto.conf"],
-            log=folder / "log",
-            account=account,
-            folder=work,
-        )
-        with process:
-            process.start(lambda: port_answers(port))
-            yield f"mqtt://127.0.0.1:{port}"
+    with production_mosquitto(USERS) as url:
+        yield url
 
 
 def client(url: str, user: str) -> aiomqtt.Client:

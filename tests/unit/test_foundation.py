@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 import tomllib
 from dataclasses import fields
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import click
 import pytest
@@ -60,7 +62,10 @@ def test_documented_variables_exist() -> None:
     named = set(re.findall(r"`(CHARGEWATCH_[A-Z0-9_]+)`", documentation()))
     known = {PREFIX + name.upper() for name in SETTING_NAMES} | variables_of(cli.root, PREFIX)
     of_scripts = {
-        name for name in named if name.startswith(("CHARGEWATCH_SERVICES_", "CHARGEWATCH_TEST_"))
+        name
+        for name in named
+        if name.startswith(("CHARGEWATCH_SERVICES_", "CHARGEWATCH_TEST_"))
+        or re.fullmatch(r"CHARGEWATCH_[A-Z_]+_PASSWORD(_FILE)?", name)
     }
     of_compose = set(
         re.findall(r"\$\{(CHARGEWATCH_[A-Z_]+)", (CHECKOUT / "compose.yaml").read_text())
@@ -164,10 +169,42 @@ def test_constraints_cover_every_dependency() -> None:
     assert {name.replace("_", "-") for name in names} <= {pin.replace("_", "-") for pin in pinned}
 
 
-def test_no_password_has_a_default_in_the_compose_files() -> None:
-    for name in ("compose.yaml", "deploy/services/compose.yaml"):
-        text = (CHECKOUT / name).read_text()
-        uses = re.findall(r"\$\{[A-Z_]*PASSWORD[^}]*", text)
-        assert uses
-        assert all(":?" in use for use in uses)
-        assert re.search(r"PASSWORD: (?!\"?\$)", text) is None
+def test_password_of_an_address_comes_from_its_own_variable_or_file(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("p@ss/wörd:#\n")
+    environ = {
+        "CHARGEWATCH_DATABASE_URL": "postgresql://reader@host:5432/name",
+        "CHARGEWATCH_DATABASE_PASSWORD_FILE": str(file),
+        "CHARGEWATCH_MQTT_URL": "mqtt://platform@host:1883",
+        "CHARGEWATCH_MQTT_PASSWORD": "plain",
+    }
+    settings = load_settings(environ)
+    parts = urlsplit(settings.database_url)
+    assert (parts.username, parts.hostname, parts.path) == ("reader", "host", "/name")
+    assert unquote(parts.password or "") == "p@ss/wörd:#"
+    assert settings.mqtt_url == "mqtt://platform:plain@host:1883"
+    row = {row.name: row for row in setting_rows(settings)}["CHARGEWATCH_DATABASE_URL"]
+    assert row.value == "postgresql://reader:***@host:5432/name"
+    assert "CHARGEWATCH_DATABASE_PASSWORD" in row.source
+
+
+@pytest.mark.parametrize(
+    ("url", "password", "file", "words"),
+    [
+        ("postgresql://u:x@host/n", "y", "", "CHARGEWATCH_DATABASE_URL holds a password"),
+        ("postgresql://host/n", "y", "", "CHARGEWATCH_DATABASE_URL names no user"),
+        ("postgresql://u@host/n", "y", "/secret", "PASSWORD_FILE are both set"),
+        ("postgresql://u@host/n", "", "/no/such", "PASSWORD_FILE: can't read /no/such: No such"),
+        ("postgresql://u@host/n", "", os.devnull, f"PASSWORD_FILE: {os.devnull} is empty"),
+    ],
+)
+def test_password_that_is_missing_or_doubled_is_named(
+    url: str, password: str, file: str, words: str
+) -> None:
+    environ = {
+        "CHARGEWATCH_DATABASE_URL": url,
+        "CHARGEWATCH_DATABASE_PASSWORD": password,
+        "CHARGEWATCH_DATABASE_PASSWORD_FILE": file,
+    }
+    with pytest.raises(SettingError, match=words):
+        load_settings(environ)

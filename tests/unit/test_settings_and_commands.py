@@ -20,7 +20,9 @@ from chargewatch.settings import PREFIX, Settings, load_settings
 CHECKOUT = Path(__file__).resolve().parents[2]
 SOURCE = CHECKOUT / "src" / "chargewatch"
 # Of scripts/services, of tests, and the passwords of roles, users and compose.yaml.
-OTHER_VARIABLES = re.compile(r"CHARGEWATCH_((TEST|SERVICES)_\w+|[A-Z]+_PASSWORD)")
+OTHER_VARIABLES = re.compile(
+    r"CHARGEWATCH_((TEST|SERVICES)_\w+|[A-Z_]+_PASSWORD(_FILE)?|SECRETS|ARCHIVE|BROKER_PORT)"
+)
 VARIABLE = re.compile(r"\bCHARGEWATCH_[A-Z0-9_]+\b")
 LIMITS = re.compile(r"\n## Known limits\n.*?(?=\n## |\Z)", re.DOTALL)
 

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chargewatch.errors import DatabaseError
+from chargewatch.settings import secret_from
 from chargewatch.storage.database import Database
 
 DUTIES = ("migrate", "ingest", "assess", "serve")
@@ -39,7 +40,8 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
     "reference_meter_connector": {"ingest": _READ, "assess": _READ, "serve": _ALL},
     "verification": {"assess": _READ, "serve": _CHANGE},
     "tariff": {"assess": _READ, "serve": _CHANGE},
-    "registry_import": {"assess": _READ, "serve": _ADD},
+    # Ingest reads from it whether the registry changed.
+    "registry_import": {"ingest": _READ, "assess": _READ, "serve": _ADD},
     "registry_history": {"assess": _READ, "serve": _ADD},
     # Telemetry: only ingest writes it.
     "register_reading": {"ingest": _ADD, "assess": _READ, "serve": _READ},
@@ -103,16 +105,20 @@ def password_variable(duty: str) -> str:
 
 
 def passwords_from(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the password of every duty from the environment.
+    """Return the password of every duty from the environment, or from the files it names.
 
-    Raises: DatabaseError that names the missing variables.
+    Raises: DatabaseError that names the missing variables; SettingError for a file.
     """
     environ = os.environ if environ is None else environ
     variables = {duty: password_variable(duty) for duty in DUTIES}
-    missing = [name for name in variables.values() if not environ.get(name)]
+    found = {duty: secret_from(name, environ) for duty, name in variables.items()}
+    missing = [variables[duty] for duty, password in found.items() if not password]
     if missing:
-        raise DatabaseError(f"set {', '.join(missing)}, or leave --passwords-from out")
-    return {duty: environ[name] for duty, name in variables.items()}
+        raise DatabaseError(
+            f"set {', '.join(missing)} (or with _FILE behind, the files that hold them), "
+            "or leave --passwords-from out"
+        )
+    return found
 
 
 def scram_verifier(password: str, *, salt: bytes | None = None, rounds: int = 4096) -> str:
@@ -156,24 +162,30 @@ async def _make_role(
     return password
 
 
-async def _tables(connection: AsyncConnection) -> list[str]:
+async def _tables(connection: AsyncConnection) -> dict[str, str]:
+    """Return every table with its owner."""
     rows = await connection.execute(
         text(
-            "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+            "SELECT c.relname, pg_get_userbyid(c.relowner) "
+            "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
             "WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p') "
             "AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e') "
             "ORDER BY 1"
         )
     )
-    return [str(name) for (name,) in rows]
+    return {str(name): str(owner) for name, owner in rows}
 
 
 async def _apply_rights(
-    connection: AsyncConnection, tables: list[str], *, roles: Mapping[str, str]
+    connection: AsyncConnection, tables: Mapping[str, str], *, roles: Mapping[str, str]
 ) -> None:
-    owner = _quoted(roles["migrate"])
-    for table in tables:
-        await connection.exec_driver_sql(f"ALTER TABLE public.{_quoted(table)} OWNER TO {owner}")
+    owner = roles["migrate"]
+    for table, present_owner in tables.items():
+        # It would wait for everybody who reads the table, and everybody for it: only when needed.
+        if present_owner != owner:
+            await connection.exec_driver_sql(
+                f"ALTER TABLE public.{_quoted(table)} OWNER TO {_quoted(owner)}"
+            )
         await connection.exec_driver_sql(f"REVOKE ALL ON public.{_quoted(table)} FROM PUBLIC")
         for duty in DUTIES[1:]:
             role = _quoted(roles[duty])
