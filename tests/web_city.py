@@ -181,6 +181,14 @@ async def _seed_runs(connection: AsyncConnection, now: datetime) -> int:
             "expected_false_flags": 0.2,
             "expected_missed": 1.4,
             "money_at_risk": sum(row["priority_money"] for row in rows),
+            "rules": {
+                "name": "CN-2022",
+                "regulation": "JJG 1148-2022",
+                "valid_from": "2022-12-28",
+                "valid_until": "2023-12-28",
+                "in_force": False,
+                "checked_against_source": False,
+            },
         }
         run = {
             "state": "finished",

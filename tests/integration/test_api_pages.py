@@ -106,6 +106,18 @@ async def test_piles_that_have_just_become_red_come_first(site: Site) -> None:
     assert section.count(">new<") == 1
 
 
+async def test_pile_names_the_regulation_behind_its_limit(site: Site) -> None:
+    answer = (await site.client.get("/api/v1/piles/TJ0001-01-1")).json()
+    assert answer["assessment"]["rules"]["valid_until"] == "2023-12-28"
+    page = (await site.client.get("/piles/TJ0001-01-1", headers={"accept-language": "en"})).text
+    assert "JJG 1148-2022 (CN-2022)" in page
+    assert "not in force on the day that was judged" in page
+    assert "not checked against the text of the regulation" in page
+    page = (await site.client.get("/piles/TJ0001-01-1", headers={"accept-language": "zh"})).text
+    assert "在评估日期不在有效期内" in page
+    assert "数值未与规程原文核对" in page
+
+
 async def test_pile_shows_what_was_declared_to_have_changed(site: Site) -> None:
     page = (await site.client.get("/piles/TJ0001-01-1", headers={"accept-language": "en"})).text
     assert "Declared changes" in page

@@ -284,6 +284,14 @@ async def test_commands_export_what_is_due_and_read_it(
     outcome = json.loads(files.stdout)
     assert outcome["result_digest"] == plain["result_digest"]
     assert outcome["summary"]["archive"]["days"][SESSION_TABLE] == 9
+    rules = outcome["summary"]["rules"]
+    assert rules["name"] == "CN-2022"
+    assert rules["in_force"] and rules["checked_against_source"]
+    early = ("assess", "--as-of", "2021-06-01T00:00:00+08:00", "--days", "1")
+    done = run_command(*early, env=environment | {"CHARGEWATCH_MPE_RULES": "OIML-G22-2022"})
+    assert done.returncode == 0, done.stderr
+    assert "was not in force at the time of this run: it holds from 2022-01-01" in done.stdout
+    assert "was not checked against the text of its regulation" in done.stdout
     done = run_command(*options, "--archive", str(tmp_path / "none"), env=environment)
     assert done.returncode == 1
     assert "db export --due" in done.stderr

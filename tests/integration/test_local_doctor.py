@@ -30,8 +30,16 @@ def test_all_is_well_with_a_migrated_database_and_a_broker(
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["ok"] is True
     found = states(done.stdout)
-    assert found["database"] == found["schema"] == found["broker"] == "ok"
+    assert found["database"] == found["schema"] == found["broker"] == found["rules"] == "ok"
     assert "mosquitto version 2" in checks(done.stdout)["broker"]["found"]
+
+
+def test_rules_that_nobody_checked_are_named(run_command: RunCommand) -> None:
+    done = run_command("doctor", "--json", env={"CHARGEWATCH_MPE_RULES": "OIML-G22-2022"})
+    rules = checks(done.stdout)["rules"]
+    assert rules["state"] == "note"
+    assert "OIML G 22:2022" in rules["found"]
+    assert "not checked" in rules["found"]
 
 
 def test_edition_and_features_are_named(timescale_url: str, run_command: RunCommand) -> None:

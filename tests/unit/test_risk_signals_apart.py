@@ -3,9 +3,9 @@
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rules import LIMITS
 
 from chargewatch.risk.inputs import sums_between
-from chargewatch.risk.signals import LIMITS
 from chargewatch.risk.signals_idle import (
     BilledSessions,
     discontinuities,

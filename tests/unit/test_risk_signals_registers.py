@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rules import LIMITS
 
-from chargewatch.risk.signals import DAY_S, LIMITS, Names, merge_findings
+from chargewatch.risk.signals import DAY_S, Names, merge_findings
 from chargewatch.risk.signals_registers import (
     Piles,
     Readings,

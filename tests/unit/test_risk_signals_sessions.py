@@ -3,8 +3,9 @@
 from dataclasses import replace
 
 import numpy as np
+from rules import LIMITS
 
-from chargewatch.risk.signals import DAY_S, LIMITS
+from chargewatch.risk.signals import DAY_S
 from chargewatch.risk.signals_idle import (
     BilledSessions,
     discontinuities,

@@ -1,8 +1,9 @@
 """Signals of clocks, silence, messages and registration."""
 
 import numpy as np
+from rules import LIMITS
 
-from chargewatch.risk.signals import DAY_S, LIMITS
+from chargewatch.risk.signals import DAY_S
 from chargewatch.risk.signals_station import (
     Cadence,
     Clocks,

@@ -99,6 +99,17 @@ class Drift(BaseModel):
     interval: list[datetime | None] = Field(description="between which times it changed")
 
 
+class Rules(BaseModel):
+    """The rule set that a run took its MPE from."""
+
+    name: str
+    regulation: str
+    valid_from: date
+    valid_until: date | None
+    in_force: bool
+    checked_against_source: bool
+
+
 class Assessment(BaseModel):
     """What one run says of a connector."""
 
@@ -122,6 +133,7 @@ class Assessment(BaseModel):
     reason: str
     budget: list[BudgetComponent]
     drift: Drift | None
+    rules: Rules | None
 
 
 class Verification(BaseModel):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -60,6 +62,21 @@ def _number(value: float | None) -> str:
     return "not known" if value is None or value != value else f"{value:.1f}"
 
 
+def _doubts(rules: Mapping[str, Any]) -> list[str]:
+    """Return what stands against the rule set that a run judged by."""
+    name = f"rule set {rules['name']} ({rules['regulation']})"
+    doubts = []
+    if not rules["in_force"]:
+        until = rules["valid_until"] or "now"
+        doubts.append(
+            f"{name} was not in force at the time of this run: it holds from "
+            f"{rules['valid_from']} to {until}; CHARGEWATCH_MPE_RULES chooses another"
+        )
+    if not rules["checked_against_source"]:
+        doubts.append(f"{name} was not checked against the text of its regulation")
+    return doubts
+
+
 def _print(outcome: RunOutcome, currency: str) -> None:
     click.echo(
         f"Run {outcome.run_id} ({outcome.mode}) as of {outcome.as_of.isoformat()}: "
@@ -70,6 +87,8 @@ def _print(outcome: RunOutcome, currency: str) -> None:
         f"  expected false flags {_number(outcome.expected_false_flags)}, "
         f"expected missed offenders {_number(outcome.expected_missed)}"
     )
+    for line in _doubts(outcome.summary["rules"]):
+        click.echo(f"  {line}")
     found = ", ".join(f"{count} {code}" for code, count in outcome.signals.items())
     click.echo(f"  signals: {found or 'none'}")
     for meter in outcome.summary["suspect_meters"]:

@@ -7,8 +7,10 @@ import ssl
 import sys
 import time
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
+from zoneinfo import ZoneInfo
 
 import click
 import paho.mqtt.client as paho
@@ -18,6 +20,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from chargewatch import __version__
 from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
+from chargewatch.domain.mpe import rule_set
 from chargewatch.errors import BrokerError, ChargewatchError
 from chargewatch.local.broker import (
     LOSSES,
@@ -87,6 +90,25 @@ def features_check(capabilities: Capabilities) -> Check:
         step = "fine for a demo and small fleets; for a city install TimescaleDB 2.19 or newer"
     lost = capabilities.losses
     return Check(name="features", state="note", found=found, lost=lost, next_step=step)
+
+
+def _rules(settings: Settings) -> Check:
+    """Return by which regulation runs of today judge, and whether it holds."""
+    try:
+        rules = rule_set(settings.mpe_rules)
+    except ChargewatchError as exc:
+        step = "set CHARGEWATCH_MPE_RULES to one of them"
+        return Check(name="rules", state="failed", found=str(exc), next_step=step)
+    holds = f"from {rules.valid_from}" + (f" to {rules.valid_until}" if rules.valid_until else "")
+    found = f"{rules.name}: {rules.regulation}, {holds}"
+    if not rules.checked_against_source:
+        found += ", not checked against the text of the regulation"
+    in_force = rules.in_force(datetime.now(ZoneInfo(settings.time_zone)).date())
+    if not in_force:
+        found += ", not in force today"
+    is_sound = in_force and rules.checked_against_source
+    step = "" if is_sound else "compare it with the regulation, or choose CHARGEWATCH_MPE_RULES"
+    return Check(name="rules", state="ok" if is_sound else "note", found=found, next_step=step)
 
 
 async def _quarantine(database: Database) -> Check:
@@ -263,7 +285,13 @@ def command(context: click.Context, as_json: bool) -> int:
     Exit status 1 when something that is configured does not work.
     """
     settings = settings_of(context)
-    checks = [_python(), *run_async(_database(settings)), _broker(settings), *_embedded(settings)]
+    checks = [
+        _python(),
+        _rules(settings),
+        *run_async(_database(settings)),
+        _broker(settings),
+        *_embedded(settings),
+    ]
     failed = [check for check in checks if check.state == "failed"]
     if as_json:
         print_json({"ok": not failed, "checks": [asdict(check) for check in checks]})

@@ -16,17 +16,20 @@ from chargewatch.errors import SettingError
 
 @dataclass(frozen=True)
 class RuleSet:
-    """Limits of one regulation, with its dates of validity."""
+    """Limits of one regulation, with its first and last day of validity."""
 
     name: str
     regulation: str
     valid_from: date
     valid_until: date | None
     mpe: Mapping[str, float]
-    light_load_factor: float
     verification_period_years: int | None
     clock_limit_s: float
     checked_against_source: bool
+
+    def in_force(self, day: date) -> bool:
+        """Return whether the regulation holds on a day."""
+        return self.valid_from <= day and (self.valid_until is None or day <= self.valid_until)
 
     def mpe_of(self, accuracy_class: str) -> float:
         """Return the MPE of an accuracy class, a fraction; NaN when the class is not in the set."""
@@ -63,9 +66,8 @@ def rule_sets() -> Mapping[str, RuleSet]:
             valid_from=date.fromisoformat(row["valid_from"]),
             valid_until=None if until is None else date.fromisoformat(until),
             mpe=row["mpe"],
-            light_load_factor=row["light_load_factor"],
             verification_period_years=row["verification_period_years"],
-            clock_limit_s=row["clock_limit_s"],
+            clock_limit_s=float(row["clock_limit_s"]),
             checked_against_source=row["checked_against_source"],
         )
     return found

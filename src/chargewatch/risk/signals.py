@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from chargewatch.domain.mpe import RuleSet
 from chargewatch.domain.signal import SIGNAL_SEVERITY, Signal
 from chargewatch.risk.inputs import Floats, Ints
 
@@ -30,6 +31,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Limits:
     """The limits of all checks, version 1 (metrology.md, section 6; docs/signals.md)."""
 
+    # What a regulation sets.
+    clock_limit_s: float  # how far a pile's clock may be off
     # Registers.
     power_margin: float = 1.1  # of rated power
     clock_step_s: float = 2.0  # times of readings may be rounded to the second
@@ -47,12 +50,10 @@ class Limits:
     loss_sessions: int = 5
     loss_ratio_step: float = 0.002
     fee_per_period: float = 0.01
-    tariff_clock_s: float = 180.0
     soc_points: float = 10.0
     soc_ratio: float = 2.0
     soc_from_wh: float = 2_000.0
     # Stations.
-    clock_skew_s: float = 180.0
     steady_lag_s: float = 60.0
     messages_per_day: int = 10
     silence_cadences: float = 3.0
@@ -62,7 +63,9 @@ class Limits:
     restart_window_s: float = 7 * 86_400.0
 
 
-LIMITS = Limits()
+def limits_of(rules: RuleSet) -> Limits:
+    """Return the limits of all checks under a rule set."""
+    return Limits(clock_limit_s=rules.clock_limit_s)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,7 +52,7 @@ def clock_findings(messages: Messages, clocks: Clocks, *, limits: Limits) -> lis
     for finding in _clock_days(messages, lag, room, limits=limits, against="other stations"):
         if (finding.row, finding.day) not in by_arrival:
             found.append(finding)
-    for k in np.flatnonzero(np.abs(clocks.offset_s) > limits.clock_skew_s):
+    for k in np.flatnonzero(np.abs(clocks.offset_s) > limits.clock_limit_s):
         offset = float(clocks.offset_s[k])
         found.append(
             Finding(
@@ -64,7 +64,7 @@ def clock_findings(messages: Messages, clocks: Clocks, *, limits: Limits) -> lis
                 last_s=float(clocks.at_s[k]),
                 count=1,
                 value=offset,
-                limit=limits.clock_skew_s,
+                limit=limits.clock_limit_s,
                 detail=f"the gateway says its clock is off by {offset:+.0f} s",
                 excess=abs(offset),
                 records=[{"status_at": time_text(clocks.at_s[k]), "clock_offset_s": offset}],
@@ -152,7 +152,7 @@ def _clock_days(
     for start, end in pairwise(edges):
         lag = lag_s[rows[start:end]]
         middle, room = float(np.median(lag)), float(np.median(room_s[rows[start:end]]))
-        if lag.size < limits.messages_per_day or abs(middle) - room <= limits.clock_skew_s:
+        if lag.size < limits.messages_per_day or abs(middle) - room <= limits.clock_limit_s:
             continue
         spread = float(np.median(np.abs(lag - middle)))
         if spread > limits.steady_lag_s + room:
@@ -168,7 +168,7 @@ def _clock_days(
                 last_s=float(sent.max()),
                 count=1,
                 value=middle,
-                limit=limits.clock_skew_s + room,
+                limit=limits.clock_limit_s + room,
                 detail=f"sent_at is {middle:+.0f} s against {against}, median of a day",
                 excess=abs(middle),
                 records=[

@@ -206,7 +206,7 @@ def tariff_findings(
     worst = np.full(periods.session.size, np.nan)
     for number in np.unique(chosen[chosen >= 0]):
         rows = np.flatnonzero(chosen == number)
-        worst[rows] = _price_difference(periods, rows, curves[number], limits.tariff_clock_s)
+        worst[rows] = _price_difference(periods, rows, curves[number], limits.clock_limit_s)
     bad = np.flatnonzero(np.abs(worst) > 1e-6)
     session = periods.session[bad]
     return findings_by_day(
@@ -277,8 +277,8 @@ def clock_findings(
     begin = np.searchsorted(periods.session, session, side="left")
     told = fees.start_wh[session] + sums_between(periods.energy_wh, begin, edge + 1)
     at_s, connector = periods.to_s[edge], fees.connector[session]
-    before = line.at_or_before(connector, at_s - limits.tariff_clock_s)
-    after = line.at_or_after(connector, at_s + limits.tariff_clock_s)
+    before = line.at_or_before(connector, at_s - limits.clock_limit_s)
+    after = line.at_or_after(connector, at_s + limits.clock_limit_s)
     broken = np.concatenate(
         [[0], np.cumsum(pairs.valid & (pairs.declared | pairs.fall | pairs.jump | pairs.unit))]
     )

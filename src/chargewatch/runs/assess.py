@@ -252,6 +252,8 @@ async def _run(
         signals,
         tier_counts=tiers(shown),
         continued_from=None if plan.prior is None else plan.prior["run_id"],
+        rules=rules,
+        day=as_of.astimezone(zone).date(),
     )
     await _save(
         database,

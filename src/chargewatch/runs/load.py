@@ -26,7 +26,7 @@ from chargewatch.risk.inputs import (
     RunInputs,
     Sessions,
 )
-from chargewatch.risk.signals import LIMITS, Names
+from chargewatch.risk.signals import Limits, Names, limits_of
 from chargewatch.storage import archive as archives
 from chargewatch.storage import load as store
 from chargewatch.storage.archive import Archive
@@ -62,6 +62,7 @@ class Loaded:
     """What one run reads, besides the raw readings that are streamed."""
 
     inputs: RunInputs  # without intervals and sessions: `read_block` adds them
+    limits: Limits  # of the checks, by the run's rule set
     registry: Registry
     sessions: Records  # of the window, in the order of their end
     meter_ids: Ints  # of RunInputs.references
@@ -248,7 +249,7 @@ def _sorted_intervals(parts: dict[str, list[Any]]) -> Intervals:
     )
 
 
-def make_sessions(registry: Registry, records: Records) -> Sessions:
+def make_sessions(registry: Registry, records: Records, limits: Limits) -> Sessions:
     """Return the engine's sessions from rows of the database."""
     # The key of the vehicle's name, not a number of this run: the next run goes on with it.
     vehicle = np.where(
@@ -260,7 +261,7 @@ def make_sessions(registry: Registry, records: Records) -> Sessions:
         )
     ended_s = seconds_of(records["ended_at"])
     # A begin that a clock told before it was set says nothing of the time; the energy stands.
-    started_s = np.maximum(seconds_of(records["started_at"]), ended_s - LIMITS.longest_session_s)
+    started_s = np.maximum(seconds_of(records["started_at"]), ended_s - limits.longest_session_s)
     return Sessions(
         connector=registry.connector_rows(records["connector_id"]),
         vehicle=vehicle.astype(np.int64),
@@ -346,6 +347,7 @@ async def load(
     day = as_of.astimezone(zone).date()
     verifications = await store.rows(connection, store.VERIFICATIONS, day)
     records = await archives.sessions(connection, archive, first=first, last=as_of)
+    limits = limits_of(rules)
     inputs = RunInputs(
         as_of_s=as_of.timestamp(),
         from_s=first.timestamp(),
@@ -353,13 +355,14 @@ async def load(
         references=references,
         connector_intervals=_no_intervals(),
         meter_intervals=_no_intervals(),
-        sessions=make_sessions(registry, records[:0]),
+        sessions=make_sessions(registry, records[:0], limits),
         anchors=_anchors(verifications, registry, zone),
     )
     years = rules.verification_period_years
     ids = registry.connector_ids
     return Loaded(
         inputs=inputs,
+        limits=limits,
         registry=registry,
         sessions=records,
         meter_ids=meter_ids,
@@ -398,7 +401,7 @@ async def read_block(
             first=first,
             last=last,
         ),
-        sessions=make_sessions(loaded.registry, loaded.sessions[inside]),
+        sessions=make_sessions(loaded.registry, loaded.sessions[inside], loaded.limits),
     )
 
 

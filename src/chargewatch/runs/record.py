@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import numpy as np
 import orjson
 
 from chargewatch.domain.assessment import Assessment
+from chargewatch.domain.mpe import RuleSet
 from chargewatch.domain.signal import Signal
 from chargewatch.risk.results import RunResult
 from chargewatch.runs.load import Loaded
@@ -38,8 +39,13 @@ def run_summary(
     *,
     tier_counts: Mapping[str, int],
     continued_from: int | None,
+    rules: RuleSet,
+    day: date,
 ) -> dict[str, Any]:
-    """Return what a run says of itself, for people and for `--json`."""
+    """Return what a run says of itself, for people and for `--json`.
+
+    Where: rules and day: what it judged by, and the day that it judged.
+    """
     by_code: dict[str, int] = {}
     for signal in signals:
         by_code[signal.code] = by_code.get(signal.code, 0) + 1
@@ -64,6 +70,14 @@ def run_summary(
             for k in suspects.tolist()
         ],
         "continued_from": continued_from,
+        "rules": {
+            "name": rules.name,
+            "regulation": rules.regulation,
+            "valid_from": rules.valid_from.isoformat(),
+            "valid_until": None if rules.valid_until is None else rules.valid_until.isoformat(),
+            "in_force": rules.in_force(day),
+            "checked_against_source": rules.checked_against_source,
+        },
         "archive": None if loaded.archive is None else loaded.archive.summary(),
     }
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from chargewatch.risk.declarations import Declarations, frequent_declarations
 from chargewatch.risk.inputs import Bools, Floats, Ints
-from chargewatch.risk.signals import DAY_S, LIMITS, Finding
+from chargewatch.risk.signals import DAY_S, Finding
 from chargewatch.risk.signals_idle import (
     BilledSessions,
     endless_sessions,
@@ -182,9 +182,12 @@ def _check_fees(
         fees = rows_of(fees, wanted)
     found = [
         *fee_findings(
-            fees, periods, resolution_wh=fleet.resolution_wh[fees.connector], limits=LIMITS
+            fees,
+            periods,
+            resolution_wh=fleet.resolution_wh[fees.connector],
+            limits=context.loaded.limits,
         ),
-        *tariff_findings(fees, periods, curves, curve_of=curve_of, limits=LIMITS),
+        *tariff_findings(fees, periods, curves, curve_of=curve_of, limits=context.loaded.limits),
     ]
     return [replace(finding, origin="fees") for finding in found]
 
@@ -302,8 +305,8 @@ def _by_sessions(
     if not wanted.all():
         records, billed = records[wanted], rows_of(billed, wanted)
     resolution = loaded.inputs.fleet.resolution_wh[billed.connector]
-    found = billing_findings(billed, resolution_wh=resolution, limits=LIMITS)
-    found += endless_sessions(billed, limits=LIMITS)
+    found = billing_findings(billed, resolution_wh=resolution, limits=loaded.limits)
+    found += endless_sessions(billed, limits=loaded.limits)
     off = [
         record["session"]
         for finding in (*findings, *found)
@@ -325,7 +328,7 @@ def _by_sessions(
         battery_capacity_wh=records["battery_capacity_wh"].copy(),
         bms_energy_wh=records["bms_energy_wh"].copy(),
     )
-    found += soc_findings(billed, battery, explained=explained, limits=LIMITS)
+    found += soc_findings(billed, battery, explained=explained, limits=loaded.limits)
     return [replace(finding, origin="window") for finding in found]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from chargewatch.risk.declarations import Declarations
 from chargewatch.risk.inputs import Bools, Floats, Ints
-from chargewatch.risk.signals import DAY_S, LIMITS, Finding
+from chargewatch.risk.signals import DAY_S, Finding
 from chargewatch.risk.signals_idle import (
     BilledSessions,
     discontinuities,
@@ -140,13 +140,13 @@ def _without_readings(context: ScanContext) -> list[Finding]:
         is_end=none.astype(bool),
     )
     return discontinuities(
-        pairs_of(nothing, context.piles, limits=LIMITS),
+        pairs_of(nothing, context.piles, limits=context.loaded.limits),
         sessions_of(context.billed, silent),
         complete=context.complete,
         declarations=context.declarations.of(silent),
         as_of_s=context.as_of_s,
         base_s=context.base_s,
-        limits=LIMITS,
+        limits=context.loaded.limits,
     )
 
 
@@ -198,11 +198,11 @@ def _check_block(
         return []
     declarations = context.declarations.of(rows)
     found, pairs = register_findings(
-        readings, context.piles, limits=LIMITS, declarations=declarations
+        readings, context.piles, limits=context.loaded.limits, declarations=declarations
     )
     _fill_cadence(pairs, gap_s, count)
     billed = sessions_of(context.billed, rows)
-    options: dict[str, Any] = {"base_s": context.base_s, "limits": LIMITS}
+    options: dict[str, Any] = {"base_s": context.base_s, "limits": context.loaded.limits}
     moment: dict[str, Any] = {"complete": context.complete, "as_of_s": context.as_of_s}
     found += idle_consumption(pairs, billed, **moment, **options)
     found += sessions_off_register(pairs, billed, **options)
@@ -212,7 +212,7 @@ def _check_block(
         _periods_of(context, rows),
         timeline(readings, base_s=context.base_s),
         pairs,
-        limits=LIMITS,
+        limits=context.loaded.limits,
     )
     return [replace(f, origin="readings") for f in found if f.day >= first_day]
 

@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 
 from chargewatch.risk.inputs import SLOT_S, Bools, Floats, Intervals, Ints
-from chargewatch.risk.signals import DAY_S, LIMITS, Finding
+from chargewatch.risk.signals import DAY_S, Finding, Limits
 from chargewatch.risk.signals_station import (
     Cadence,
     Clocks,
@@ -75,11 +75,14 @@ async def station_findings(
         return _clocks(
             rows_of(messages, np.isin(messages.station, stations)),
             rows_of(clocks, np.isin(clocks.station, stations)),
+            loaded.limits,
         )
 
     def silence_checks(stations: Ints) -> list[Finding]:
         heard = replace(cadence, readings=np.where(of(stations), cadence.readings, 0))
-        return silence_findings(heard, fleet.station, as_of_s=as_of.timestamp(), limits=LIMITS)
+        return silence_findings(
+            heard, fleet.station, as_of_s=as_of.timestamp(), limits=loaded.limits
+        )
 
     checks: dict[str, Callable[[Ints], list[Finding]]] = {
         "clocks": clock_checks,
@@ -88,7 +91,7 @@ async def station_findings(
             _at(stations, gaps), _at(stations, crowded)
         ),
         "counts": lambda stations: restart_findings(
-            _at(stations, restarted), as_of_s=as_of.timestamp(), limits=LIMITS
+            _at(stations, restarted), as_of_s=as_of.timestamp(), limits=loaded.limits
         ),
         "unregistered instruments": lambda stations: _unregistered(
             loaded, unknown_meters, of(stations)
@@ -113,7 +116,7 @@ async def _counts(
     connection: asyncpg.Connection, loaded: Loaded, *, as_of: datetime
 ) -> tuple[Rows, Rows]:
     """Return the streams with too many gaps, and those that began to count anew, of late."""
-    since = as_of - timedelta(seconds=LIMITS.restart_window_s)
+    since = as_of - timedelta(seconds=loaded.limits.restart_window_s)
     streams = [
         {
             "station": loaded.registry.place_rows[row["operator_id"], row["station_id"]],
@@ -167,11 +170,11 @@ async def _messages(
     return messages, clocks
 
 
-def _clocks(messages: Messages, clocks: Clocks) -> list[Finding]:
+def _clocks(messages: Messages, clocks: Clocks, limits: Limits) -> list[Finding]:
     """Return the findings of clocks; those that rest on messages belong to the messages' day."""
     return [
         finding if "status_at" in finding.records[0] else replace(finding, origin="messages")
-        for finding in clock_findings(messages, clocks, limits=LIMITS)
+        for finding in clock_findings(messages, clocks, limits=limits)
     ]
 
 
@@ -353,5 +356,5 @@ def _verifications(loaded: Loaded, by_register: LateEnergy, wanted: Bools) -> li
         first_sold_s=np.fmin(first, by_register.first_s),
         last_sold_s=np.fmax(last, by_register.last_s),
         registered=fleet.registered & wanted,
-        limits=LIMITS,
+        limits=loaded.limits,
     )

@@ -27,7 +27,8 @@ PILE = text(
 )
 
 ASSESSMENT = text(
-    "SELECT a.*, r.as_of FROM assessment a JOIN risk_run r USING (run_id) "
+    "SELECT a.*, r.as_of, r.summary -> 'rules' AS rules "
+    "FROM assessment a JOIN risk_run r USING (run_id) "
     "WHERE a.connector_id = :connector_id AND a.run_id = :run_id"
 )
 
