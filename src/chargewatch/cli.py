@@ -29,6 +29,7 @@ COMMANDS: dict[str, str] = {
     "ingest": "ingest",
     "migrate": "migrate",
     "quarantine": "quarantine",
+    "refresh": "refresh",
     "registry": "registry",
     "replay": "replay",
     "serve": "serve",

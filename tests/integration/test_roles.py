@@ -240,6 +240,7 @@ async def test_each_command_works_with_its_own_role(
     await connection.execute(READING)
     await connection.close()
     await asyncio.to_thread(done_as, "assess", "db", "rollups")
+    await asyncio.to_thread(done_as, "assess", "refresh", "--json")
     await asyncio.to_thread(done_as, "assess", "assess")
     await asyncio.to_thread(done_as, "assess", "assessments", "export", "--format", "json")
     await asyncio.to_thread(done_as, "migrate", "db", "retention")

@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
+from chargewatch.commands import refresh
 from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
 from chargewatch.errors import DatabaseError
-from chargewatch.runs.rollups import refresh_rollups
 from chargewatch.settings import Settings
 from chargewatch.storage.database import open_database
 from chargewatch.storage.ledger_days import unbalanced
@@ -28,29 +28,7 @@ def command() -> None:
     """Look after the database: roles, retention, rollups, export, plans."""
 
 
-async def _rollups(settings: Settings, *, recompute_all: bool) -> dict[str, Any]:
-    async with open_database(settings.require_database_url()) as database:
-        await require_newest_schema(database)
-        return asdict(await refresh_rollups(database, recompute_all=recompute_all))
-
-
-@command.command("rollups")
-@click.option("--all", "recompute_all", is_flag=True, help="Recompute every day with readings.")
-@json_option
-@click.pass_context
-def rollups_command(context: click.Context, recompute_all: bool, as_json: bool) -> None:
-    """Bring the 15-minute rollups up to date."""
-    report = run_async(_rollups(settings_of(context), recompute_all=recompute_all))
-    if as_json:
-        print_json(report)
-        return
-    say(
-        f"{report['pairs']} instrument-days from {report['readings']} readings: "
-        f"{report['rows_written']} rows written, {report['rows_removed']} removed "
-        f"in {report['seconds']:.1f} s"
-    )
-    if report["waiting"]:
-        say(f"{report['waiting']} instrument-days wait for the next refresh")
+command.add_command(refresh.command, "rollups")
 
 
 async def _retention(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
