@@ -7,6 +7,8 @@ import orjson
 import pytest
 from test_runs_assess import feed, messages_of, register
 
+from chargewatch.errors import DatabaseError
+from chargewatch.ingest.intake import Intake
 from chargewatch.runs import assess as runs
 from chargewatch.runs import plan
 from chargewatch.runs.assess import run_assessment
@@ -15,6 +17,7 @@ from chargewatch.settings import load_settings
 from chargewatch.simulators.city import make_city
 from chargewatch.simulators.scenario import FaultSpec, load_scenario, with_faults
 from chargewatch.storage.database import open_database
+from chargewatch.storage.pile_index import read_index
 
 TO = datetime(2026, 11, 20, tzinfo=UTC)
 ODD = "ODDITIES"
@@ -193,3 +196,34 @@ async def test_a_night_that_fails_on_what_was_kept_is_computed_in_full(
         await embedded_server.drop(url)
     assert [outcome.mode for outcome in outcomes] == ["full", "full"]
     assert rows
+
+
+async def test_a_run_from_when_the_clock_was_wrong_hides_nothing(database_url):
+    settings = load_settings({"CHARGEWATCH_DATABASE_URL": database_url})
+    now = datetime.now(UTC)
+    reading = {"connector": "C1", "at": now.isoformat(), "energy_wh": 1}
+    payload = orjson.dumps({"seq": 1, "sent_at": now.isoformat(), "readings": [reading]})
+    async with Intake(settings) as intake:
+        await intake.submit("registers", "OP1", "ST1", payload)
+    async with open_database(database_url) as database:
+        with pytest.raises(DatabaseError, match="would hide all others"):
+            await run_assessment(database, settings, as_of=now + timedelta(days=2))
+        ahead = await run_assessment(database, settings)
+        async with database.raw() as connection:
+            await connection.execute("UPDATE risk_run SET as_of = '2099-01-01Z'")
+            await connection.execute("UPDATE signal SET closed_run = last_run")
+            await connection.execute("DELETE FROM assessment")
+        outcome = await run_assessment(database, settings)
+        assert outcome.run_id > ahead.run_id
+        assert [row["connector"] for row in await assessment_rows(database)] == ["C1"]
+        codes = {row["code"] for row in await signal_rows(database)}
+        assert "unregistered_instrument" in codes
+        async with database.engine.connect() as connection:
+            assert (await read_index(connection)).run_id == outcome.run_id
+
+
+@pytest.mark.parametrize("odd", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59-14:00"])
+def test_a_time_of_no_calendar_is_wrong_usage(run_command, odd):
+    told = run_command("assess", "--as-of", odd)
+    assert told.returncode == 2
+    assert "not within the years" in told.stderr

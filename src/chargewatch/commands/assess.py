@@ -19,6 +19,8 @@ from chargewatch.storage.database import open_database
 
 log = logging.getLogger(__name__)
 
+FIRST_YEAR, LAST_YEAR = 1970, 2200
+
 
 def moment(
     _context: click.Context, _parameter: click.Parameter, value: str | None
@@ -34,6 +36,8 @@ def moment(
         ) from exc
     if at.tzinfo is None:
         raise click.BadParameter(f"{value!r} has no UTC offset; write ...T00:00:00+08:00")
+    if not FIRST_YEAR < at.year < LAST_YEAR:
+        raise click.BadParameter(f"{value!r} is not within the years 1971 to 2199")
     return at
 
 

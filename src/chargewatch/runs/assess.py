@@ -108,11 +108,12 @@ async def run_assessment(
         days: length of the window.
         archive: folder of exported days; rollups and sessions come from it where it is current.
 
-    Raises: DatabaseError when another run is going on; InputFileError for a damaged file of the
-    archive.
+    Raises: DatabaseError when another run is going on or `as_of` lies in the future;
+    InputFileError for a damaged file of the archive.
     """
     as_of = (as_of or datetime.now(UTC)).astimezone(UTC)
     await require_newest_schema(database)
+    await store.require_not_ahead(database, as_of)
     async with store.only_run(database):
         clock = _Stopwatch()
         late = await late_days(database)

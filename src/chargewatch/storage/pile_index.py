@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chargewatch.domain.verdict import TIER_ORDER
 from chargewatch.storage.bulk import Records, copy_arrays
+from chargewatch.storage.newest_run import NOT_AHEAD
 
 Positions = NDArray[np.int32]
 Floats = NDArray[np.float64]
@@ -51,11 +52,11 @@ _POSITION = "<i4"
 _COUNTS = ("operator", "station", "district", "name_length")
 """Columns of small numbers: stored in the narrowest type that holds them."""
 
-_RUN = """
+_RUN = f"""
 SELECT run_id, as_of FROM risk_run
-WHERE state = 'finished' AND ($1::bigint IS NULL OR run_id = $1)
+WHERE state = 'finished' AND CASE WHEN $1::bigint IS NULL THEN {NOT_AHEAD} ELSE run_id = $1 END
 ORDER BY as_of DESC, run_id DESC LIMIT 1
-"""
+"""  # noqa: S608 - a constant
 _PREVIOUS_RUN = """
 SELECT max(run_id) FROM risk_run WHERE state = 'finished' AND run_id < $1
   AND as_of = (SELECT max(as_of) FROM risk_run WHERE state = 'finished' AND as_of < $2)

@@ -11,6 +11,7 @@ import numpy as np
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from chargewatch.storage.newest_run import NOT_AHEAD
 from chargewatch.storage.pile_index import (
     NEVER_VERIFIED,
     NOT_IN_RUN,
@@ -24,8 +25,10 @@ Scope = str | None
 """The operator_id whose rows may be seen; None: everybody's."""
 
 NEWEST_RUN = text(
-    "SELECT run_id, mode, as_of, data_from, data_to, started_at, finished_at, version, summary "
-    "FROM risk_run WHERE state = 'finished' ORDER BY as_of DESC, run_id DESC LIMIT 1"
+    f"""
+SELECT run_id, mode, as_of, data_from, data_to, started_at, finished_at, version, summary
+FROM risk_run WHERE state = 'finished' AND {NOT_AHEAD} ORDER BY as_of DESC, run_id DESC LIMIT 1
+"""  # noqa: S608 - a constant
 )
 
 RED = text(

@@ -12,6 +12,7 @@ import orjson
 
 from chargewatch.errors import DatabaseError
 from chargewatch.storage.database import Database
+from chargewatch.storage.newest_run import MOST_AHEAD, NOT_AHEAD
 
 RUN_LOCK = 7_226_073
 STATES_KEPT = 3
@@ -40,12 +41,13 @@ ASSESSMENT_COLUMNS = (
     "drift",
 )
 
-NEWEST_RUN = """
+NEWEST_RUN = f"""
 SELECT run_id, mode, as_of, data_from, data_to, started_at, finished_at, version, configuration,
   result_digest, summary
-FROM risk_run WHERE state = 'finished' AND ($1::bigint IS NULL OR run_id = $1)
+FROM risk_run
+WHERE state = 'finished' AND CASE WHEN $1::bigint IS NULL THEN {NOT_AHEAD} ELSE run_id = $1 END
 ORDER BY as_of DESC, run_id DESC LIMIT 1
-"""
+"""  # noqa: S608 - a constant
 # The run that a nightly one goes on from: the newest before its own as_of that kept its state.
 PRIOR_RUN = """
 SELECT run_id, as_of, started_at, configuration, version FROM risk_run r
@@ -53,6 +55,15 @@ WHERE state = 'finished' AND as_of < $1
   AND EXISTS (SELECT FROM run_state s WHERE s.run_id = r.run_id)
 ORDER BY as_of DESC, run_id DESC LIMIT 1
 """
+DROP_STATES = f"""
+DELETE FROM run_state WHERE run_id <> $2 AND run_id NOT IN (
+  SELECT run_id FROM risk_run WHERE state = 'finished' AND {NOT_AHEAD}
+  ORDER BY as_of DESC, run_id DESC LIMIT $1)
+"""  # noqa: S608 - a constant
+NEWER_RUN = f"""
+SELECT EXISTS (
+  SELECT FROM risk_run WHERE state = 'finished' AND as_of > $1 AND {NOT_AHEAD})
+"""  # noqa: S608 - a constant
 ASSESSMENTS = """
 SELECT c.connector, c.station_id, c.operator_id, r.as_of, a.relative_error,
   a.standard_uncertainty, a.common_uncertainty, a.mpe, a.p_nonconforming, a.verdict, a.tier,
@@ -151,8 +162,7 @@ async def save_state(
         timeout=600,
     )
     await connection.execute(
-        "DELETE FROM run_state WHERE run_id NOT IN (SELECT run_id FROM risk_run "
-        "WHERE state = 'finished' ORDER BY as_of DESC, run_id DESC LIMIT $1) AND run_id <> $2",
+        DROP_STATES,
         STATES_KEPT,
         run_id,
     )
@@ -178,10 +188,20 @@ async def newest_run(database: Database, *, run_id: int | None = None) -> dict[s
 
 
 async def is_newest(connection: asyncpg.Connection, as_of: datetime) -> bool:
-    """Return whether no finished run is as of a later time."""
-    return not await connection.fetchval(
-        "SELECT EXISTS (SELECT FROM risk_run WHERE state = 'finished' AND as_of > $1)", as_of
-    )
+    """Return whether no finished run is as of a later time, those that are ahead left out."""
+    return not await connection.fetchval(NEWER_RUN, as_of)
+
+
+async def require_not_ahead(database: Database, as_of: datetime) -> None:
+    """Raise DatabaseError when a run's time lies in the future by the database's clock."""
+    async with database.raw() as connection:
+        now = await connection.fetchval("SELECT now()")
+    if as_of >= now + MOST_AHEAD:
+        raise DatabaseError(
+            f"a run as of {as_of.isoformat()} would hide all others until then: by the database's "
+            f"clock it is {now.isoformat(timespec='seconds')}; check --as-of and the clocks of "
+            "both machines"
+        )
 
 
 async def assessments(database: Database, run_id: int) -> list[dict[str, Any]]:
