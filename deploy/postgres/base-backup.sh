@@ -4,6 +4,10 @@
 # Where to connect: PGHOST, PGPORT, PGUSER, and PGPASSFILE where a password is asked for.
 set -eu
 archive=$1 keep=${2:-2}
+if [ "$(psql --no-password --no-psqlrc -At -c 'SELECT pg_is_in_recovery()' postgres)" != f ]; then
+  echo "base-backup: the server is not there, or still reads the archive; repeat it later" >&2
+  exit 1
+fi
 name=$(date -u +%Y-%m-%dT%H%M%SZ)
 mkdir -p "$archive/base"
 umask 077
@@ -22,4 +26,4 @@ done
 # Where the oldest begins: "START WAL LOCATION: 0/2000028 (file 000000010000000000000002)".
 first=$(tar -xzOf "$archive/base/$oldest/base.tar.gz" backup_label |
   sed -n 's/^START WAL LOCATION: .*(file \([0-9A-F]*\))$/\1/p')
-pg_archivecleanup "$archive/wal" "$first"
+pg_archivecleanup -x .gz "$archive/wal" "$first"

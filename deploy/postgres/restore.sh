@@ -18,7 +18,7 @@ tar -xzf "$base/base.tar.gz" -C "$data"
 tar -xzf "$base/pg_wal.tar.gz" -C "$data/pg_wal"
 # The last line of a setting counts, also over those of an earlier restore.
 cat >> "$data/postgresql.auto.conf" << END
-restore_command = 'cp "$archive/wal/%f" "%p"'
+restore_command = 'gzip -dc "$archive/wal/%f.gz" > "%p"'
 recovery_target_time = '$time'
 recovery_target_action = 'promote'
 recovery_target_timeline = 'latest'

@@ -34,6 +34,7 @@ from chargewatch.storage import queries_ingest
 from chargewatch.storage.capabilities import Capabilities
 from chargewatch.storage.database import Database, address_of, open_database
 from chargewatch.storage.migrate import current_revision, newest_revision
+from chargewatch.storage.wal_archive import WalArchive, wal_archive
 
 State = Literal["ok", "note", "failed"]
 
@@ -124,6 +125,34 @@ async def _quarantine(database: Database) -> Check:
     )
 
 
+def archive_check(archive: WalArchive) -> Check:
+    """Return whether what was committed lies in a second place soon."""
+    if not archive.is_on:
+        return Check(
+            name="backup",
+            state="note",
+            found="the server archives no WAL",
+            lost="with its disk, everything since the last dump; gateways keep nothing after a "
+            "receipt",
+            next_step="see docs/operating.md, Backup",
+        )
+    if archive.failed_file:
+        return Check(
+            name="backup",
+            state="failed",
+            found=f"the server can't archive {archive.failed_file}: WAL heaps up on its disk",
+            next_step="see the server's log; is the archive mounted, writable and not full?",
+        )
+    newest = archive.last_archived_at
+    since = "nothing yet" if newest is None else f"newest file {newest:%Y-%m-%d %H:%M:%S} UTC"
+    return Check(name="backup", state="ok", found=f"the server archives its WAL, {since}")
+
+
+async def _archive(database: Database) -> Check:
+    async with database.connect() as connection:
+        return archive_check(await wal_archive(connection))
+
+
 async def _database(settings: Settings) -> list[Check]:
     if not settings.database_url:
         return [
@@ -139,7 +168,9 @@ async def _database(settings: Settings) -> list[Check]:
         async with open_database(settings.database_url) as database:
             capabilities = database.capabilities
             have, need = await current_revision(database.engine), newest_revision()
-            more = [await _quarantine(database)] if have == need else []
+            more = [await _archive(database)]
+            if have == need:
+                more.append(await _quarantine(database))
     except ChargewatchError as exc:
         return [Check(name="database", state="failed", found=str(exc), next_step="mend and repeat")]
     is_newest = have == need
