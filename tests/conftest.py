@@ -24,6 +24,9 @@ from chargewatch.storage.database import open_database
 from chargewatch.storage.migrate import migrate
 from running import RunCommand
 
+# What these check is shown like what a test checks.
+pytest.register_assert_rewrite("tests.integration.ingest_fleet", "tests.integration.poison_city")
+
 CHECKOUT = Path(__file__).resolve().parents[1]
 SERVICES = CHECKOUT / "scripts" / "services"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_runs_assess import FAULTS, TO, feed, make_test_city, messages_of, register
+from runs_case import FAULTS, TO, feed, make_test_city, messages_of, register
 
 from chargewatch.errors import InputFileError
 from chargewatch.runs.assess import RunOutcome, run_assessment

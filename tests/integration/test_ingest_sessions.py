@@ -17,9 +17,6 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from tests.integration.ingest_gateway import Gateway
 from tests.integration.ingest_service import publish, serving, until
-from tests.integration.test_services_mosquitto_conf import (  # noqa: F401 - a fixture
-    production_broker,
-)
 
 from chargewatch.errors import DatabaseError
 from chargewatch.ingest import broker as ingest_broker
@@ -93,7 +90,7 @@ async def publishing(stations: Stations) -> AsyncIterator[None]:
 
 
 async def test_whoever_connects_with_the_name_of_ingest_costs_nothing(
-    production_broker: str,  # noqa: F811
+    production_broker: str,
     database_url: str,
     database: asyncpg.Connection,
 ):

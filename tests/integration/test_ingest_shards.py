@@ -6,11 +6,10 @@ import asyncio
 
 import asyncpg
 import pytest
-from tests.integration.test_ingest_faults import (  # noqa: F401 - make_ingest is a fixture
+from tests.integration.ingest_fleet import (
     Fleet,
     Ingest,
     check,
-    make_ingest,
     until_all_stored,
 )
 
@@ -26,7 +25,7 @@ async def start(ingest: Ingest, shard: str) -> None:
 async def test_three_workers_share_and_one_is_killed_and_comes_back(
     broker_url: str,
     database_url: str,
-    make_ingest,  # noqa: F811
+    make_ingest,
 ):
     workers = [make_ingest(broker_url, database_url) for _ in range(3)]
     fleet = Fleet(broker_url, stations=9)
@@ -51,7 +50,7 @@ async def test_another_number_of_shards_finds_what_the_old_sessions_hold(
     after: str,
     broker_url: str,
     database_url: str,
-    make_ingest,  # noqa: F811
+    make_ingest,
 ):
     fleet = Fleet(broker_url, stations=6)
     for number in range(3):

@@ -6,18 +6,27 @@ After every odd message good ones of another station are committed, and the book
 from __future__ import annotations
 
 import gzip
+from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
+import pytest
 from tests.integration.ingest_gateway import Gateway
-from tests.integration.test_poison import (
+from tests.integration.poison_city import (
     City,
     balanced,
-    city,  # noqa: F401 - a fixture
     iso,
     nested,
+    running_city,
     until_subscribed,
 )
+
+
+@pytest.fixture
+async def city(broker_url: str, database_url: str) -> AsyncIterator[City]:
+    async with running_city(broker_url, database_url) as running:
+        yield running
+
 
 VIN = "LSVAA4182E2123456"
 SENT = f'"seq":1,"sent_at":"{iso()}"'
@@ -113,7 +122,7 @@ CASES = [
 
 
 async def test_every_odd_message_is_judged_and_the_others_are_stored(
-    city: City,  # noqa: F811
+    city: City,
 ) -> None:
     async with Gateway(city.url, "OP1", "GOOD") as good, city.ingest():
         await until_subscribed(city, good)

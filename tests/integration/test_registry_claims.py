@@ -3,11 +3,12 @@
 import asyncio
 import copy
 import json
+from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
-from test_roles import Site, site  # noqa: F401
-from test_runs_assess import TO, feed, make_test_city, messages_of, register
+from roles_site import Site, open_roles
+from runs_case import TO, feed, make_test_city, messages_of, register
 
 from chargewatch.runs.assess import run_assessment
 from chargewatch.runs.exports import assessment_rows, signal_rows
@@ -71,9 +72,15 @@ async def rollups_if_registered_at_once(server, tmp_path, city):
     return rows
 
 
+@pytest.fixture
+async def site(any_database_url: str) -> AsyncIterator[Site]:
+    async with open_roles(any_database_url) as opened:
+        yield opened
+
+
 @pytest.mark.parametrize("entered_wrong_first", [False, True], ids=["new", "moved"])
 async def test_an_unregistered_instrument_from_its_claim_to_its_registration(
-    site: Site,  # noqa: F811
+    site: Site,
     any_server,
     run_command,
     tmp_path,

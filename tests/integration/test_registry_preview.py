@@ -5,8 +5,8 @@ import json
 import os
 
 import pytest
+from registry_case import REGISTRY, fetch
 from sqlalchemy import text
-from test_registry import REGISTRY, fetch
 
 from chargewatch.storage.database import open_database
 

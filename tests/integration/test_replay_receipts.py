@@ -14,7 +14,7 @@ from pathlib import Path
 
 import aiomqtt
 import pytest
-from test_replay import write_messages
+from replay_case import write_messages
 
 from chargewatch.errors import BrokerError
 from chargewatch.local.broker import EmbeddedBroker

@@ -5,7 +5,7 @@ import hashlib
 import json
 
 import pytest
-from test_replay import Listener, sequences
+from replay_case import Listener, sequences
 
 from chargewatch.simulators.gateways import gateway_of, timed
 

@@ -6,13 +6,12 @@ import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
+from roles_site import Site, open_roles
 
 from chargewatch.errors import DatabaseError
 from chargewatch.storage.database import open_database
@@ -32,51 +31,10 @@ READING = (
 )
 
 
-@dataclass(frozen=True)
-class Site:
-    """A database with roles of its own."""
-
-    url: str
-    prefix: str
-    passwords: dict[str, str]
-
-    def url_of(self, duty: str) -> str:
-        parts = urlsplit(self.url)
-        role = f"{self.prefix}_{duty}"
-        address = parts.netloc.rpartition("@")[2]
-        return urlunsplit(parts._replace(netloc=f"{role}:{self.passwords[role]}@{address}"))
-
-    async def may(self, duty: str, *statements: str) -> None:
-        """Run statements as a role and roll them back."""
-        connection = await asyncpg.connect(self.url_of(duty))
-        try:
-            transaction = connection.transaction()
-            await transaction.start()
-            for statement in statements:
-                await connection.execute(statement)
-            await transaction.rollback()
-        finally:
-            await connection.close()
-
-    async def may_not(self, duty: str, statement: str) -> None:
-        with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await self.may(duty, statement)
-
-
 @pytest.fixture
 async def site(any_database_url: str) -> AsyncIterator[Site]:
-    # Roles belong to the whole server: each test has its own names.
-    prefix = f"t{uuid.uuid4().hex[:10]}"
-    async with open_database(any_database_url) as database:
-        report = await make_roles(database, prefix=prefix)
-        assert report.tables_without_rights == ()
-        yield Site(any_database_url, prefix, dict(report.passwords))
-        async with database.raw() as connection:
-            owner = await connection.fetchval("SELECT current_user")
-            for duty in DUTIES:
-                await connection.execute(f"REASSIGN OWNED BY {prefix}_{duty} TO {owner}")
-                await connection.execute(f"DROP OWNED BY {prefix}_{duty}")
-                await connection.execute(f"DROP ROLE {prefix}_{duty}")
+    async with open_roles(any_database_url) as opened:
+        yield opened
 
 
 async def test_pages_can_not_write_readings(site: Site) -> None:

@@ -5,18 +5,15 @@ import io
 import json
 import math
 import zlib
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 import orjson
 import pyarrow.parquet as pq
 import pytest
+from runs_case import FAULTS, TO, feed, make_test_city, messages_of, register
 
-from chargewatch.domain.mpe import rule_set
 from chargewatch.errors import DatabaseError, NotFoundError
-from chargewatch.ingest.batch import TimeLimits
-from chargewatch.ingest.message import Arrival, read_message
-from chargewatch.ingest.writer import BatchWriter
 from chargewatch.runs.assess import run_assessment
 from chargewatch.runs.evaluate import evaluation
 from chargewatch.runs.exports import (
@@ -26,15 +23,8 @@ from chargewatch.runs.exports import (
     signal_rows,
 )
 from chargewatch.settings import load_settings
-from chargewatch.simulators.city import make_city
-from chargewatch.simulators.scenario import FaultSpec, load_scenario, with_faults
 from chargewatch.storage import runs as store
 from chargewatch.storage.database import open_database
-from chargewatch.supervision.registry import import_registry
-from chargewatch.wire.registry_file import read_registry_file
-
-TO = datetime(2026, 11, 20, tzinfo=UTC)
-LIMITS = TimeLimits(600, 3650)
 
 ASSESSMENT_COLUMNS = [
     "connector",
@@ -69,49 +59,6 @@ SIGNAL_COLUMNS = [
     "limit",
     "detail",
 ]
-
-FAULTS = (
-    FaultSpec(fault="gain", count=1, parameters={"magnitude_mpe": 3.0}),
-    FaultSpec(fault="loss_billing", count=1),
-    FaultSpec(fault="reset", count=1, parameters={"begin_days": 2.0}),
-    FaultSpec(fault="unregistered", count=1),
-    FaultSpec(fault="expired", count=1),
-    FaultSpec(fault="missing", count=1, parameters={"share": 0.05}),
-)
-
-
-def make_test_city(*faults, days=8, **options):
-    scenario = load_scenario(
-        "quiet-city", stations=3, connectors_per_station=5, days=days, **options
-    )
-    return make_city(with_faults(scenario, *faults), seed=5, to=TO)
-
-
-def messages_of(city):
-    for topic, payload in city.messages():
-        yield topic, payload if isinstance(payload, bytes) else orjson.dumps(payload)
-
-
-async def feed(url, messages):
-    """Take messages into the database as ingest does, all of a history at once."""
-    async with BatchWriter(url, limits=LIMITS, quarantine_a_day=100) as writer:
-        batch = []
-        for number, (topic, payload) in enumerate(messages):
-            received_us = round(datetime.now(UTC).timestamp() * 1e6) + number
-            batch.append(Arrival(topic, payload, None, received_us))
-            if len(batch) == 500:
-                await writer.write([read_message(arrival) for arrival in batch])
-                batch = []
-        if batch:
-            await writer.write([read_message(arrival) for arrival in batch])
-
-
-async def register(database, tmp_path, document):
-    path = tmp_path / "registry.json"
-    path.write_bytes(orjson.dumps(document))
-    await import_registry(
-        database, read_registry_file(path), actor="test", rules=rule_set("CN-2022")
-    )
 
 
 async def test_a_city_with_faults_from_messages_to_figures(any_database_url, tmp_path):

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import orjson
 import pytest
-from test_runs_assess import feed, messages_of, register
+from runs_case import feed, messages_of, register
 
 from chargewatch.errors import DatabaseError
 from chargewatch.ingest.intake import Intake

@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiomqtt
 import pytest
-from tests.integration.production_mosquitto import production_mosquitto
+from tests.integration.production_mosquitto import DEPLOY
 
-DEPLOY = Path(__file__).resolve().parents[2] / "deploy" / "mosquitto"
 KINDS = ("registers", "reference", "sessions", "status", "events")
-USERS = ("platform", "OP1", "OP2")
-
-
-@pytest.fixture
-def production_broker() -> Iterator[str]:
-    with production_mosquitto(USERS) as url:
-        yield url
 
 
 def client(url: str, user: str) -> aiomqtt.Client:

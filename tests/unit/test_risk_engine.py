@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_risk_city import DAY, START_DAY, make_city, no_anchors, no_intervals, no_sessions
+from engine_city import DAY, START_DAY, make_city, no_anchors, no_intervals, no_sessions
 
 from chargewatch.domain.verdict import Verdict
 from chargewatch.risk import parallel

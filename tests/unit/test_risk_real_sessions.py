@@ -8,7 +8,7 @@ from importlib.resources import files
 
 import numpy as np
 import pytest
-from test_risk_city import no_anchors, no_intervals
+from engine_city import no_anchors, no_intervals
 
 from chargewatch.domain.verdict import Verdict
 from chargewatch.risk.engine import assess
