@@ -9,11 +9,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from chargewatch.storage import copy_errors
+from chargewatch.storage.readings import DUPLICATE, STORED
 from chargewatch.wire.decode import Decoded, decode
 from chargewatch.wire.envelope import ITEM_LISTS, load_object
 from chargewatch.wire.events import Events
 from chargewatch.wire.readings import Columns
-from chargewatch.wire.rejection import INTERNAL_ERROR, MALFORMED, RejectedMessage, Rejection
+from chargewatch.wire.rejection import (
+    CONFLICT,
+    INTERNAL_ERROR,
+    MALFORMED,
+    RejectedMessage,
+    Rejection,
+)
 from chargewatch.wire.sessions import Sessions
 from chargewatch.wire.topics import KINDS, Topic, parse_topic
 
@@ -115,6 +122,15 @@ class Fate:
         """Count all items of a message as rejected, for one reason."""
         self.rejected = refused.items
         self.rejections.append(Rejection(None, refused.code, refused.detail))
+
+    def settle(self, index: int, outcome: int, conflict: str) -> None:
+        """Count one item by what the tables made of it; `conflict`: what its conflict is."""
+        if outcome == STORED:
+            self.stored += 1
+        elif outcome == DUPLICATE:
+            self.duplicate += 1
+        else:
+            self.reject(index, CONFLICT, conflict)
 
 
 def read_message(arrival: Arrival) -> Message:

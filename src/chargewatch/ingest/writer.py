@@ -330,36 +330,16 @@ class BatchWriter:
                 await update_latest(self._connection, latest, received_us=received_us)
 
     async def _write_sessions(self, batch: Batch) -> None:
-        fates = await store_sessions(self._connection, [row for _, _, row in batch.sessions])
-        for (number, place, row), code in zip(batch.sessions, fates, strict=True):
-            fate = batch.fates[number]
-            if code == STORED:
-                fate.stored += 1
-            elif code == DUPLICATE:
-                fate.duplicate += 1
-            else:
-                fate.reject(
-                    place,
-                    CONFLICT_CODE,
-                    f"sessions[{place}]: session {row.session} is stored already "
-                    "with other content",
-                )
+        codes = await store_sessions(self._connection, [row for _, _, row in batch.sessions])
+        for (number, place, row), code in zip(batch.sessions, codes, strict=True):
+            detail = f"sessions[{place}]: session {row.session} is stored already"
+            batch.fates[number].settle(place, code, f"{detail} with other content")
 
     async def _write_events(self, batch: Batch) -> None:
-        fates = await store_events(self._connection, [row for _, _, row in batch.events])
-        for (number, place, row), code in zip(batch.events, fates, strict=True):
-            fate = batch.fates[number]
-            if code == STORED:
-                fate.stored += 1
-            elif code == DUPLICATE:
-                fate.duplicate += 1
-            else:
-                fate.reject(
-                    place,
-                    CONFLICT_CODE,
-                    f"events[{place}]: {row.kind} of that time is stored already "
-                    "with other content",
-                )
+        codes = await store_events(self._connection, [row for _, _, row in batch.events])
+        for (number, place, row), code in zip(batch.events, codes, strict=True):
+            detail = f"events[{place}]: {row.kind} of that time is stored already"
+            batch.fates[number].settle(place, code, f"{detail} with other content")
 
     async def _write_statuses(self, batch: Batch) -> None:
         rows = []
