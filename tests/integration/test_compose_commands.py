@@ -123,7 +123,7 @@ async def test_every_service_of_compose_does_its_duty_with_its_own_role(
             # What docs/operating.md runs with them.
             listed = site.run("serve", "chargewatch", "user", "list")
             assert listed[0] == 0, listed
-            for job in ("assess", "retention"):
+            for job in ("refresh", "assess", "retention"):
                 status, told = site.run(job)
                 assert status == 0, told
             missing = secrets / "ingest"

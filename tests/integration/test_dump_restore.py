@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import asyncpg
 import pytest
@@ -21,11 +23,21 @@ from chargewatch.storage.tables import HYPERTABLES, metadata
 CITY = CitySize(connectors=24, days=3)
 
 
-def run(program: str, *arguments: str) -> None:
+def run(program: str, url: str, *arguments: str) -> None:
+    """Run a program on a database; what it connects with, its password too, is in no argument."""
+    parts = urlsplit(url)
+    address = {
+        "PGHOST": parts.hostname,
+        "PGPORT": str(parts.port),
+        "PGUSER": unquote(parts.username or ""),
+        "PGPASSWORD": unquote(parts.password or ""),
+        "PGDATABASE": parts.path.lstrip("/"),
+    }
     programs = wheel_programs()
     assert programs is not None
     done = subprocess.run(
         [str(programs / program), *arguments],
+        env={**os.environ, **{name: value or "" for name, value in address.items()}},
         capture_output=True,
         text=True,
         timeout=120,
@@ -83,7 +95,13 @@ async def restore(url: str, dump: Path) -> None:
     finally:
         await connection.close()
     await asyncio.to_thread(
-        run, "pg_restore", "--no-owner", "--exit-on-error", "--dbname", url, str(dump)
+        run,
+        "pg_restore",
+        url,
+        "--no-owner",
+        "--exit-on-error",
+        f"--dbname={urlsplit(url).path.lstrip('/')}",
+        str(dump),
     )
     connection = await asyncpg.connect(url)
     try:
@@ -102,9 +120,7 @@ async def test_restored_timescale_database_is_the_same_and_goes_on(
         await fill(connection)
         await refresh_rollups(database)
         before = await contents(connection)
-    await asyncio.to_thread(
-        run, "pg_dump", "--format=custom", "--file", str(dump), "--dbname", timescale_url
-    )
+    await asyncio.to_thread(run, "pg_dump", timescale_url, "--format=custom", f"--file={dump}")
     other = await timescale_server.create_empty()
     try:
         await restore(other, dump)

@@ -21,6 +21,7 @@ OWN_ROLE = {
     "ingest": "chargewatch_ingest",
     "serve": "chargewatch_serve",
     "assess": "chargewatch_assess",
+    "refresh": "chargewatch_assess",
     "retention": "chargewatch_migrate",
 }
 SECRETS = {
@@ -32,6 +33,7 @@ SECRETS = {
     "ingest": {"ingest", "platform"},
     "serve": {"serve", "ingest"},
     "assess": {"assess"},
+    "refresh": {"assess"},
     "retention": {"migrate"},
 }
 
