@@ -11,7 +11,7 @@ from chargewatch.risk.registers import (
 )
 
 
-def energies(at_s, energy_wh, *, reset=None, first=0, last=8, resolution=1.0, max_gap_s=3600.0):
+def energies(at_s, energy_wh, *, reset=None, first=0, last=8, resolution=1.0):
     at = np.asarray(at_s, dtype=float)
     return interval_energy(
         np.zeros(at.size, dtype=np.int64),
@@ -21,7 +21,6 @@ def energies(at_s, energy_wh, *, reset=None, first=0, last=8, resolution=1.0, ma
         resolution_wh=np.array([resolution]),
         first_slot=first,
         last_slot=last,
-        max_gap_s=max_gap_s,
     )
 
 

@@ -20,6 +20,8 @@ FLUCTUATION = 0.05
 """Relative wander of power within a span in which nothing was switched: c_0 below."""
 SWITCHED = 0.78
 """The same when charging started or ended at an unknown moment of the span: c_1 below."""
+MAX_GAP_S = 3600.0
+"""A longer span with energy in it marks its slots as GAP."""
 DWELL_S = 3600.0
 """Mean time between switchings of a connector, s."""
 ROLLOVER_SHARE = 0.01
@@ -87,9 +89,7 @@ def rollover_energy(before_wh: Floats, after_wh: Floats, *, span_s: Floats) -> F
     return np.where(rolled, energy, np.nan)
 
 
-def _spans(
-    instrument: Ints, at_s: Floats, energy_wh: Floats, *, reset: Bools, max_gap_s: float
-) -> _Spans:
+def _spans(instrument: Ints, at_s: Floats, energy_wh: Floats, *, reset: Bools) -> _Spans:
     same = (instrument[1:] == instrument[:-1]) & (at_s[1:] > at_s[:-1])
     before, after = energy_wh[:-1][same], energy_wh[1:][same]
     start, end = at_s[:-1][same], at_s[1:][same]
@@ -102,7 +102,7 @@ def _spans(
     energy = np.where(declared | fault, 0.0, energy)
     quality = np.where(declared, int(Quality.RESET), 0)
     quality |= np.where(fault, int(Quality.FAULT), 0)
-    quality |= np.where((end - start > max_gap_s) & (energy > 0), int(Quality.GAP), 0)
+    quality |= np.where((end - start > MAX_GAP_S) & (energy > 0), int(Quality.GAP), 0)
     return _Spans(
         instrument[:-1][same],
         start,
@@ -134,7 +134,6 @@ def interval_energy(
     resolution_wh: Floats,
     first_slot: int,
     last_slot: int,
-    max_gap_s: float = 3600.0,
 ) -> Intervals:
     """Return the energy of instruments in the slots of [first_slot, last_slot).
 
@@ -146,7 +145,6 @@ def interval_energy(
         resolution_wh: step of the register by instrument row, Wh, shape (instruments,).
         first_slot: first slot returned, in slots of 900 s since 1970.
         last_slot: one after the last slot returned.
-        max_gap_s: a longer span with energy in it marks its slots as GAP.
 
     Returns: every slot that overlaps a span between two readings of an instrument. A slot that
     is only partly covered has the energy of the covered part and the mark GAP.
@@ -154,7 +152,7 @@ def interval_energy(
     sum_p of `interpolation_variance` + (resolution^2 / 12) sum_j (w_{j-1} - w_j)^2.
     Errors of slots that share a span are anticorrelated: their sum is known to the resolution.
     """
-    spans = _spans(instrument, at_s, energy_wh, reset=reset, max_gap_s=max_gap_s)
+    spans = _spans(instrument, at_s, energy_wh, reset=reset)
     begin = np.maximum(np.floor(spans.start_s / SLOT_S).astype(np.int64), first_slot)
     stop = np.minimum(np.ceil(spans.end_s / SLOT_S).astype(np.int64), last_slot)
     pieces = np.maximum(stop - begin, 0)

@@ -38,14 +38,12 @@ class EngineConfig:
     """CUSUM decision limit h, in standard deviations."""
     drift_days: int = 45
     """Days of daily estimates that are kept to date a change."""
-    light_load_fraction: float = 0.2
     anchor_drift_per_year: float = 0.005
     """Standard deviation of an error's wander one year after a verification."""
     model_mean_spread: float = 0.003
     """Standard deviation of the mean error of one model of pile around zero, before any data."""
     meter_fault_prior: float = 0.005
     """Share of reference meters that are wrong by far more than their certificate."""
-    max_gap_s: float = 3600.0
     energy_price: float = 0.8
     """Money per kWh where sessions tell no price."""
     draws: int = 16
