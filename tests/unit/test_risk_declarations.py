@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from rules import LIMITS
 
+from chargewatch.domain.times import DAY_S
 from chargewatch.risk.declarations import CLOCK_S, Declarations, frequent_declarations
-from chargewatch.risk.signals import DAY_S
 from chargewatch.risk.signals_idle import BilledSessions, discontinuities
 from chargewatch.risk.signals_registers import Piles, Readings, pairs_of, register_findings
 

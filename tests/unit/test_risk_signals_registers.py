@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rules import LIMITS
 
-from chargewatch.risk.signals import DAY_S, Names, merge_findings
+from chargewatch.domain.times import DAY_S
+from chargewatch.risk.signals import Names, merge_findings
 from chargewatch.risk.signals_registers import (
     Piles,
     Readings,

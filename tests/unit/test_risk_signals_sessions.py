@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from rules import LIMITS
 
-from chargewatch.risk.signals import DAY_S
+from chargewatch.domain.times import DAY_S
 from chargewatch.risk.signals_idle import (
     BilledSessions,
     discontinuities,

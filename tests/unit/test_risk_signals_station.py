@@ -3,7 +3,7 @@
 import numpy as np
 from rules import LIMITS
 
-from chargewatch.risk.signals import DAY_S
+from chargewatch.domain.times import DAY_S
 from chargewatch.risk.signals_station import (
     Cadence,
     Clocks,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from rules import LIMITS
 
-from chargewatch.risk.signals import DAY_S
+from chargewatch.domain.times import DAY_S
 from chargewatch.risk.signals_idle import timeline
 from chargewatch.risk.signals_registers import Piles, Readings, pairs_of
 from chargewatch.risk.signals_tariffs import (

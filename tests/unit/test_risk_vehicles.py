@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from chargewatch.risk.inputs import SLOT_S, Fleet, Intervals, Sessions
+from chargewatch.domain.times import SLOT_S
+from chargewatch.risk.inputs import Fleet, Intervals, Sessions
 from chargewatch.risk.spreads import anchor_wander
 from chargewatch.risk.vehicles import local_centres, session_loads, session_rows
 

@@ -15,10 +15,11 @@ from datetime import UTC, date, datetime
 import asyncpg
 import numpy as np
 
-from chargewatch.risk.inputs import SLOT_S, Floats, Ints
+from chargewatch.domain.arrays import Floats, Ints
+from chargewatch.domain.times import SLOT_S, SLOTS_A_DAY
 from chargewatch.runs.rollups import rollup_kinds
 from chargewatch.storage.bulk import Records, copy_records_in
-from chargewatch.storage.rollups import INTERVAL, SLOTS_A_DAY
+from chargewatch.storage.rollups import INTERVAL
 
 CONNECTORS_A_STATION = 10
 VEHICLES_A_CONNECTOR = 3

@@ -10,17 +10,18 @@ from typing import Any
 
 import numpy as np
 
+from chargewatch.domain.arrays import Bools, Floats
+from chargewatch.domain.times import DAY_S, SLOT_S
 from chargewatch.domain.verdict import Verdict
 from chargewatch.risk.engine import assess
 from chargewatch.risk.figures import Compared, Share, mean_interval
-from chargewatch.risk.inputs import SLOT_S, Bools, Floats, Intervals, RunInputs, Sessions
+from chargewatch.risk.inputs import Intervals, RunInputs, Sessions
 from chargewatch.risk.results import EngineConfig, RunResult
 from chargewatch.runs.evaluate import TARGETS, error_figures
 from chargewatch.simulators.bound import cramer_rao_bound
 from chargewatch.simulators.city import City, make_city
 from chargewatch.simulators.inputs import known_inputs
 
-DAY_S = 86_400.0
 MOST_FOR_BOUND = 1_500
 CHANGING = {"step", "drift"}
 

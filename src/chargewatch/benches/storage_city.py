@@ -10,9 +10,10 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import numpy as np
 
+from chargewatch.domain.times import SLOTS_A_DAY
 from chargewatch.storage.bulk import Records, copy_records_in
 from chargewatch.storage.pile_index import rebuild
-from chargewatch.storage.rollups import INTERVAL, SLOTS_A_DAY, Kind, slot_of
+from chargewatch.storage.rollups import INTERVAL, Kind, slot_of
 
 CONNECTORS_A_STATION = 12
 METERS_BLOCK_SLOTS = SLOTS_A_DAY

@@ -20,14 +20,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.domain.times import SLOT_S, SLOTS_A_DAY
 from chargewatch.risk.feeder_rows import FeederRows, dense_rows, split_day
-from chargewatch.risk.inputs import SLOT_S, UNKNOWN_POWER_W, Bools, Fleet, Floats, Intervals, Ints
+from chargewatch.risk.inputs import UNKNOWN_POWER_W, Fleet, Intervals
 from chargewatch.risk.layout import Group, Layout
 from chargewatch.risk.noise import (
     FLOOR_WH,
     LOAD_NOISE,
     SLOT_H,
-    SLOTS_A_DAY,
     WANDER,
     WANDER_START_W,
     blended,

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.domain.times import DAY_S
 from chargewatch.risk.drift import (
     Suspicions,
     day_to_day_variance,
@@ -17,9 +19,9 @@ from chargewatch.risk.drift import (
     risen,
     with_variance,
 )
-from chargewatch.risk.inputs import Bools, Floats, Ints, RunInputs, sum_by_row
+from chargewatch.risk.inputs import RunInputs, sum_by_row
 from chargewatch.risk.results import EngineConfig
-from chargewatch.risk.statistics import DAY_S, CityStatistics
+from chargewatch.risk.statistics import CityStatistics
 
 DAY_WANDER_MPE = 0.1
 """Standard deviation of a good meter from day to day (temperature, load), in MPE."""

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from chargewatch.domain.arrays import Bools, Floats, Ints
 from chargewatch.risk.feeders import (
     GainStatement,
     converter_classes,
     converter_prior,
     gain_statement,
 )
-from chargewatch.risk.inputs import Bools, Floats, Ints, RunInputs
+from chargewatch.risk.inputs import RunInputs
 from chargewatch.risk.parallel import in_threads
 from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.statistics import CityStatistics

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtr
 
-from chargewatch.risk.inputs import Bools, Floats
+from chargewatch.domain.arrays import Bools, Floats
 
 SHARE_START = np.array([0.90, 0.05, 0.05])
 SPREAD_START = np.array([0.35, 1.0, 3.0])

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chargewatch.risk.inputs import Bools, Floats, Ints
-from chargewatch.risk.signals import DAY_S, Finding, findings_by_day, time_text
+from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.domain.times import DAY_S
+from chargewatch.risk.signals import Finding, findings_by_day, time_text
 
 CLOCK_S = 300.0
 """How far a declared time may lie outside of the two readings around the step.

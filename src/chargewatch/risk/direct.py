@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from chargewatch.domain.arrays import Floats, Ints
 from chargewatch.risk.feeder_rows import too_much
-from chargewatch.risk.inputs import Anchors, Fleet, Floats, Intervals, Ints, References, sum_by_row
+from chargewatch.risk.inputs import Anchors, Fleet, Intervals, References, sum_by_row
 from chargewatch.risk.layout import YEAR_S, Layout
 from chargewatch.risk.registers import Quality
 

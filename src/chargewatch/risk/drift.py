@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from chargewatch.risk.inputs import Bools, Floats, Ints
+from chargewatch.domain.arrays import Bools, Floats, Ints
 
 CLIP = 6.0
 """An innovation counts as at most so many standard deviations: one wild day is no drift."""

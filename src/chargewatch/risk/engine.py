@@ -8,14 +8,16 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.domain.times import DAY_S
 from chargewatch.domain.verdict import Verdict
 from chargewatch.risk.city import UNKNOWN_MPE
 from chargewatch.risk.decision import expected_excess, flagged, p_nonconforming
 from chargewatch.risk.inference import Inference, infer
-from chargewatch.risk.inputs import Bools, Floats, Ints, RunInputs
+from chargewatch.risk.inputs import RunInputs
 from chargewatch.risk.reasons import Findings, reasons
 from chargewatch.risk.results import BUDGET_COMPONENTS, EngineConfig, RunResult
-from chargewatch.risk.statistics import DAY_S, CityStatistics, to_arrays, updated
+from chargewatch.risk.statistics import CityStatistics, to_arrays, updated
 from chargewatch.risk.uncertainty import light_load, uncertainty_budget
 from chargewatch.risk.vehicles import KINDS
 

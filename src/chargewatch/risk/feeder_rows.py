@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chargewatch.risk.inputs import Bools, Fleet, Floats, Intervals, Ints, sum_by_row
+from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.domain.times import SLOTS_A_DAY
+from chargewatch.risk.inputs import Fleet, Intervals, sum_by_row
 from chargewatch.risk.layout import Group, Layout
-from chargewatch.risk.noise import SLOT_H, SLOTS_A_DAY
+from chargewatch.risk.noise import SLOT_H
 from chargewatch.risk.registers import Quality
 
 CHUNK_VALUES = 1_000_000

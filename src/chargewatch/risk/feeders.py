@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from chargewatch.domain.arrays import Bools, Floats, Ints
 from chargewatch.risk.balance import (
     EFFICIENCY,
     EFFICIENCY_U,
@@ -13,7 +14,7 @@ from chargewatch.risk.balance import (
     nuisance_prior,
     prior_gain,
 )
-from chargewatch.risk.inputs import Bools, Fleet, Floats, Ints
+from chargewatch.risk.inputs import Fleet
 from chargewatch.risk.layout import Group
 from chargewatch.risk.results import EngineConfig
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.stats import beta, norm, t
 
-from chargewatch.risk.inputs import Bools, Floats
+from chargewatch.domain.arrays import Bools, Floats
 
 COVERAGE_FACTOR = float(norm.ppf(0.975))
 RELIABILITY_EDGES = (0.0, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99, 1.0)

@@ -14,6 +14,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
+from chargewatch.domain.arrays import Bools, Floats, Ints
 from chargewatch.risk.changes import Changes, changes_of_city, no_changes
 from chargewatch.risk.city import City, prepared
 from chargewatch.risk.decision import (
@@ -38,7 +39,7 @@ from chargewatch.risk.feeders import (
     first_gains,
     meter_findings,
 )
-from chargewatch.risk.inputs import Bools, Floats, Ints, RunInputs
+from chargewatch.risk.inputs import RunInputs
 from chargewatch.risk.parallel import in_threads
 from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.spreads import (

@@ -13,11 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
+from chargewatch.domain.arrays import Bools, Floats, Ints
 
-SLOT_S = 900
 """Length of an interval of the grid, s."""
 UNKNOWN_POWER_W = 7000.0
 """Stands in for a rated power that nobody told."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chargewatch.risk.inputs import Bools, Fleet, Floats, Ints, References
+from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.risk.inputs import Fleet, References
 
 BLOCK_SIZES = (
     *(1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64),

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chargewatch.risk.inputs import SLOT_S, Bools, Floats
+from chargewatch.domain.arrays import Bools, Floats
+from chargewatch.domain.times import SLOT_S, SLOTS_A_DAY
 
-SLOTS_A_DAY = 86400 // SLOT_S
 SLOT_H = SLOT_S / 3600.0
 LOAD_NOISE = 0.003
 KNOT_SLOTS = 8

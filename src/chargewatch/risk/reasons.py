@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from chargewatch.risk.inputs import Bools, Floats, Ints
+from chargewatch.domain.arrays import Bools, Floats, Ints
 
 NOT_IDENTIFIABLE, NONCONFORMING, CONFORMING, UNDECIDED = range(4)
 

@@ -14,7 +14,9 @@ from enum import IntFlag
 
 import numpy as np
 
-from chargewatch.risk.inputs import SLOT_S, Bools, Floats, Intervals, Ints, sum_by_row
+from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.domain.times import SLOT_S
+from chargewatch.risk.inputs import Intervals, sum_by_row
 
 FLUCTUATION = 0.05
 """Relative wander of power within a span in which nothing was switched: c_0 below."""

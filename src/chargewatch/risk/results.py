@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from numpy.typing import NDArray
 
+from chargewatch.domain.arrays import Bools, Floats, Ints
 from chargewatch.domain.verdict import Verdict
-from chargewatch.risk.inputs import Bools, Floats, Ints
 
 BUDGET_COMPONENTS: tuple[str, ...] = (
     "statistics",

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from chargewatch.domain.arrays import Floats, Ints
 from chargewatch.domain.mpe import RuleSet
 from chargewatch.domain.signal import SIGNAL_SEVERITY, Signal
-from chargewatch.risk.inputs import Floats, Ints
+from chargewatch.domain.times import DAY_S
 
-DAY_S = 86_400
 RULE_VERSION = 1
 MOST_RECORDS = 5
 MOST_COUNT = 2**63 - 1  # what a signal's count can hold

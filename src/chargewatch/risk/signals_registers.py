@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.domain.times import DAY_S
 from chargewatch.risk.declarations import Declarations, declared_steps
-from chargewatch.risk.inputs import Bools, Floats, Ints
-from chargewatch.risk.signals import DAY_S, Finding, Limits, findings_by_day, time_text
+from chargewatch.risk.signals import Finding, Limits, findings_by_day, time_text
 
 KEY_SPAN = np.int64(1) << 50
 """More microseconds than any window has: 35 years."""

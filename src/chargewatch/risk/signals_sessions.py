@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from chargewatch.risk.inputs import Bools, Floats, Ints
+from chargewatch.domain.arrays import Bools, Floats, Ints
 from chargewatch.risk.signals import Finding, Limits, findings_by_day, time_text
 from chargewatch.risk.signals_idle import BilledSessions
 

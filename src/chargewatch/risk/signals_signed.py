@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chargewatch.risk.inputs import Bools, Floats, Ints
+from chargewatch.domain.arrays import Bools, Floats, Ints
 from chargewatch.risk.signals import Finding, findings_by_day, time_text
 
 

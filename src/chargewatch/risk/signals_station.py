@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from chargewatch.risk.inputs import Bools, Floats, Ints
-from chargewatch.risk.signals import DAY_S, MOST_COUNT, MOST_RECORDS, Finding, Limits, time_text
+from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.domain.times import DAY_S
+from chargewatch.risk.signals import MOST_COUNT, MOST_RECORDS, Finding, Limits, time_text
 
 NEIGHBOURS = 3
 """Messages before and after, of other stations, that a station's clock is compared with."""

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from chargewatch.risk.inputs import Bools, Floats, Ints, sums_between
-from chargewatch.risk.signals import DAY_S, Finding, Limits, findings_by_day, time_text
+from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.domain.times import DAY_S
+from chargewatch.risk.inputs import sums_between
+from chargewatch.risk.signals import Finding, Limits, findings_by_day, time_text
 from chargewatch.risk.signals_idle import Timeline
 from chargewatch.risk.signals_registers import Pairs
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.domain.times import DAY_S, SLOT_S, SLOTS_A_DAY
 from chargewatch.risk.balance import (
     FeederStatistics,
     empty_statistics,
@@ -15,13 +17,11 @@ from chargewatch.risk.balance import (
     forget,
 )
 from chargewatch.risk.direct import direct_day
-from chargewatch.risk.inputs import SLOT_S, Bools, Floats, Intervals, Ints, RunInputs, sum_by_row
+from chargewatch.risk.inputs import Intervals, RunInputs, sum_by_row
 from chargewatch.risk.layout import Layout, feeder_layout
-from chargewatch.risk.noise import SLOTS_A_DAY
 from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.vehicles import SessionRows, chosen, joined, session_rows
 
-DAY_S = 86400.0
 STATE_VERSION = 3
 
 Arrays = Mapping[str, NDArray]  # type: ignore[type-arg]
@@ -322,7 +322,7 @@ def _with_day(
     config: EngineConfig,
 ) -> CityStatistics:
     n = inputs.fleet.size
-    end_s = (day + 1) * DAY_S
+    end_s = float((day + 1) * DAY_S)
     passed = 0.0 if np.isnan(city.decayed_to_s) else (end_s - city.decayed_to_s) / DAY_S
     factor = 2.0 ** (-max(passed, 0.0) / config.half_life_days)
     direct = direct_day(

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from chargewatch.domain.arrays import Bools, Floats
 from chargewatch.risk.estimator import block_inverses
 from chargewatch.risk.feeders import effective_rows
 from chargewatch.risk.inference import Inference
-from chargewatch.risk.inputs import Bools, Floats, sum_by_row
+from chargewatch.risk.inputs import sum_by_row
 from chargewatch.risk.results import BUDGET_COMPONENTS
 from chargewatch.risk.statistics import CityStatistics
 

@@ -19,14 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.domain.times import SLOT_S
 from chargewatch.risk.inputs import (
-    SLOT_S,
     UNKNOWN_POWER_W,
-    Bools,
     Fleet,
-    Floats,
     Intervals,
-    Ints,
     Sessions,
     sum_by_row,
     sums_between,

@@ -13,6 +13,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.domain.times import DAY_S
 from chargewatch.risk.changes import Changes, daily_offset
 from chargewatch.risk.city import City, in_series_u
 from chargewatch.risk.decision import Population
@@ -27,10 +29,9 @@ from chargewatch.risk.feeders import (
     with_changed,
     with_meter,
 )
-from chargewatch.risk.inputs import Bools, Floats, Ints, sum_by_row
+from chargewatch.risk.inputs import sum_by_row
 from chargewatch.risk.parallel import in_threads
 from chargewatch.risk.spreads import SessionsInTime, SessionWeights, Spreads
-from chargewatch.risk.statistics import DAY_S
 from chargewatch.risk.vehicles import SessionPairs, VehicleGraph, session_pairs, vehicle_graph
 
 Number = TypeVar("Number", np.float64, np.int64)

@@ -10,9 +10,11 @@ from typing import TypeVar
 import asyncpg
 import numpy as np
 
+from chargewatch.domain.arrays import Bools, Ints
+from chargewatch.domain.times import DAY_S
 from chargewatch.errors import ChargewatchError
-from chargewatch.risk.inputs import Bools, Intervals, Ints, RunInputs
-from chargewatch.risk.signals import DAY_S, Finding
+from chargewatch.risk.inputs import Intervals, RunInputs
+from chargewatch.risk.signals import Finding
 
 log = logging.getLogger("chargewatch.runs")
 

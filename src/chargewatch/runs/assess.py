@@ -17,10 +17,11 @@ import asyncpg
 import numpy as np
 
 from chargewatch import __version__
+from chargewatch.domain.arrays import Ints
 from chargewatch.domain.mpe import rule_set
 from chargewatch.domain.signal import Signal
 from chargewatch.risk.engine import advance, assess
-from chargewatch.risk.inputs import Ints, RunInputs
+from chargewatch.risk.inputs import RunInputs
 from chargewatch.risk.results import EngineConfig, RunResult
 from chargewatch.risk.signals import RULE_VERSION, in_order, merge_findings
 from chargewatch.runs.apart import (

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from chargewatch.domain.arrays import Bools, Floats
 from chargewatch.domain.assessment import Assessment, tier_of
 from chargewatch.domain.signal import Severity, Signal
 from chargewatch.domain.verdict import Tier
-from chargewatch.risk.inputs import Bools, Floats
 from chargewatch.risk.results import RunResult
 from chargewatch.risk.signals import EPOCH, Names, time_text
 from chargewatch.runs.load import Loaded

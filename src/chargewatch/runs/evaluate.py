@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from chargewatch.domain.arrays import Bools, Floats
 from chargewatch.errors import InputFileError
 from chargewatch.risk.figures import (
     Compared,
@@ -26,7 +27,6 @@ from chargewatch.risk.figures import (
     rmse_over_bound,
     root_mean_square,
 )
-from chargewatch.risk.inputs import Bools, Floats
 
 Rows = Sequence[Mapping[str, Any]]
 

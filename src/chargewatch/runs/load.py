@@ -14,18 +14,10 @@ from zoneinfo import ZoneInfo
 import asyncpg
 import numpy as np
 
+from chargewatch.domain.arrays import Floats, Ints
 from chargewatch.domain.mpe import RuleSet
-from chargewatch.risk.inputs import (
-    SLOT_S,
-    Anchors,
-    Fleet,
-    Floats,
-    Intervals,
-    Ints,
-    References,
-    RunInputs,
-    Sessions,
-)
+from chargewatch.domain.times import SLOT_S
+from chargewatch.risk.inputs import Anchors, Fleet, Intervals, References, RunInputs, Sessions
 from chargewatch.risk.signals import Limits, Names, limits_of
 from chargewatch.storage import archive as archives
 from chargewatch.storage import load as store

@@ -10,8 +10,8 @@ import asyncpg
 import numpy as np
 import orjson
 
-from chargewatch.risk.inputs import Ints
-from chargewatch.risk.signals import DAY_S
+from chargewatch.domain.arrays import Ints
+from chargewatch.domain.times import DAY_S
 from chargewatch.risk.signals_tariffs import TariffCurve, tariff_curve
 from chargewatch.runs.load import Loaded
 from chargewatch.storage import load as store

@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 
 from chargewatch import __version__
-from chargewatch.risk.inputs import SLOT_S
+from chargewatch.domain.times import SLOT_S
 from chargewatch.risk.statistics import STATE_VERSION
 from chargewatch.runs.load import Loaded
 from chargewatch.runs.signals import full_scan, next_scan

@@ -11,9 +11,10 @@ from zoneinfo import ZoneInfo
 import asyncpg
 import numpy as np
 
+from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.domain.times import DAY_S
 from chargewatch.risk.declarations import Declarations, frequent_declarations
-from chargewatch.risk.inputs import Bools, Floats, Ints
-from chargewatch.risk.signals import DAY_S, Finding
+from chargewatch.risk.signals import Finding
 from chargewatch.risk.signals_idle import (
     BilledSessions,
     endless_sessions,

@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 import numpy as np
 
-from chargewatch.risk.inputs import Bools, Ints
+from chargewatch.domain.arrays import Bools, Ints
 from chargewatch.risk.signals import Finding
 from chargewatch.risk.signals_signed import SignedSessions, signature_findings
 from chargewatch.runs.apart import LeftOut, is_of_the_data

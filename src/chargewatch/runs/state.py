@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from chargewatch.risk.inputs import Floats
+from chargewatch.domain.arrays import Floats
 from chargewatch.risk.parallel import in_threads
 from chargewatch.risk.signals import Finding
 from chargewatch.runs.load import Registry

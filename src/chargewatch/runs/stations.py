@@ -12,8 +12,10 @@ import asyncpg
 import numpy as np
 import orjson
 
-from chargewatch.risk.inputs import SLOT_S, Bools, Floats, Intervals, Ints
-from chargewatch.risk.signals import DAY_S, Finding, Limits
+from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.domain.times import DAY_S, SLOT_S
+from chargewatch.risk.inputs import Intervals
+from chargewatch.risk.signals import Finding, Limits
 from chargewatch.risk.signals_station import (
     Cadence,
     Clocks,

@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from chargewatch.simulators.charging import DAY_S
-from chargewatch.simulators.draws import Floats
-
-Ints = NDArray[np.int64]
+from chargewatch.domain.arrays import Floats, Ints
+from chargewatch.domain.times import DAY_S
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chargewatch.domain.arrays import Floats, Ints
 from chargewatch.simulators.billing import Periods, fee_cents, money, price, split_periods
-from chargewatch.simulators.draws import Draws, Floats
+from chargewatch.simulators.draws import Draws
 from chargewatch.simulators.faults import Fault, Faults
 from chargewatch.simulators.layout import Layout
 from chargewatch.simulators.metering import Block, Ledger
 from chargewatch.simulators.ocmf import Reading, ocmf_record, public_key_hex
 from chargewatch.simulators.readings import Registers
-
-Ints = NDArray[np.int64]
 
 TimeText = Callable[[Floats, Ints], list[str]]
 """Texts of times (simulation clock) as the stations of connectors tell them."""

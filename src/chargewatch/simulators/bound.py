@@ -28,11 +28,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from chargewatch.simulators.charging import DAY_S
+from chargewatch.domain.arrays import Floats, Ints
+from chargewatch.domain.times import DAY_S
 from chargewatch.simulators.city import City
-from chargewatch.simulators.draws import Floats
 from chargewatch.simulators.feeders import grid_times
-from chargewatch.simulators.layout import AC_MODELS_W, DC_MODELS_W, Ints
+from chargewatch.simulators.layout import AC_MODELS_W, DC_MODELS_W
 from chargewatch.simulators.metering import DC_CURVES, Block, running_energy
 from chargewatch.simulators.readings import Readings
 from chargewatch.simulators.stream import Stream

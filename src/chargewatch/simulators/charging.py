@@ -10,19 +10,16 @@ from dataclasses import dataclass, fields
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import poisson
 
-from chargewatch.simulators.draws import Draws, Floats
+from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.domain.times import DAY_S
+from chargewatch.simulators.draws import Draws
 from chargewatch.simulators.layout import Layout
 from chargewatch.simulators.scenario import Scenario
 from chargewatch.simulators.vehicles import Vehicles, real_sessions, vehicles
 
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
-
 SEGMENTS = 8
-DAY_S = 86_400
 GAP_S = 120
 """Least time between two sessions of a connector, s."""
 WAIT_S = 1_800

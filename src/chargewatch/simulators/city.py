@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from chargewatch.simulators.charging import DAY_S, Demand
-from chargewatch.simulators.draws import Draws, Floats
+from chargewatch.domain.arrays import Floats
+from chargewatch.domain.times import DAY_S
+from chargewatch.simulators.charging import Demand
+from chargewatch.simulators.draws import Draws
 from chargewatch.simulators.faults import Faults, assign_faults
 from chargewatch.simulators.layout import Layout, make_layout
 from chargewatch.simulators.metering import Ledger, MeterModel, make_meters

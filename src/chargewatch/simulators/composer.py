@@ -6,15 +6,15 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from chargewatch.domain.arrays import Floats, Ints
 from chargewatch.simulators.bills import session_name
-from chargewatch.simulators.draws import Draws, Floats
+from chargewatch.simulators.draws import Draws
 from chargewatch.simulators.faults import Faults
 from chargewatch.simulators.layout import Layout
 from chargewatch.simulators.metering import Block
 from chargewatch.simulators.readings import CONTEXTS, Readings
 from chargewatch.simulators.wire_form import reading_texts, time_texts
 
-Ints = NDArray[np.int64]
 Objects = NDArray[np.object_]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from chargewatch.simulators.charging import DAY_S
+from chargewatch.domain.times import DAY_S
 from chargewatch.simulators.draws import Draws
 from chargewatch.simulators.faults import Fault, Faults
 from chargewatch.simulators.layout import Layout

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
-Floats = NDArray[np.float64]
+from chargewatch.domain.arrays import Floats
+
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
-from chargewatch.simulators.charging import DAY_S
-from chargewatch.simulators.draws import Draws, Floats
+from chargewatch.domain.arrays import Floats, Ints
+from chargewatch.domain.times import DAY_S
+from chargewatch.simulators.draws import Draws
 from chargewatch.simulators.layout import Layout
 from chargewatch.simulators.metering import Block, Ledger
-
-Ints = NDArray[np.int64]
 
 
 def auxiliary_wh(layout: Layout, draws: Draws, station: Ints, t_local_s: Floats) -> Floats:

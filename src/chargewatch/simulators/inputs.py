@@ -13,20 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from chargewatch.risk.inputs import (
-    SLOT_S,
-    Anchors,
-    Fleet,
-    Intervals,
-    References,
-    RunInputs,
-    Sessions,
-)
+from chargewatch.domain.arrays import Floats
+from chargewatch.domain.times import DAY_S, SLOT_S
+from chargewatch.risk.inputs import Anchors, Fleet, Intervals, References, RunInputs, Sessions
 from chargewatch.risk.registers import interval_energy
 from chargewatch.simulators.bills import Finished
-from chargewatch.simulators.charging import DAY_S
 from chargewatch.simulators.city import City
-from chargewatch.simulators.draws import Floats
 from chargewatch.simulators.feeders import grid_times
 from chargewatch.simulators.metering import Block
 from chargewatch.simulators.readings import RESET, Readings

@@ -13,13 +13,10 @@ from functools import cache
 from importlib.resources import files
 
 import numpy as np
-from numpy.typing import NDArray
 
-from chargewatch.simulators.draws import Draws, Floats
+from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.simulators.draws import Draws
 from chargewatch.simulators.scenario import Scenario
-
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 SITE_TYPES = ("residential", "office", "commercial", "hub")
 DC_MODELS_W = (60_000.0, 120_000.0, 180_000.0, 90_000.0)

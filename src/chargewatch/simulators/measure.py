@@ -7,7 +7,7 @@ import resource
 import time
 from typing import Any
 
-from chargewatch.simulators.charging import DAY_S
+from chargewatch.domain.times import DAY_S
 from chargewatch.simulators.city import City
 
 

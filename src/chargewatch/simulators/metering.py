@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from chargewatch.simulators.charging import DAY_S, SEGMENTS, Sessions, air_temperature_c, join
-from chargewatch.simulators.draws import Floats
+from chargewatch.domain.arrays import Floats, Ints
+from chargewatch.domain.times import DAY_S
+from chargewatch.simulators.charging import SEGMENTS, Sessions, air_temperature_c, join
 from chargewatch.simulators.faults import Faults
 from chargewatch.simulators.layout import AC_MODELS_W, Layout
-
-Ints = NDArray[np.int64]
 
 LIGHT_SCALE = 0.08
 REFERENCE_TEMPERATURE_C = 20.0

@@ -7,14 +7,12 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from chargewatch.simulators.charging import DAY_S
-from chargewatch.simulators.draws import Draws, Floats
+from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.domain.times import DAY_S
+from chargewatch.simulators.draws import Draws
 from chargewatch.simulators.faults import Faults
 from chargewatch.simulators.layout import Layout
 from chargewatch.simulators.metering import Block, Ledger, Sample
-
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 PERIODIC, BEGIN, END, RESET = 0, 1, 2, 3
 CONTEXTS = (None, "Transaction.Begin", "Transaction.End", "Register.Reset")

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from chargewatch.domain.arrays import Floats
+from chargewatch.domain.times import DAY_S
 from chargewatch.simulators.billing import tariff_rows
 from chargewatch.simulators.bills import signing_secret
-from chargewatch.simulators.charging import DAY_S
-from chargewatch.simulators.draws import Draws, Floats
+from chargewatch.simulators.draws import Draws
 from chargewatch.simulators.faults import Faults
 from chargewatch.simulators.layout import SITE_TYPES, Layout
 from chargewatch.simulators.ocmf import public_key_hex

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
+from chargewatch.domain.arrays import Floats, Ints
+from chargewatch.domain.times import DAY_S
 from chargewatch.simulators.bills import Bills
-from chargewatch.simulators.charging import DAY_S, Demand
+from chargewatch.simulators.charging import Demand
 from chargewatch.simulators.composer import Composer
 from chargewatch.simulators.delivery import Delivery
-from chargewatch.simulators.draws import Draws, Floats
+from chargewatch.simulators.draws import Draws
 from chargewatch.simulators.faults import Faults
 from chargewatch.simulators.feeders import Feeders, grid_times
 from chargewatch.simulators.layout import Layout
@@ -29,8 +30,6 @@ from chargewatch.simulators.wire_form import (
     time_text,
     time_texts,
 )
-
-Ints = NDArray[np.int64]
 
 STATUS_S = 6 * 3600
 """How often a gateway tells its status, s."""

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from chargewatch.simulators.charging import DAY_S
-from chargewatch.simulators.draws import Floats
+from chargewatch.domain.arrays import Floats
+from chargewatch.domain.times import DAY_S
 from chargewatch.simulators.faults import Fault
 from chargewatch.simulators.wire_form import time_texts
 

@@ -8,11 +8,9 @@ from functools import cache
 from importlib.resources import files
 
 import numpy as np
-from numpy.typing import NDArray
 
-from chargewatch.simulators.draws import Draws, Floats
-
-Ints = NDArray[np.int64]
+from chargewatch.domain.arrays import Floats, Ints
+from chargewatch.simulators.draws import Draws
 
 
 @dataclass(frozen=True, kw_only=True)

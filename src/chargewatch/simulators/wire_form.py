@@ -11,11 +11,8 @@ from typing import Any
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
-from chargewatch.simulators.draws import Floats
-
-Ints = NDArray[np.int64]
+from chargewatch.domain.arrays import Floats
 
 OFFSET = "+08:00"
 OFFSET_S = 8 * 3600

@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from chargewatch.domain.arrays import Floats
 from chargewatch.domain.verdict import TIER_ORDER
 from chargewatch.storage.bulk import Records, copy_arrays
 from chargewatch.storage.newest_run import NOT_AHEAD
 
 Positions = NDArray[np.int32]
-Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Word = TypeVar("Word")
 Claim = tuple[str, str, str]

@@ -16,7 +16,6 @@ from chargewatch.storage.bulk import Records, copy_arrays, copy_records_in
 from chargewatch.storage.events import REGISTER_CHANGES
 
 SLOT_US = 900_000_000
-SLOTS_A_DAY = 96
 _REFRESH_LOCK = 7_226_072
 
 READING = np.dtype([("instrument", "i4"), ("at", "M8[us]"), ("energy_wh", "f8"), ("reset", "?")])
