@@ -27,3 +27,4 @@ done
 first=$(tar -xzOf "$archive/base/$oldest/base.tar.gz" backup_label |
   sed -n 's/^START WAL LOCATION: .*(file \([0-9A-F]*\))$/\1/p')
 pg_archivecleanup -x .gz "$archive/wal" "$first"
+if [ -d "$archive/stream" ]; then pg_archivecleanup "$archive/stream" "$first"; fi

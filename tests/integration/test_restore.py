@@ -58,7 +58,12 @@ class Site:
     def data(self) -> Path:
         return self.server._data
 
-    def script(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        """Start a program as the server's user; a file tells it the password."""
+        passwords = self.place / "pgpass"
+        passwords.write_text(f"127.0.0.1:{self.server.port}:*:{ROLE}:{self.server._password}\n")
+        os.chown(passwords, self.account.uid, self.account.gid)
+        passwords.chmod(0o600)
         programs = self.server._program("pg_basebackup").parent
         environment = {
             **os.environ,
@@ -66,15 +71,15 @@ class Site:
             "PGHOST": "127.0.0.1",
             "PGPORT": str(self.server.port),
             "PGUSER": ROLE,
-            "PGPASSFILE": str(self.place / "pgpass"),
+            "PGPASSFILE": str(passwords),
             "PGDATA": str(self.data),
         }
-        return subprocess.run(
-            ["sh", str(self.scripts / name), str(self.archive), *arguments],
-            capture_output=True,
+        # Through env: Python looks a program up by its own PATH.
+        return subprocess.Popen(
+            ["env", *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=SLOW_S,
-            check=False,
             cwd=self.place,
             env=environment,
             user=self.account.run_uid,
@@ -82,11 +87,15 @@ class Site:
             extra_groups=self.account.run_groups,
         )
 
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(*command)
+        out, errors = process.communicate(timeout=SLOW_S)
+        return subprocess.CompletedProcess(command, process.returncode, out, errors)
+
+    def script(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.run("sh", str(self.scripts / name), str(self.archive), *arguments)
+
     def back_up(self, *keep: str) -> str:
-        passwords = self.place / "pgpass"
-        passwords.write_text(f"127.0.0.1:{self.server.port}:*:{ROLE}:{self.server._password}\n")
-        os.chown(passwords, self.account.uid, self.account.gid)
-        passwords.chmod(0o600)
         done = self.script("base-backup.sh", *keep)
         assert done.returncode == 0, done.stderr
         return Path(done.stdout.split()[0]).name
@@ -219,6 +228,32 @@ async def test_lost_database_comes_back_as_it_was_at_a_time_and_goes_on(site: Si
     await site.restore(second)
     assert await site.readings() == list(range(65))
     assert await site.ask("SELECT current_database()::text") == [DATABASE]
+
+
+async def test_nothing_is_lost_where_commits_wait_for_a_second_place(site: Site) -> None:
+    async with open_database(site.server.url) as database:
+        await migrate(database)
+    base = site.back_up()
+    stream = ("pg_receivewal", f"--directory={site.archive}/stream", "--slot=archive")
+    made = site.run("mkdir", f"{site.archive}/stream")
+    assert made.returncode == 0, made.stderr
+    slot = site.run(*stream, "--create-slot", "--if-not-exists", "--no-password")
+    assert slot.returncode == 0, slot.stderr
+    receiver = site.start("PGAPPNAME=archive", *stream, "--synchronous", "--no-password")
+    try:
+        await site.ask("ALTER SYSTEM SET synchronous_standby_names = 'archive'")
+        await site.ask("SELECT pg_reload_conf()")
+        deadline = time.monotonic() + SLOW_S
+        while await site.ask("SELECT sync_state FROM pg_stat_replication") != ["sync"]:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+        await site.ingest(70)
+        site.lose()
+    finally:
+        receiver.kill()
+        receiver.communicate()
+    await site.restore(base)
+    assert await site.readings() == list(range(70))
 
 
 def test_archived_file_is_whole_and_never_replaced(tmp_path: Path) -> None:
