@@ -52,7 +52,7 @@ HYPERTABLES = {
 CHUNK_INTERVALS = {
     "register_reading": "1 day",
     "reference_reading": "1 day",
-    "message_ledger": "7 days",
+    "message_ledger": "1 day",
     "connector_interval": "14 days",
     "meter_interval": "14 days",
 }
