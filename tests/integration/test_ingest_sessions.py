@@ -270,11 +270,11 @@ async def test_a_second_ingest_that_came_in_by_a_lost_lock_ends_the_first(
         other = await asyncpg.connect(database_url)
         await database.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' "
-            "AND classid = 7226072"
+            "AND classid = 7226077"
         )
         async with asyncio.timeout(10):
             while not await other.fetchval(  # noqa: ASYNC110
-                "SELECT pg_try_advisory_lock(7226072, hashtext($1))", BASE
+                "SELECT pg_try_advisory_lock(7226077, hashtext($1))", BASE
             ):
                 await asyncio.sleep(0.02)
         with pytest.raises(DatabaseError, match="took over"):

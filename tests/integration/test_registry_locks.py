@@ -13,6 +13,7 @@ from chargewatch.ingest.message import Arrival, read_message
 from chargewatch.ingest.writer import BatchWriter
 from chargewatch.storage import registry as sql
 from chargewatch.storage.database import Database, open_database
+from chargewatch.storage.runs import only_run
 from chargewatch.supervision.registry import merge_claims
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -147,3 +148,34 @@ async def test_a_claim_does_not_wait_for_an_import_of_the_same_connector(databas
             "SELECT registered FROM register_reading JOIN connector USING (connector_id)"
         )
         assert [row[0] for row in rows] == [True]
+
+
+async def test_a_run_waits_for_an_import_and_keeps_the_next_one_waiting(database_url):
+    async with open_database(database_url) as database, asyncio.TaskGroup() as group:
+        started, ended = asyncio.Event(), asyncio.Event()
+        imported = asyncio.Event()
+
+        async def run() -> None:
+            async with only_run(database):
+                started.set()
+                await ended.wait()
+
+        async def import_again() -> None:
+            async with database.engine.begin() as connection:
+                await sql.one_import_at_a_time(connection)
+            imported.set()
+
+        async with database.raw() as watcher:
+            async with database.engine.begin() as connection:
+                await sql.one_import_at_a_time(connection)
+                group.create_task(run())
+                await waits_for_a_lock(watcher)
+                assert not started.is_set()
+            async with asyncio.timeout(20):
+                await started.wait()
+            group.create_task(import_again())
+            await waits_for_a_lock(watcher)
+            assert not imported.is_set()
+            ended.set()
+            async with asyncio.timeout(20):
+                await imported.wait()

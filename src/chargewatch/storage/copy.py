@@ -9,10 +9,9 @@ import asyncpg
 import numpy as np
 
 from chargewatch.storage.bulk import Records, encode_records
+from chargewatch.storage.locks import AdvisoryLock
 
 COMMAND_TIMEOUT_S = 120.0
-NAME_LOCK = 7_226_072
-"""First key of the advisory locks that reserve a name."""
 
 STAGING = {
     "stage_register": (
@@ -60,7 +59,9 @@ async def open_ingest_connection(
 async def hold_name(connection: asyncpg.Connection, name: str) -> bool:
     """Reserve a name for as long as the connection lives; False when another one has it."""
     return bool(
-        await connection.fetchval("SELECT pg_try_advisory_lock($1, hashtext($2))", NAME_LOCK, name)
+        await connection.fetchval(
+            "SELECT pg_try_advisory_lock($1, hashtext($2))", AdvisoryLock.NAMES, name
+        )
     )
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from chargewatch.storage.copy import NAME_LOCK
+from chargewatch.storage.locks import AdvisoryLock
 
 CONNECT_TIMEOUT_S = 10.0
 SECRET_BYTES = 16
@@ -157,7 +157,7 @@ async def name_holder(dsn: str, name: str) -> int | None:
             "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = $1 "
             "AND objid = (hashtext($2)::bigint & 4294967295)::oid AND objsubid = 2 "
             "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-            NAME_LOCK,
+            AdvisoryLock.NAMES,
             name,
         )
     return None if found is None else int(found)

@@ -11,6 +11,8 @@ from datetime import datetime
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from chargewatch.storage.locks import AdvisoryLock
+
 _SUM = """
 INSERT INTO ledger_day AS d (stream_id, day, messages, stored, duplicate, rejected)
 SELECT stream_id, (received_at AT TIME ZONE 'UTC')::date, count(*), sum(stored), sum(duplicate),
@@ -60,7 +62,7 @@ _UNBALANCED = text(
 
 async def _alone(connection: AsyncConnection) -> None:
     # Two at a time would both sum what only one of them removes.
-    await connection.execute(text("SELECT pg_advisory_xact_lock(7226074)"))
+    await connection.execute(text(f"SELECT pg_advisory_xact_lock({AdvisoryLock.LEDGER_DAYS:d})"))
 
 
 async def move_rows(connection: AsyncConnection, *, limit: datetime, most: int) -> int:

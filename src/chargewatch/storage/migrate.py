@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chargewatch.errors import DatabaseError
 from chargewatch.storage.database import Database
+from chargewatch.storage.locks import AdvisoryLock
 from chargewatch.storage.pile_index import rebuild_if_missing
 
 
@@ -81,7 +82,7 @@ async def migrate(database: Database, *, revision: str = "head") -> tuple[str | 
     try:
         async with asyncio.timeout(600), database.engine.connect() as connection:
             # Two migrations at once would trip over each other: the second one waits here.
-            await connection.execute(text("SELECT pg_advisory_lock(7226071)"))
+            await connection.execute(text(f"SELECT pg_advisory_lock({AdvisoryLock.MIGRATION:d})"))
             await connection.commit()
             try:
                 if before is None:
@@ -89,7 +90,9 @@ async def migrate(database: Database, *, revision: str = "head") -> tuple[str | 
                 await connection.run_sync(_upgrade, revision)
                 await connection.commit()
             finally:
-                await connection.execute(text("SELECT pg_advisory_unlock(7226071)"))
+                await connection.execute(
+                    text(f"SELECT pg_advisory_unlock({AdvisoryLock.MIGRATION:d})")
+                )
                 await connection.commit()
     except DBAPIError as exc:
         raise DatabaseError(

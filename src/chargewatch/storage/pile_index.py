@@ -24,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chargewatch.domain.arrays import Floats
 from chargewatch.domain.verdict import TIER_ORDER
 from chargewatch.storage.bulk import Records, copy_arrays
+from chargewatch.storage.locks import AdvisoryLock
 from chargewatch.storage.newest_run import NOT_AHEAD
 
 Positions = NDArray[np.int32]
@@ -32,7 +33,6 @@ Word = TypeVar("Word")
 Claim = tuple[str, str, str]
 """A connector as an operator has it at a station: connector, operator_id, station_id."""
 
-INDEX_LOCK = 7_226_074
 
 FORM = 2
 """Of what is stored; an index of another one is not read, but built on the spot."""
@@ -362,7 +362,7 @@ async def rebuild(connection: asyncpg.Connection) -> None:
     For whoever has changed the registry, a run or signals, at the end of that transaction.
     """
     # Two at once: the later one must see what the earlier one has changed.
-    await connection.execute("SELECT pg_advisory_xact_lock($1)", INDEX_LOCK)
+    await connection.execute("SELECT pg_advisory_xact_lock($1)", AdvisoryLock.PILE_INDEX)
     columns = await build(connection)
     await connection.execute("DELETE FROM pile_index")
     await connection.copy_records_to_table(

@@ -26,6 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as upsert_into
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from chargewatch.storage.locks import AdvisoryLock
 from chargewatch.storage.tables import (
     connector,
     reference_meter,
@@ -110,19 +111,19 @@ async def add_rows(connection: AsyncConnection, table: Table, *, rows: Sequence[
 
 async def one_import_at_a_time(connection: AsyncConnection) -> None:
     """Wait until no other transaction imports a registry."""
-    await connection.execute(text("SELECT pg_advisory_xact_lock(7226073)"))
+    await connection.execute(text(f"SELECT pg_advisory_xact_lock({AdvisoryLock.REGISTRY:d})"))
 
 
 @asynccontextmanager
 async def no_other_import(connection: AsyncConnection) -> AsyncIterator[None]:
     """Keep other imports waiting over several transactions of a connection."""
     async with connection.begin():
-        await connection.execute(text("SELECT pg_advisory_lock(7226073)"))
+        await connection.execute(text(f"SELECT pg_advisory_lock({AdvisoryLock.REGISTRY:d})"))
     try:
         yield
     finally:
         async with connection.begin():
-            await connection.execute(text("SELECT pg_advisory_unlock(7226073)"))
+            await connection.execute(text(f"SELECT pg_advisory_unlock({AdvisoryLock.REGISTRY:d})"))
 
 
 async def record_import(

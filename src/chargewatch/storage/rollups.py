@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from chargewatch.errors import DatabaseError
 from chargewatch.storage.bulk import Records, copy_arrays, copy_records_in
 from chargewatch.storage.events import REGISTER_CHANGES
+from chargewatch.storage.locks import AdvisoryLock
 
 SLOT_US = 900_000_000
-_REFRESH_LOCK = 7_226_072
 
 READING = np.dtype([("instrument", "i4"), ("at", "M8[us]"), ("energy_wh", "f8"), ("reset", "?")])
 INTERVAL = np.dtype(
@@ -85,7 +85,9 @@ async def refresh_lock(
     Raises: DatabaseError when another refresh holds the lock for too long.
     """
     try:
-        await connection.execute("SELECT pg_advisory_lock($1)", _REFRESH_LOCK, timeout=timeout_s)
+        await connection.execute(
+            "SELECT pg_advisory_lock($1)", AdvisoryLock.REFRESH, timeout=timeout_s
+        )
     except TimeoutError as exc:
         raise DatabaseError(
             f"another rollup refresh has been running for over {timeout_s:.0f} s; "
@@ -94,7 +96,7 @@ async def refresh_lock(
     try:
         yield
     finally:
-        await connection.execute("SELECT pg_advisory_unlock($1)", _REFRESH_LOCK, timeout=10)
+        await connection.execute("SELECT pg_advisory_unlock($1)", AdvisoryLock.REFRESH, timeout=10)
 
 
 def day_bounds(day: date) -> tuple[datetime, datetime]:

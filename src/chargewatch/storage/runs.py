@@ -12,9 +12,10 @@ import orjson
 
 from chargewatch.errors import DatabaseError
 from chargewatch.storage.database import Database
+from chargewatch.storage.locks import AdvisoryLock
 from chargewatch.storage.newest_run import MOST_AHEAD, NOT_AHEAD
 
-RUN_LOCK = 7_226_073
+IMPORT_TIMEOUT_S = 600.0
 STATES_KEPT = 3
 """Finished runs whose state is kept: the newest ones."""
 
@@ -78,11 +79,22 @@ ORDER BY c.operator_id COLLATE "C", c.station_id COLLATE "C", c.connector COLLAT
 async def only_run(database: Database) -> AsyncIterator[None]:
     """Hold the lock of risk runs; runs that a dead process left behind become failed.
 
-    Raises: DatabaseError when another run is going on.
+    A registry import that goes on is waited for, and a later one waits for the run: a claim that
+    it merges away can't be judged any more.
+    Raises: DatabaseError when another run is going on, or an import does not end.
     """
     async with database.raw() as connection:
-        if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", RUN_LOCK):
+        alone = "SELECT pg_try_advisory_lock($1)"
+        if not await connection.fetchval(alone, AdvisoryLock.RISK_RUN):
             raise DatabaseError("another risk run is going on in this database; wait for it to end")
+        shared = "SELECT pg_advisory_lock_shared($1)"
+        try:
+            await connection.execute(shared, AdvisoryLock.REGISTRY, timeout=IMPORT_TIMEOUT_S)
+        except TimeoutError as exc:
+            raise DatabaseError(
+                f"a registry import has been going on for over {IMPORT_TIMEOUT_S:.0f} s; "
+                "wait for it or end it, then repeat"
+            ) from exc
         await connection.execute(
             "UPDATE risk_run SET state = 'failed', finished_at = now(), "
             'summary = \'{"error": "the process ended before the run did"}\' '
