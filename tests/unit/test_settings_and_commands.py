@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import inspect
 import re
 import textwrap
@@ -19,6 +20,7 @@ from chargewatch.settings import PREFIX, Settings, load_settings
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SOURCE = CHECKOUT / "src" / "chargewatch"
+SCRIPT = CHECKOUT / "scripts" / "commands_page.py"
 # Of scripts/services, of tests, and the passwords of roles, users and compose.yaml.
 OTHER_VARIABLES = re.compile(
     r"CHARGEWATCH_((TEST|SERVICES)_\w+|[A-Z_]+_PASSWORD(_FILE)?|SECRETS|ARCHIVE|BROKER_PORT)"
@@ -136,6 +138,27 @@ def test_every_command_is_in_the_documents() -> None:
                 or f"`{' '.join(names[1:])}" in text
                 or (f"`{names[0]} {names[-1]}" in text)
             ), f"no document names `chargewatch {words}`"
+
+
+def test_the_page_of_commands_is_what_the_commands_say() -> None:
+    # It stands beside the package, not in it.
+    spec = importlib.util.spec_from_file_location("commands_page", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert script.PAGE.read_text(encoding="utf-8") == script.page(), "run scripts/commands_page.py"
+
+
+def test_every_command_and_option_says_what_it_does_in_a_sentence() -> None:
+    for names, command in [((), root), *all_commands(root)]:
+        where = " ".join(("chargewatch", *names))
+        short = command.get_short_help_str(62)
+        assert re.fullmatch(r"[A-Z].*(?<!\.\.)\.", short), f"{where} is cut off in lists: {short}"
+        for option in command.params:
+            if isinstance(option, click.Option):
+                told = f"{where} {option.opts[0]}: {option.help}"
+                assert re.fullmatch(r"[A-Z].*[.\]]", option.help or ""), told
 
 
 def test_settings_table_and_settings_are_the_same() -> None:

@@ -234,12 +234,25 @@ async def _run(settings: Settings, *, count: int, clients: int) -> dict[str, Any
 
 
 @click.command("api")
-@click.option("--requests", "count", type=click.IntRange(2), default=50, show_default=True)
-@click.option("--clients", type=click.IntRange(1, 64), default=8, show_default=True)
+@click.option(
+    "--requests",
+    "count",
+    type=click.IntRange(2),
+    default=50,
+    show_default=True,
+    help="Times that each is asked.",
+)
+@click.option(
+    "--clients",
+    type=click.IntRange(1, 64),
+    default=8,
+    show_default=True,
+    help="Clients that ask at once.",
+)
 @json_option
 @click.pass_context
 def command(context: click.Context, count: int, clients: int, as_json: bool) -> None:
-    """Measure every page and endpoint on the database of the settings."""
+    """Measure every page and endpoint. On the database of the settings."""
     result = run_async(_run(settings_of(context), count=count, clients=clients))
     if as_json:
         print_json(result)

@@ -179,7 +179,9 @@ def _lines(row: dict[str, Any]) -> list[str]:
 
 @click.command("assess")
 @click.option("--sizes", default="1000,10000,100000", show_default=True, help="Connectors.")
-@click.option("--days", type=click.IntRange(2, 90), default=30, show_default=True)
+@click.option(
+    "--days", type=click.IntRange(2, 90), default=30, show_default=True, help="Days of rollups."
+)
 @click.option(
     "--readings-a-day",
     type=click.IntRange(2, 1440),
@@ -192,7 +194,7 @@ def _lines(row: dict[str, Any]) -> list[str]:
 def command(
     context: click.Context, sizes: str, days: int, readings_a_day: int, as_json: bool
 ) -> None:
-    """Measure full and nightly risk runs, from the database, by size of the city."""
+    """Measure full and nightly risk runs. From the database, by size of the city."""
     settings: Settings = context.find_root().obj
     try:
         counts = [int(size) for size in sizes.split(",")]

@@ -187,7 +187,13 @@ def _log_to(path: Path) -> None:
 @click.command("faults")
 @click.option("--minutes", default=2.0, show_default=True, help="How long faults strike.")
 @click.option("--seed", default=1, show_default=True, help="Repeats the same faults.")
-@click.option("--stations", default=20, show_default=True, type=click.IntRange(4, 999))
+@click.option(
+    "--stations",
+    default=20,
+    show_default=True,
+    type=click.IntRange(4, 999),
+    help="Size of the city.",
+)
 @click.option(
     "--keep",
     type=click.Path(path_type=Path, file_okay=False),
@@ -203,7 +209,7 @@ def command(
     keep: Path | None,
     as_json: bool,
 ) -> None:
-    """Let a city publish while everything breaks; fail when anything is lost or doubled.
+    """Let a city publish while everything breaks. Fails when anything is lost or doubled.
 
     Starts its own broker, database and ingest on 127.0.0.1, and ends them.
     """

@@ -285,7 +285,7 @@ async def _run(settings: Settings, load: Load, *, seconds: float, shards: int) -
 @click.command("ingest")
 @click.option("--seconds", default=60.0, show_default=True, help="Length of the saturated run.")
 @click.option("--readings", default=50, show_default=True, help="Readings a message.")
-@click.option("--stations", default=2_000, show_default=True)
+@click.option("--stations", default=2_000, show_default=True, help="Stations that publish.")
 @click.option("--connectors", default=10, show_default=True, help="Connectors a station.")
 @click.option("--shards", default=1, show_default=True, help="Ingest processes.")
 @click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON document on stdout.")
@@ -299,7 +299,7 @@ def command(
     shards: int,
     as_json: bool,
 ) -> None:
-    """Measure publisher, broker, ingest and database together, against plain COPY."""
+    """Measure the road from publisher to database. Against plain COPY on the same machine."""
     settings = context.find_root().obj
     if not isinstance(settings, Settings):
         raise TypeError("the root command sets the settings")

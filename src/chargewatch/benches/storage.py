@@ -332,7 +332,7 @@ def command(
     runs: int,
     as_json: bool,
 ) -> None:
-    """Measure storage in a database of its own on the configured server (or an embedded one)."""
+    """Measure storage in a database of its own. On the configured server, or an embedded one."""
     size = CitySize(connectors=connectors, days=days, readings_a_day=max(1, readings // connectors))
 
     settings = settings_of(context)

@@ -132,7 +132,7 @@ def command(
     archive: Path | None,
     as_json: bool,
 ) -> None:
-    """Do one risk run: errors, uncertainties, verdicts and signals of every connector."""
+    """Do one risk run. Errors, uncertainties, verdicts and signals of every connector."""
     settings = settings_of(context)
     logs.configure(settings)
     outcome = run_async(

@@ -24,6 +24,7 @@ def export_options(command: Callable[..., Any]) -> Callable[..., Any]:
         type=click.Choice(sorted(FORMATS)),
         default="json",
         show_default=True,
+        help="Form of the rows.",
     )(command)
     path: click.Path = click.Path(dir_okay=False, path_type=Path)
     return click.option("--out", type=path, help="File. [stdout]")(command)

@@ -25,7 +25,7 @@ from chargewatch.storage.roles import RoleReport, make_roles, passwords_from
 
 @click.group("db")
 def command() -> None:
-    """Look after the database: roles, retention, rollups, export, plans."""
+    """Look after the database. Roles, retention, rollups, balance, export, plans."""
 
 
 command.add_command(refresh.command, "rollups")
@@ -60,7 +60,7 @@ async def _retention(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
 @json_option
 @click.pass_context
 def retention_command(context: click.Context, dry_run: bool, as_json: bool) -> None:
-    """Delete rows past their time (settings ..._RETENTION_DAYS); run it daily."""
+    """Delete rows past their time. The settings ..._RETENTION_DAYS say it; run it daily."""
     result = run_async(_retention(settings_of(context), dry_run=dry_run))
     if as_json:
         print_json(result)
@@ -87,7 +87,7 @@ async def _balance(settings: Settings) -> list[dict[str, Any]]:
 @json_option
 @click.pass_context
 def balance_command(context: click.Context, as_json: bool) -> None:
-    """Compare every stream's totals with its messages, single ones and sums a day."""
+    """Compare the ledger's totals with its messages. Single ones and sums a day, by stream."""
     rows = run_async(_balance(settings_of(context)))
     if as_json:
         print_json({"balanced": not rows, "streams": rows})
@@ -110,7 +110,9 @@ async def _roles(
 
 
 @command.command("roles")
-@click.option("--prefix", default="chargewatch", show_default=True, help="Begin of role names.")
+@click.option(
+    "--prefix", default="chargewatch", show_default=True, help="What the roles' names begin with."
+)
 @click.option(
     "--passwords-from",
     "passwords_from_",
@@ -123,7 +125,7 @@ async def _roles(
 def roles_command(
     context: click.Context, prefix: str, passwords_from_: str | None, rotate: bool, as_json: bool
 ) -> None:
-    """Make one database role for each duty; repeat it after `chargewatch migrate`."""
+    """Make one database role for each duty. Repeat it after every `chargewatch migrate`."""
     passwords = passwords_from() if passwords_from_ else None
     report = run_async(
         _roles(settings_of(context), prefix=prefix, passwords=passwords, rotate=rotate)
@@ -200,7 +202,7 @@ def export_command(
     folder: Path,
     as_json: bool,
 ) -> None:
-    """Write rollups, readings and sessions of UTC days to Parquet: --day, --from/--to or --due."""
+    """Write UTC days to Parquet. Rollups, readings, sessions of --day, --from/--to or --due."""
     if (first is None) != (last is None):
         raise click.UsageError("--from and --to go together")
     if (day is not None) + (first is not None) + due != 1:
@@ -243,7 +245,7 @@ async def _plans(settings: Settings) -> list[Plan]:
 @json_option
 @click.pass_context
 def plans_command(context: click.Context, as_json: bool) -> None:
-    """Show how the database answers each page; fail if one reads a whole hypertable."""
+    """Show how the database answers each page. Fails if one reads a whole hypertable."""
     plans = run_async(_plans(settings_of(context)))
     faults = [plan for plan in plans if plan.faults]
     if as_json:

@@ -86,7 +86,9 @@ def _show(demo: Demo, outcome: Outcome, *, console: Console, once: bool) -> None
 @click.option("--once", is_flag=True, help="Check the result against the truth, print it, exit.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Which city.")
 @click.option("--scenario", default="demo", show_default=True, help="As for `simulate`.")
-@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="A parameter.")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="NAME=VALUE", help="A parameter of the scenario."
+)
 @json_option
 @click.pass_context
 def command(
@@ -97,7 +99,7 @@ def command(
     assignments: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """The whole platform on one machine, with nothing installed beforehand."""
+    """Run the whole platform on this machine. Nothing needs to be installed beforehand."""
     # Without a terminal nothing tells the width: a log takes long lines.
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
     # A service manager's SIGTERM must end the engines too, as Ctrl-C does.

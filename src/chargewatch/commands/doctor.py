@@ -311,7 +311,7 @@ def _embedded(settings: Settings) -> list[Check]:
 @json_option
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> int:
-    """Say what is reachable, which engine and edition, what is lost by it and how to mend it.
+    """Say what is reachable and how to mend the rest. Which engine and edition, what is lost by it.
 
     Exit status 1 when something that is configured does not work.
     """

@@ -88,10 +88,20 @@ def _scenario(
 @click.option("--assessments", type=FILE, help="JSON of `assessments export`. [the database]")
 @click.option("--signals", type=FILE, help="JSON of `signals export`. [the database]")
 @click.option("--scenario", metavar="NAME", help="Simulate in memory instead, without signals.")
-@click.option("--seeds", type=click.IntRange(min=1), default=20, show_default=True)
-@click.option("--first-seed", type=click.IntRange(min=0), default=1, show_default=True)
+@click.option(
+    "--seeds", type=click.IntRange(min=1), default=20, show_default=True, help="How many cities."
+)
+@click.option(
+    "--first-seed",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    help="Seed of the first one.",
+)
 @click.option("--to", callback=moment, metavar="TIME", help="End of the simulated history.")
-@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="A parameter.")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="NAME=VALUE", help="A parameter of the scenario."
+)
 @click.option("--steps", is_flag=True, help="Also the days until a step is flagged (slow).")
 @json_option
 @click.pass_context
@@ -108,7 +118,7 @@ def command(
     steps: bool,
     as_json: bool,
 ) -> None:
-    """Compare assessments and signals with a truth.json, or with a scenario over seeds."""
+    """Compare results with a simulated truth. A truth.json, or a scenario over seeds."""
     if (truth is None) == (scenario is None):
         raise click.UsageError("give a truth.json, or --scenario")
     if (assessments is None) != (signals is None):

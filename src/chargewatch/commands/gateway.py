@@ -72,8 +72,12 @@ def _print_dead_letters(spool: Spool) -> None:
 
 @click.command("gateway")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
-@click.option("--operator", required=True, callback=_identity, help="operator_id.")
-@click.option("--station", required=True, callback=_identity, help="station_id.")
+@click.option(
+    "--operator", required=True, callback=_identity, help="The operator_id that it speaks for."
+)
+@click.option(
+    "--station", required=True, callback=_identity, help="The station_id that it speaks for."
+)
 @click.option(
     "--spool",
     "spool_file",
@@ -123,7 +127,13 @@ def _print_dead_letters(spool: Spool) -> None:
     show_default=True,
     help="Tell the station's status this often.",
 )
-@click.option("--keepalive-s", type=click.IntRange(2, 3_600), default=30, show_default=True)
+@click.option(
+    "--keepalive-s",
+    type=click.IntRange(2, 3_600),
+    default=30,
+    show_default=True,
+    help="Notice a dead connection within twice this time.",
+)
 @click.option(
     "--reconnect-max-s",
     type=click.FloatRange(min=0.1),
@@ -152,7 +162,7 @@ def command(
     as_json: bool,
     **numbers: Any,
 ) -> None:
-    """Send JSON lines from FILE or standard input, and keep each until its receipt has come."""
+    """Send JSON lines as a station's gateway. From FILE or stdin, each kept until its receipt."""
     if acknowledge and as_json:
         raise click.UsageError("--acknowledge and --json both write to stdout: choose one")
     settings = settings_of(context)

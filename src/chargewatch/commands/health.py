@@ -61,7 +61,7 @@ def ask(host: str, port: int, path: str, *, timeout_s: float) -> dict[str, Any]:
 @json_option
 @click.pass_context
 def command(context: click.Context, service: str, timeout_s: float, as_json: bool) -> int:
-    """Ask the ingest or serve of this machine whether it gets on; exit with 1 if not."""
+    """Ask the ingest or serve of this machine how it is. Exits with 1 when it doesn't get on."""
     host, port, path = _address(settings_of(context), service)
     document = ask(host, port, path, timeout_s=timeout_s)
     ok = document.get("status") == "ok"

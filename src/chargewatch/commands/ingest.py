@@ -48,7 +48,7 @@ async def _ingest(settings: Settings, shard: Shard, until_idle_s: float | None) 
 @json_option
 @click.pass_context
 def command(context: click.Context, until_idle: float | None, shard: str, as_json: bool) -> None:
-    """Take telemetry from the broker into the database until told to stop."""
+    """Take telemetry from the broker into the database. Until told to stop."""
     settings = settings_of(context)
     logs.configure(settings)
     totals = run_async(_ingest(settings, parse_shard(shard), until_idle))

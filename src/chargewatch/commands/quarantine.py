@@ -21,7 +21,7 @@ code_choice = click.Choice(CODES)
 
 @click.group("quarantine")
 def command() -> None:
-    """Messages of which something was rejected: their bytes, and why."""
+    """Look at rejected messages, and read them again. Their bytes, and why."""
 
 
 async def _list(
@@ -71,7 +71,13 @@ def _line(item: dict[str, Any]) -> str:
 @command.command("list")
 @click.option("--code", type=code_choice, help="Only messages with this reason.")
 @click.option("--station", default="", help="Only messages of this station.")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000))
+@click.option(
+    "--limit",
+    default=50,
+    show_default=True,
+    type=click.IntRange(1, 10_000),
+    help="Messages at most.",
+)
 @click.option("--before", type=int, help="Go on after the last quarantine_id of the page before.")
 @json_option
 @click.pass_context
@@ -83,7 +89,7 @@ def list_command(
     before: int | None,
     as_json: bool,
 ) -> None:
-    """List rejected messages, newest first, each with its first reason."""
+    """List rejected messages, newest first. Each with its first reason."""
     found = run_async(
         _list(settings_of(context), code=code or "", station=station, limit=limit, before=before)
     )
@@ -117,7 +123,13 @@ def _say(report: ReplayReport, code: str) -> None:
 
 
 @command.command("replay")
-@click.option("--code", type=code_choice, default=INTERNAL_ERROR, show_default=True)
+@click.option(
+    "--code",
+    type=code_choice,
+    default=INTERNAL_ERROR,
+    show_default=True,
+    help="Only messages with this reason.",
+)
 @click.option("--station", default="", help="Only messages of this station.")
 @click.option("--dry-run", is_flag=True, help="Only tell what would become of them.")
 @json_option
@@ -125,7 +137,7 @@ def _say(report: ReplayReport, code: str) -> None:
 def replay_command(
     context: click.Context, code: str, station: str, dry_run: bool, as_json: bool
 ) -> None:
-    """Read messages again that were rejected whole, after an upgrade for example.
+    """Read messages again that were rejected whole. After an upgrade, for example.
 
     They go the same road as from the broker, with the time of their first arrival; the ledger
     moves their items from rejected to what they are now. It may be interrupted and repeated, and

@@ -23,7 +23,7 @@ from chargewatch.wire.registry_file import RegistryFile, read_registry_file
 
 @click.group("registry")
 def command() -> None:
-    """The city's database of instruments under mandatory verification."""
+    """Import and export the registry of instruments."""
 
 
 async def _import_file(settings: Settings, path: Path) -> ImportReport:
@@ -65,7 +65,7 @@ def _actor() -> str:
 @json_option
 @click.pass_context
 def import_command(context: click.Context, file: Path, dry_run: bool, as_json: bool) -> None:
-    """Take a JSON or XLSX file, or a folder or zip of CSV files: all of it or nothing."""
+    """Take a registry file, all of it or nothing. JSON, XLSX, or a folder or zip of CSV files."""
     settings = settings_of(context)
     report: ImportReport | Preview
     if dry_run:

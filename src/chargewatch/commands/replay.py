@@ -59,7 +59,7 @@ async def _replay(
 def command(
     context: click.Context, file: Path, rate: float | None, receipts: bool, as_json: bool
 ) -> None:
-    """Publish a messages.jsonl (plain or gzip) at QoS 1, in file order."""
+    """Publish a messages.jsonl. Plain or gzip, at QoS 1, in file order."""
     done = run_async(_replay(settings_of(context), file, rate=rate, receipts=receipts))
     if as_json:
         print_json({"published": done.messages, **asdict(done)})

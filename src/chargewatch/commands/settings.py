@@ -16,7 +16,7 @@ from chargewatch.settings import setting_rows
 @json_option
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> None:
-    """Print each setting, its value, where it came from and what it means."""
+    """Print every setting and what it means. With its value, and where that came from."""
     rows = setting_rows(settings_of(context))
     if as_json:
         print_json([asdict(row) for row in rows])

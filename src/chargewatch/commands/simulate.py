@@ -111,10 +111,17 @@ def _check_gateways(_: click.Context, __: click.Parameter, value: str) -> str:
 @click.option("--out", type=click.Path(path_type=Path), help="Write files into this folder.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Repeats a city exactly.")
 @click.option("--to", help="End of the history (default: the last midnight in Shanghai).")
-@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="A parameter.")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="NAME=VALUE", help="A parameter of the scenario."
+)
 @click.option("--gzip", "compress", is_flag=True, help="Write messages.jsonl.gz.")
 @click.option("--measure", is_flag=True, help="Make and encode everything, keep nothing.")
-@click.option("--speed", default="full", show_default=True, help="full, real, or a factor.")
+@click.option(
+    "--speed",
+    default="full",
+    show_default=True,
+    help="How fast: full, real, or a factor of real time.",
+)
 @click.option(
     "--gateways",
     default="4",
@@ -141,7 +148,7 @@ def command(
     receipts: bool,
     as_json: bool,
 ) -> None:
-    """Write a simulated city with a known truth to --out FOLDER, or publish it to the broker."""
+    """Make a simulated city with a known truth. Into --out FOLDER, or straight to the broker."""
     city = _city(scenario, seed=seed, to=to, assignments=assignments)
     if measure:
         if isinstance(city, RealSessions):

@@ -45,7 +45,7 @@ async def _list(settings: Settings) -> list[dict[str, Any]]:
 
 @click.group("user")
 def command() -> None:
-    """Users of the pages and tokens of operators."""
+    """Look after users of the pages and tokens of operators."""
 
 
 @command.command("add")
@@ -142,7 +142,7 @@ def password(context: click.Context, name: str, password_stdin: bool) -> None:
 def token(
     context: click.Context, /, operator_id: str, label: str, revoke: bool, as_json: bool
 ) -> None:
-    """Issue an operator's token for POST /api/v1/telemetry; it is printed once."""
+    """Issue an operator's token for telemetry over HTTP. It is printed once."""
     now = datetime.now(UTC)
 
     async def run(settings: Settings) -> str | int:
