@@ -1,56 +1,66 @@
-"""docs/api.md and docs/pages.md name everything that there is."""
+"""docs/api.md and docs/pages.md name everything that there is, and nothing else."""
 
 from __future__ import annotations
 
-import socket
-from pathlib import Path
+import importlib
+import pkgutil
+import re
 
 from fastapi import FastAPI
 
+from chargewatch import web
 from chargewatch.api.routes import api_router
 from chargewatch.supervision.accounts import Role
-from chargewatch.web import (
-    page_overview,
-    page_pile,
-    page_piles,
-    page_session,
-    page_signals,
-    page_stations,
-    page_system,
-)
-from chargewatch.web.server import listen
+from documents import code, page, rows, section
+from web_routes import Address, addresses
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+API = page("api.md")
+# What answers a form, a browser or a bookmark of old: no page to look at.
+NO_PAGES = {"/logout", "/preferences", "/favicon.ico"}
+# Explained once for all lists, and for all addresses of one connector.
+EVERYWHERE = {"limit", "offset", "before", "after", "station_id", "operator_id"}
+ADDRESS = re.compile(r"(?:GET|POST) /api/v1/[^\s?`]+")
 
 
-def test_every_endpoint_and_role_is_documented() -> None:
-    text = (DOCS / "api.md").read_text(encoding="utf-8")
-    app = FastAPI()
+def endpoints() -> list[Address]:
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     app.include_router(api_router())
-    for path, verbs in app.openapi()["paths"].items():
-        for verb in verbs:
-            assert f"{verb.upper()} {path}" in text, path
-    for role in Role:
-        assert f"`{role.value}`" in text
+    return addresses(app)
 
 
-def test_every_page_is_documented() -> None:
-    text = (DOCS / "pages.md").read_text(encoding="utf-8")
-    forms = {"/logout", "/preferences"}
-    for module in (
-        page_overview,
-        page_pile,
-        page_piles,
-        page_session,
-        page_signals,
-        page_stations,
-        page_system,
-    ):
-        for route in module.router.routes:
-            path = getattr(route, "path", "")
-            assert path in forms or f"`{path}`" in text, path
+def test_every_endpoint_is_documented_and_no_other() -> None:
+    every = {f"{address.method} {address.path}" for address in endpoints()}
+    assert set(ADDRESS.findall(API)) - {"GET /api/v1/openapi.json"} == every
 
 
-def test_answers_are_not_held_back_by_nagles_algorithm() -> None:
-    with listen("127.0.0.1", 0) as listener:
-        assert listener.proto == socket.IPPROTO_TCP
+def test_every_parameter_of_an_endpoint_stands_beside_it() -> None:
+    cells = {name: row[1] for row in rows(section("api.md", "Reading")) for name in code(row[0])}
+    for address in endpoints():
+        name = f"{address.method} {address.path}"
+        if name == "GET /api/v1/events":
+            words = set(re.findall(r"\w+", section("api.md", "Live values")))
+        elif name in cells:
+            words = set(re.findall(r"\w+", " ".join(code(cells[name])))) | EVERYWHERE
+        else:
+            words = set(re.findall(r"\w+", section("api.md", "The HTTP door for telemetry")))
+        assert set(address.in_query) <= words, name
+    conventions = section("api.md", "Conventions")
+    for name in ("limit", "offset", "before", "after"):
+        assert f"`{name}`" in conventions
+
+
+def test_every_role_is_documented_and_no_other() -> None:
+    table = rows(section("api.md", "Log-in"))
+    roles = [word for row in table for word in code(row[0]) if not word.startswith("--")]
+    assert sorted(roles) == sorted(role.value for role in Role)
+
+
+def test_every_page_is_documented_and_no_other() -> None:
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    for module in pkgutil.iter_modules(web.__path__):
+        if module.name.startswith("page_"):
+            app.include_router(importlib.import_module(f"chargewatch.web.{module.name}").router)
+    every = {address.path for address in addresses(app)} - NO_PAGES
+    table = page("pages.md").partition("\n## ")[0]
+    documented = {word for row in rows(table) for word in code(" ".join(row)) if word[0] == "/"}
+    assert documented == every
