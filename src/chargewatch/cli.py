@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -73,11 +74,20 @@ def _tell(failure: str) -> None:
         click.echo(f"chargewatch: {failure}", err=True)
 
 
+def _open_closed_streams() -> None:
+    """Let what is written to a closed stream go nowhere, and not into the next socket."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            nowhere = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115 - for good
+            setattr(sys, name, nowhere)
+
+
 def main() -> NoReturn:
     """Run the command line; exit with 0 (done), 1 (failed) or 2 (wrong usage)."""
     # Read when numpy is imported. The engine's matrices are small and it has threads of its own:
     # those of OpenBLAS only wait for each other, and their number would change the last bits.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    _open_closed_streams()
     try:
         status = root.main(prog_name="chargewatch", standalone_mode=False)
     except click.exceptions.Abort:

@@ -152,3 +152,19 @@ async def test_the_head_of_an_answer_comes_without_its_body(site: Site) -> None:
             answer = await client.get("/api/v1/health", headers={"x-large": "x" * 200_000})
             assert answer.status_code == 400
         assert site.app.state.service.streams.taken == 0
+
+
+async def test_a_client_that_goes_away_while_it_sends_is_no_fault_of_ours(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    loop = asyncio.get_running_loop()
+    async with running(site) as place:
+        for path in ("/api/v1/login", "/login"):
+            with closing(socket.socket()) as client:
+                client.setblocking(False)
+                await loop.sock_connect(client, place)
+                head = f"POST {path} HTTP/1.1\r\nhost: test\r\ncontent-length: 1000\r\n\r\n("
+                await loop.sock_sendall(client, head.encode())
+        await until(lambda: "client_gone path=/login" in caplog.messages)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]

@@ -117,6 +117,11 @@ async def test_payload_beyond_1_mib_is_refused_whole(site: Site) -> None:
     assert answer.json()["error"]["code"] == "malformed"
 
 
+async def test_payload_that_says_it_is_too_large_is_not_waited_for(site: Site) -> None:
+    answer = await send(site, b"{", **{"content-length": "1000000000000"})
+    assert answer.status_code == 413
+
+
 async def test_unknown_kind_and_bad_station_are_refused(site: Site) -> None:
     assert (await send(site, message(), kind="receipt")).status_code == 422
     answer = await site.client.post(

@@ -39,17 +39,19 @@ class Kind(StrEnum):
 
 async def _body(request: Request) -> bytes:
     """Return the payload; refuses it as soon as it is larger than the contract allows."""
+    too_large = ApiError(
+        413, "malformed", "the payload is larger than 1 MiB: send fewer readings in a message"
+    )
+    told = request.headers.get("content-length", "")
+    if told.isdecimal() and int(told) > MAX_PAYLOAD_BYTES:
+        raise too_large
     payload = bytearray()
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             async for part in request.stream():
                 payload += part
                 if len(payload) > MAX_PAYLOAD_BYTES:
-                    raise ApiError(
-                        413,
-                        "malformed",
-                        "the payload is larger than 1 MiB: send fewer readings in a message",
-                    )
+                    raise too_large
     except TimeoutError as exc:
         raise ApiError(408, "timeout", "the payload did not arrive in time: send it again") from exc
     return bytes(payload)

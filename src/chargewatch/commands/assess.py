@@ -12,7 +12,14 @@ from typing import Any
 import click
 
 from chargewatch import logs
-from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
+from chargewatch.commands.common import (
+    FiniteRange,
+    json_option,
+    print_json,
+    run_async,
+    say,
+    settings_of,
+)
 from chargewatch.runs.assess import WINDOW_DAYS, RunOutcome, run_assessment
 from chargewatch.settings import Settings
 from chargewatch.storage.database import open_database
@@ -112,7 +119,7 @@ def _print(outcome: RunOutcome, currency: str) -> None:
 @click.option("--full", is_flag=True, help="Recompute the window from the rollups.")
 @click.option(
     "--days",
-    type=click.FloatRange(min=1, max=1200),
+    type=FiniteRange(min=1, max=1200),
     default=WINDOW_DAYS,
     show_default=True,
     help="Length of the window.",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from chargewatch.commands.common import run_async, say, settings_of
+from chargewatch.commands.common import (
+    run_async,
+    say,
+    settings_of,
+    write_stdout,
+)
 from chargewatch.errors import InputFileError
 from chargewatch.runs.exports import ASSESSMENT_SCHEMA, FORMATS, assessment_rows
 from chargewatch.settings import Settings
@@ -37,8 +41,7 @@ def write_export(rows: list[dict[str, Any]], schema: Any, *, form: str, out: Pat
     """
     content = FORMATS[form](rows, schema)
     if out is None:
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
+        write_stdout(content)
         return
     try:
         out.write_bytes(content)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import os
 import sys
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -12,6 +14,7 @@ import click
 import orjson
 
 from chargewatch import logs
+from chargewatch.errors import InputFileError
 from chargewatch.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -39,8 +42,38 @@ def run_async(main: Coroutine[Any, Any, T]) -> T:
 def print_json(document: Any) -> None:
     """Print one JSON document on stdout; NaN becomes null, times RFC 3339."""
     option = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
-    sys.stdout.buffer.write(orjson.dumps(document, option=option))
-    sys.stdout.buffer.flush()
+    write_stdout(orjson.dumps(document, option=option))
+
+
+def write_stdout(content: bytes) -> None:
+    """Write bytes to stdout; a reader that has gone ends the command without a word.
+
+    Raises: InputFileError when they can't be written.
+    """
+    try:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        # What is still in the buffer would be tried, and complained about, again at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise InputFileError(
+            f"stdout can't be written: {exc.strerror}; make room, or use a file"
+        ) from exc
+
+
+class FiniteRange(click.FloatRange):
+    """A number within limits; NaN is within all of them, and none that makes sense."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number, or fail with wrong usage."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
 
 
 def say(line: str) -> None:

@@ -14,7 +14,15 @@ import click
 import orjson
 
 from chargewatch import logs
-from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
+from chargewatch.commands.common import (
+    FiniteRange,
+    json_option,
+    print_json,
+    run_async,
+    say,
+    settings_of,
+    write_stdout,
+)
 from chargewatch.domain.identity import is_identity
 from chargewatch.errors import InputFileError
 from chargewatch.gateway.intake import FileInput, Input, PipeInput
@@ -67,7 +75,7 @@ async def _run(
 
 def _print_dead_letters(spool: Spool) -> None:
     for letter in spool.dead_letters():
-        sys.stdout.buffer.write(orjson.dumps(letter, option=orjson.OPT_APPEND_NEWLINE))
+        write_stdout(orjson.dumps(letter, option=orjson.OPT_APPEND_NEWLINE))
 
 
 @click.command("gateway")
@@ -87,7 +95,7 @@ def _print_dead_letters(spool: Spool) -> None:
 @click.option("--once", is_flag=True, help="Read FILE to its end, and end when all is received.")
 @click.option(
     "--resend-s",
-    type=click.FloatRange(min=0.1),
+    type=FiniteRange(min=0.1),
     default=600.0,
     show_default=True,
     help="Send a message again when no receipt came for so long.",
@@ -122,7 +130,7 @@ def _print_dead_letters(spool: Spool) -> None:
 )
 @click.option(
     "--status-s",
-    type=click.FloatRange(min=1),
+    type=FiniteRange(min=1),
     default=60.0,
     show_default=True,
     help="Tell the station's status this often.",
@@ -136,7 +144,7 @@ def _print_dead_letters(spool: Spool) -> None:
 )
 @click.option(
     "--reconnect-max-s",
-    type=click.FloatRange(min=0.1),
+    type=FiniteRange(min=0.1),
     default=10.0,
     show_default=True,
     help="Longest pause between two tries to connect.",

@@ -8,7 +8,13 @@ from typing import Any
 import click
 import orjson
 
-from chargewatch.commands.common import json_option, print_json, say, settings_of
+from chargewatch.commands.common import (
+    FiniteRange,
+    json_option,
+    print_json,
+    say,
+    settings_of,
+)
 from chargewatch.errors import SettingError
 from chargewatch.settings import Settings
 
@@ -53,7 +59,7 @@ def ask(host: str, port: int, path: str, *, timeout_s: float) -> dict[str, Any]:
 @click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     default=5.0,
     show_default=True,
     help="Seconds to wait for the answer.",

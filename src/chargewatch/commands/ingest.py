@@ -10,7 +10,14 @@ from dataclasses import asdict
 import click
 
 from chargewatch import logs
-from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
+from chargewatch.commands.common import (
+    FiniteRange,
+    json_option,
+    print_json,
+    run_async,
+    say,
+    settings_of,
+)
 from chargewatch.ingest.answers import answer_questions
 from chargewatch.ingest.service import IngestService, IngestTotals
 from chargewatch.ingest.shards import Shard, parse_shard
@@ -40,7 +47,7 @@ async def _ingest(settings: Settings, shard: Shard, until_idle_s: float | None) 
 @click.command("ingest")
 @click.option(
     "--until-idle",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     metavar="SECONDS",
     help="End after this time without a message (for batch work).",
 )

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import getpass
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import orjson
 
-from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
+from chargewatch.commands.common import (
+    json_option,
+    print_json,
+    run_async,
+    say,
+    settings_of,
+    write_stdout,
+)
 from chargewatch.domain.mpe import rule_set
 from chargewatch.errors import InputFileError
 from chargewatch.settings import Settings
@@ -115,7 +121,7 @@ def export_command(context: click.Context, file: Path) -> None:
 
     content = run_async(read()) + b"\n"
     if str(file) == "-":
-        sys.stdout.buffer.write(content)
+        write_stdout(content)
         return
     try:
         file.write_bytes(content)

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import click
 
-from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
+from chargewatch.commands.common import (
+    FiniteRange,
+    json_option,
+    print_json,
+    run_async,
+    say,
+    settings_of,
+)
 from chargewatch.mqtt.address import broker_address
 from chargewatch.settings import Settings
 from chargewatch.simulators.message_file import check_readable, read_messages
@@ -49,7 +56,7 @@ async def _replay(
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--rate",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     default=None,
     help="Messages per second (default: as fast as the broker takes them).",
 )

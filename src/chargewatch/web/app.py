@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse, Response
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.staticfiles import StaticFiles
 
 from chargewatch import __version__
@@ -94,6 +95,12 @@ def _install_error_handlers(app: FastAPI) -> None:
         message = "the database does not answer: try again in a minute"
         return _answer_error(request, 503, "database_down", message, {"Retry-After": "30"})
 
+    async def on_client_gone(request: Request, exc: Exception) -> Response:
+        # It went away before its request was complete: nobody is there to read an answer.
+        log.info("client_gone path=%s", asked_path(request))
+        return Response(status_code=400)
+
+    app.add_exception_handler(ClientDisconnect, on_client_gone)
     app.add_exception_handler(ApiError, on_api_error)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_invalid_request)
