@@ -13,7 +13,7 @@ DOCS = CHECKOUT / "docs"
 PAGES = (CHECKOUT / "README.md", CHECKOUT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md")))
 
 _CODE = re.compile(r"`([^`\n]+)`")
-_LEVELS = ("debug", "info", "warning", "error", "exception", "critical")
+_LEVELS = ("debug", "info", "warning", "error", "exception", "critical", "log")
 
 
 def page(name: str) -> str:
@@ -51,7 +51,7 @@ def first_codes(text: str) -> list[str]:
 
 
 def log_events() -> Iterator[tuple[str, str]]:
-    """Yield every event that the program logs, with its level."""
+    """Yield every event that the program logs, with its level; `any` when it depends."""
     for path in sorted(SOURCE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if (
@@ -61,7 +61,7 @@ def log_events() -> Iterator[tuple[str, str]]:
                 and isinstance(node.func.value, ast.Name)
                 and node.func.value.id == "log"
             ):
-                words = node.args[0]
+                words = node.args[node.func.attr == "log"]
                 assert isinstance(words, ast.Constant), f"{path}:{node.lineno}: no constant text"
-                level = "error" if node.func.attr == "exception" else node.func.attr
+                level = {"exception": "error", "log": "any"}.get(node.func.attr, node.func.attr)
                 yield str(words.value).split()[0].rstrip(":;,"), level
