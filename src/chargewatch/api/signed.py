@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from chargewatch.supervision.ocmf_checks import Facts, State, check_records, plain_serial
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RECORD = ("signed_data", "signed_public_key")
+
+
+def _seconds(moment: datetime) -> float:
+    # timestamp() fails at the ends of the calendar, where stored times may lie.
+    return (moment - _EPOCH).total_seconds()
 
 
 def _checks(row: Mapping[str, Any], pile: Mapping[str, Any]) -> list[dict[str, str]] | None:
@@ -21,8 +28,8 @@ def _checks(row: Mapping[str, Any], pile: Mapping[str, Any]) -> list[dict[str, s
     facts = Facts(
         start_wh=row["start_wh"],
         stop_wh=row["stop_wh"],
-        started_s=row["started_at"].timestamp(),
-        ended_s=row["ended_at"].timestamp(),
+        started_s=_seconds(row["started_at"]),
+        ended_s=_seconds(row["ended_at"]),
         resolution_wh=pile["resolution_wh"] or 1.0,
         registered_key=pile["signing_key"],
         told_key=row["signed_public_key"],
