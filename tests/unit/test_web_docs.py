@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import pkgutil
 import re
@@ -11,7 +12,7 @@ from fastapi import FastAPI
 from chargewatch import web
 from chargewatch.api.routes import api_router
 from chargewatch.supervision.accounts import Role
-from documents import code, page, rows, section
+from documents import SOURCE, code, page, rows, section
 from web_routes import Address, addresses
 
 API = page("api.md")
@@ -47,6 +48,21 @@ def test_every_parameter_of_an_endpoint_stands_beside_it() -> None:
     conventions = section("api.md", "Conventions")
     for name in ("limit", "offset", "before", "after"):
         assert f"`{name}`" in conventions
+
+
+def test_every_status_of_an_error_is_documented() -> None:
+    documented = {row[0] for row in rows(section("api.md", "Conventions"))}
+    raised = {
+        str(node.args[0].value)
+        for path in [*SOURCE.glob("api/*.py"), *SOURCE.glob("web/*.py")]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "ApiError"
+        and isinstance(node.args[0], ast.Constant)
+    }
+    assert len(raised) > 5
+    assert raised <= documented
 
 
 def test_every_role_is_documented_and_no_other() -> None:
