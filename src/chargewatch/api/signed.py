@@ -14,8 +14,8 @@ _RECORD = ("signed_data", "signed_public_key")
 
 
 def _seconds(moment: datetime) -> float:
-    # timestamp() fails at the ends of the calendar, where stored times may lie.
-    return (moment - _EPOCH).total_seconds()
+    # At the ends of the calendar timestamp() fails, and asyncpg's times have no zone.
+    return (moment.replace(tzinfo=UTC) - _EPOCH).total_seconds()
 
 
 def _checks(row: Mapping[str, Any], pile: Mapping[str, Any]) -> list[dict[str, str]] | None:
