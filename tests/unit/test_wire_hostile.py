@@ -303,3 +303,19 @@ def test_a_crowd_of_tiny_values_is_refused_before_it_is_unpacked():
     for crowd in (b"[" + b"{}," * 600_000 + b"{}]", b"[" + b"1," * 2_500_000 + b"1]"):
         with pytest.raises(RejectedMessage, match="too many values"):
             decode(Topic("OP1", "ST1", "registers"), gzip.compress(envelope(b'"x":' + crowd)))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "gbk"])
+def test_another_encoding_is_told_by_its_first_odd_byte(encoding: str):
+    text = envelope(b'"readings":[{"connector":"%s"}]' % "\u6869".encode()).decode()
+    with pytest.raises(RejectedMessage) as caught:
+        decode(Topic("OP1", "ST1", "registers"), text.encode(encoding))
+    told = caught.value.detail
+    assert told.startswith("not JSON: byte ")
+    assert told.endswith(") is not UTF-8")
+
+
+def test_gzip_in_gzip_is_no_text():
+    twice = gzip.compress(gzip.compress(envelope(b'"readings":[]')))
+    with pytest.raises(RejectedMessage, match=r"byte 1 \(0x8b\) is not UTF-8"):
+        decode(Topic("OP1", "ST1", "registers"), twice, GZIP)

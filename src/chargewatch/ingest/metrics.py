@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter as Tally
 from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -116,6 +117,7 @@ class IngestMetrics:
         self.batch_messages.observe(len(messages))
         self.batch_items.observe(sum(message.items for message in messages))
         totals: dict[str, list[int]] = {}
+        codes: Tally[str] = Tally()
         for message, fate in zip(messages, fates, strict=True):
             kind = message.topic.kind if message.topic else "other"
             sums = totals.setdefault(kind, [0, 0, 0, 0])
@@ -127,8 +129,9 @@ class IngestMetrics:
             content = message.decoded.content if message.decoded is not None else None
             if isinstance(content, Columns) and len(content.names):
                 self.reading_lag.observe(max(0.0, (now_us - int(content.at_us.max())) / 1e6))
-            for rejection in fate.rejections:
-                self.rejections.labels(rejection.code).inc()
+            codes.update(rejection.code for rejection in fate.rejections)
+        for code, number in codes.items():
+            self.rejections.labels(code).inc(number)
         for kind, (count, stored, duplicate, rejected) in totals.items():
             self.messages.labels(kind).inc(count)
             self.items.labels(kind, "stored").inc(stored)

@@ -146,8 +146,17 @@ def load_any(text: bytes) -> Any:
         return orjson.loads(text)
     except (orjson.JSONDecodeError, RecursionError) as exc:
         if _BEYOND_ORJSON.search(text) is None:
-            raise RejectedMessage(MALFORMED, f"not JSON: {exc}") from None
+            raise RejectedMessage(MALFORMED, f"not JSON: {_why(text, exc)}") from None
     return _load_slowly(text)
+
+
+def _why(text: bytes, error: Exception) -> str:
+    """Return why a text is no JSON; of other encodings the parser says nothing useful."""
+    try:
+        text.decode()
+    except UnicodeDecodeError as exc:
+        return f"byte {exc.start} (0x{text[exc.start]:02x}) is not UTF-8"
+    return str(error)
 
 
 def _refuse_crowds(text: bytes) -> None:
