@@ -15,7 +15,7 @@ from chargewatch.api.models import ERRORS
 from chargewatch.api.models_ingest import Ledger, Quarantine
 from chargewatch.api.piles import BeforeId, Limit
 from chargewatch.storage import queries_ingest
-from chargewatch.storage.queries_ingest import StreamKey
+from chargewatch.storage.ledger import StreamKey
 
 router = APIRouter(prefix="/ingest", tags=["ingest"])
 

@@ -16,6 +16,7 @@ from chargewatch.api.context import ServiceOf, Viewer
 from chargewatch.api.errors import ApiError, not_found
 from chargewatch.api.models import ERRORS, Changes, History, PileDetail, Piles, Readings, Sessions
 from chargewatch.api.signed import with_signed_checks
+from chargewatch.domain.times import EPOCH
 from chargewatch.domain.verdict import Tier
 from chargewatch.storage import queries, queries_pile, queries_piles
 from chargewatch.storage.pile_index import SORTS
@@ -31,7 +32,7 @@ TIERS = frozenset(tier.value for tier in Tier)
 Limit = Annotated[int, Query(ge=1, le=500)]
 Offset = Annotated[int, Query(ge=0, le=MAX_OFFSET)]
 BeforeId = Annotated[int | None, Query(ge=1, le=2**63 - 1)]
-EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+EARLIEST = EPOCH
 LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 
 

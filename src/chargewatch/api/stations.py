@@ -16,6 +16,7 @@ from chargewatch.api.errors import not_found
 from chargewatch.api.models import ERRORS
 from chargewatch.api.models_stations import StationDetail, Stations
 from chargewatch.api.piles import Limit, Offset
+from chargewatch.domain.times import DAY_S
 from chargewatch.storage import queries, queries_stations
 
 router = APIRouter(tags=["stations"])
@@ -30,7 +31,7 @@ async def energy_balances(
 
     Steps of an hour up to 7 days, of a day beyond.
     """
-    step_s = 3600 if days <= 7 else 86_400
+    step_s = 3600 if days <= 7 else DAY_S
     found = []
     meters = await queries_stations.meters(
         connection, station["station_id"], operator_id=station["operator_id"]

@@ -17,11 +17,11 @@ from chargewatch.api.models_ingest import Receipt
 from chargewatch.domain.identity import is_identity
 from chargewatch.errors import DatabaseError
 from chargewatch.supervision import accounts
+from chargewatch.wire.envelope import MAX_PAYLOAD_BYTES
 
 router = APIRouter(tags=["telemetry"])
 log = logging.getLogger(__name__)
 
-MAX_PAYLOAD_BYTES = 1024 * 1024
 BODY_TIMEOUT_S = 30.0
 # Longer than the intake's own limit, so that it can clean up behind itself.
 COMMIT_TIMEOUT_S = 75.0

@@ -16,7 +16,7 @@ import asyncpg
 import numpy as np
 
 from chargewatch.domain.arrays import Floats, Ints
-from chargewatch.domain.times import SLOT_S, SLOTS_A_DAY
+from chargewatch.domain.times import DAY_S, SLOT_S, SLOTS_A_DAY
 from chargewatch.runs.rollups import rollup_kinds
 from chargewatch.storage.bulk import Records, copy_records_in
 from chargewatch.storage.rollups import INTERVAL
@@ -126,7 +126,7 @@ class BenchCity:
     @property
     def end(self) -> datetime:
         """End of the history."""
-        return datetime.fromtimestamp((FIRST_DAY + self.days) * 86_400, UTC)
+        return datetime.fromtimestamp((FIRST_DAY + self.days) * DAY_S, UTC)
 
 
 @dataclass(frozen=True)
@@ -253,7 +253,7 @@ class CityWriter:
 
     async def _write_readings(self, connection: asyncpg.Connection, number: int, day: _Day) -> int:
         n, count = self.city.connectors, self.city.readings_a_day
-        at_s = np.linspace(0, 86_400, count)
+        at_s = np.linspace(0, DAY_S, count)
         begin_s = day.begin_slot[:, None] * float(SLOT_S)
         done = np.clip((at_s - begin_s) / (ACTIVE_SLOTS * SLOT_S), 0, 1)
         rows = np.empty(n * count, _READING)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -18,14 +18,13 @@ from chargewatch.risk.figures import Compared, Share, mean_interval
 from chargewatch.risk.inputs import Intervals, RunInputs, Sessions
 from chargewatch.risk.results import EngineConfig, RunResult
 from chargewatch.runs.evaluate import TARGETS, error_figures
+from chargewatch.runs.signals_readings import Say
 from chargewatch.simulators.bound import cramer_rao_bound
 from chargewatch.simulators.city import City, make_city
 from chargewatch.simulators.inputs import known_inputs
 
 MOST_FOR_BOUND = 1_500
 CHANGING = {"step", "drift"}
-
-Say = Callable[[str], None]
 
 
 def compared_with(result: RunResult, true_error: Floats, mpe: Floats, bound: Floats) -> Compared:

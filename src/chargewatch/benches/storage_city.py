@@ -13,7 +13,7 @@ import numpy as np
 from chargewatch.domain.times import SLOTS_A_DAY
 from chargewatch.storage.bulk import Records, copy_records_in
 from chargewatch.storage.pile_index import rebuild
-from chargewatch.storage.rollups import INTERVAL, Kind, slot_of
+from chargewatch.storage.rollups import INTERVAL, SLOT_US, Kind, slot_of
 
 CONNECTORS_A_STATION = 12
 METERS_BLOCK_SLOTS = SLOTS_A_DAY
@@ -138,7 +138,7 @@ async def write_registry(connection: asyncpg.Connection, size: CitySize, *, runs
 
 def _intervals(instrument: np.ndarray, slot: np.ndarray, random: np.random.Generator) -> Records:
     rows = np.empty(len(slot), dtype=INTERVAL)
-    rows["slot_at"] = (slot * 900_000_000).view("M8[us]")
+    rows["slot_at"] = (slot * SLOT_US).view("M8[us]")
     rows["instrument"] = instrument
     rows["energy_wh"] = random.uniform(100, 3000, len(slot))
     rows["u_wh"] = 5.0

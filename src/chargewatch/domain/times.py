@@ -1,8 +1,11 @@
-"""Lengths of time that the whole platform counts in."""
+"""What the whole platform counts time in and from."""
 
 from __future__ import annotations
+
+from datetime import UTC, datetime
 
 DAY_S = 86_400
 SLOT_S = 900
 """Energies are kept by slots of 15 minutes since 1970."""
 SLOTS_A_DAY = DAY_S // SLOT_S
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -20,8 +20,8 @@ import orjson
 from chargewatch.errors import ChargewatchError
 from chargewatch.gateway.intake import Position
 from chargewatch.gateway.lines import LIST_KEYS, MAX_ITEM_BYTES, STATUS, Item
+from chargewatch.wire.envelope import MAX_ITEMS
 
-MAX_ITEMS = 10_000
 DEAD_LETTERS_SHARE = 10
 """Dead letters take at most a tenth of the spool; the oldest go first."""
 

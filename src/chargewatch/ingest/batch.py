@@ -14,16 +14,14 @@ from chargewatch.ingest.message import Fate, Message, moment_of
 from chargewatch.storage.bulk import Records
 from chargewatch.storage.events import EventRow
 from chargewatch.storage.identities import Instrument
+from chargewatch.storage.pile_index import Claim
 from chargewatch.storage.readings import REFERENCES, REGISTERS, ReadingTable
 from chargewatch.storage.sessions import SessionRow
 from chargewatch.wire.decode import Content, Status
 from chargewatch.wire.events import EventRecord, Events
-from chargewatch.wire.readings import Columns
+from chargewatch.wire.readings import MEASURES, Columns
 from chargewatch.wire.rejection import FOREIGN_IDENTITY, IN_FUTURE, TOO_OLD
 from chargewatch.wire.sessions import SessionRecord, Sessions
-
-Claim = tuple[str, str, str]
-"""name, operator_id, station_id."""
 
 _CLAIMED = -1
 _FOREIGN = -2
@@ -241,7 +239,7 @@ class _Assembly:
         records = np.empty(len(ids), dtype=table.row)
         records[table.instrument] = ids
         records["at"] = at_us.view("M8[us]")
-        for name, column in zip(("energy_wh", *_MEASURES), values, strict=False):
+        for name, column in zip(("energy_wh", *MEASURES), values, strict=False):
             records[name] = column
         if kind == "registers":
             self._labels(records, parts, keys)
@@ -368,7 +366,6 @@ class _Assembly:
         ]
 
 
-_MEASURES = ("power_w", "voltage_v", "current_a", "soc_pct")
 _RECORD_FIELDS = tuple(
     name for name in SessionRecord.__slots__ if name in set(SessionRow.__slots__)
 )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
+from chargewatch.domain.times import EPOCH
 from chargewatch.storage import copy_errors
 from chargewatch.storage.readings import DUPLICATE, STORED
 from chargewatch.wire.decode import Decoded, decode
@@ -25,8 +26,6 @@ from chargewatch.wire.sessions import Sessions
 from chargewatch.wire.topics import KINDS, Topic, parse_topic
 
 log = logging.getLogger("chargewatch.ingest")
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,4 +218,4 @@ def read_some(
 
 def moment_of(time_us: int) -> datetime:
     """Return a time in microseconds since 1970 as datetime."""
-    return _EPOCH + timedelta(microseconds=time_us)
+    return EPOCH + timedelta(microseconds=time_us)

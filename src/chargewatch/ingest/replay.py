@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
 
+from chargewatch.domain.times import EPOCH
 from chargewatch.errors import DatabaseError
 from chargewatch.ingest.batch import TimeLimits
 from chargewatch.ingest.message import (
@@ -120,7 +120,7 @@ def _messages(rows: Sequence[KeptMessage], code: str) -> list[Message]:
 
 
 def _message(row: KeptMessage, code: str) -> Message:
-    received_us = round((row.received_at - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1e6)
+    received_us = round((row.received_at - EPOCH).total_seconds() * 1e6)
     arrival = Arrival(row.topic, row.payload, row.content_type, received_us)
     message = read_message(arrival)
     message.kept = Kept(row.quarantine_id, code, row.rejected)

@@ -19,6 +19,7 @@ from urllib.parse import quote
 from chargewatch.errors import EngineError
 from chargewatch.local.processes import (
     LOCALHOST,
+    START_ATTEMPTS,
     Account,
     ChildProcess,
     FolderLock,
@@ -51,7 +52,6 @@ MAX_PAYLOAD_BYTES = 2 * 1024 * 1024
 MAX_QUEUED_MESSAGES = 1_000_000
 MAX_QUEUED_BYTES = 1024 * 1024 * 1024
 PBKDF2_ROUNDS = 1_000
-START_ATTEMPTS = 3
 
 MOSQUITTO_CONFIGURATION = """\
 per_listener_settings false

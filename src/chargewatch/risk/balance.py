@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from chargewatch.domain.arrays import Bools, Floats, Ints
-from chargewatch.domain.times import SLOT_S, SLOTS_A_DAY
+from chargewatch.domain.times import DAY_S, SLOT_S, SLOTS_A_DAY
 from chargewatch.risk.feeder_rows import FeederRows, dense_rows, split_day
 from chargewatch.risk.inputs import UNKNOWN_POWER_W, Fleet, Intervals
 from chargewatch.risk.layout import Group, Layout
@@ -159,7 +159,7 @@ def _columns(group: Group, picked: slice, rows: FeederRows, *, fleet: Fleet, day
     compensated = known & fleet.cable_loss_compensated[member]
     b, t, _ = rows.energy.shape
     second = (np.arange(t) + 0.5) * SLOT_S + 0.0 * day
-    angle = 2.0 * np.pi * second / 86400.0
+    angle = 2.0 * np.pi * second / DAY_S
     total = rows.energy.sum(axis=2)
     # Energy over time at the moment of the boundary is the mean of the slots beside it.
     before = np.concatenate([total[:, :1], total[:, :-1]], axis=1)

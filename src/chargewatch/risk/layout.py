@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.domain.times import DAY_S
 from chargewatch.risk.inputs import Fleet, References
 
 BLOCK_SIZES = (
@@ -14,7 +15,7 @@ BLOCK_SIZES = (
     *(80, 96, 128, 160, 200, 256, 384, 512, 1024),
 )
 """Padded sizes; a feeder with more connectors than the last is not used."""
-YEAR_S = 365.25 * 86400.0
+YEAR_S = 365.25 * DAY_S
 EXPIRED_DRIFT_PER_YEAR = 0.002
 """Standard deviation of a meter's wander one year after its certificate ended."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.domain.times import DAY_S
 
 NOT_IDENTIFIABLE, NONCONFORMING, CONFORMING, UNDECIDED = range(4)
 
@@ -67,7 +68,7 @@ def _sentence(row: dict[str, float], meters: Sequence[str], min_sessions: int) -
     if row["meter_u"] > 0.05 * row["u"]:
         text += f"; the reference contributes {100 * row['meter_u']:.2f} %"
     if row["changed"] >= 0:
-        day = datetime.fromtimestamp(row["changed"] * 86400, UTC).date().isoformat()
+        day = datetime.fromtimestamp(row["changed"] * DAY_S, UTC).date().isoformat()
         text += f"; changed on {day}"
     if row["suspect"]:
         text += f"; its reference meter {meters[int(row['meter'])]} is suspect and not relied on"

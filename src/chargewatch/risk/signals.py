@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -17,14 +17,12 @@ import numpy as np
 from chargewatch.domain.arrays import Floats, Ints
 from chargewatch.domain.mpe import RuleSet
 from chargewatch.domain.signal import SIGNAL_SEVERITY, Signal
-from chargewatch.domain.times import DAY_S
+from chargewatch.domain.times import DAY_S, EPOCH
 
 RULE_VERSION = 1
 MOST_RECORDS = 5
 MOST_COUNT = 2**63 - 1  # what a signal's count can hold
 """Records kept as evidence of one finding; of a signal, of its first and last finding."""
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +43,7 @@ class Limits:
     idle_wh_per_day: float = 50.0
     # Sessions.
     session_clock_s: float = 5.0
-    longest_session_s: float = 30 * 86_400.0  # a vehicle left plugged in through a long absence
+    longest_session_s: float = 30.0 * DAY_S  # a vehicle left plugged in through a long absence
     billing_step_wh: float = 10.0  # billed energy may be rounded to 0.01 kWh
     loss_sessions: int = 5
     loss_ratio_step: float = 0.002
@@ -60,7 +58,7 @@ class Limits:
     silence_least_s: float = 3_600.0
     sold_wh: float = 100.0
     restarts: int = 2  # of a gateway's count within the window
-    restart_window_s: float = 7 * 86_400.0
+    restart_window_s: float = 7.0 * DAY_S
 
 
 def limits_of(rules: RuleSet) -> Limits:

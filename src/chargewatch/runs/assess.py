@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -20,10 +20,12 @@ from chargewatch import __version__
 from chargewatch.domain.arrays import Ints
 from chargewatch.domain.mpe import rule_set
 from chargewatch.domain.signal import Signal
+from chargewatch.domain.times import DAY_S
 from chargewatch.risk.engine import advance, assess
 from chargewatch.risk.inputs import RunInputs
 from chargewatch.risk.results import EngineConfig, RunResult
 from chargewatch.risk.signals import RULE_VERSION, in_order, merge_findings
+from chargewatch.risk.statistics import Arrays
 from chargewatch.runs.apart import (
     LeftOut,
     each_apart,
@@ -37,10 +39,8 @@ from chargewatch.runs.plan import Plan, late_days, make_plan, scan_of, state_of
 from chargewatch.runs.record import assessment_values, data_span, result_digest, run_summary
 from chargewatch.runs.rollups import refresh_rollups
 from chargewatch.runs.signals import find_signals
-from chargewatch.runs.state import (
-    Arrays,
-    pack_state,
-)
+from chargewatch.runs.signals_readings import Say
+from chargewatch.runs.state import pack_state
 from chargewatch.runs.stations import LateEnergy
 from chargewatch.settings import Settings
 from chargewatch.storage import load as load_store
@@ -54,7 +54,6 @@ from chargewatch.storage.signal_records import store_signals
 log = logging.getLogger("chargewatch.runs")
 
 WINDOW_DAYS = 90.0
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,7 +229,7 @@ async def _run(
     clock.lap("engine")
     untold = left_out_findings([*found.left, *left, *out], as_of_s=as_of.timestamp())
     signals = in_order([*signals, *merge_findings(untold, loaded.registry.names)])
-    days = (as_of - plan.window_first).total_seconds() / 86_400
+    days = (as_of - plan.window_first).total_seconds() / DAY_S
     packed, assessments = await asyncio.gather(
         asyncio.to_thread(
             pack_state,

@@ -12,9 +12,10 @@ import numpy as np
 from chargewatch.domain.arrays import Bools, Floats
 from chargewatch.domain.assessment import Assessment, tier_of
 from chargewatch.domain.signal import Severity, Signal
+from chargewatch.domain.times import EPOCH
 from chargewatch.domain.verdict import Tier
 from chargewatch.risk.results import RunResult
-from chargewatch.risk.signals import EPOCH, Names, time_text
+from chargewatch.risk.signals import Names, time_text
 from chargewatch.runs.load import Loaded
 
 BILLING_CODES = {"loss_adjusted_billing", "session_register_mismatch"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,11 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from chargewatch.errors import NotFoundError
+from chargewatch.runs.evaluate import Rows
 from chargewatch.storage import runs as store
 from chargewatch.storage import signal_records
 from chargewatch.storage.database import Database
-
-Rows = Sequence[Mapping[str, Any]]
 
 _TEXT, _NUMBER, _COUNT, _TIME = pa.string(), pa.float64(), pa.int64(), pa.timestamp("us", tz="UTC")
 

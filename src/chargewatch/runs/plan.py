@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 
 from chargewatch import __version__
-from chargewatch.domain.times import SLOT_S
+from chargewatch.domain.times import DAY_S, SLOT_S
 from chargewatch.risk.statistics import STATE_VERSION
 from chargewatch.runs.load import Loaded
 from chargewatch.runs.signals import full_scan, next_scan
@@ -68,7 +68,7 @@ async def make_plan(
     if prior and prior["as_of"] <= window_first:
         prior, reason = None, "the last run is older than the window"
     if prior:
-        day = int(prior["as_of"].timestamp() // 86_400)
+        day = int(prior["as_of"].timestamp() // DAY_S)
         behind = sum(1 for first_day in late.values() if first_day < day - 1)
         if behind > LATE_SHARE * max(len(late), 1):
             prior, reason = None, f"late data of {behind} connectors"

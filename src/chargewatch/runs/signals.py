@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import asyncpg
 import numpy as np
 
 from chargewatch.domain.arrays import Bools, Floats, Ints
-from chargewatch.domain.times import DAY_S
+from chargewatch.domain.times import DAY_S, EPOCH
 from chargewatch.risk.declarations import Declarations, frequent_declarations
 from chargewatch.risk.signals import Finding
 from chargewatch.risk.signals_idle import (
@@ -335,14 +335,13 @@ def _by_sessions(
 
 def full_scan(first: datetime, as_of: datetime) -> Scan:
     """Return the scan that checks the whole window."""
-    ever = datetime(1970, 1, 1, tzinfo=UTC)
     return Scan(
         first=first,
         as_of=as_of,
         day=int(first.timestamp() // DAY_S),
         late={},
-        received_after=ever,
-        ended_after=ever,
+        received_after=EPOCH,
+        ended_after=EPOCH,
     )
 
 

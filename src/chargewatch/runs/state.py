@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from chargewatch.domain.arrays import Floats
 from chargewatch.risk.parallel import in_threads
 from chargewatch.risk.signals import Finding
+from chargewatch.risk.statistics import Arrays
 from chargewatch.runs.load import Registry
 from chargewatch.runs.signed import OUTCOME, Verified
-
-Arrays = Mapping[str, NDArray]  # type: ignore[type-arg]
 
 SAMPLE_BYTES = 65_536
 LEAST_GAIN = 0.75

@@ -15,6 +15,7 @@ from importlib.resources import files
 import numpy as np
 
 from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.domain.times import DAY_S
 from chargewatch.simulators.draws import Draws
 from chargewatch.simulators.scenario import Scenario
 
@@ -212,7 +213,7 @@ def _connectors(scenario: Scenario, draws: Draws, stations: Stations) -> Connect
         gain=scenario.gain_sd_mpe * mpe * truncated,
         light=0.004 * draws.normal("light", *key),
         temperature_coefficient=0.7e-4 * draws.normal("temperature", *key),
-        aging=2e-3 * draws.normal("aging", *key) / (365 * 86_400),
+        aging=2e-3 * draws.normal("aging", *key) / (365 * DAY_S),
         creep_w=0.15 * np.abs(draws.normal("creep", *key)),
         cable_loss=np.where(is_dc, 0.003, 0.0045) * (0.8 + 0.4 * draws.uniform("cable", *key)),
         efficiency_shift=np.where(is_dc, 0.004, 0.0005) * draws.normal("pile efficiency", *key),

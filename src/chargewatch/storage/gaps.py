@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, overload
 
 import asyncpg
 
+from chargewatch.domain.times import EPOCH
 from chargewatch.storage import sequences
 from chargewatch.storage.sequences import Gap, Number
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _STATES = """
 SELECT stream_id, restarts, first_seq, last_seq, newest_sent_at, count_since, open_gaps
@@ -57,11 +56,11 @@ def moment_of(time_us: int) -> datetime: ...
 def moment_of(time_us: int | None) -> datetime | None: ...
 def moment_of(time_us: int | None) -> datetime | None:
     """Return a time in microseconds since 1970 as datetime."""
-    return None if time_us is None else _EPOCH + timedelta(microseconds=time_us)
+    return None if time_us is None else EPOCH + timedelta(microseconds=time_us)
 
 
 def _us(moment: datetime | None) -> int | None:
-    return None if moment is None else (moment - _EPOCH) // timedelta(microseconds=1)
+    return None if moment is None else (moment - EPOCH) // timedelta(microseconds=1)
 
 
 async def load_sequences(

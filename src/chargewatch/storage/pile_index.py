@@ -21,14 +21,13 @@ from numpy.typing import NDArray
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chargewatch.domain.arrays import Floats
+from chargewatch.domain.arrays import Bools, Floats
 from chargewatch.domain.verdict import TIER_ORDER
 from chargewatch.storage.bulk import Records, copy_arrays
 from chargewatch.storage.locks import AdvisoryLock
 from chargewatch.storage.newest_run import NOT_AHEAD
 
 Positions = NDArray[np.int32]
-Mask = NDArray[np.bool_]
 Word = TypeVar("Word")
 Claim = tuple[str, str, str]
 """A connector as an operator has it at a station: connector, operator_id, station_id."""
@@ -118,11 +117,11 @@ class PileIndex:
         """Return the connectors with an open signal of a code."""
         return np.frombuffer(self.columns.get(f"signal {code}", b""), dtype=_POSITION)
 
-    def of_operator(self, operator_id: str) -> Mask:
+    def of_operator(self, operator_id: str) -> Bools:
         """Return which connectors are an operator's."""
         return _equal(self.array("operator"), self.operators, operator_id)
 
-    def in_district(self, district: str) -> Mask:
+    def in_district(self, district: str) -> Bools:
         """Return which connectors stand in a district."""
         return _equal(self.array("district"), self.districts, district)
 
@@ -130,13 +129,13 @@ class PileIndex:
     def _stations(self) -> Mapping[str, Sequence[str]]:
         return cast("Mapping[str, Sequence[str]]", orjson.loads(self.columns["stations"]))
 
-    def at_station(self, station_id: str) -> Mask:
+    def at_station(self, station_id: str) -> Bools:
         """Return which connectors stand at a station, whoever claims to have it."""
         names = self._stations["station_id"]
         wanted = [code for code, name in enumerate(names) if name == station_id]
         return np.isin(self.array("station"), wanted)
 
-    def found(self, words: str) -> Mask:
+    def found(self, words: str) -> Bools:
         """Return which connectors' names begin with words, or whose station's name holds them."""
         names = self.columns["names"]
         ends = np.cumsum(self.array("name_length"), dtype=np.int64)
@@ -156,10 +155,10 @@ class PileIndex:
         return found
 
 
-def _equal(codes: NDArray[Any], known: Sequence[str], word: str) -> Mask:
+def _equal(codes: NDArray[Any], known: Sequence[str], word: str) -> Bools:
     if word not in known:
         return np.zeros(len(codes), dtype=bool)
-    return cast("Mask", codes == known.index(word))
+    return cast("Bools", codes == known.index(word))
 
 
 def _stored(name: str, values: NDArray[Any]) -> NDArray[Any]:

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from chargewatch.domain.times import DAY_S
 from chargewatch.errors import NotFoundError
 from chargewatch.storage import (
     queries,
@@ -23,10 +24,9 @@ from chargewatch.storage import (
 )
 from chargewatch.storage.database import Database
 from chargewatch.storage.pile_index import SORTS
+from chargewatch.storage.queries import PAGE_ROWS
 from chargewatch.storage.queries_piles import PileFilter
 from chargewatch.storage.tables import HYPERTABLES
-
-PAGE_ROWS = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,7 +259,7 @@ PAGE_QUERIES: Mapping[str, Ask] = {
     ),
     "station: last slot": lambda c, s: queries_stations.last_slot(c, s.meter_id),
     "station: balance of 7 days": _balance(7, 3600.0),
-    "station: balance of 30 days": _balance(30, 86_400.0),
+    "station: balance of 30 days": _balance(30, float(DAY_S)),
     "station: piles": lambda c, s: queries_stations.piles_of_station(
         c, s.station_id, operator_id=s.operator_id, run_id=s.run_id
     ),

@@ -31,6 +31,9 @@ FROM risk_run WHERE state = 'finished' AND {NOT_AHEAD} ORDER BY as_of DESC, run_
 """  # noqa: S608 - a constant
 )
 
+PAGE_ROWS = 50
+"""Rows of a list on one page; plans are measured with as many."""
+
 RED = text(
     "SELECT c.connector, c.station_id, c.registered, s.name AS station_name, c.operator_id, "
     "o.name AS operator_name, a.relative_error, a.standard_uncertainty, a.mpe, a.priority_money, "

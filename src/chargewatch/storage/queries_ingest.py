@@ -8,11 +8,10 @@ from datetime import datetime
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from chargewatch.storage.ledger import StreamKey
 from chargewatch.storage.queries import Scope, narrowed
 
 # Pages by key, not by offset: the last page of a long list is as fast as its first.
-StreamKey = tuple[str, str, str]
-"""operator_id, station_id, topic: the order of streams."""
 
 # A rare quality is found first and sorted then: in the sorted index it may stand anywhere.
 LEDGER = (

@@ -9,8 +9,9 @@ import numpy as np
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from chargewatch.domain.arrays import Bools
 from chargewatch.storage.database import Database
-from chargewatch.storage.pile_index import TIERS, Mask, PileIndex, Positions, read_index
+from chargewatch.storage.pile_index import TIERS, PileIndex, Positions, read_index
 from chargewatch.storage.queries import Scope
 
 STREAM_ROWS = 1_000
@@ -71,9 +72,9 @@ def _columns(wanted: PileFilter, *, scope: Scope) -> list[str]:
     return names
 
 
-def _kept(index: PileIndex, wanted: PileFilter, *, scope: Scope) -> Mask | None:
+def _kept(index: PileIndex, wanted: PileFilter, *, scope: Scope) -> Bools | None:
     """Return which connectors a filter leaves; None: all."""
-    masks: list[Mask] = []
+    masks: list[Bools] = []
     if scope is not None:
         masks.append(index.of_operator(scope))
     if wanted.tiers:

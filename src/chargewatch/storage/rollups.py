@@ -11,12 +11,13 @@ import asyncpg
 import numpy as np
 from numpy.typing import NDArray
 
+from chargewatch.domain.times import SLOT_S
 from chargewatch.errors import DatabaseError
 from chargewatch.storage.bulk import Records, copy_arrays, copy_records_in
 from chargewatch.storage.events import REGISTER_CHANGES
 from chargewatch.storage.locks import AdvisoryLock
 
-SLOT_US = 900_000_000
+SLOT_US = SLOT_S * 1_000_000
 
 READING = np.dtype([("instrument", "i4"), ("at", "M8[us]"), ("energy_wh", "f8"), ("reset", "?")])
 INTERVAL = np.dtype(
@@ -333,12 +334,12 @@ async def kept_from(connection: asyncpg.Connection, table: str) -> datetime | No
 
 def slot_time(slot: int) -> datetime:
     """Return the beginning of a slot (15-minute intervals since 1970)."""
-    return datetime.fromtimestamp(slot * 900, tz=UTC)
+    return datetime.fromtimestamp(slot * SLOT_S, tz=UTC)
 
 
 def slot_of(at: datetime) -> int:
     """Return the slot that a time lies in."""
-    return int(at.timestamp() // 900)
+    return int(at.timestamp() // SLOT_S)
 
 
 def slots_of(slot_at: NDArray[np.datetime64]) -> NDArray[np.int64]:

@@ -14,6 +14,7 @@ from chargewatch.storage import registry as sql
 from chargewatch.storage import tables
 from chargewatch.storage.database import Database
 from chargewatch.storage.pile_index import driver_of, rebuild
+from chargewatch.storage.registry import Values
 from chargewatch.supervision.registry_rows import (
     check_references,
     identifier_of,
@@ -23,8 +24,6 @@ from chargewatch.supervision.registry_rows import (
     tariff_rows,
 )
 from chargewatch.wire.registry_file import ListSource, PlacedRow, RegistryFile
-
-Values = dict[str, Any]
 
 
 @dataclass(frozen=True)

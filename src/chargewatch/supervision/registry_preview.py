@@ -13,9 +13,9 @@ from chargewatch.domain.mpe import RuleSet
 from chargewatch.storage import registry as sql
 from chargewatch.storage import tables
 from chargewatch.storage.database import Database
+from chargewatch.storage.registry import Values
 from chargewatch.supervision.registry import notices
 from chargewatch.supervision.registry_rows import (
-    Values,
     check_references,
     identifier_of,
     named_rows,

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chargewatch.storage import registry as sql
 from chargewatch.storage import tables
+from chargewatch.storage.registry import Values
 from chargewatch.wire.registry_file import RegistryFile, refuse
 from chargewatch.wire.registry_models import (
     ConnectorRow,
@@ -18,8 +19,6 @@ from chargewatch.wire.registry_models import (
     TariffRow,
     VerificationRow,
 )
-
-Values = dict[str, Any]
 
 
 def plain(value: Any) -> Any:

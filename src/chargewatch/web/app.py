@@ -31,12 +31,11 @@ from chargewatch.web import (
     page_system,
 )
 from chargewatch.web.assets import static_folder
+from chargewatch.web.page_session import YEAR_S
 from chargewatch.web.render import render
 from chargewatch.web.security import BodyLimit, HeadRequests, SecurityHeaders
 
 log = logging.getLogger(__name__)
-
-YEAR_S = 31_536_000
 
 
 class PinnedStaticFiles(StaticFiles):

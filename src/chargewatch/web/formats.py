@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
+from chargewatch.domain.times import DAY_S
 from chargewatch.web.language import Translator
 
 MINUS = "\N{MINUS SIGN}"
@@ -129,7 +130,7 @@ class Formats:
         seconds = (self.now - at).total_seconds()
         if seconds < -60:
             return self.t("age.future")
-        for unit, length_s in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        for unit, length_s in (("days", DAY_S), ("hours", 3600), ("minutes", 60)):
             if seconds >= length_s * (2 if unit == "days" else 1):
                 return self.t(f"age.{unit}", n=int(seconds // length_s))
         return self.t("age.now")

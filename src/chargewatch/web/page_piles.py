@@ -18,6 +18,7 @@ from chargewatch.domain.signal import SIGNAL_SEVERITY
 from chargewatch.runs.exports import csv_cell
 from chargewatch.storage import queries, queries_piles
 from chargewatch.storage.pile_index import SORTS
+from chargewatch.storage.queries import PAGE_ROWS
 from chargewatch.storage.queries_piles import PileFilter
 from chargewatch.web.formats import Formats
 from chargewatch.web.page_overview import district_names
@@ -26,7 +27,6 @@ from chargewatch.web.render import formats_of, render
 
 router = APIRouter()
 
-PAGE_ROWS = 50
 EXPORT_COLUMNS = (
     "connector",
     "pile",

@@ -11,12 +11,11 @@ from chargewatch.api.context import service_of
 from chargewatch.api.piles import BeforeId
 from chargewatch.domain.signal import SIGNAL_SEVERITY, Severity
 from chargewatch.storage import queries_ingest
+from chargewatch.storage.queries import PAGE_ROWS
 from chargewatch.web.page_session import Visitor
 from chargewatch.web.render import render
 
 router = APIRouter()
-
-PAGE_ROWS = 50
 
 
 @router.get("/signals")

@@ -13,6 +13,7 @@ from chargewatch.api.errors import not_found
 from chargewatch.api.piles import MAX_OFFSET
 from chargewatch.api.stations import MAX_BALANCE_DAYS, energy_balances
 from chargewatch.storage import queries, queries_ingest, queries_stations
+from chargewatch.storage.queries import PAGE_ROWS
 from chargewatch.web.page_overview import district_names
 from chargewatch.web.page_pile import chart_texts
 from chargewatch.web.page_session import Visitor
@@ -20,7 +21,6 @@ from chargewatch.web.render import formats_of, render
 
 router = APIRouter()
 
-PAGE_ROWS = 50
 SIGNAL_ROWS = 20
 
 

@@ -27,13 +27,13 @@ CONTEXT_INDEX = {name: index for index, name in enumerate(CONTEXTS)}
 DEFAULT_CONTEXT = CONTEXT_INDEX["Sample.Periodic"]
 
 _SMALL = 6  # below this many items the columns cost more than they save
-_MEASURES = ("power_w", "voltage_v", "current_a", "soc_pct")
+MEASURES = ("power_w", "voltage_v", "current_a", "soc_pct")
 _REGISTER_KEYS = frozenset(
     {"connector", "at", "energy_wh", "power_w", "voltage_v", "current_a", "soc_pct"}
     | {"session", "context"}
 )
 _REFERENCE_KEYS = frozenset({"meter", "at", "energy_wh"})
-_DEFAULTS = {**dict.fromkeys(_MEASURES, NAN), "session": "", "context": "Sample.Periodic"}
+_DEFAULTS = {**dict.fromkeys(MEASURES, NAN), "session": "", "context": "Sample.Periodic"}
 _LEAST = np.array([0.0, -fields.MAX_REAL, -fields.MAX_REAL, -fields.MAX_REAL, 0.0])
 _MOST = np.array([fields.MAX_ENERGY_WH, fields.MAX_REAL, fields.MAX_REAL, fields.MAX_REAL, 100.0])
 
@@ -157,11 +157,11 @@ def _fast_registers(items: list[dict[str, Any]]) -> Columns:
         may_nest = unknown_keys > 0
     names = table["connector"]
     _texts(names, least=1, most=fields.MAX_NAME)
-    given = [n for n, key in enumerate(_MEASURES, start=1) if key in table]
+    given = [n for n, key in enumerate(MEASURES, start=1) if key in table]
     numbers, rounded = _numbers(
-        [table["energy_wh"], *(table[_MEASURES[n - 1]] for n in given)], [0, *given]
+        [table["energy_wh"], *(table[MEASURES[n - 1]] for n in given)], [0, *given]
     )
-    values = np.full((1 + len(_MEASURES), len(items)), NAN)
+    values = np.full((1 + len(MEASURES), len(items)), NAN)
     values[[0, *given]] = numbers
     sessions: list[str | None] | None = None
     if "session" in table:
@@ -228,7 +228,7 @@ def _instrument(item: Any, key: str, path: str, topic: Topic) -> tuple[str, int,
 
 def _register_row(item: Any, path: str, topic: Topic) -> _Row:
     name, at_us, energy = _instrument(item, "connector", path, topic)
-    values = [energy, *(_optional(item, key, path) for key in _MEASURES)]
+    values = [energy, *(_optional(item, key, path) for key in MEASURES)]
     session: str | None = None
     if item.get("session") is not None:
         session = (

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 
+from chargewatch.domain.times import EPOCH
 from chargewatch.wire.rejection import (
     IN_FUTURE,
     INVALID_FIELD,
@@ -23,7 +24,6 @@ _TIME = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt ]([0-9]{2}):([0-9]{2}):([0-9]{2})"
     r"(?:\.([0-9]{1,64}))?([Zz]|[+-][0-9]{2}:[0-9]{2})?"
 )
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _MINUTE_US = 60_000_000
 _LAST_YEAR = 9999
@@ -122,4 +122,4 @@ def moment(time_us: int, path: str) -> datetime:
     """Return a time of the wire as datetime; RejectedItem (too_old) before 1970."""
     if time_us < 0:
         raise RejectedItem(TOO_OLD, f"{path} is before 1970")
-    return _EPOCH + timedelta(microseconds=time_us)
+    return EPOCH + timedelta(microseconds=time_us)

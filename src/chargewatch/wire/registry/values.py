@@ -21,6 +21,7 @@ from pydantic import ValidationInfo
 from chargewatch.domain.identity import name_fault
 from chargewatch.domain.mpe import read_accuracy_class
 from chargewatch.domain.signing_key import SigningKeyError, read_signing_key
+from chargewatch.domain.times import DAY_S
 from chargewatch.wire.registry.json_text import JsonTextError, decoder
 from chargewatch.wire.registry.notes import Notes
 
@@ -386,7 +387,7 @@ def _moment_of_serial(value: SheetNumber | int | float) -> datetime:
     number = _finite(str(value))
     is_date = isinstance(value, SheetNumber) and value.kind == "date"
     days = int(number)
-    seconds = round((number - days) * 86_400)
+    seconds = round((number - days) * DAY_S)
     if isinstance(value, SheetNumber) and value.is_1904:
         days += DAYS_OF_1904
     if not FIRST_SERIAL <= days <= (LAST_SERIAL if is_date else LAST_PLAIN_SERIAL):
