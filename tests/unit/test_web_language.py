@@ -29,6 +29,27 @@ def test_both_languages_fill_in_the_same_values() -> None:
         assert _fields(english) == _fields(messages("zh")[key]), key
 
 
+def test_every_text_is_shown_somewhere() -> None:
+    files = [*WEB.glob("templates/*.html"), *WEB.glob("*.py"), *WEB.glob("static/*.js")]
+    source = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    named = set(re.findall(r"""['"]([a-z0-9_.]+)['"]""", source))
+    # Put together: t.known('tier', tier), t('tier.' ~ tier), t(f"tier.{tier}").
+    groups = set(re.findall(r"""known\(\s*['"]([a-z_.]+)['"]""", source))
+    groups |= set(re.findall(r"""\bt\(\s*f?['"]([a-z_.]+)\.(?:\{|['"] *~)""", source))
+    unused = {key for key in messages("en") if key not in named}
+    assert {key for key in unused if key.rpartition(".")[0] not in groups} == set()
+    for group, words in {
+        "signal": SIGNAL_SEVERITY,
+        "tier": Tier,
+        "tier.meaning": Tier,
+        "verdict": Verdict,
+        "role": Role,
+        "component": (*BUDGET_COMPONENTS, "unlisted"),
+    }.items():
+        members = {key for key in unused if key.rpartition(".")[0] == group}
+        assert members <= {f"{group}.{word}" for word in words}
+
+
 def test_every_text_that_pages_name_exists() -> None:
     sources = [*WEB.glob("templates/*.html"), *WEB.glob("*.py")]
     used = {key for path in sources for key in USED.findall(path.read_text(encoding="utf-8"))}

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from chargewatch.domain.times import EPOCH
 from chargewatch.supervision.ocmf_checks import Facts, State, check_records, plain_serial
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RECORD = ("signed_data", "signed_public_key")
 
 
 def _seconds(moment: datetime) -> float:
     # At the ends of the calendar timestamp() fails, and asyncpg's times have no zone.
-    return (moment.replace(tzinfo=UTC) - _EPOCH).total_seconds()
+    return (moment.replace(tzinfo=UTC) - EPOCH).total_seconds()
 
 
 def _checks(row: Mapping[str, Any], pile: Mapping[str, Any]) -> list[dict[str, str]] | None:

@@ -13,8 +13,6 @@ from chargewatch.storage.bulk import Records, encode_records
 from chargewatch.storage.readings import REGISTERS
 from chargewatch.storage.scratch import scratch_connection, staged_copy
 
-ENCODED_AHEAD = 20
-
 
 def _rows(load: Load, ids: np.ndarray[Any, np.dtype[np.int32]], round_number: int) -> Records:
     """Return the readings of one round of messages of all stations, in order of publication."""

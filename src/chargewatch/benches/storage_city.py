@@ -16,7 +16,6 @@ from chargewatch.storage.pile_index import rebuild
 from chargewatch.storage.rollups import INTERVAL, SLOT_US, Kind, slot_of
 
 CONNECTORS_A_STATION = 12
-METERS_BLOCK_SLOTS = SLOTS_A_DAY
 TIERS = ("red", "orange", "yellow", "grey", "green")
 
 

@@ -23,7 +23,6 @@ from chargewatch.wire.readings import MEASURES, Columns
 from chargewatch.wire.rejection import FOREIGN_IDENTITY, IN_FUTURE, TOO_OLD
 from chargewatch.wire.sessions import SessionRecord, Sessions
 
-_CLAIMED = -1
 _FOREIGN = -2
 _MAX_SESSION_KEYS = 200_000
 

@@ -39,7 +39,6 @@ MAX_WINDOW = 1_000
 FIRST_MID, LAST_MID = 1_000, 65_000  # paho counts its own from 1
 
 SENT, REFUSED, DROPPED = "sent", "refused", "dropped"
-FATES = (SENT, REFUSED, DROPPED)
 
 
 @dataclass(slots=True)

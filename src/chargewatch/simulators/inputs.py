@@ -36,13 +36,11 @@ class Known:
     stream: Stream
 
 
-def run_inputs(city: City, *, as_of_s: float | None = None) -> RunInputs:
-    """Return what a risk run as of a time (epoch s; default: the history's end) would read."""
-    return known_inputs(city, as_of_s=as_of_s).inputs
-
-
 def known_inputs(city: City, *, as_of_s: float | None = None) -> Known:
-    """Return a run's inputs and the truth, present errors as of the same time."""
+    """Return what a risk run as of a time (epoch s; default: the history's end) would read.
+
+    With it the truth: present errors as of the same time.
+    """
     as_of_s = city.to_s if as_of_s is None else as_of_s
     stream = city.new_stream()
     begin_s, end_s = city.from_s - city.origin_s, as_of_s - city.origin_s

@@ -12,8 +12,6 @@ import orjson
 from chargewatch.errors import InputFileError
 from chargewatch.simulators.publisher import Outgoing
 
-TOPIC_PREFIX = "cw/v1/"
-
 
 def open_binary(path: Path) -> IO[bytes]:
     """Return an open file, decompressed when its first bytes say gzip."""

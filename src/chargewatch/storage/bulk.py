@@ -315,8 +315,3 @@ def text_key(expression: str) -> str:
 def seconds_of(times: NDArray[np.datetime64]) -> NDArray[np.float64]:
     """Return times of type M8[us] as seconds since 1970-01-01T00:00Z."""
     return times.view(np.int64) / 1e6
-
-
-def times_of(seconds: NDArray[np.float64]) -> NDArray[np.datetime64]:
-    """Return seconds since 1970-01-01T00:00Z as M8[us], rounded to the microsecond."""
-    return np.rint(np.asarray(seconds) * 1e6).astype(np.int64).view("M8[us]")

@@ -25,7 +25,6 @@ class FileHead:
 
     stamp: str  # "" in files of an earlier version
     rows: int
-    exported_at: str
 
 
 def path_of(folder: Path, table: str, day: date) -> Path:
@@ -54,7 +53,7 @@ def read_head(folder: Path, table: str, day: date) -> FileHead | None:
     }
     if said["stamp"] and (said["table"], said["day"]) != (table, day.isoformat()):
         raise damaged(folder, table, day, f"it holds {said['table']} of {said['day']}")
-    return FileHead(said["stamp"], rows, said["exported_at"])
+    return FileHead(said["stamp"], rows)
 
 
 def damaged(folder: Path, table: str, day: date, fault: str) -> InputFileError:

@@ -39,7 +39,6 @@ class Kind:
     """One kind of instrument: where its readings and its rollups are."""
 
     number: int
-    noun: str
     registry: str
     readings: str
     rollups: str
@@ -57,7 +56,6 @@ def kinds(reset_context: int) -> tuple[Kind, Kind]:
     return (
         Kind(
             number=0,
-            noun="connector",
             registry="connector",
             readings="register_reading",
             rollups="connector_interval",
@@ -66,7 +64,6 @@ def kinds(reset_context: int) -> tuple[Kind, Kind]:
         ),
         Kind(
             number=1,
-            noun="meter",
             registry="reference_meter",
             readings="reference_reading",
             rollups="meter_interval",

@@ -90,13 +90,6 @@ class OcmfRecord:
         """What tells this record from every other one."""
         return hashlib.sha256(self.signed).digest()
 
-    def energy_of(self, kind: str) -> Decimal | None:
-        """Return the register, Wh, of the first energy reading of a kind ("B", "E")."""
-        for reading in self.readings:
-            if reading.kind.startswith(kind) and reading.energy_wh is not None:
-                return reading.energy_wh
-        return None
-
 
 def read_records(text: str) -> list[OcmfRecord]:
     """Return the records of a text that holds one or several, one after the other.
