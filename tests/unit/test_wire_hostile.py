@@ -307,7 +307,7 @@ def test_a_crowd_of_tiny_values_is_refused_before_it_is_unpacked():
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "gbk"])
 def test_another_encoding_is_told_by_its_first_odd_byte(encoding: str):
-    text = envelope(b'"readings":[{"connector":"%s"}]' % "\u6869".encode()).decode()
+    text = envelope(b'"readings":[{"connector":"%s"}]' % "充电桩".encode()).decode()
     with pytest.raises(RejectedMessage) as caught:
         decode(Topic("OP1", "ST1", "registers"), text.encode(encoding))
     told = caught.value.detail
