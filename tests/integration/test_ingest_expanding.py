@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
+import threading
+import time
+from dataclasses import replace
 
 import asyncpg
 import pytest
 from tests.integration.ingest_gateway import Gateway
 from tests.integration.ingest_service import serving, until
 
-from chargewatch.ingest.message import Arrival, read_some
+from chargewatch.ingest import intake
+from chargewatch.ingest.message import Arrival, Message, read_message, read_some
+from chargewatch.settings import load_settings
 
 SENT_AT = "2026-01-01T00:00:00Z"
 EMPTY = b'{"seq":1,"sent_at":"%s","readings":[%s]}' % (
@@ -85,3 +91,26 @@ async def test_a_few_bytes_that_unpack_to_much_fill_no_memory_and_stop_nobody(
         "BAD": (300_000, 300_000),
         "GOOD": (1, 1),
     }
+
+
+async def test_the_http_door_unpacks_few_messages_at_a_time(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once: list[int] = []
+    reading: set[int] = set()
+
+    def counted(arrival: Arrival) -> Message:
+        reading.add(threading.get_ident())
+        at_once.append(len(reading))
+        time.sleep(0.02)  # long enough for others to begin, if they may
+        reading.discard(threading.get_ident())
+        return read_message(arrival)
+
+    monkeypatch.setattr(intake, "read_message", counted)
+    packed = gzip.compress(b'{"seq":1,"sent_at":"%s","readings":[]}' % SENT_AT.encode())
+    settings = replace(load_settings({}), database_url=database_url)
+    async with intake.Intake(settings) as door:
+        sent = [door.submit("registers", "OP1", f"S{n}", packed) for n in range(12)]
+        receipts = await asyncio.gather(*sent)
+    assert [receipt["seq"] for receipt in receipts] == [1] * 12
+    assert max(at_once) <= intake.READ_AT_ONCE

@@ -21,6 +21,9 @@ log = logging.getLogger("chargewatch.ingest")
 ATTEMPTS = int(copy_errors.Blame.DOUBTFUL)
 """As many as put a message aside that alone fails for a doubtful reason."""
 
+READ_AT_ONCE = 2
+"""Messages unpacked at the same time: each may take 16 MiB of JSON and ten times that in memory."""
+
 
 class Intake:
     """Takes telemetry without a broker; use as an async context manager, one a process."""
@@ -31,6 +34,7 @@ class Intake:
         self._writer = BatchWriter(
             dsn, limits=limits, quarantine_a_day=settings.quarantine_rows_a_day
         )
+        self._reading = asyncio.Semaphore(READ_AT_ONCE)
         self._turn = asyncio.Lock()
 
     async def __aenter__(self) -> Intake:
@@ -60,7 +64,8 @@ class Intake:
             topic(operator_id, station_id, kind), payload, content_type, round(received_s * 1e6)
         )
         try:
-            message = await asyncio.to_thread(read_message, arrival)
+            async with self._reading:
+                message = await asyncio.to_thread(read_message, arrival)
         except Exception as exc:
             raise _not_now(exc) from exc
         async with asyncio.timeout(60), self._turn:
