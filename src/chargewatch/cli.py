@@ -29,6 +29,7 @@ COMMANDS: dict[str, str] = {
     "health": "health",
     "ingest": "ingest",
     "migrate": "migrate",
+    "openapi": "openapi",
     "quarantine": "quarantine",
     "refresh": "refresh",
     "registry": "registry",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncIterator
 
 import pytest
 
+from running import RunCommand
 from web_client import Site, open_site
 
 ADDRESSES = (
@@ -97,6 +99,14 @@ async def test_the_citys_figures_are_not_an_operators(site: Site) -> None:
     assert listed["total"] == 40
     await site.log_in("op2")
     assert "Expected missed" not in (await site.client.get("/")).text
+
+
+async def test_the_command_prints_the_document_that_the_server_gives(
+    site: Site, run_command: RunCommand
+) -> None:
+    printed = run_command("openapi")
+    assert printed.returncode == 0, printed.stderr
+    assert json.loads(printed.stdout) == (await site.client.get("/api/v1/openapi.json")).json()
 
 
 async def test_every_address_of_the_openapi_document_is_covered_here(site: Site) -> None:

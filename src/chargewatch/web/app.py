@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import asyncpg
 from fastapi import Depends, FastAPI, Request
@@ -108,14 +109,8 @@ def _install_error_handlers(app: FastAPI) -> None:
         app.add_exception_handler(error, on_database_error)
 
 
-def create_app(settings: Settings, database: Database, *, intake: Intake | None = None) -> FastAPI:
-    """Return the application.
-
-    Args:
-        settings: time zone, currency, cookies.
-        database: an open database with the newest schema; stays the caller's to close.
-        intake: takes messages of POST /api/v1/telemetry; None: that door is closed.
-    """
+def _api() -> FastAPI:
+    """Return an application with the routes of the API and nothing else."""
     app = FastAPI(
         title="chargewatch",
         version=__version__,
@@ -125,13 +120,30 @@ def create_app(settings: Settings, database: Database, *, intake: Intake | None 
         redoc_url=None,
         dependencies=[Depends(refuse_nul)],
     )
+    app.include_router(api_router())
+    return app
+
+
+def api_document() -> dict[str, Any]:
+    """Return the API's OpenAPI document; needs no settings and no database."""
+    return _api().openapi()
+
+
+def create_app(settings: Settings, database: Database, *, intake: Intake | None = None) -> FastAPI:
+    """Return the application.
+
+    Args:
+        settings: time zone, currency, cookies.
+        database: an open database with the newest schema; stays the caller's to close.
+        intake: takes messages of POST /api/v1/telemetry; None: that door is closed.
+    """
+    app = _api()
     app.state.service = Service(settings, database, intake)
     app.add_middleware(BodyLimit, own_limit=f"{PREFIX}/telemetry/")
     app.add_middleware(EncodedSlashes)
     app.add_middleware(HeadRequests)
     app.add_middleware(SecurityHeaders, secure=settings.secure_cookies)
     _install_error_handlers(app)
-    app.include_router(api_router())
     for module in (
         page_overview,
         page_piles,
