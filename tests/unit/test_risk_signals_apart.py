@@ -14,7 +14,7 @@ from chargewatch.risk.signals_idle import (
     sessions_off_register,
     timeline,
 )
-from chargewatch.risk.signals_registers import Piles, Readings, register_findings
+from chargewatch.risk.signals_registers import Piles, Readings, register_findings, time_keys
 from chargewatch.risk.signals_sessions import billing_findings
 from chargewatch.risk.signals_station import Clocks, Messages
 from chargewatch.risk.signals_station import clock_findings as clock_of
@@ -246,3 +246,54 @@ def test_sums_between_add_their_own_values_only(values, places):
     with np.errstate(over="ignore"):
         expected = [np.add.reduce(np.array(values[a:b])) for a, b in zip(first, last, strict=True)]
         assert np.allclose(sums_between(np.array(values), first, last), expected, rtol=1e-12)
+
+
+def idle_of(rows):
+    """Return the days of idle energy of two connectors that leak outside their one session."""
+    start = BASE_S + 20 * 86_400.0
+    at = start + 900.0 * np.arange(8)
+    none = np.zeros(16, bool)
+    readings = Readings(
+        connector=np.repeat(np.array(rows, np.int64), 8),
+        at_s=np.tile(at, 2),
+        energy_wh=np.tile(1e5 + 40.0 * np.arange(8), 2),
+        power_w=np.zeros(16),
+        session=np.zeros(16, np.int64),
+        is_reset=none,
+        is_begin=none,
+        is_end=none,
+    )
+    size = max(rows) + 1
+    piles = Piles(rated_power_w=np.full(size, 7000.0), resolution_wh=np.ones(size))
+    _, pairs = register_findings(readings, piles, limits=LIMITS)
+    billed = BilledSessions(
+        name=np.arange(2),
+        connector=np.array(rows, np.int64),
+        started_s=np.full(2, start + 7200),
+        ended_s=np.full(2, start + 9000),
+        start_wh=np.full(2, 1e5),
+        stop_wh=np.full(2, 1e5),
+        billed_wh=np.zeros(2),
+    )
+    found = idle_consumption(
+        pairs,
+        billed,
+        complete=np.ones(size, bool),
+        as_of_s=AS_OF_S,
+        base_s=BASE_S,
+        limits=LIMITS,
+    )
+    return [(rows.index(finding.row), finding.value) for finding in found]
+
+
+def test_a_large_city_is_judged_like_a_small_one():
+    expected = [(0, 280.0), (1, 280.0)]
+    for rows in ((0, 1), (8191, 8192), (8192, 8193), (24_575, 24_576), (300_000, 300_001)):
+        assert idle_of(rows) == expected, rows
+
+
+def test_keys_ascend_by_connector_then_time():
+    rows = np.repeat(np.array([0, 1, 8191, 8192, 16_384, 24_576, 1_000_000, 8_000_000]), 3)
+    at_s = BASE_S + np.tile([-1e9, 1.0, 1e10], 8)
+    keys = time_keys(rows, at_s, base_s=BASE_S).tolist()
+    assert keys == sorted(set(keys))

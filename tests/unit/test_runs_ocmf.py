@@ -289,6 +289,12 @@ def test_a_genuine_record_of_another_charge_does_not_pass():
     assert "identity" in failed(text, named)
 
 
+def test_blanks_around_a_record_make_no_other_record_of_it():
+    padded = KEBA.replace("OCMF|", "OCMF| ", 1)
+    first, second = check_records(KEBA, facts()), check_records(padded, facts())
+    assert (second.failed, second.digests) == ((), first.digests)
+
+
 def test_differences_count_not_the_scope_of_the_register():
     text, key = records("chargepoint_3")[0]
     told = facts(registered_key=key, start_wh=8_812_000.0, stop_wh=8_813_304.0)

@@ -17,8 +17,8 @@ from chargewatch.domain.times import DAY_S
 from chargewatch.risk.declarations import Declarations, declared_steps
 from chargewatch.risk.signals import Finding, Limits, findings_by_day, time_text
 
-KEY_SPAN = np.int64(1) << 50
-"""More microseconds than any window has: 35 years."""
+KEY_SPAN = np.int64(1) << 40
+"""More milliseconds than any window has, 35 years; 64 bits hold 8 million connectors of them."""
 
 
 def time_keys(connector: Ints, at_s: Floats, *, base_s: float) -> Ints:
@@ -32,8 +32,8 @@ def time_keys(connector: Ints, at_s: Floats, *, base_s: float) -> Ints:
         at_s: s since 1970, shape (n,).
         base_s: begin of the 35 years, s since 1970.
     """
-    at_us = np.rint((at_s - base_s) * 1e6)
-    inside = np.clip(at_us, 0.0, float(KEY_SPAN - 1)).astype(np.int64)
+    at_ms = np.rint((at_s - base_s) * 1e3)
+    inside = np.clip(at_ms, 0.0, float(KEY_SPAN - 1)).astype(np.int64)
     return np.asarray(connector * KEY_SPAN + inside)
 
 

@@ -87,8 +87,8 @@ class OcmfRecord:
 
     @property
     def digest(self) -> bytes:
-        """What tells this record from every other one."""
-        return hashlib.sha256(self.signed).digest()
+        """What tells this record from every other one, whatever blanks its carrier put around."""
+        return hashlib.sha256(self.signed.strip()).digest()
 
 
 def read_records(text: str) -> list[OcmfRecord]:
