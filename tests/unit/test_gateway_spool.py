@@ -162,6 +162,36 @@ def test_a_message_refused_whole_is_a_dead_letter(make_spool: MakeSpool) -> None
     assert len(json.loads(letter["content"])["readings"]) == 3
 
 
+def test_rejected_items_that_a_receipt_does_not_name_are_kept(make_spool: MakeSpool) -> None:
+    spool = make_spool()
+    spool.add(readings(3))
+    error = {"index": 1, "code": "naive_time", "detail": "no offset"}
+    settled = spool.settle([{**receipt(1, errors=[error]), "rejected": 3}])
+    assert (settled.ids, settled.rejected) == ([1], 3)
+    named, whole = spool.dead_letters()
+    assert (named["item"], whole["item"]) == (1, None)
+    assert len(json.loads(whole["content"])["readings"]) == 3
+
+
+def test_one_rejected_item_of_another_gateways_message_deletes_nothing(
+    make_spool: MakeSpool,
+) -> None:
+    spool = make_spool()
+    spool.add(readings(3))
+    error = {"index": 0, "code": "naive_time", "detail": "no offset"}
+    settled = spool.settle([receipt(1, errors=[error])])
+    assert (settled.ids, settled.foreign, spool.backlog()) == ([], 1, 1)
+
+
+@pytest.mark.parametrize("errors", [None, 5, "x", [1], {"index": 0}])
+def test_errors_of_a_receipt_may_be_anything(make_spool: MakeSpool, errors: Any) -> None:
+    spool = make_spool()
+    spool.add(readings(1))
+    assert spool.settle([{**receipt(1), "rejected": 1, "errors": errors}]).ids == [1]
+    (letter,) = spool.dead_letters()
+    assert letter["item"] is None
+
+
 def test_the_newest_statuses_are_kept_with_their_seq(make_spool: MakeSpool) -> None:
     spool = make_spool()
     spool.add([], status={"firmware": "2"})
@@ -191,6 +221,24 @@ def test_a_full_spool_takes_nothing_and_gives_everything(make_spool: MakeSpool) 
     assert spool.add(readings(1, size=50_000)) == 1
     # A number that was not written was not used up either.
     assert [message.seq for message in spool.after(0, limit=10)] == [taken + 1]
+
+
+@pytest.mark.parametrize("size", [0, 3_000, 50_000])
+def test_a_full_spool_gets_rid_of_what_is_rejected(make_spool: MakeSpool, size: int) -> None:
+    spool = make_spool(max_bytes=1 << 18)
+    taken = 0
+    with pytest.raises(SpoolFullError):
+        for _ in range(10_000):
+            spool.add(readings(3, size=size))
+            taken += 1
+    errors = [{"index": n, "code": "too_old", "detail": "x" * 100} for n in range(3)]
+    for seq in range(1, taken + 1):
+        assert spool.settle([receipt(seq, errors=errors)]).ids == [seq]
+    assert spool.backlog() == 0
+    assert spool.add(readings(3, size=size)) == 1
+    with pytest.raises(SpoolFullError):
+        for _ in range(10_000):
+            spool.add(readings(3, size=size))
 
 
 def test_dead_letters_are_bounded(make_spool: MakeSpool) -> None:
@@ -285,6 +333,22 @@ async def test_a_rotated_or_cut_file_is_followed(tmp_path: Path) -> None:
     path.write_bytes(b"4\n")
     assert await take(source) == []
     assert await take(source) == [b"4"]
+    source.close()
+
+
+async def test_what_is_written_just_before_a_rotation_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    path.write_bytes(b"one\n")
+    source = FileInput(path, position=None, follow=True)
+    assert await take(source) == [b"one"]
+    # The next read has found the end already when these two happen.
+    with path.open("ab") as file:
+        file.write(b"two\n")
+    path.rename(tmp_path / "lines.1")
+    path.write_bytes(b"three\n")
+    assert [line.content for line in source._next_file().lines] == [b"two"]
+    assert await take(source) == []
+    assert await take(source) == [b"three"]
     source.close()
 
 

@@ -150,6 +150,9 @@ class FileInput:
         replaced = (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino)
         if not replaced and here.st_size >= self._splitter.offset:
             return Block([])
+        if replaced and (data := self._file.read(BLOCK_BYTES)):
+            # Written after the last read and before it was renamed.
+            return self._block(self._splitter.feed(data))
         lines = self._splitter.end() if replaced else []
         self._file.close()
         self._file = self._open()

@@ -27,6 +27,9 @@ DEAD_LETTERS_SHARE = 10
 
 KEPT_STATUSES = 10
 PAGE_BYTES = 4096
+PAGES_TO_SETTLE = 1024
+"""More pages than the dead letters of one message take until the oldest are gone."""
+
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS counter (kind TEXT PRIMARY KEY, seq INTEGER NOT NULL);
@@ -104,13 +107,14 @@ class Spool:
     ) -> None:
         self._path, self._clock, self._batch_items = path, clock, min(batch_items, MAX_ITEMS)
         self._max_dead_bytes = max_bytes // DEAD_LETTERS_SHARE
+        self._max_pages = max(64, max_bytes // PAGE_BYTES)
         self._lock = _take_lock(path)
         # Transactions are begun here, one by one.
         self._connection = sqlite3.connect(
             path, isolation_level=None, check_same_thread=False, timeout=10
         )
         try:
-            self._prepare(max_bytes, f"{operator_id}:{station_id}")
+            self._prepare(f"{operator_id}:{station_id}")
         except sqlite3.Error as exc:
             self.close()
             raise SpoolError(
@@ -121,17 +125,20 @@ class Spool:
             self.close()
             raise
 
-    def _prepare(self, max_bytes: int, owner: str) -> None:
+    def _prepare(self, owner: str) -> None:
         run = self._connection.execute
         run(f"PRAGMA page_size = {PAGE_BYTES}")
         run("PRAGMA journal_mode = WAL")
         run("PRAGMA synchronous = FULL")
-        run(f"PRAGMA max_page_count = {max(64, max_bytes // PAGE_BYTES)}")
+        self._limit_pages(self._max_pages)
         self._connection.executescript(SCHEMA)
         run("INSERT OR IGNORE INTO meta VALUES ('owner', ?)", (owner,))
         (found,) = run("SELECT value FROM meta WHERE name = 'owner'").fetchone()
         if found != owner:
             raise SpoolError(f"the spool {self._path} is of {found}, not of {owner}: give another")
+
+    def _limit_pages(self, pages: int) -> None:
+        self._connection.execute(f"PRAGMA max_page_count = {pages}")
 
     def close(self) -> None:
         """Close the file and let another process have it."""
@@ -268,9 +275,14 @@ class Spool:
         Raises: SpoolFullError; then nothing was deleted.
         """
         settled = Settled([])
-        with self._transaction() as run:
-            for receipt in receipts:
-                self._settle(run, receipt, settled)
+        # Dead letters need room before their messages leave theirs: a full spool would stay full.
+        self._limit_pages(2 * self._max_pages + PAGES_TO_SETTLE)
+        try:
+            with self._transaction() as run:
+                for receipt in receipts:
+                    self._settle(run, receipt, settled)
+        finally:
+            self._limit_pages(self._max_pages)
         return settled
 
     def _settle(
@@ -287,15 +299,16 @@ class Spool:
             return
         message_id, items, payload = row
         stored, duplicate, rejected = (n if type(n) is int else 0 for n in counts)
-        errors = [e for e in receipt.get("errors") or () if isinstance(e, dict)]
-        # A message that is refused whole may be counted as one.
-        if stored + duplicate + rejected != items and not (
-            rejected == 1 and not stored + duplicate
-        ):
+        listed = receipt.get("errors")
+        errors = [e for e in listed if isinstance(e, dict)] if isinstance(listed, list) else []
+        # A message that is refused whole may be counted as one; then no item of it is named.
+        whole = rejected == 1 and not stored + duplicate
+        whole &= all(error.get("index") is None for error in errors)
+        if stored + duplicate + rejected != items and not whole:
             settled.foreign += 1
             return
         if rejected:
-            self._bury(run, _rejected(kind, seq, payload, errors))
+            self._bury(run, _rejected(kind, seq, payload, errors, rejected))
         run("DELETE FROM message WHERE id = ?", (message_id,))
         settled.ids.append(message_id)
         settled.stored += stored
@@ -381,12 +394,12 @@ def _messages(items: Sequence[Item], batch_items: int) -> Iterator[tuple[str, li
 
 
 def _rejected(
-    kind: str, seq: int, payload: bytes, errors: Sequence[Mapping[str, Any]]
+    kind: str, seq: int, payload: bytes, errors: Sequence[Mapping[str, Any]], rejected: int
 ) -> list[DeadLetter]:
-    """Return a dead letter for each error; the whole message when no item is named."""
+    """Return a dead letter for each error; the whole message too when items are not named."""
     listed = orjson.loads(payload)[LIST_KEYS[kind]]
     letters = []
-    for error in errors or ({"code": "rejected", "detail": "the receipt names no item"},):
+    for error in errors:
         index = error.get("index")
         inside = type(index) is int and 0 <= index < len(listed)
         letters.append(
@@ -399,4 +412,7 @@ def _rejected(
                 item=index if inside else None,
             )
         )
+    if len(errors) < rejected and all(letter.item is not None for letter in letters):
+        detail = f"the receipt names {len(errors)} of {rejected} rejected items"
+        letters.append(DeadLetter("rejected", detail, payload, kind=kind, seq=seq))
     return letters
