@@ -19,7 +19,7 @@ from chargewatch.wire.topics import filters
 
 
 @asynccontextmanager
-async def source(url: str, *, receive_maximum: int = 100):
+async def source(url: str, *, receive_maximum: int = 100, deliver=None):
     arrived: list[Arrival] = []
     made = MqttSource(
         parse_broker_url(url),
@@ -29,7 +29,7 @@ async def source(url: str, *, receive_maximum: int = 100):
             receive_maximum=receive_maximum,
             session_expiry_s=600,
         ),
-        deliver=arrived.append,
+        deliver=deliver or arrived.append,
         drop=lambda: None,
     )
     task = asyncio.create_task(made.run())
@@ -147,6 +147,76 @@ async def test_a_message_of_a_mebibyte_comes_whole_between_small_ones(broker_url
         await until(lambda: len(arrived) == 3)
         assert payloads(arrived) == sent
         assert {arrival.content_type for arrival in arrived} == {"application/json+gzip"}
+
+
+async def test_what_could_not_be_taken_in_comes_again(broker_url: str, monkeypatch):
+    """Also where reading goes on because something was acknowledged."""
+    monkeypatch.setattr("chargewatch.ingest.source.MAX_HELD_BYTES", 1_000)  # two messages
+    taken: list[Arrival] = []
+    failed: list[Arrival] = []
+
+    def deliver(arrival: Arrival) -> None:
+        if len(taken) == 2 and not failed:
+            failed.append(arrival)
+            raise MemoryError
+        taken.append(arrival)
+
+    async with (
+        Gateway(broker_url, "OP1", "ST1") as gateway,
+        source(broker_url, deliver=deliver) as (made, _),
+    ):
+        for number in range(2):
+            await gateway.send_bytes("registers", b"%d" % number)
+        await until(lambda: len(taken) == 2)
+        for number in range(2, 4):
+            await gateway.send_bytes("registers", b"%d" % number)
+        done = 0
+        while {b"2", b"3"} - set(payloads(taken)):
+            await until(lambda: len(taken) > done)  # noqa: B023
+            count = len(taken)
+            made.finish(taken[done:count], ())
+            done = count
+        assert failed
+        assert made.generation == 2
+
+
+async def test_a_broker_that_refuses_the_log_in_for_a_while_costs_no_receipt(monkeypatch):
+    monkeypatch.setattr("chargewatch.ingest.source.random.uniform", lambda *_: 0.01)
+    log_ins, fates = [], []
+    delivered = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(4_096)
+        log_ins.append(writer)
+        refuses = 2 <= len(log_ins) <= 6
+        writer.write(b"\x20\x03\0\x88\0" if refuses else b"\x20\x03\0\0\0")
+        sent = b""
+        while b"receipt" not in sent and (piece := await reader.read(4_096)):
+            sent += piece
+        if b"receipt" in sent and len(log_ins) > 1:
+            delivered.set()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    made = MqttSource(
+        parse_broker_url(f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}"),
+        SourceOptions(client_id="x", filters=["t"], receive_maximum=10, session_expiry_s=60),
+        deliver=lambda _: None,
+        drop=lambda: None,
+        count_receipts=lambda fate, number: fates.append(fate),
+    )
+    task = asyncio.create_task(made.run())
+    try:
+        async with asyncio.timeout(30):
+            await made.connected.wait()
+            made.finish([], [("cw/v1/OP1/ST1/receipt", b"{}")])
+            await delivered.wait()
+        assert len(log_ins) == 7
+        assert "dropped" not in fates
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        server.close()
 
 
 def test_the_private_parts_that_are_used_are_still_there():

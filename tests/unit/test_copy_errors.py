@@ -45,6 +45,7 @@ def test_the_environment_is_never_put_down_to_a_message(error: Exception) -> Non
         (of_server("42P01"), Blame.DOUBTFUL),
         (of_server("P0001"), Blame.DOUBTFUL),
         (of_server("XX001"), Blame.DOUBTFUL),
+        (of_server("53400"), Blame.DOUBTFUL),
         (of_server("40P01"), Blame.PASSING),
         (of_server("55P03"), Blame.PASSING),
         (of_server("57014"), Blame.PASSING),

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chargewatch.ingest.packets import (
+    MAX_BODY_BYTES,
     Connack,
     PacketError,
     PacketSplitter,
@@ -78,6 +79,21 @@ def test_of_a_body_that_is_too_long_the_begin_is_kept_and_the_next_packet_is_who
     assert len(cut) == 100
     assert read_publication(0x32, cut).mid == 7
     assert read_publication(0x32, whole).payload == b"next"
+
+
+def test_a_message_with_more_properties_than_are_kept_can_be_refused_and_acknowledged():
+    pair = b"\x26\0\1k\xff\xff" + b"v" * 65_535
+    properties = pair * 70 + b"\x03\0\4type"
+    size = len(properties)
+    number = bytes([size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80, size >> 14 & 0x7F | 0x80])
+    body = b"\0\1t" + b"\0\x09" + number + bytes([size >> 21]) + properties + b"payload"
+    read = read_publication(0x32, body[:MAX_BODY_BYTES])
+    assert (read.topic, read.mid, read.qos, read.payload) == ("t", 9, 1, b"")
+
+
+def test_a_refused_log_in_is_told_from_an_accepted_one():
+    assert read_connack(b"\0\x88\0").refused
+    assert not read_connack(b"\1\0\0").refused
 
 
 def test_a_topic_becomes_a_text_that_a_table_takes():

@@ -61,6 +61,7 @@ class Connack:
     receive_maximum: int = 65_535
     max_packet: int | None = None
     keepalive_s: int | None = None
+    refused: bool = False
 
 
 def _number(buffer: bytes, at: int) -> tuple[int, int]:
@@ -119,6 +120,10 @@ def read_publication(first_byte: int, body: bytes) -> Publication:
             at += 2
         size, at = _number(body, at)
         end = at + size
+        if end > len(body) >= MAX_BODY_BYTES and qos != 3:
+            # Nothing of the payload was kept, so many properties come before it. To be refused
+            # and acknowledged: as a fault of the connection it would come again for ever.
+            return Publication(topic, b"", mid, qos, None)
         content_type = _property(body, CONTENT_TYPE, at, end) if size else None
         alias = _property(body, TOPIC_ALIAS, at, end) if size else None
     except IndexError as exc:
@@ -151,7 +156,9 @@ def read_connack(body: bytes) -> Connack:
                 for kind in (RECEIVE_MAXIMUM, MAXIMUM_PACKET_SIZE, SERVER_KEEP_ALIVE)
             )
         ]
-        return Connack(bool(body[0] & 1), limits[0] or 65_535, limits[1], limits[2])
+        return Connack(
+            bool(body[0] & 1), limits[0] or 65_535, limits[1], limits[2], body[1] >= 0x80
+        )
     except IndexError as exc:
         raise PacketError("a CONNACK that ends too early") from exc
 

@@ -295,6 +295,10 @@ class MqttSource:
                 return paho._loop_rc_handle(MQTTErrorCode.MQTT_ERR_PROTOCOL)
             except OSError:
                 return paho._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
+            except Exception:
+                # What was read and not delivered is lost here: the broker has to send it again.
+                log.exception("broker_bytes_lost")
+                return paho._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
             if not data:
                 return paho._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
             paho._last_bytes_received = time.monotonic()
@@ -334,6 +338,8 @@ class MqttSource:
 
     def _on_connack(self, paho: Client, body: bytes) -> None:
         told = read_connack(body)
+        if told.refused:
+            return  # aiomqtt tells it; a receipt sent now would be taken for the cause
         if self._connected_before and not told.session_present:
             log.warning("session_lost: the broker has forgotten it; see the ledger's gaps")
         if told.keepalive_s:

@@ -34,6 +34,8 @@ _ENVIRONMENT = frozenset({"08", "25", "28", "3D", "53", "57", "58"})
 # 40: serialization, deadlock; 55: object in use, lock not available.
 _PASSING = frozenset({"40", "55"})
 _QUERY_CANCELED = "57014"
+# Of one statement, not of the machine: TimescaleDB's limit on decompressed tuples, a temp file's.
+_LIMIT_OF_A_STATEMENT = "53400"
 
 _NO_THREAD = "can't start new thread"
 _STEPS = {
@@ -56,6 +58,8 @@ def blame_of(error: BaseException) -> Blame:
             return Blame.PASSING
         if state[:2] in _CONTENT:
             return Blame.CONTENT
+        if state == _LIMIT_OF_A_STATEMENT:
+            return Blame.DOUBTFUL  # half a batch may keep it
         return Blame.ENVIRONMENT if state[:2] in _ENVIRONMENT else Blame.DOUBTFUL
     # A value that does not fit its column is an InterfaceError and a ValueError to asyncpg;
     # others are about the connection, or about too many values.
