@@ -22,6 +22,8 @@ from chargewatch.runs.exports import (
     assessment_rows,
     signal_rows,
 )
+from chargewatch.runs.plan import first_unjudged_day
+from chargewatch.runs.rollups import refresh_rollups
 from chargewatch.settings import load_settings
 from chargewatch.storage import runs as store
 from chargewatch.storage.database import open_database
@@ -305,6 +307,42 @@ async def test_a_fall_that_is_declared_late_is_no_finding_any_more(database_url,
         await run_assessment(database, settings, as_of=TO + timedelta(minutes=1), days=30)
         codes = [row["code"] for row in await signal_rows(database)]
     assert "register_decrease" not in codes
+
+
+async def test_what_came_late_is_judged_though_rollups_were_refreshed_before(
+    database_url, tmp_path, monkeypatch
+):
+    city = make_test_city(FAULTS[2], days=5)
+    first, second = TO + timedelta(days=2), TO + timedelta(days=2, minutes=1)
+    async with open_database(database_url) as database:
+        await register(database, tmp_path, city.registry())
+        await feed(database_url, messages_of(city))
+        settings = load_settings({})
+        await run_assessment(database, settings, as_of=first, days=30)
+        (fall,) = [r for r in await signal_rows(database) if r["code"] == "register_decrease"]
+        assert fall["last_at"] < first - timedelta(days=2)
+        event = {
+            "connector": fall["connector"],
+            "at": fall["last_at"].isoformat(),
+            "kind": "register_reset",
+        }
+        message = {"seq": 1, "sent_at": TO.isoformat(), "events": [event]}
+        topic = f"cw/v1/{fall['operator_id']}/{fall['station_id']}/events"
+        await feed(database_url, [(topic, orjson.dumps(message))])
+        refreshed = await refresh_rollups(database, since=await first_unjudged_day(database))
+        assert refreshed.waiting > 0
+        # A run that fails has taken the rollups over; the next one must know of them all the same.
+        with monkeypatch.context() as broken:
+            broken.setattr("chargewatch.runs.assess.load", failing)
+            with pytest.raises(OSError, match="on purpose"):
+                await run_assessment(database, settings, as_of=second, days=30)
+        await run_assessment(database, settings, as_of=second, days=30)
+        codes = [row["code"] for row in await signal_rows(database)]
+    assert "register_decrease" not in codes
+
+
+async def failing(*_args, **_options):
+    raise OSError("failed on purpose")
 
 
 async def test_a_replay_of_an_earlier_time_leaves_open_signals_alone(database_url, tmp_path):

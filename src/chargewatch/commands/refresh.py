@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
+from chargewatch.runs.plan import first_unjudged_day
 from chargewatch.runs.rollups import refresh_rollups
 from chargewatch.settings import Settings
 from chargewatch.storage.database import open_database
@@ -17,7 +18,8 @@ from chargewatch.storage.migrate import require_newest_schema
 async def _refresh(settings: Settings, *, recompute_all: bool) -> dict[str, Any]:
     async with open_database(settings.require_database_url()) as database:
         await require_newest_schema(database)
-        return asdict(await refresh_rollups(database, recompute_all=recompute_all))
+        since = None if recompute_all else await first_unjudged_day(database)
+        return asdict(await refresh_rollups(database, since=since, recompute_all=recompute_all))
 
 
 @click.command("refresh")
@@ -38,4 +40,4 @@ def command(context: click.Context, recompute_all: bool, as_json: bool) -> None:
     for kind, number in report["failed"]:
         say(f"{kind} {number}: the platform failed on its readings; see the log, and report it")
     if report["waiting"]:
-        say(f"{report['waiting']} instrument-days wait for the next refresh")
+        say(f"{report['waiting']} instrument-days wait for the next refresh or risk run")

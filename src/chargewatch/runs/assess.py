@@ -35,7 +35,7 @@ from chargewatch.runs.apart import (
 )
 from chargewatch.runs.decide import decide, tiers
 from chargewatch.runs.load import Loaded, blocks, load, read_block
-from chargewatch.runs.plan import Plan, late_days, make_plan, scan_of, state_of
+from chargewatch.runs.plan import Plan, late_days, make_plan, mark_late, scan_of, state_of
 from chargewatch.runs.record import assessment_values, data_span, result_digest, run_summary
 from chargewatch.runs.rollups import refresh_rollups
 from chargewatch.runs.signals import find_signals
@@ -151,6 +151,7 @@ async def run_assessment(
                     store.fail_run(database, run_id, error=f"{type(exc).__name__}: {exc}")
                 )
                 if plan.mode == "full" or not is_of_the_data(exc):
+                    await asyncio.shield(mark_late(database, late))
                     raise
                 # What an earlier run left may be at fault: every later night would fail with it.
                 log.exception("nightly_run_failed run_id=%d", run_id)

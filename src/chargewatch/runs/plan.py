@@ -14,6 +14,7 @@ from chargewatch import __version__
 from chargewatch.domain.times import DAY_S, SLOT_S
 from chargewatch.risk.statistics import STATE_VERSION
 from chargewatch.runs.load import Loaded
+from chargewatch.runs.rollups import rollup_kinds
 from chargewatch.runs.signals import full_scan, next_scan
 from chargewatch.runs.signals_readings import Scan
 from chargewatch.runs.signed import Verified
@@ -21,6 +22,7 @@ from chargewatch.runs.state import RunState, engine_slot, engine_version, unpack
 from chargewatch.storage import load as load_store
 from chargewatch.storage import runs as store
 from chargewatch.storage.database import Database
+from chargewatch.storage.rollup_due import mark_again
 
 LATE_SHARE = 0.01
 """A nightly run doesn't go on from the last one when more connectors than this sent late data."""
@@ -43,6 +45,27 @@ async def late_days(database: Database) -> dict[int, int]:
     async with database.raw() as connection:
         pending = await load_store.rows(connection, load_store.PENDING)
     return {row["instrument_id"]: (row["day"] - date(1970, 1, 1)).days for row in pending}
+
+
+async def mark_late(database: Database, late: Mapping[int, int]) -> None:
+    """Make days due again of which a run that failed took note: the next run must see them."""
+    connectors, _ = rollup_kinds()
+    pairs = [(number, date(1970, 1, 1) + timedelta(days=day)) for number, day in late.items()]
+    async with database.raw() as connection:
+        await mark_again(connection, connectors, pairs)
+
+
+async def first_unjudged_day(database: Database) -> date | None:
+    """Return the first UTC day that the next nightly run reads anyway; None without a run.
+
+    Only by what is due does it see that something came for an earlier day: whoever refreshes
+    between two runs leaves those days to it.
+    """
+    newest = await store.newest_run(database)
+    if newest is None:
+        return None
+    at: datetime = newest["as_of"]
+    return (at.astimezone(UTC) - timedelta(days=1)).date()
 
 
 async def make_plan(

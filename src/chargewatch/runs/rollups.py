@@ -215,6 +215,7 @@ async def _refresh_kind(
     connection: asyncpg.Connection,
     kind: Kind,
     *,
+    since: date | None,
     up_to: date | None,
     limit_days: int | None,
     tally: _Tally,
@@ -226,7 +227,7 @@ async def _refresh_kind(
         # Claims that a refresh before this one left come first.
         day = await due.next_due_day(connection, kind, up_to=None, claimed=True)
         if day is None:
-            day = await due.next_due_day(connection, kind, up_to=up_to, claimed=False)
+            day = await due.next_due_day(connection, kind, since=since, up_to=up_to, claimed=False)
             if day is None or (limit_days is not None and len(days | {day}) > limit_days):
                 return
             # All of the day at once, so that older writers are waited for once and not a block.
@@ -255,6 +256,7 @@ def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
 async def refresh_rollups(
     database: Database,
     *,
+    since: date | None = None,
     up_to: date | None = None,
     limit_days: int | None = None,
     recompute_all: bool = False,
@@ -266,6 +268,7 @@ async def refresh_rollups(
 
     Args:
         database: the open database.
+        since: leave earlier UTC days for another time.
         up_to: leave later UTC days for another time.
         limit_days: at most this many days of connectors, and of meters.
         recompute_all: make every day due that has readings.
@@ -279,7 +282,9 @@ async def refresh_rollups(
         async with database.raw() as connection:
             if recompute_all:
                 await due.mark_all_pending(connection, kind)
-            await _refresh_kind(connection, kind, up_to=up_to, limit_days=limit_days, tally=tally)
+            await _refresh_kind(
+                connection, kind, since=since, up_to=up_to, limit_days=limit_days, tally=tally
+            )
             # Only now, so that the loop above ends: the next refresh tries them again.
             await due.mark_again(connection, kind, sorted(tally.failed.get(kind.number, ())))
 

@@ -21,15 +21,21 @@ from chargewatch.storage.rollups import Ids, Kind
 
 
 async def next_due_day(
-    connection: asyncpg.Connection, kind: Kind, *, up_to: date | None, claimed: bool
+    connection: asyncpg.Connection,
+    kind: Kind,
+    *,
+    since: date | None = None,
+    up_to: date | None,
+    claimed: bool,
 ) -> date | None:
     """Return the oldest day that is due: one already claimed, or one pending."""
     table = "rollup_claimed" if claimed else "rollup_pending"
     day: date | None = await connection.fetchval(
         f"SELECT day FROM {table} WHERE kind = $1 AND ($2::date IS NULL OR day <= $2) "  # noqa: S608
-        "ORDER BY day LIMIT 1",
+        "AND ($3::date IS NULL OR day >= $3) ORDER BY day LIMIT 1",
         kind.number,
         up_to,
+        since,
     )
     return day
 
