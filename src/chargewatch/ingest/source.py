@@ -144,7 +144,7 @@ class MqttSource:
                 await self._connection()
             except aiomqtt.MqttError as exc:
                 self._explain(exc)
-                log.warning("broker_away address=%s error=%s", self._address, exc)
+                log.warning("broker_away address=%s error=%s", self._address.label, exc)
             attempt = 0 if time.monotonic() - began > KEEPALIVE_S else attempt + 1
             await self._look_for_a_rival(attempt)
             # Full jitter: workers that lost the broker together do not come back together.
@@ -164,7 +164,7 @@ class MqttSource:
     def _explain(self, error: aiomqtt.MqttError) -> None:
         """Raise BrokerError when trying again is of no use."""
         code = getattr(getattr(error, "rc", None), "value", None)
-        where = self._address
+        where = self._address.label
         if code == _SESSION_TAKEN_OVER:
             self._taken_over += 1
             log.warning(
@@ -201,7 +201,7 @@ class MqttSource:
             ) as client:
                 log.info(
                     "broker_connected address=%s client_id=%s generation=%d",
-                    self._address,
+                    self._address.label,
                     shown_id(self.client_id),
                     self.generation,
                 )
@@ -266,7 +266,7 @@ class MqttSource:
             raise aiomqtt.MqttError(f"the broker refuses the subscription of {', '.join(refused)}")
         if refused:
             raise BrokerError(
-                f"the broker at {self._address} refuses the subscription of "
+                f"the broker at {self._address.label} refuses the subscription of "
                 f"{', '.join(refused)}: let user {self._address.username or '(anonymous)'} read "
                 "cw/v1/# in the broker's access list"
             )

@@ -25,6 +25,11 @@ class BrokerAddress:
         """Return the address without name and password."""
         return f"{'mqtts' if self.tls else 'mqtt'}://{self.host}:{self.port}"
 
+    @property
+    def label(self) -> str:
+        """Host and port, for people."""
+        return f"{self.host}:{self.port}"
+
     def tls_context(self) -> ssl.SSLContext | None:
         """Return how to check the broker's certificate, None without TLS.
 
