@@ -16,6 +16,7 @@ import pytest_asyncio
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from tests.integration.ingest_gateway import Gateway
+from tests.integration.ingest_packet_proxy import PacketProxy, encoded
 from tests.integration.ingest_service import publish, serving, until
 
 from chargewatch.errors import DatabaseError
@@ -173,6 +174,42 @@ async def test_the_session_of_version_0_1_0_is_emptied_and_ended(
     client._client.on_connect = lambda *a: (flags.append(a[2]), on_connect(*a))
     async with client:
         assert not flags[0].session_present
+
+
+async def test_a_pause_of_the_broker_does_not_end_a_session_that_holds_messages(
+    broker_url: str,
+    database_url: str,
+    database: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("chargewatch.ingest.service.LEFT_IDLE_S", 0.5)
+    address = parse_broker_url(broker_url)
+    async with connection(address, BASE, clean_start=False, session_expiry_s=600) as client:
+        await client.subscribe([(text, 1) for text in filters()])
+    await database.execute(
+        "INSERT INTO ingest_session (client_id, base, used_at) VALUES ($1, $1, now())", BASE
+    )
+    stations = Stations(broker_url)
+    await stations.publish()
+    log_ins, publications = [], []
+
+    def from_client(first: int, body: bytes) -> bytes:
+        if first == 0x10 and body.endswith(BASE.encode()):
+            log_ins.append(body)
+        return encoded(first, body)
+
+    def from_broker(first: int, body: bytes) -> bytes:
+        if first & 0xF0 == 0x30:
+            publications.append(body)
+            if len(log_ins) == 1 and len(publications) > 4:
+                return b""  # it does not come on this connection any more
+        return encoded(first, body)
+
+    async with PacketProxy.to(broker_url) as proxy:
+        proxy.from_client, proxy.from_broker = from_client, from_broker
+        async with serving(proxy.url, database_url):
+            await until_sessions(database, BASE)
+            assert await stored(database) == stations.published
 
 
 async def test_no_message_is_lost_whatever_the_number_of_workers_becomes(

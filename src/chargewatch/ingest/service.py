@@ -248,10 +248,15 @@ class IngestService:
     async def _empty(self, session: LeftSession) -> None:
         shown = shown_id(session.client_id)
         log.info("session_left client_id=%s: taking what it holds", shown)
-        totals = await IngestService(self.settings, leaving=session).run(until_idle_s=LEFT_IDLE_S)
+        messages, more = 0, True
+        while more:
+            # Until a connection brings nothing: a broker that pauses is not an empty one.
+            service = IngestService(self.settings, leaving=session)
+            more = (await service.run(until_idle_s=LEFT_IDLE_S)).messages > 0
+            messages += service.totals.messages
         await end_session(self._address, session.client_id)
         await forget_session(self._dsn, session.client_id)
-        log.info("session_emptied client_id=%s messages=%d", shown, totals.messages)
+        log.info("session_emptied client_id=%s messages=%d", shown, messages)
 
     async def _contested(self, client_id: str) -> str:
         """Return the client id to go on with when somebody else seems to use it.
