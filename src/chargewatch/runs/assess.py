@@ -35,7 +35,7 @@ from chargewatch.runs.apart import (
 )
 from chargewatch.runs.decide import decide, tiers
 from chargewatch.runs.load import Loaded, blocks, load, read_block
-from chargewatch.runs.plan import Plan, late_days, make_plan, mark_late, scan_of, state_of
+from chargewatch.runs.plan import Plan, make_plan, mark_late, scan_of, state_of
 from chargewatch.runs.record import assessment_values, data_span, result_digest, run_summary
 from chargewatch.runs.rollups import refresh_rollups
 from chargewatch.runs.signals import find_signals
@@ -116,9 +116,13 @@ async def run_assessment(
     await store.require_not_ahead(database, as_of)
     async with store.only_run(database):
         clock = _Stopwatch()
-        late = await late_days(database)
+        late: dict[int, int] = {}
         say("bringing the rollups up to date")
-        report = await refresh_rollups(database)
+        try:
+            report = await refresh_rollups(database, first_days=late)
+        except BaseException:
+            await asyncio.shield(mark_late(database, late))
+            raise
         clock.lap("rollups")
         configuration = configuration_of(settings, days=days)
         while True:

@@ -19,7 +19,6 @@ from chargewatch.runs.signals import full_scan, next_scan
 from chargewatch.runs.signals_readings import Scan
 from chargewatch.runs.signed import Verified
 from chargewatch.runs.state import RunState, engine_slot, engine_version, unpack_state
-from chargewatch.storage import load as load_store
 from chargewatch.storage import runs as store
 from chargewatch.storage.database import Database
 from chargewatch.storage.rollup_due import mark_again
@@ -38,13 +37,6 @@ class Plan:
     prior: dict[str, Any] | None
     late: Mapping[int, int]
     reason: str
-
-
-async def late_days(database: Database) -> dict[int, int]:
-    """Return the earliest day with new readings of each connector, days since 1970."""
-    async with database.raw() as connection:
-        pending = await load_store.rows(connection, load_store.PENDING)
-    return {row["instrument_id"]: (row["day"] - date(1970, 1, 1)).days for row in pending}
 
 
 async def mark_late(database: Database, late: Mapping[int, int]) -> None:
@@ -77,7 +69,10 @@ async def make_plan(
     late: Mapping[int, int],
     config: Mapping[str, Any],
 ) -> Plan:
-    """Return whether to go on from the newest earlier run, or why not."""
+    """Return whether to go on from the newest earlier run, or why not.
+
+    Where: late: the earliest day with new readings of each connector, days since 1970.
+    """
     window_first = as_of - timedelta(days=days)
     window_first = window_first.replace(hour=0, minute=0, second=0, microsecond=0)
     prior = None if full else await store.prior_run(database, before=as_of)

@@ -24,6 +24,7 @@ from datetime import date
 import asyncpg
 import numpy as np
 
+from chargewatch.domain.times import EPOCH
 from chargewatch.runs.apart import is_of_the_data
 from chargewatch.runs.rollup_rows import (
     UNREGISTERED_RESOLUTION_WH,
@@ -74,6 +75,7 @@ class _Tally:
     written: int = 0
     removed: int = 0
     failed: dict[int, set[tuple[int, date]]] = field(default_factory=dict)  # by kind
+    first_days: dict[int, int] = field(default_factory=dict)  # of connectors, days since 1970
 
 
 def rollup_kinds() -> tuple[Kind, Kind]:
@@ -203,6 +205,10 @@ async def _refresh_block(
         # Though no row may differ: the day's raw readings do, and an archive holds both.
         await store.renew_versions(connection, kind, days=[day])
         await due.release_claims(connection, kind, day=day, ids=ids)
+    if kind.number == 0:
+        number = (day - EPOCH.date()).days
+        for connector_id in ids.tolist():
+            tally.first_days[connector_id] = min(number, tally.first_days.get(connector_id, number))
     tally.pairs += len(ids)
     tally.days.add(day)
     tally.readings += len(readings)
@@ -260,6 +266,7 @@ async def refresh_rollups(
     up_to: date | None = None,
     limit_days: int | None = None,
     recompute_all: bool = False,
+    first_days: dict[int, int] | None = None,
 ) -> RollupReport:
     """Bring the rollups of all days that are due up to date; return what was done.
 
@@ -272,11 +279,13 @@ async def refresh_rollups(
         up_to: leave later UTC days for another time.
         limit_days: at most this many days of connectors, and of meters.
         recompute_all: make every day due that has readings.
+        first_days: filled in with the earliest day that was due of each connector, days since
+            1970, also of those that failed.
 
     Raises: DatabaseError if another refresh does not end.
     """
     begun = time.monotonic()
-    tally = _Tally()
+    tally = _Tally(first_days={} if first_days is None else first_days)
 
     async def refresh(kind: Kind) -> None:
         async with database.raw() as connection:

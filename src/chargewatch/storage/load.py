@@ -207,12 +207,6 @@ METER_SPANS = """
 SELECT meter_id, min(at) AS first_at, max(at) AS last_at, count(*) AS readings
 FROM reference_reading WHERE meter_id = ANY($1::int[]) AND at >= $2 AND at <= $3 GROUP BY meter_id
 """
-PENDING = """
-SELECT instrument_id, min(day) AS day FROM (
-  SELECT instrument_id, day FROM rollup_pending WHERE kind = 0
-  UNION ALL SELECT instrument_id, day FROM rollup_claimed WHERE kind = 0) due
-GROUP BY instrument_id
-"""
 
 
 @asynccontextmanager
