@@ -21,8 +21,10 @@ from tests.integration.ingest_service import publish, serving, until
 
 from chargewatch.errors import DatabaseError
 from chargewatch.ingest import broker as ingest_broker
+from chargewatch.ingest.batch import TimeLimits
 from chargewatch.ingest.broker import connection
 from chargewatch.ingest.shards import Shard
+from chargewatch.ingest.writer import BatchWriter, SessionInUseError
 from chargewatch.mqtt.address import parse_broker_url
 from chargewatch.wire.topics import filters
 
@@ -296,6 +298,27 @@ async def test_a_session_whose_id_became_known_is_left_for_a_new_one(
         # The service goes on with the new id; it empties and ends the old session.
         await until_sessions(database, BASE)
         assert await database.fetchval("SELECT client_id FROM ingest_session") != known
+
+
+async def test_a_writer_that_could_not_hold_its_name_does_not_write_without_it(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    async def hangs(*_: object) -> bool:
+        raise asyncpg.QueryCanceledError("statement timeout")
+
+    dsn = "postgresql://" + database_url.partition("://")[2]
+    limits = TimeLimits(600, 180)
+    async with (
+        BatchWriter(dsn, limits=limits, quarantine_a_day=1, only_one=BASE) as first,
+        BatchWriter(dsn, limits=limits, quarantine_a_day=1, only_one=BASE) as second,
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr("chargewatch.ingest.writer.hold_name", hangs)
+            with pytest.raises(asyncpg.QueryCanceledError):
+                await first.connect()
+        await first.connect()
+        with pytest.raises(SessionInUseError):
+            await second.connect()
 
 
 async def test_a_second_ingest_that_came_in_by_a_lost_lock_ends_the_first(

@@ -142,9 +142,16 @@ class BatchWriter:
         self._connection = await open_ingest_connection(
             self._dsn, on_registry_change=self._on_registry_change
         )
+        try:
+            await self._begin()
+        except BaseException:
+            # Half begun it would count as a connection: without its name, with stale caches.
+            await self.disconnect()
+            raise
+
+    async def _begin(self) -> None:
         self.server_pids.add(self._connection.get_server_pid())
         if self._only_one and not await hold_name(self._connection, self._only_one):
-            await self.disconnect()
             raise SessionInUseError(
                 f"another ingest service with the client id {self._only_one!r} writes to this "
                 "database; end it, or give each its --shard"
