@@ -73,6 +73,7 @@ class Isolation:
         self._write = write
         self._probe = probe
         self._settled: dict[int, tuple[Message, Fate]] = {}
+        self._failed_first: Message | None = None
         self._failed: tuple[object, ...] = ()
         self._strikes = 0
         self._trusted_until = 0.0
@@ -91,7 +92,7 @@ class Isolation:
         await self._settle(waiting, patience=1)
         fates = [self._settled[id(message)][1] for message in messages]
         self._settled.clear()
-        self._failed, self._strikes = (), 0
+        self._failed_first, self._failed, self._strikes = None, (), 0
         return fates
 
     async def _settle(self, messages: Sequence[Message], *, patience: int) -> None:
@@ -137,9 +138,11 @@ class Isolation:
 
     def _count(self, messages: Sequence[Message], error: Exception) -> int:
         """Return how often these messages have failed like this, one after the other."""
-        failed = (id(messages[0]), len(messages), copy_errors.kind_of(error))
-        self._strikes = self._strikes + 1 if failed == self._failed else 1
-        self._failed = failed
+        # The message itself: the number of one that is gone may be another one's by now.
+        first, rest = messages[0], (len(messages), copy_errors.kind_of(error))
+        again = first is self._failed_first and rest == self._failed
+        self._strikes = self._strikes + 1 if again else 1
+        self._failed_first, self._failed = first, rest
         return self._strikes
 
     async def _put_aside(self, messages: Sequence[Message], error: Exception) -> None:
