@@ -54,6 +54,16 @@ def test_what_fails_for_everybody_lies_in_no_station():
         each_apart("step", stations, attempt)
 
 
+def test_one_operator_with_many_bad_stations_stops_no_city():
+    stations = np.arange(1_000)
+    bad = range(200)
+    attempt, _ = failing_for(*bad)
+    result, left = each_apart("step", stations, attempt)
+    assert (len(result), len(left)) == (800, 200)
+    with pytest.raises(ZeroDivisionError):
+        each_apart("step", stations, attempt, costly=True)
+
+
 def test_what_fails_only_together_lies_in_no_station():
     def attempt(stations):
         if stations.size == 40:

@@ -19,7 +19,7 @@ from chargewatch.domain.mpe import RuleSet
 from chargewatch.domain.signal import SIGNAL_SEVERITY, Signal
 from chargewatch.domain.times import DAY_S, EPOCH
 
-RULE_VERSION = 1
+RULE_VERSION = 2
 MOST_RECORDS = 5
 MOST_COUNT = 2**63 - 1  # what a signal's count can hold
 """Records kept as evidence of one finding; of a signal, of its first and last finding."""

@@ -19,7 +19,8 @@ from chargewatch.risk.signals import Finding
 log = logging.getLogger("chargewatch.runs")
 
 MOST_LEFT_OUT = 50
-"""A step that fails for more stations than this fails for a reason that lies in no station."""
+"""A step that fails for more stations than this, and for more than half of all, fails for a reason
+that lies in no station."""
 
 _NOT_OF_THE_DATA = (
     ChargewatchError,
@@ -48,7 +49,7 @@ def is_of_the_data(error: BaseException) -> bool:
 
 
 def each_apart(
-    step: str, stations: Ints, attempt: Callable[[Ints], Result]
+    step: str, stations: Ints, attempt: Callable[[Ints], Result], *, costly: bool = False
 ) -> tuple[Result, list[LeftOut]]:
     """Return what a step makes of all stations that it can be done for, and the others.
 
@@ -59,6 +60,7 @@ def each_apart(
         step: name of the step, for people.
         stations: numbers of stations, ascending.
         attempt: does the step for some of the stations, and nothing else.
+        costly: a try for few stations takes as long as for many: give up after MOST_LEFT_OUT.
 
     Raises: what the step raises when that is not due to single stations' data.
     """
@@ -67,7 +69,8 @@ def each_apart(
     except Exception as exc:
         if not is_of_the_data(exc):
             raise
-        culprits = _culprits(stations, attempt)
+        most = MOST_LEFT_OUT if costly else max(MOST_LEFT_OUT, stations.size // 2)
+        culprits = _culprits(stations, attempt, most=most)
         if not culprits:
             raise
         # The whole trace of one is what mends it; of the others the names are enough.
@@ -80,7 +83,9 @@ def each_apart(
     return attempt(rest), left
 
 
-def _culprits(stations: Ints, attempt: Callable[[Ints], object]) -> dict[int, Exception]:
+def _culprits(
+    stations: Ints, attempt: Callable[[Ints], object], *, most: int
+) -> dict[int, Exception]:
     """Return the stations that fail alone; none when there are too many, or they fail together."""
     found: dict[int, Exception] = {}
     waiting = [stations]
@@ -95,7 +100,7 @@ def _culprits(stations: Ints, attempt: Callable[[Ints], object]) -> dict[int, Ex
                 raise
             if part.size == 1:
                 found[int(part[0])] = exc
-                if len(found) > MOST_LEFT_OUT:
+                if len(found) > most:
                     return {}
             else:
                 middle = part.size // 2

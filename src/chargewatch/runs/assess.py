@@ -207,6 +207,7 @@ async def _run(
                 "estimate",
                 np.arange(len(loaded.registry.places)),
                 lambda part: assess(_part(inputs, part), config=config, state=engine_state),
+                costly=True,
             )
         )
         try:
@@ -328,6 +329,7 @@ def _add_block(
         "estimate",
         stations,
         lambda part: advance(_part(inputs, part), config=config, state=state),
+        costly=True,
     )
 
 

@@ -65,14 +65,21 @@ def _number(*parts: str | bytes | None) -> int:
     return int.from_bytes(whole.digest(), "big", signed=True) or 1
 
 
-def _meters(loaded: Loaded) -> dict[str, frozenset[str]]:
-    """Return the connectors by the serial number that the registry has of them."""
-    found: dict[str, set[str]] = {}
+def _meters(loaded: Loaded) -> dict[str, dict[str, frozenset[str]]]:
+    """Return an operator's connectors by the serial number that the registry has of them.
+
+    By operator: two makers may number alike, and two operators may name alike.
+    """
+    found: dict[str, dict[str, set[str]]] = {}
     for row in loaded.registry.connectors:
         serial = plain_serial(row["serial"])
         if serial:
-            found.setdefault(serial, set()).add(row["connector"])
-    return {serial: frozenset(names) for serial, names in found.items()}
+            of_operator = found.setdefault(row["operator_id"], {})
+            of_operator.setdefault(serial, set()).add(row["connector"])
+    return {
+        operator: {serial: frozenset(names) for serial, names in serials.items()}
+        for operator, serials in found.items()
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +87,7 @@ class _Checker:
     """Checks the records of sessions against the registry and against the sessions."""
 
     loaded: Loaded
-    meters: Mapping[str, frozenset[str]]
+    meters: Mapping[str, Mapping[str, frozenset[str]]]  # by operator
 
     def facts_key(self, connector: int) -> int:
         """Return the key of what the registry says of a connector's meter."""
@@ -104,7 +111,7 @@ class _Checker:
             registered_key=instrument["signing_key"],
             told_key=row["signed_public_key"],
             connector=instrument["connector"],
-            meters=self.meters,
+            meters=self.meters.get(instrument["operator_id"], {}),
         )
         verdict = check_records(row["signed_data"] or "", facts)
         place = instrument["operator_id"], instrument["station_id"]
