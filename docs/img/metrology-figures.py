@@ -9,12 +9,12 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
+from chargewatch.evaluation.city_inputs import known_inputs
 from chargewatch.risk.drift import cusum, self_starting
 from chargewatch.risk.engine import assess
+from chargewatch.risk.memory import updated
 from chargewatch.risk.results import EngineConfig
-from chargewatch.risk.statistics import updated
 from chargewatch.simulators.city import make_city
-from chargewatch.simulators.inputs import known_inputs
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

@@ -13,7 +13,8 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from chargewatch.storage import queries_piles, users
+from chargewatch.storage import users
+from chargewatch.storage.pages import piles as pile_list_rows
 from chargewatch.supervision import accounts
 from chargewatch.supervision.accounts import Role
 from chargewatch.web import server as web_server
@@ -124,14 +125,16 @@ async def test_stuck_exports_and_streams_leave_everybody_else_alone(
 async def test_an_export_reads_every_piece_on_a_connection_of_its_own(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queries_piles, "STREAM_ROWS", 7)
+    monkeypatch.setattr(pile_list_rows, "STREAM_ROWS", 7)
     pool: Any = site.database.engine.pool
-    wanted = queries_piles.PileFilter()
+    wanted = pile_list_rows.PileFilter()
     async with site.database.connect() as connection:
         run = await connection.scalar(text("SELECT max(run_id) FROM risk_run"))
         assert await users.user_by_name(connection, "admin") is not None
     seen = 0
-    async for rows in queries_piles.stream_piles(site.database, wanted, run_id=run - 1, scope=None):
+    async for rows in pile_list_rows.stream_piles(
+        site.database, wanted, run_id=run - 1, scope=None
+    ):
         assert pool.checkedout() == 0
         seen += len(rows)
     assert seen == 120

@@ -15,10 +15,10 @@ from chargewatch.errors import InputFileError
 from chargewatch.runs.assess import RunOutcome, run_assessment
 from chargewatch.runs.rollups import refresh_rollups
 from chargewatch.settings import load_settings
-from chargewatch.storage.archive import KINDS, SESSION_TABLE
+from chargewatch.storage.archive.export import due_days, export_day
+from chargewatch.storage.archive.files import path_of
+from chargewatch.storage.archive.window import KINDS, SESSION_TABLE
 from chargewatch.storage.database import Database, open_database
-from chargewatch.storage.parquet import due_days, export_day
-from chargewatch.storage.parquet_files import path_of
 from running import RunCommand
 
 WINDOW_DAYS = 12

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from chargewatch.storage import sequences
-from chargewatch.storage.copy import open_ingest_connection
-from chargewatch.storage.ledger import LedgerEntry, lock_streams, record_messages
-from chargewatch.storage.status import StatusRow, store_statuses
+from chargewatch.storage.intake import sequences
+from chargewatch.storage.intake.connection import open_ingest_connection
+from chargewatch.storage.intake.ledger import LedgerEntry, lock_streams, record_messages
+from chargewatch.storage.intake.status import StatusRow, store_statuses
 
 S = 1_000_000
 T0 = 1_772_352_000 * S

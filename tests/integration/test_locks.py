@@ -20,7 +20,7 @@ from chargewatch.ingest.message import Arrival, read_message
 from chargewatch.ingest.writer import BatchWriter
 from chargewatch.runs.rollups import refresh_rollups
 from chargewatch.storage.database import Database, open_database
-from chargewatch.storage.ledger_days import unbalanced
+from chargewatch.storage.intake.ledger_days import unbalanced
 from chargewatch.storage.retention import apply_retention
 from chargewatch.supervision.registry import import_registry
 from chargewatch.wire.registry_file import read_registry_file

@@ -14,10 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from chargewatch.runs.rollups import refresh_rollups
-from chargewatch.storage import parquet
-from chargewatch.storage.archive import KINDS, open_archive, read_intervals
+from chargewatch.storage.archive.export import export_day
+from chargewatch.storage.archive.window import KINDS, export, open_archive, read_intervals
 from chargewatch.storage.database import Database, open_database
-from chargewatch.storage.parquet import export_day
 
 DAYS = [date(2026, 3, 1), date(2026, 3, 2), date(2026, 3, 3)]
 BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
@@ -66,7 +65,7 @@ async def fill(connection: asyncpg.Connection) -> None:
 async def test_intervals_of_an_export_equal_those_of_the_database(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parquet, "BLOCK_INSTRUMENTS", 2)
+    monkeypatch.setattr(export, "BLOCK_INSTRUMENTS", 2)
     first, last = BEGIN + timedelta(minutes=45), BEGIN + timedelta(days=2, hours=10)
     async with database.raw() as connection:
         await fill(connection)

@@ -17,11 +17,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chargewatch.domain.mpe import rule_set
 from chargewatch.runs.assess import run_assessment
 from chargewatch.settings import load_settings
-from chargewatch.storage import pile_index, queries, queries_ingest, queries_piles
+from chargewatch.storage import pile_index
 from chargewatch.storage.database import Database, open_database
 from chargewatch.storage.migrate import migrate
+from chargewatch.storage.pages import city as city_rows
+from chargewatch.storage.pages import messages as message_rows
+from chargewatch.storage.pages import piles as pile_list_rows
+from chargewatch.storage.pages.piles import PileFilter, PilePage
 from chargewatch.storage.pile_index import SORTS, TIERS, driver_of, rebuild
-from chargewatch.storage.queries_piles import PileFilter, PilePage
 from chargewatch.supervision.registry import import_registry
 from chargewatch.wire.registry_file import read_registry_file
 
@@ -195,13 +198,13 @@ async def test_every_list_is_that_of_a_plain_statement(
             for sort in SORTS:
                 question = replace(wanted, sort=sort)
                 expected = await plain_list(connection, question, run_id=run_id, scope=scope)
-                page = await queries_piles.piles(
+                page = await pile_list_rows.piles(
                     connection, question, run_id=run_id, scope=scope, limit=1_000, offset=0
                 )
                 assert keys_of(page) == expected, question
                 assert page.total == len(expected)
                 seen += page.total
-                some = await queries_piles.piles(
+                some = await pile_list_rows.piles(
                     connection, question, run_id=run_id, scope=scope, limit=7, offset=11
                 )
                 assert keys_of(some) == expected[11:18]
@@ -228,7 +231,7 @@ async def test_sums_are_those_of_plain_statements(
             {name: values[name] for name in ("run_id", "scope")},
         )
         plain = [tuple(row) for row in grouped]
-        found = await queries.tiers_by_district(connection, run_id, scope=scope)
+        found = await city_rows.tiers_by_district(connection, run_id, scope=scope)
         assert sorted((row.district, row.tier, row.connectors) for row in found) == sorted(
             (row[0], row[1], row[2]) for row in plain
         )
@@ -249,7 +252,7 @@ async def test_sums_are_those_of_plain_statements(
                 {name: values[name] for name in ("today", "soon", "scope")},
             )
         ).mappings()
-        coverage = await queries.verification_coverage(
+        coverage = await city_rows.verification_coverage(
             connection, today=TODAY, soon=values["soon"], scope=scope
         )
         assert coverage == dict(valid.one())
@@ -275,7 +278,7 @@ async def test_newest_red_are_those_of_a_plain_statement(city: Database, scope: 
             )
             expected = [tuple(row) for row in rows]
             for limit in (5, 1_000):
-                found = await queries.newest_red(connection, run_id, scope=scope, limit=limit)
+                found = await city_rows.newest_red(connection, run_id, scope=scope, limit=limit)
                 assert [
                     (row["connector"], row["station_id"], row["newly_red"]) for row in found
                 ] == expected[:limit]
@@ -297,7 +300,7 @@ async def test_ledger_sums_are_those_of_plain_statements(city: Database) -> None
                 ),
                 {"recently": recently, "scope": scope},
             )
-            arrival = await queries.arrival(connection, recently=recently, scope=scope)
+            arrival = await city_rows.arrival(connection, recently=recently, scope=scope)
             assert arrival == dict(plain.mappings().one())
         for station_id, operator_id, scope, streams in (
             ("", "", None, 12),
@@ -307,7 +310,7 @@ async def test_ledger_sums_are_those_of_plain_statements(city: Database) -> None
             ("ST1", "", "OP0", 0),
             ("", "OP1", "OP0", 0),
         ):
-            totals = await queries_ingest.ledger_totals(
+            totals = await message_rows.ledger_totals(
                 connection, scope=scope, station_id=station_id, operator_id=operator_id
             )
             assert [row["streams"] for row in totals] == ([streams] * 3 if streams else [])
@@ -328,7 +331,7 @@ async def test_before_the_first_run_the_list_is_the_registry_by_name(
                 "ORDER BY connector, operator_id, station_id"
             )
         )
-        page = await queries_piles.piles(
+        page = await pile_list_rows.piles(
             connection,
             PileFilter(operator_id="OP1"),
             run_id=None,
@@ -339,7 +342,7 @@ async def test_before_the_first_run_the_list_is_the_registry_by_name(
         assert [row["connector"] for row in page.rows] == list(expected.scalars())
         assert {row["tier"] for row in page.rows} == {None}
         tiers = PileFilter(tiers=("red",))
-        none = await queries_piles.piles(
+        none = await pile_list_rows.piles(
             connection, tiers, run_id=None, scope=None, limit=500, offset=0
         )
         assert (none.rows, none.total) == ([], 0)
@@ -348,11 +351,11 @@ async def test_before_the_first_run_the_list_is_the_registry_by_name(
 async def test_an_empty_database_has_an_empty_list(any_database_url: str) -> None:
     async with open_database(any_database_url) as database, database.connect() as connection:
         for wanted in (PileFilter(), PileFilter(text="x", signal="silence", district="y")):
-            page = await queries_piles.piles(
+            page = await pile_list_rows.piles(
                 connection, wanted, run_id=None, scope="OP1", limit=50, offset=0
             )
             assert (page.rows, page.total) == ([], 0)
-        coverage = await queries.verification_coverage(
+        coverage = await city_rows.verification_coverage(
             connection, today=TODAY, soon=TODAY, scope=None
         )
         assert set(coverage.values()) == {0}
@@ -373,12 +376,12 @@ async def test_sold_station_is_its_new_operators_from_the_import_on(
         for scope, operator_id in (("OP1", ""), ("OP2", ""), (None, "OP2"), (None, "")):
             wanted = replace(at_station, operator_id=operator_id)
             expected = await plain_list(connection, wanted, run_id=2, scope=scope)
-            page = await queries_piles.piles(
+            page = await pile_list_rows.piles(
                 connection, wanted, run_id=2, scope=scope, limit=500, offset=0
             )
             assert page.total == len(expected)
             assert all(row["operator_id"] == (scope or row["operator_id"]) for row in page.rows)
-        found = await queries.tiers_by_district(connection, 2, scope=None)
+        found = await city_rows.tiers_by_district(connection, 2, scope=None)
         assert "120116" in {row.district for row in found}
 
 
@@ -414,7 +417,7 @@ async def test_stored_index_is_read_and_that_of_another_run_is_built(
     monkeypatch.setattr(pile_index, "build", counted)
     async with city.connect() as connection:
         for run_id in (2, 1, 2):
-            await queries.newest_red(connection, run_id, scope=None, limit=5)
+            await city_rows.newest_red(connection, run_id, scope=None, limit=5)
     assert built == [1]
 
 

@@ -17,17 +17,15 @@ from chargewatch.benches.storage_city import (
 )
 from chargewatch.errors import NotFoundError
 from chargewatch.runs.rollups import rollup_kinds
-from chargewatch.storage import (
-    queries,
-    queries_ingest,
-    queries_pile,
-    queries_piles,
-    queries_stations,
-)
 from chargewatch.storage.bulk import copy_records_in
 from chargewatch.storage.database import Database, open_database
-from chargewatch.storage.plans import PAGE_QUERIES, explain_pages, time_pages
-from chargewatch.storage.readings import REGISTERS
+from chargewatch.storage.intake.readings import REGISTERS
+from chargewatch.storage.pages import city as city_rows
+from chargewatch.storage.pages import messages as message_rows
+from chargewatch.storage.pages import pile as pile_rows
+from chargewatch.storage.pages import piles as pile_list_rows
+from chargewatch.storage.pages import stations as station_rows
+from chargewatch.storage.pages.statements import PAGE_QUERIES, explain_pages, time_pages
 
 
 async def fill(database: Database, size: CitySize) -> None:
@@ -77,7 +75,7 @@ async def test_empty_registry_is_told(database_url: str) -> None:
 
 def test_every_query_of_the_pages_is_watched() -> None:
     asked = inspect.getsource(inspect.getmodule(explain_pages))  # type: ignore[arg-type]
-    for module in (queries, queries_ingest, queries_pile, queries_piles, queries_stations):
+    for module in (city_rows, message_rows, pile_rows, pile_list_rows, station_rows):
         name = module.__name__.rpartition(".")[2]
         for function, value in vars(module).items():
             own = inspect.iscoroutinefunction(value) and value.__module__ == module.__name__

@@ -28,7 +28,7 @@ from chargewatch.ingest import isolation, message, rejected, service, writer
 from chargewatch.ingest.intake import Intake
 from chargewatch.ingest.service import IngestService
 from chargewatch.settings import load_settings
-from chargewatch.storage import copy_errors, readings
+from chargewatch.storage.intake import faults, readings
 
 MARK = 123_456.5
 """Energy of a reading that the faults below are about."""
@@ -305,7 +305,7 @@ async def test_a_statement_that_takes_too_long_is_put_down_to_a_message_only_if_
         waiting = asyncio.create_task(city.send_good(good))
 
         async def tried() -> bool:
-            return failed_attempts(ingest) > before + copy_errors.Blame.PASSING + 2
+            return failed_attempts(ingest) > before + faults.Blame.PASSING + 2
 
         await city.until(tried, "attempts while the books are held")
         await held.rollback()

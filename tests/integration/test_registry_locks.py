@@ -13,7 +13,7 @@ from chargewatch.ingest.message import Arrival, read_message
 from chargewatch.ingest.writer import BatchWriter
 from chargewatch.storage import registry as sql
 from chargewatch.storage.database import Database, open_database
-from chargewatch.storage.runs import only_run
+from chargewatch.storage.runs.results import only_run
 from chargewatch.supervision.registry import merge_claims
 
 NOW = datetime.now(UTC).replace(microsecond=0)

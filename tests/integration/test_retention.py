@@ -14,10 +14,10 @@ import pytest
 from chargewatch.ingest.batch import SessionKeys
 from chargewatch.runs.rollups import refresh_rollups
 from chargewatch.storage.capabilities import Capabilities
-from chargewatch.storage.copy import open_ingest_connection
 from chargewatch.storage.database import Database, open_database
-from chargewatch.storage.ledger_days import unbalanced
-from chargewatch.storage.readings import (
+from chargewatch.storage.intake.connection import open_ingest_connection
+from chargewatch.storage.intake.ledger_days import unbalanced
+from chargewatch.storage.intake.readings import (
     DUPLICATE,
     REGISTERS,
     STORED,

@@ -22,10 +22,10 @@ from chargewatch.runs import rollups as engine
 from chargewatch.runs.load import load, read_block
 from chargewatch.runs.rollups import refresh_rollups
 from chargewatch.storage import rollup_due as due
-from chargewatch.storage import rollups as store
 from chargewatch.storage.database import Database, open_database
-from chargewatch.storage.events import EventRow, store_events
-from chargewatch.storage.readings import STORED
+from chargewatch.storage.intake.events import EventRow, store_events
+from chargewatch.storage.intake.readings import STORED
+from chargewatch.storage.runs import rollups as store
 from chargewatch.wire.payloads import CONTEXTS
 
 RESET = CONTEXTS.index("Register.Reset")

@@ -14,8 +14,8 @@ import pytest
 from runs_case import FAULTS, TO, feed, make_test_city, messages_of, register
 
 from chargewatch.errors import DatabaseError, NotFoundError
+from chargewatch.evaluation.compare import evaluation
 from chargewatch.runs.assess import run_assessment
-from chargewatch.runs.evaluate import evaluation
 from chargewatch.runs.exports import (
     ASSESSMENT_SCHEMA,
     SIGNAL_SCHEMA,
@@ -25,8 +25,8 @@ from chargewatch.runs.exports import (
 from chargewatch.runs.plan import first_unjudged_day
 from chargewatch.runs.rollups import refresh_rollups
 from chargewatch.settings import load_settings
-from chargewatch.storage import runs as store
 from chargewatch.storage.database import open_database
+from chargewatch.storage.runs import results as store
 
 ASSESSMENT_COLUMNS = [
     "connector",

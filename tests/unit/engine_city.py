@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chargewatch.risk.inputs import (
+from chargewatch.risk.run_inputs import (
     Anchors,
     Fleet,
     Intervals,

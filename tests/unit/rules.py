@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chargewatch.domain.mpe import rule_set
-from chargewatch.risk.signals import limits_of
 from chargewatch.settings import Settings
+from chargewatch.signals.findings import limits_of
 
 LIMITS = limits_of(rule_set(Settings().mpe_rules))

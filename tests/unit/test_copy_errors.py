@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from chargewatch.errors import DatabaseError
-from chargewatch.storage.copy_errors import Blame, blame_of, is_environment, kind_of, next_step
+from chargewatch.storage.intake.faults import Blame, blame_of, is_environment, kind_of, next_step
 
 
 def of_server(state: str) -> asyncpg.PostgresError:

@@ -6,8 +6,8 @@ import numpy as np
 import orjson
 import pytest
 
-from chargewatch.benches.evaluate import over_seeds, seed_figures
-from chargewatch.simulators.bound import cramer_rao_bound
+from chargewatch.evaluation.bound import cramer_rao_bound
+from chargewatch.evaluation.seeds import over_seeds, seed_figures
 from chargewatch.simulators.city import make_city
 
 TO = datetime(2026, 3, 30, 16, tzinfo=UTC)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from chargewatch.risk.figures import (
+from chargewatch.evaluation.scores import (
     Compared,
     Marks,
     Share,

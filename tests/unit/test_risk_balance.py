@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from chargewatch.risk.balance import empty_statistics
-from chargewatch.risk.inputs import Fleet, References
-from chargewatch.risk.layout import feeder_layout, meter_uncertainty
-from chargewatch.risk.noise import kept_scale, strange_days, whitened
+from chargewatch.risk.feeders.balance import empty_statistics
+from chargewatch.risk.feeders.blocks import feeder_layout, meter_uncertainty
+from chargewatch.risk.feeders.noise import kept_scale, strange_days, whitened
+from chargewatch.risk.run_inputs import Fleet, References
 
 
 def fleet_of(n, dc=()):

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from chargewatch.domain.verdict import Verdict
-from chargewatch.risk.city import misfit
+from chargewatch.evaluation.city_inputs import known_inputs
 from chargewatch.risk.engine import assess
-from chargewatch.risk.feeders import GainStatement, leaks
-from chargewatch.risk.layout import Group
+from chargewatch.risk.feeders.blocks import Group
+from chargewatch.risk.feeders.statements import GainStatement, leaks
 from chargewatch.risk.results import EngineConfig
+from chargewatch.risk.rounds_input import misfit
 from chargewatch.simulators.city import make_city
-from chargewatch.simulators.inputs import known_inputs
 
 TO = datetime(2026, 3, 30, 16, tzinfo=UTC)
 

@@ -5,9 +5,9 @@ import pytest
 from rules import LIMITS
 
 from chargewatch.domain.times import DAY_S
-from chargewatch.risk.declarations import CLOCK_S, Declarations, frequent_declarations
-from chargewatch.risk.signals_idle import BilledSessions, discontinuities
-from chargewatch.risk.signals_registers import Piles, Readings, pairs_of, register_findings
+from chargewatch.signals.declarations import CLOCK_S, Declarations, frequent_declarations
+from chargewatch.signals.idle import BilledSessions, discontinuities
+from chargewatch.signals.registers import Piles, Readings, pairs_of, register_findings
 
 T0 = 20_500 * DAY_S
 PILES = Piles(rated_power_w=np.full(3, 7000.0), resolution_wh=np.ones(3))

@@ -7,8 +7,8 @@ from engine_city import DAY, START_DAY, make_city, no_anchors, no_intervals, no_
 from chargewatch.domain.verdict import Verdict
 from chargewatch.risk import parallel
 from chargewatch.risk.engine import advance, assess
-from chargewatch.risk.inputs import Anchors, Intervals, References
 from chargewatch.risk.results import BUDGET_COMPONENTS, EngineConfig
+from chargewatch.risk.run_inputs import Anchors, Intervals, References
 
 CONFIG = EngineConfig()
 

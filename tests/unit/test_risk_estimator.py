@@ -14,7 +14,7 @@ from chargewatch.risk.estimator import (
     own_evidence,
     right_hand_side,
 )
-from chargewatch.risk.feeders import with_meter, with_spread
+from chargewatch.risk.feeders.statements import with_meter, with_spread
 from chargewatch.risk.vehicles import LEVELS, session_pairs, tail_inflation, vehicle_graph
 
 

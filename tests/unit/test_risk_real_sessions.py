@@ -12,8 +12,8 @@ from engine_city import no_anchors, no_intervals
 
 from chargewatch.domain.verdict import Verdict
 from chargewatch.risk.engine import assess
-from chargewatch.risk.inputs import Anchors, Fleet, References, RunInputs, Sessions
 from chargewatch.risk.results import EngineConfig
+from chargewatch.risk.run_inputs import Anchors, Fleet, References, RunInputs, Sessions
 
 # Fourteen months of few sessions: no forgetting, and all days are kept.
 CONFIG = EngineConfig(half_life_days=1e5, drift_days=500)

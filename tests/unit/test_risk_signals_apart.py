@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rules import LIMITS
 
-from chargewatch.risk.inputs import sums_between
-from chargewatch.risk.signals_idle import (
+from chargewatch.risk.run_inputs import sums_between
+from chargewatch.signals.idle import (
     BilledSessions,
     discontinuities,
     endless_sessions,
@@ -14,11 +14,11 @@ from chargewatch.risk.signals_idle import (
     sessions_off_register,
     timeline,
 )
-from chargewatch.risk.signals_registers import Piles, Readings, register_findings, time_keys
-from chargewatch.risk.signals_sessions import billing_findings
-from chargewatch.risk.signals_station import Clocks, Messages
-from chargewatch.risk.signals_station import clock_findings as clock_of
-from chargewatch.risk.signals_tariffs import BilledPeriods, Fees, clock_findings, fee_findings
+from chargewatch.signals.registers import Piles, Readings, register_findings, time_keys
+from chargewatch.signals.sessions import billing_findings
+from chargewatch.signals.stations import Clocks, Messages
+from chargewatch.signals.stations import clock_findings as clock_of
+from chargewatch.signals.tariffs import BilledPeriods, Fees, clock_findings, fee_findings
 
 BASE_S = 1_790_000_000.0
 AS_OF_S = BASE_S + 40 * 86_400.0

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from rules import LIMITS
 
 from chargewatch.domain.times import DAY_S
-from chargewatch.risk.signals import Names, merge_findings
-from chargewatch.risk.signals_registers import (
+from chargewatch.signals.findings import Names, merge_findings
+from chargewatch.signals.registers import (
     Piles,
     Readings,
     is_rollover,

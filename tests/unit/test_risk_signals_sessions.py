@@ -6,19 +6,19 @@ import numpy as np
 from rules import LIMITS
 
 from chargewatch.domain.times import DAY_S
-from chargewatch.risk.signals_idle import (
+from chargewatch.signals.idle import (
     BilledSessions,
     discontinuities,
     idle_consumption,
     sessions_off_register,
 )
-from chargewatch.risk.signals_registers import Piles, Readings, pairs_of
-from chargewatch.risk.signals_sessions import (
+from chargewatch.signals.registers import Piles, Readings, pairs_of
+from chargewatch.signals.sessions import (
     BatterySessions,
     billing_findings,
     soc_findings,
 )
-from chargewatch.risk.signals_signed import SignedSessions, signature_findings
+from chargewatch.signals.signed import SignedSessions, signature_findings
 
 T0 = 20_500 * DAY_S
 BASE = T0 - 10 * DAY_S

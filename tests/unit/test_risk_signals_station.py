@@ -4,7 +4,7 @@ import numpy as np
 from rules import LIMITS
 
 from chargewatch.domain.times import DAY_S
-from chargewatch.risk.signals_station import (
+from chargewatch.signals.stations import (
     Cadence,
     Clocks,
     Messages,

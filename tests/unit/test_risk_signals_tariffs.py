@@ -5,9 +5,9 @@ import pytest
 from rules import LIMITS
 
 from chargewatch.domain.times import DAY_S
-from chargewatch.risk.signals_idle import timeline
-from chargewatch.risk.signals_registers import Piles, Readings, pairs_of
-from chargewatch.risk.signals_tariffs import (
+from chargewatch.signals.idle import timeline
+from chargewatch.signals.registers import Piles, Readings, pairs_of
+from chargewatch.signals.tariffs import (
     BilledPeriods,
     Fees,
     clock_findings,

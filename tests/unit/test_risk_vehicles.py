@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from chargewatch.domain.times import SLOT_S
-from chargewatch.risk.inputs import Fleet, Intervals, Sessions
+from chargewatch.risk.run_inputs import Fleet, Intervals, Sessions
 from chargewatch.risk.spreads import anchor_wander
 from chargewatch.risk.vehicles import local_centres, session_loads, session_rows
 

@@ -8,8 +8,8 @@ from datetime import date
 import numpy as np
 
 from chargewatch.domain.mpe import rule_set, rule_sets
-from chargewatch.risk.signals import limits_of
-from chargewatch.risk.signals_station import Clocks, Messages, clock_findings
+from chargewatch.signals.findings import limits_of
+from chargewatch.signals.stations import Clocks, Messages, clock_findings
 
 CN = rule_set("CN-2022")
 

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from chargewatch.runs.stations import _conflicting_items
+from chargewatch.runs.find_station_signals import _conflicting_items
 
 READINGS = [{"connector": f"C{k}", "at": f"2026-03-01T00:0{k}:00Z"} for k in range(3)]
 MESSAGE = orjson.dumps({"seq": 1, "readings": READINGS})

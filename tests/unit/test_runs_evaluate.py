@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from chargewatch.errors import InputFileError
-from chargewatch.runs.evaluate import evaluation, read_truth
+from chargewatch.evaluation.compare import evaluation, read_truth
 
 TRUTH = {
     "version": 1,

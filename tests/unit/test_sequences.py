@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chargewatch.storage.sequences import Sequence
+from chargewatch.storage.intake.sequences import Sequence
 
 S = 1_000_000
 T0 = 1_800_000_000 * S

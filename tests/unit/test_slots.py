@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from chargewatch.storage.rollups import SLOT_US, slot_of, slot_time, slots_of
+from chargewatch.storage.runs.rollups import SLOT_US, slot_of, slot_time, slots_of
 
 
 def test_slot_begins_at_its_time() -> None:

@@ -15,8 +15,8 @@ from chargewatch.risk.reasons import (
     reasons,
 )
 from chargewatch.web.language import Translator
-from chargewatch.web.page_pile import budget_rows
-from chargewatch.web.page_stations import balance_sums
+from chargewatch.web.pages.pile import budget_rows
+from chargewatch.web.pages.stations import balance_sums
 from chargewatch.web.reason import translate_reason
 
 

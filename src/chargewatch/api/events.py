@@ -16,8 +16,8 @@ from chargewatch.api.context import Service, ServiceOf, Viewer
 from chargewatch.api.live import DATABASE_AWAY, PERIOD_S, LiveFilter
 from chargewatch.api.models import ERRORS
 from chargewatch.api.slots import SlottedStream
-from chargewatch.storage import queries
-from chargewatch.storage.queries import Scope
+from chargewatch.storage.pages import city as city_rows
+from chargewatch.storage.pages.city import Scope
 
 router = APIRouter(tags=["live values"])
 
@@ -36,7 +36,7 @@ async def arrival(service: Service, scope: Scope) -> dict[str, Any]:
     async def load() -> dict[str, Any]:
         recently = service.clock() - RECENT
         async with service.database.connect() as connection:
-            return await queries.arrival(connection, recently=recently, scope=scope)
+            return await city_rows.arrival(connection, recently=recently, scope=scope)
 
     found: dict[str, Any] = await service.figures.get(
         ("arrival", scope), load, lifetime_s=PERIOD_S - 1

@@ -13,8 +13,8 @@ from chargewatch import __version__
 from chargewatch.api.answers import JsonAnswer
 from chargewatch.api.context import ServiceOf
 from chargewatch.api.models import Health
-from chargewatch.storage import queries
 from chargewatch.storage.migrate import current_revision
+from chargewatch.storage.pages import city as city_rows
 
 router = APIRouter(tags=["health"])
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ async def health(service: ServiceOf) -> JsonAnswer:
         async with asyncio.timeout(DATABASE_TIMEOUT_S):
             answer["schema_revision"] = await current_revision(service.database.engine)
             async with service.database.connect() as connection:
-                run = await queries.newest_run(connection)
+                run = await city_rows.newest_run(connection)
     except (OSError, TimeoutError, SQLAlchemyError, asyncpg.PostgresError) as exc:
         log.warning("health database=%s", type(exc).__name__)
         return JsonAnswer({**answer, "status": "failing", "database": "no answer"}, status_code=503)

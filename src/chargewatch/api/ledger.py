@@ -14,8 +14,8 @@ from chargewatch.api.errors import ApiError
 from chargewatch.api.models import ERRORS
 from chargewatch.api.models_ingest import Ledger, Quarantine
 from chargewatch.api.piles import BeforeId, Limit
-from chargewatch.storage import queries_ingest
-from chargewatch.storage.ledger import StreamKey
+from chargewatch.storage.intake.ledger import StreamKey
+from chargewatch.storage.pages import messages as message_rows
 
 router = APIRouter(prefix="/ingest", tags=["ingest"])
 
@@ -75,7 +75,7 @@ async def show_ledger(
 ) -> JsonAnswer:
     """Answer what became of every message, per station and topic, and the open gaps."""
     async with service.database.connect() as connection:
-        streams = await queries_ingest.ledger(
+        streams = await message_rows.ledger(
             connection,
             scope=viewer.scope,
             limit=limit,
@@ -85,10 +85,10 @@ async def show_ledger(
             only_gaps=gaps,
             only_unbalanced=unbalanced,
         )
-        open_gaps = await queries_ingest.open_gaps(
+        open_gaps = await message_rows.open_gaps(
             connection, scope=viewer.scope, limit=limit, station_id=station, operator_id=operator
         )
-        totals = await queries_ingest.ledger_totals(
+        totals = await message_rows.ledger_totals(
             connection, scope=viewer.scope, station_id=station, operator_id=operator
         )
     return JsonAnswer(
@@ -115,7 +115,7 @@ async def show_quarantine(
 ) -> JsonAnswer:
     """Answer rejected messages, newest first, with their reasons and how their bytes begin."""
     async with service.database.connect() as connection:
-        rows = await queries_ingest.quarantined(
+        rows = await message_rows.quarantined(
             connection,
             scope=viewer.scope,
             limit=limit,
@@ -123,9 +123,9 @@ async def show_quarantine(
             code=code,
             station_id=station,
         )
-        codes = await queries_ingest.quarantine_codes(connection, scope=viewer.scope)
-        waiting = await queries_ingest.quarantine_waiting(connection, scope=viewer.scope)
-        beyond = await queries_ingest.beyond_quota(
+        codes = await message_rows.quarantine_codes(connection, scope=viewer.scope)
+        waiting = await message_rows.quarantine_waiting(connection, scope=viewer.scope)
+        beyond = await message_rows.beyond_quota(
             connection, scope=viewer.scope, limit=limit, station_id=station
         )
     return JsonAnswer(

@@ -13,9 +13,9 @@ from typing import Any
 import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
 
-from chargewatch.storage import queries_ingest
 from chargewatch.storage.database import Database
-from chargewatch.storage.queries import Scope
+from chargewatch.storage.pages import messages as message_rows
+from chargewatch.storage.pages.city import Scope
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class LiveFeed:
     async def _look(self, since: datetime) -> datetime:
         views = list(self._views.values())
         async with self._database.connect() as connection:
-            rows = await queries_ingest.live_readings(
+            rows = await message_rows.live_readings(
                 connection,
                 since=since,
                 connectors=sorted({view.connector for view in views if view.connector}),

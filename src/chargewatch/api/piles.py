@@ -18,10 +18,12 @@ from chargewatch.api.models import ERRORS, Changes, History, PileDetail, Piles, 
 from chargewatch.api.signed import with_signed_checks
 from chargewatch.domain.times import EPOCH
 from chargewatch.domain.verdict import Tier
-from chargewatch.storage import queries, queries_pile, queries_piles
+from chargewatch.storage.pages import city as city_rows
+from chargewatch.storage.pages import pile as pile_rows
+from chargewatch.storage.pages import piles as pile_list_rows
+from chargewatch.storage.pages.city import Scope
+from chargewatch.storage.pages.piles import PileFilter
 from chargewatch.storage.pile_index import SORTS
-from chargewatch.storage.queries import Scope
-from chargewatch.storage.queries_piles import PileFilter
 
 router = APIRouter(tags=["piles"])
 
@@ -97,7 +99,7 @@ async def find_pile(
 
     Raises: ApiError 404 also when it is somebody else's.
     """
-    row = await queries_pile.pile(
+    row = await pile_rows.pile(
         connection,
         key.connector,
         scope=scope,
@@ -128,9 +130,9 @@ async def list_piles(
     """Answer one page of the triage list of the newest finished run."""
     wanted = pile_filter(tier, operator, station, district, signal, q, sort)
     async with service.database.connect() as connection:
-        run = await queries.newest_run(connection)
+        run = await city_rows.newest_run(connection)
         run_id = None if run is None else run["run_id"]
-        page = await queries_piles.piles(
+        page = await pile_list_rows.piles(
             connection, wanted, run_id=run_id, scope=viewer.scope, limit=limit, offset=offset
         )
     return JsonAnswer(
@@ -154,20 +156,20 @@ async def show_pile(service: ServiceOf, viewer: Viewer, key: Key) -> JsonAnswer:
     """Answer registry data, the newest assessment with its budget, verifications and signals."""
     async with service.database.connect() as connection:
         row = await find_pile(connection, key, scope=viewer.scope)
-        run = await queries.newest_run(connection)
+        run = await city_rows.newest_run(connection)
         assessment = None
         if run is not None:
-            assessment = await queries_pile.assessment_of(
+            assessment = await pile_rows.assessment_of(
                 connection, row["connector_id"], run_id=run["run_id"]
             )
-        verifications = await queries_pile.verifications(connection, row["connector_id"])
-        signals = await queries_pile.signals_of_pile(
+        verifications = await pile_rows.verifications(connection, row["connector_id"])
+        signals = await pile_rows.signals_of_pile(
             connection,
             key.connector,
             operator_id=row["operator_id"],
             station_id=row["station_id"],
         )
-        sessions = await queries_pile.session_count(connection, row["connector_id"])
+        sessions = await pile_rows.session_count(connection, row["connector_id"])
     return JsonAnswer(
         {
             "registry": {k: v for k, v in row.items() if k != "connector_id"},
@@ -195,7 +197,7 @@ async def show_history(
     """Answer what the finished runs said of a connector, oldest first."""
     async with service.database.connect() as connection:
         row = await find_pile(connection, key, scope=viewer.scope)
-        rows = await queries_pile.history(connection, row["connector_id"], limit=limit)
+        rows = await pile_rows.history(connection, row["connector_id"], limit=limit)
     return JsonAnswer({"connector": key.connector, "history": rows_of(rows)})
 
 
@@ -214,10 +216,8 @@ async def show_sessions(
     """Answer one page of a connector's sessions, newest first."""
     async with service.database.connect() as connection:
         row = await find_pile(connection, key, scope=viewer.scope)
-        total = await queries_pile.session_count(connection, row["connector_id"])
-        rows = await queries_pile.sessions(
-            connection, row["connector_id"], limit=limit, offset=offset
-        )
+        total = await pile_rows.session_count(connection, row["connector_id"])
+        rows = await pile_rows.sessions(connection, row["connector_id"], limit=limit, offset=offset)
     return JsonAnswer(
         {
             "connector": key.connector,
@@ -240,7 +240,7 @@ async def show_changes(
     """Answer what was declared to have changed at a connector or its station, newest first."""
     async with service.database.connect() as connection:
         row = await find_pile(connection, key, scope=viewer.scope)
-        rows = await queries_pile.declared_changes(
+        rows = await pile_rows.declared_changes(
             connection,
             row["connector_id"],
             operator_id=row["operator_id"],
@@ -284,7 +284,7 @@ async def show_readings(
         newest = row["latest_at"] or service.clock()
         until = until or newest + timedelta(seconds=1)
         since = since or until - timedelta(days=2)
-        rows = await queries_pile.readings(
+        rows = await pile_rows.readings(
             connection, row["connector_id"], since=since, until=until, limit=limit + 1
         )
     columns = {

@@ -10,7 +10,8 @@ from chargewatch.api.answers import JsonAnswer, rows_of
 from chargewatch.api.context import ServiceOf, Viewer
 from chargewatch.api.models import ERRORS, Runs, Signals
 from chargewatch.api.piles import BeforeId, Limit, Offset
-from chargewatch.storage import queries, queries_ingest
+from chargewatch.storage.pages import city as city_rows
+from chargewatch.storage.pages import messages as message_rows
 
 router = APIRouter(tags=["runs and signals"])
 
@@ -21,7 +22,7 @@ async def list_runs(
 ) -> JsonAnswer:
     """Answer runs, newest first; an operator's user does not see the city's figures."""
     async with service.database.connect() as connection:
-        rows = rows_of(await queries.runs(connection, limit=limit, offset=offset))
+        rows = rows_of(await city_rows.runs(connection, limit=limit, offset=offset))
     if viewer.scope is not None:
         rows = [{**row, "summary": None, "configuration": None} for row in rows]
     return JsonAnswer({"runs": rows})
@@ -41,7 +42,7 @@ async def list_signals(
 ) -> JsonAnswer:
     """Answer integrity signals with their evidence, newest first."""
     async with service.database.connect() as connection:
-        rows = await queries_ingest.signals(
+        rows = await message_rows.signals(
             connection,
             scope=viewer.scope,
             limit=limit,

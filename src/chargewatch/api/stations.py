@@ -17,7 +17,8 @@ from chargewatch.api.models import ERRORS
 from chargewatch.api.models_stations import StationDetail, Stations
 from chargewatch.api.piles import Limit, Offset
 from chargewatch.domain.times import DAY_S
-from chargewatch.storage import queries, queries_stations
+from chargewatch.storage.pages import city as city_rows
+from chargewatch.storage.pages import stations as station_rows
 
 router = APIRouter(tags=["stations"])
 
@@ -33,19 +34,19 @@ async def energy_balances(
     """
     step_s = 3600 if days <= 7 else DAY_S
     found = []
-    meters = await queries_stations.meters(
+    meters = await station_rows.meters(
         connection, station["station_id"], operator_id=station["operator_id"]
     )
     for meter in meters:
         if meter["scope"] != "station":
             continue
-        last = await queries_stations.last_slot(connection, meter["meter_id"])
+        last = await station_rows.last_slot(connection, meter["meter_id"])
         steps: list[dict[str, Any]] = []
         since = until = None
         if last is not None:
             until = last + timedelta(minutes=15)
             since = until - timedelta(days=days)
-            rows = await queries_stations.balance(
+            rows = await station_rows.balance(
                 connection,
                 meter["meter_id"],
                 station_id=station["station_id"],
@@ -78,8 +79,8 @@ async def list_stations(
     """Answer one page of stations with the tiers of their connectors."""
     words = q.strip()
     async with service.database.connect() as connection:
-        run = await queries.newest_run(connection)
-        rows = await queries_stations.stations(
+        run = await city_rows.newest_run(connection)
+        rows = await station_rows.stations(
             connection,
             run_id=None if run is None else run["run_id"],
             words=words,
@@ -87,7 +88,7 @@ async def list_stations(
             limit=limit,
             offset=offset,
         )
-        total = await queries_stations.station_count(connection, words=words, scope=viewer.scope)
+        total = await station_rows.station_count(connection, words=words, scope=viewer.scope)
     return JsonAnswer({"total": total, "limit": limit, "offset": offset, "stations": rows_of(rows)})
 
 
@@ -104,22 +105,20 @@ async def show_station(
 ) -> JsonAnswer:
     """Answer a station, its meters, energy balances, piles and gaps in its messages."""
     async with service.database.connect() as connection:
-        station = await queries_stations.station(connection, station_id, scope=viewer.scope)
+        station = await station_rows.station(connection, station_id, scope=viewer.scope)
         if station is None:
             raise not_found("station", station_id)
         operator_id = station["operator_id"]
-        run = await queries.newest_run(connection)
-        meters = await queries_stations.meters(connection, station_id, operator_id=operator_id)
+        run = await city_rows.newest_run(connection)
+        meters = await station_rows.meters(connection, station_id, operator_id=operator_id)
         balances = await energy_balances(connection, station, days=days)
-        piles = await queries_stations.piles_of_station(
+        piles = await station_rows.piles_of_station(
             connection,
             station_id,
             operator_id=operator_id,
             run_id=None if run is None else run["run_id"],
         )
-        gaps = await queries_stations.gaps_of_station(
-            connection, station_id, operator_id=operator_id
-        )
+        gaps = await station_rows.gaps_of_station(connection, station_id, operator_id=operator_id)
     return JsonAnswer(
         {
             "station": dict(station),

@@ -20,13 +20,14 @@ from urllib.parse import quote, urlsplit
 import click
 
 from chargewatch import __version__
-from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
+from chargewatch.console import json_option, print_json, run_async, say, settings_of
 from chargewatch.errors import ChargewatchError
 from chargewatch.settings import Settings
-from chargewatch.storage import queries, queries_piles
 from chargewatch.storage.database import Database, open_database
 from chargewatch.storage.migrate import require_newest_schema
-from chargewatch.storage.queries_piles import PileFilter
+from chargewatch.storage.pages import city as city_rows
+from chargewatch.storage.pages import piles as pile_list_rows
+from chargewatch.storage.pages.piles import PileFilter
 from chargewatch.supervision import accounts
 from chargewatch.supervision.accounts import Role
 
@@ -127,8 +128,8 @@ def _figures(seconds: list[float]) -> dict[str, float]:
 async def _targets(database: Database) -> dict[str, str]:
     """Return what is asked for, by name; a pile and a station of the newest run among them."""
     async with database.connect() as connection:
-        run = await queries.newest_run(connection)
-        page = await queries_piles.piles(
+        run = await city_rows.newest_run(connection)
+        page = await pile_list_rows.piles(
             connection,
             PileFilter(),
             run_id=None if run is None else run["run_id"],
@@ -136,7 +137,7 @@ async def _targets(database: Database) -> dict[str, str]:
             limit=1,
             offset=0,
         )
-        operators = await queries.operators(connection, scope=None)
+        operators = await city_rows.operators(connection, scope=None)
     if not page.rows or not operators:
         raise BenchError("the database has no connectors: import a registry or run the demo first")
     pile, station = quote(page.rows[0]["connector"]), quote(page.rows[0]["station_id"])
@@ -194,8 +195,8 @@ async def _run(settings: Settings, *, count: int, clients: int) -> dict[str, Any
         targets = await _targets(database)
         engine = database.capabilities.engine
         async with database.connect() as connection:
-            run = await queries.newest_run(connection)
-            page = await queries_piles.piles(
+            run = await city_rows.newest_run(connection)
+            page = await pile_list_rows.piles(
                 connection,
                 PileFilter(),
                 run_id=None if run is None else run["run_id"],

@@ -19,7 +19,7 @@ from chargewatch.domain.arrays import Floats, Ints
 from chargewatch.domain.times import DAY_S, SLOT_S, SLOTS_A_DAY
 from chargewatch.runs.rollups import rollup_kinds
 from chargewatch.storage.bulk import Records, copy_records_in
-from chargewatch.storage.rollups import INTERVAL
+from chargewatch.storage.runs.rollups import INTERVAL
 
 CONNECTORS_A_STATION = 10
 VEHICLES_A_CONNECTOR = 3

@@ -17,7 +17,7 @@ from chargewatch.benches.faults_city import City
 from chargewatch.benches.faults_site import Site, open_site
 from chargewatch.benches.faults_strikes import Planned, schedule, strike_all
 from chargewatch.benches.faults_verdict import Verdict, judge
-from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
+from chargewatch.console import json_option, print_json, run_async, say, settings_of
 from chargewatch.errors import ChargewatchError
 from chargewatch.local.broker import Program, choose_program
 from chargewatch.local.processes import temporary_folder

@@ -11,8 +11,8 @@ from typing import Any
 
 from chargewatch.benches.faults_city import City, Station
 from chargewatch.benches.faults_site import OPERATOR
+from chargewatch.benches.scratch import scratch_connection
 from chargewatch.storage import contents
-from chargewatch.storage.scratch import scratch_connection
 
 
 @dataclass

@@ -19,9 +19,9 @@ import orjson
 from chargewatch.benches.ingest_limit import copy_limit
 from chargewatch.benches.ingest_publisher import Load, default_begin
 from chargewatch.benches.processor_time import listener, peak_memory_mb, processor_s
+from chargewatch.benches.scratch import register_fleet, scratch_database
 from chargewatch.errors import ChargewatchError
 from chargewatch.settings import Settings
-from chargewatch.storage.scratch import register_fleet, scratch_database
 
 BACKLOG_S = 1.2
 """How much work the publisher keeps ahead of ingest in the saturated run, s."""

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from chargewatch.benches.ingest_publisher import STEP_S, Load
+from chargewatch.benches.scratch import scratch_connection, staged_copy
 from chargewatch.storage.bulk import Records, encode_records
-from chargewatch.storage.readings import REGISTERS
-from chargewatch.storage.scratch import scratch_connection, staged_copy
+from chargewatch.storage.intake.readings import REGISTERS
 
 
 def _rows(load: Load, ids: np.ndarray[Any, np.dtype[np.int32]], round_number: int) -> Records:

@@ -29,20 +29,18 @@ from chargewatch.benches.storage_city import (
     write_registry,
     write_rollups,
 )
-from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
+from chargewatch.console import json_option, print_json, run_async, say, settings_of
 from chargewatch.domain.mpe import rule_set
 from chargewatch.local.postgres import EmbeddedPostgres
 from chargewatch.runs.load import blocks, load, read_block
 from chargewatch.runs.rollups import refresh_rollups, rollup_kinds
 from chargewatch.settings import Settings
-from chargewatch.storage.archive import open_archive
+from chargewatch.storage.archive.export import export_day
+from chargewatch.storage.archive.window import open_archive
 from chargewatch.storage.bulk import copy_records_in
-from chargewatch.storage.copy import open_ingest_connection
 from chargewatch.storage.database import Database, open_database
-from chargewatch.storage.migrate import migrate
-from chargewatch.storage.parquet import export_day
-from chargewatch.storage.plans import time_pages
-from chargewatch.storage.readings import (
+from chargewatch.storage.intake.connection import open_ingest_connection
+from chargewatch.storage.intake.readings import (
     REGISTERS,
     load_newest,
     mark_pending,
@@ -51,6 +49,8 @@ from chargewatch.storage.readings import (
     store_readings,
     update_latest,
 )
+from chargewatch.storage.migrate import migrate
+from chargewatch.storage.pages.statements import time_pages
 
 PAGE_LIMIT_S = 0.030
 

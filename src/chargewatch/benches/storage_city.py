@@ -13,7 +13,7 @@ import numpy as np
 from chargewatch.domain.times import SLOTS_A_DAY
 from chargewatch.storage.bulk import Records, copy_records_in
 from chargewatch.storage.pile_index import rebuild
-from chargewatch.storage.rollups import INTERVAL, SLOT_US, Kind, slot_of
+from chargewatch.storage.runs.rollups import INTERVAL, SLOT_US, Kind, slot_of
 
 CONNECTORS_A_STATION = 12
 TIERS = ("red", "orange", "yellow", "grey", "green")

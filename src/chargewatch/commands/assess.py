@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from chargewatch import logs
-from chargewatch.commands.common import (
+from chargewatch.console import (
     FiniteRange,
     json_option,
     print_json,

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from chargewatch.commands.common import (
+from chargewatch.console import (
     run_async,
     say,
     settings_of,

@@ -11,14 +11,14 @@ from typing import Any
 import click
 
 from chargewatch.commands import refresh
-from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
+from chargewatch.console import json_option, print_json, run_async, say, settings_of
 from chargewatch.errors import DatabaseError
 from chargewatch.settings import Settings
+from chargewatch.storage.archive.export import ExportedDay, due_days, export_day
 from chargewatch.storage.database import open_database
-from chargewatch.storage.ledger_days import unbalanced
+from chargewatch.storage.intake.ledger_days import unbalanced
 from chargewatch.storage.migrate import require_newest_schema
-from chargewatch.storage.parquet import ExportedDay, due_days, export_day
-from chargewatch.storage.plans import Plan, explain_pages
+from chargewatch.storage.pages.statements import Plan, explain_pages
 from chargewatch.storage.retention import apply_policies, apply_retention
 from chargewatch.storage.roles import RoleReport, make_roles, passwords_from
 

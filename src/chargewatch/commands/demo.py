@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from chargewatch.commands.common import json_option, print_json, run_async, settings_of
+from chargewatch.console import json_option, print_json, run_async, settings_of
 from chargewatch.local.demo import SUPERVISOR, Demo, Finding, Outcome, run_demo
 from chargewatch.simulators.scenario import parse_overrides
 

@@ -19,7 +19,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from chargewatch import __version__
-from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
+from chargewatch.console import json_option, print_json, run_async, say, settings_of
 from chargewatch.domain.mpe import rule_set
 from chargewatch.errors import BrokerError, ChargewatchError
 from chargewatch.local.broker import (
@@ -30,10 +30,10 @@ from chargewatch.local.broker import (
 )
 from chargewatch.local.postgres import wheel_programs
 from chargewatch.settings import Settings
-from chargewatch.storage import queries_ingest
 from chargewatch.storage.capabilities import Capabilities
 from chargewatch.storage.database import Database, address_of, open_database
 from chargewatch.storage.migrate import current_revision, newest_revision
+from chargewatch.storage.pages import messages as message_rows
 from chargewatch.storage.wal_archive import WalArchive, wal_archive
 
 State = Literal["ok", "note", "failed"]
@@ -114,7 +114,7 @@ def _rules(settings: Settings) -> Check:
 
 async def _quarantine(database: Database) -> Check:
     async with database.connect() as connection:
-        waiting = await queries_ingest.quarantine_waiting(connection, scope=None)
+        waiting = await message_rows.quarantine_waiting(connection, scope=None)
     if not waiting:
         return Check(name="quarantine", state="ok", found="nothing waits to be read again")
     return Check(

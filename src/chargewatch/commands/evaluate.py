@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from chargewatch.commands.assess import moment
-from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
-from chargewatch.runs.evaluate import evaluation, read_json, read_truth
+from chargewatch.console import json_option, print_json, run_async, say, settings_of
+from chargewatch.evaluation.compare import evaluation, read_json, read_truth
 from chargewatch.runs.exports import assessment_rows, signal_rows
 from chargewatch.settings import Settings
 from chargewatch.storage.database import open_database
@@ -75,7 +75,7 @@ def _scenario(
     steps: bool,
 ) -> dict[str, Any]:
     # The simulators take a while to import; a truth.json needs none of them.
-    from chargewatch.benches.evaluate import evaluate_scenario
+    from chargewatch.evaluation.seeds import evaluate_scenario
     from chargewatch.simulators.scenario import parse_overrides
 
     return evaluate_scenario(

@@ -14,7 +14,7 @@ import click
 import orjson
 
 from chargewatch import logs
-from chargewatch.commands.common import (
+from chargewatch.console import (
     FiniteRange,
     json_option,
     print_json,

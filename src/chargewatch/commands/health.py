@@ -8,7 +8,7 @@ from typing import Any
 import click
 import orjson
 
-from chargewatch.commands.common import (
+from chargewatch.console import (
     FiniteRange,
     json_option,
     print_json,

@@ -10,7 +10,7 @@ from dataclasses import asdict
 import click
 
 from chargewatch import logs
-from chargewatch.commands.common import (
+from chargewatch.console import (
     FiniteRange,
     json_option,
     print_json,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from chargewatch.commands.common import print_json
+from chargewatch.console import print_json
 from chargewatch.web.app import api_document
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import click
 
 from chargewatch.api.ledger import quarantined_item
-from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
+from chargewatch.console import json_option, print_json, run_async, say, settings_of
 from chargewatch.ingest.replay import ReplayReport, replay_quarantine
 from chargewatch.settings import Settings
-from chargewatch.storage import queries_ingest
 from chargewatch.storage.database import open_database
 from chargewatch.storage.migrate import require_newest_schema
+from chargewatch.storage.pages import messages as message_rows
 from chargewatch.wire.rejection import CODES, INTERNAL_ERROR
 
 code_choice = click.Choice(CODES)
@@ -30,7 +30,7 @@ async def _list(
     async with open_database(settings.require_database_url()) as database:
         await require_newest_schema(database)
         async with database.connect() as connection:
-            rows = await queries_ingest.quarantined(
+            rows = await message_rows.quarantined(
                 connection,
                 scope=None,
                 limit=limit,
@@ -38,9 +38,9 @@ async def _list(
                 code=code,
                 station_id=station,
             )
-            codes = await queries_ingest.quarantine_codes(connection, scope=None)
-            waiting = await queries_ingest.quarantine_waiting(connection, scope=None)
-            beyond = await queries_ingest.beyond_quota(
+            codes = await message_rows.quarantine_codes(connection, scope=None)
+            waiting = await message_rows.quarantine_waiting(connection, scope=None)
+            beyond = await message_rows.beyond_quota(
                 connection, scope=None, limit=limit, station_id=station
             )
     return {

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
+from chargewatch.console import json_option, print_json, run_async, say, settings_of
 from chargewatch.runs.plan import first_unjudged_day
 from chargewatch.runs.rollups import refresh_rollups
 from chargewatch.settings import Settings

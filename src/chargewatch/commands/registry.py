@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import orjson
 
-from chargewatch.commands.common import (
+from chargewatch.console import (
     json_option,
     print_json,
     run_async,

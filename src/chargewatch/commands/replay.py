@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from chargewatch.commands.common import (
+from chargewatch.console import (
     FiniteRange,
     json_option,
     print_json,

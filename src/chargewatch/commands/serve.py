@@ -7,7 +7,7 @@ from dataclasses import replace
 import click
 
 from chargewatch import logs
-from chargewatch.commands.common import run_async, say, settings_of
+from chargewatch.console import run_async, say, settings_of
 from chargewatch.ingest.intake import Intake
 from chargewatch.settings import Settings
 from chargewatch.storage.database import open_database

@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from chargewatch.commands.common import json_option, print_json, settings_of
+from chargewatch.console import json_option, print_json, settings_of
 from chargewatch.settings import setting_rows
 
 

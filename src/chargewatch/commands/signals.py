@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from chargewatch.commands.assessments import export_options, write_export
-from chargewatch.commands.common import run_async, settings_of
+from chargewatch.console import run_async, settings_of
 from chargewatch.runs.exports import SIGNAL_SCHEMA, signal_rows
 from chargewatch.settings import Settings
 from chargewatch.storage.database import open_database

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import click
 
-from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
 from chargewatch.commands.replay import receipts_option, show_progress
+from chargewatch.console import json_option, print_json, run_async, say, settings_of
 from chargewatch.errors import InputFileError
 from chargewatch.mqtt.address import broker_address
 from chargewatch.settings import Settings

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from chargewatch.commands.common import json_option, print_json, run_async, say, settings_of
+from chargewatch.console import json_option, print_json, run_async, say, settings_of
 from chargewatch.settings import Settings
 from chargewatch.storage import users
 from chargewatch.storage.database import open_database

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from chargewatch.ingest.identities import Identities, Owner
 from chargewatch.ingest.message import Fate, Message, moment_of
 from chargewatch.storage.bulk import Records
-from chargewatch.storage.events import EventRow
-from chargewatch.storage.identities import Instrument
+from chargewatch.storage.intake.events import EventRow
+from chargewatch.storage.intake.identities import Instrument
+from chargewatch.storage.intake.readings import REFERENCES, REGISTERS, ReadingTable
+from chargewatch.storage.intake.sessions import SessionRow
 from chargewatch.storage.pile_index import Claim
-from chargewatch.storage.readings import REFERENCES, REGISTERS, ReadingTable
-from chargewatch.storage.sessions import SessionRow
 from chargewatch.wire.decode import Content, Status
 from chargewatch.wire.events import EventRecord, Events
 from chargewatch.wire.readings import MEASURES, Columns

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from chargewatch.storage.identities import IdentityRows, InstrumentRows
+from chargewatch.storage.intake.identities import IdentityRows, InstrumentRows
 
 Owner = tuple[str, str]
 """operator_id, station_id."""

@@ -13,12 +13,12 @@ from chargewatch.ingest.message import Arrival, read_message
 from chargewatch.ingest.receipts import receipt_of
 from chargewatch.ingest.writer import BatchWriter
 from chargewatch.settings import Settings
-from chargewatch.storage import copy_errors
+from chargewatch.storage.intake import faults
 from chargewatch.wire.topics import topic
 
 log = logging.getLogger("chargewatch.ingest")
 
-ATTEMPTS = int(copy_errors.Blame.DOUBTFUL)
+ATTEMPTS = int(faults.Blame.DOUBTFUL)
 """As many as put a message aside that alone fails for a doubtful reason."""
 
 READ_AT_ONCE = 2
@@ -83,6 +83,6 @@ class Intake:
 
 def _not_now(error: Exception) -> DatabaseError:
     return DatabaseError(
-        f"telemetry can't be taken now: {copy_errors.in_words(error)}; nothing was stored, "
-        f"send it again; {copy_errors.next_step(error)}"
+        f"telemetry can't be taken now: {faults.in_words(error)}; nothing was stored, "
+        f"send it again; {faults.next_step(error)}"
     )

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 import orjson
 
 from chargewatch.ingest.message import Arrival, Fate, Message, read_message, refuse_by_fault
-from chargewatch.storage import copy_errors
+from chargewatch.storage.intake import faults
 from chargewatch.wire.rejection import INTERNAL_ERROR
 from chargewatch.wire.topics import topic
 
@@ -102,7 +102,7 @@ class Isolation:
             fates = await self._write(messages)
         except Exception as exc:
             patience = max(patience, self._count(messages, exc))
-            if patience < copy_errors.blame_of(exc):
+            if patience < faults.blame_of(exc):
                 raise
             parts = self._parts(messages)
             if len(parts) == 1:
@@ -139,7 +139,7 @@ class Isolation:
     def _count(self, messages: Sequence[Message], error: Exception) -> int:
         """Return how often these messages have failed like this, one after the other."""
         # The message itself: the number of one that is gone may be another one's by now.
-        first, rest = messages[0], (len(messages), copy_errors.kind_of(error))
+        first, rest = messages[0], (len(messages), faults.kind_of(error))
         again = first is self._failed_first and rest == self._failed
         self._strikes = self._strikes + 1 if again else 1
         self._failed_first, self._failed = first, rest
@@ -147,7 +147,7 @@ class Isolation:
 
     async def _put_aside(self, messages: Sequence[Message], error: Exception) -> None:
         """Refuse what fails by itself, if anything else could be written now."""
-        if time.monotonic() > self._trusted_until or not copy_errors.is_data_fault(error):
+        if time.monotonic() > self._trusted_until or not faults.is_data_fault(error):
             try:
                 await self._probe(messages[0])
             except Exception as exc:

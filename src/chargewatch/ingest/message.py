@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from chargewatch.domain.times import EPOCH
-from chargewatch.storage import copy_errors
-from chargewatch.storage.readings import DUPLICATE, STORED
+from chargewatch.storage.intake import faults
+from chargewatch.storage.intake.readings import DUPLICATE, STORED
 from chargewatch.wire.decode import Decoded, decode
 from chargewatch.wire.envelope import ITEM_LISTS, load_object
 from chargewatch.wire.events import Events
@@ -151,7 +151,7 @@ def read_message(arrival: Arrival) -> Message:
     except RejectedMessage as exc:
         message.refused = exc
     except Exception as exc:
-        if copy_errors.is_environment(exc):
+        if faults.is_environment(exc):
             raise
         # A fault of the decoder, not of the gateway; the message must not stop the others.
         seq, items = _told(topic, arrival)
@@ -171,12 +171,12 @@ def refuse_by_fault(message: Message, error: Exception, *, told: bool = True) ->
             "`chargewatch quarantine replay`",
             message.arrival.topic,
             message.seq,
-            copy_errors.in_words(error),
+            faults.in_words(error),
             exc_info=error,
         )
     return message.refuse(
         INTERNAL_ERROR,
-        f"the platform failed on it ({copy_errors.kind_of(error)}); it is kept whole and will be "
+        f"the platform failed on it ({faults.kind_of(error)}); it is kept whole and will be "
         "read again: don't send it again",
     )
 
@@ -187,7 +187,7 @@ def _told(topic: Topic, arrival: Arrival) -> tuple[int | None, int]:
         document = load_object(arrival.payload, arrival.content_type)
         seq, items = document.get("seq"), document.get(ITEM_LISTS.get(topic.kind, ""))
     except Exception as exc:
-        if copy_errors.is_environment(exc) and not isinstance(exc, RejectedMessage):
+        if faults.is_environment(exc) and not isinstance(exc, RejectedMessage):
             raise
         return None, 1
     readable = type(seq) is int and 1 <= seq < 2**63

@@ -8,9 +8,9 @@ import logging
 from chargewatch.ingest.batch import Batch
 from chargewatch.ingest.identities import Identities
 from chargewatch.ingest.message import Fate, Message, moment_of
-from chargewatch.storage import copy_errors
-from chargewatch.storage.ledger import LedgerEntry
-from chargewatch.storage.quarantine import MOST_ERRORS, QuarantineRow, ReplayRow
+from chargewatch.storage.intake import faults
+from chargewatch.storage.intake.ledger import LedgerEntry
+from chargewatch.storage.intake.quarantine import MOST_ERRORS, QuarantineRow, ReplayRow
 from chargewatch.wire.evidence import message_evidence
 from chargewatch.wire.personal import bytes_without_vin
 from chargewatch.wire.rejection import INTERNAL_ERROR
@@ -59,7 +59,7 @@ def _kept_bytes(message: Message) -> tuple[bytes, str | None]:
     try:
         return message_evidence(arrival.payload, arrival.content_type)
     except Exception as exc:
-        if copy_errors.is_environment(exc):
+        if faults.is_environment(exc):
             raise
         log.exception("evidence_failed topic=%s: its bytes are kept", arrival.topic)
         return bytes_without_vin(arrival.payload), arrival.content_type

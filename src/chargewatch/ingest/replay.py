@@ -27,9 +27,9 @@ from chargewatch.ingest.message import (
 from chargewatch.ingest.rejected import stays
 from chargewatch.ingest.writer import BatchWriter
 from chargewatch.settings import Settings
-from chargewatch.storage import copy_errors
-from chargewatch.storage.copy import hold_name
-from chargewatch.storage.quarantine import KeptMessage, kept_messages
+from chargewatch.storage.intake import faults
+from chargewatch.storage.intake.connection import hold_name
+from chargewatch.storage.intake.quarantine import KeptMessage, kept_messages
 
 AT_ONCE = 20
 """Messages that are read together; each may be 1 MiB, and unpacked 16."""
@@ -89,8 +89,8 @@ async def replay_quarantine(
             await connection.close(timeout=10)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as exc:
         raise DatabaseError(
-            f"the quarantine can't be read again now: {copy_errors.in_words(exc)}; "
-            f"{copy_errors.next_step(exc)}, then repeat it: what was done stays done"
+            f"the quarantine can't be read again now: {faults.in_words(exc)}; "
+            f"{faults.next_step(exc)}, then repeat it: what was done stays done"
         ) from exc
     return report
 
@@ -129,11 +129,11 @@ def _message(row: KeptMessage, code: str) -> Message:
 
 async def _written(writer: BatchWriter, messages: list[Message]) -> list[Fate]:
     """Write messages; a doubtful error is repeated until it can be put down to one of them."""
-    for _ in range(copy_errors.Blame.PASSING):
+    for _ in range(faults.Blame.PASSING):
         try:
             return await writer.write(messages)
         except Exception as exc:
-            if copy_errors.is_environment(exc):
+            if faults.is_environment(exc):
                 raise
             await writer.disconnect()
             await asyncio.sleep(0.1)
@@ -144,7 +144,7 @@ async def _tried(writer: BatchWriter, message: Message) -> Fate:
     try:
         return (await writer.try_out([message]))[0]
     except Exception as exc:
-        if copy_errors.is_environment(exc):
+        if faults.is_environment(exc):
             raise
         fate = Fate()
         fate.reject_whole(refuse_by_fault(message, exc))

@@ -25,8 +25,8 @@ from chargewatch.ingest.source import MqttSource, SourceOptions
 from chargewatch.ingest.writer import BatchWriter, Hook, SessionInUseError
 from chargewatch.mqtt.address import broker_address
 from chargewatch.settings import Settings
-from chargewatch.storage import copy_errors
-from chargewatch.storage.ingest_sessions import (
+from chargewatch.storage.intake import faults
+from chargewatch.storage.intake.broker_sessions import (
     LeftSession,
     forget_session,
     left_sessions,
@@ -191,7 +191,7 @@ class IngestService:
                 if time.monotonic() > deadline:
                     raise
             except Exception as exc:
-                if copy_errors.is_data_fault(exc) or time.monotonic() > deadline:
+                if faults.is_data_fault(exc) or time.monotonic() > deadline:
                     raise
                 self._note_away(exc)
                 await self._writer.disconnect()
@@ -217,11 +217,9 @@ class IngestService:
                 pause_s = min(15.0, 2 * pause_s) if left_any else LEFT_SESSIONS_S
             except Exception as exc:
                 # Tried again: a worker of the old number may still run, or an engine be away.
-                if not isinstance(exc, BrokerError | DatabaseError) and copy_errors.is_data_fault(
-                    exc
-                ):
+                if not isinstance(exc, BrokerError | DatabaseError) and faults.is_data_fault(exc):
                     raise
-                log.warning("session_left error=%s", copy_errors.in_words(exc))
+                log.warning("session_left error=%s", faults.in_words(exc))
                 pause_s = LEFT_SESSIONS_S
             finally:
                 self._emptying = False
@@ -277,9 +275,9 @@ class IngestService:
         except SessionInUseError:
             raise
         except Exception as exc:
-            if copy_errors.is_data_fault(exc):
+            if faults.is_data_fault(exc):
                 raise
-            log.warning("session_not_renewed error=%s", copy_errors.in_words(exc))
+            log.warning("session_not_renewed error=%s", faults.in_words(exc))
             return client_id
         log.warning(
             "session_renewed client_id=%s: goes on as %s; who else knows the old one? Keep client "
@@ -403,7 +401,7 @@ class IngestService:
         return [receipt for one, fate in pairs for receipt in self._receipts([one], [fate])]
 
     def _note_away(self, error: Exception) -> None:
-        words, step = copy_errors.in_words(error), copy_errors.next_step(error)
+        words, step = faults.in_words(error), faults.next_step(error)
         if not self._database_away:
             log.warning("database_away error=%s; messages wait with the broker; %s", words, step)
         self._database_away = words

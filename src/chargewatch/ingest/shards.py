@@ -11,7 +11,7 @@ import zlib
 from dataclasses import dataclass
 
 from chargewatch.errors import SettingError
-from chargewatch.storage.ingest_sessions import Slot
+from chargewatch.storage.intake.broker_sessions import Slot
 
 
 @dataclass(frozen=True)

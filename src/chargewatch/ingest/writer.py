@@ -26,24 +26,24 @@ from chargewatch.ingest.identities import Identities
 from chargewatch.ingest.isolation import Isolation, sound_messages
 from chargewatch.ingest.message import Fate, Message, moment_of
 from chargewatch.ingest.rejected import ledger_entries, quarantine_rows, replay_rows
-from chargewatch.storage import copy_errors
-from chargewatch.storage.copy import hold_name, open_ingest_connection
-from chargewatch.storage.events import store_events
-from chargewatch.storage.identities import (
+from chargewatch.storage.intake import faults
+from chargewatch.storage.intake.broker_sessions import Slot, open_session
+from chargewatch.storage.intake.connection import hold_name, open_ingest_connection
+from chargewatch.storage.intake.events import store_events
+from chargewatch.storage.intake.identities import (
     claim_instruments,
     claims_stand,
     load_identities,
     registry_mark,
 )
-from chargewatch.storage.ingest_sessions import Slot, open_session
-from chargewatch.storage.ledger import (
+from chargewatch.storage.intake.ledger import (
     StreamKey,
     lock_streams,
     notify_readings,
     record_messages,
 )
-from chargewatch.storage.quarantine import record_replays, store_quarantine
-from chargewatch.storage.readings import (
+from chargewatch.storage.intake.quarantine import record_replays, store_quarantine
+from chargewatch.storage.intake.readings import (
     CONFLICT,
     DUPLICATE,
     STORED,
@@ -55,8 +55,8 @@ from chargewatch.storage.readings import (
     store_readings,
     update_latest,
 )
-from chargewatch.storage.sessions import store_session_names, store_sessions
-from chargewatch.storage.status import StatusRow, store_statuses
+from chargewatch.storage.intake.sessions import store_session_names, store_sessions
+from chargewatch.storage.intake.status import StatusRow, store_statuses
 from chargewatch.wire.rejection import CONFLICT as CONFLICT_CODE
 
 log = logging.getLogger("chargewatch.ingest")
@@ -242,7 +242,7 @@ class BatchWriter:
             self._registry_changed = True
             return await self._write_once(messages)
         except Exception as exc:
-            if not copy_errors.is_key_collision(exc):
+            if not faults.is_key_collision(exc):
                 raise
         return await self._transaction(messages, identities, staged_only=True)
 

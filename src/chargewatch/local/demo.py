@@ -34,8 +34,8 @@ from chargewatch.settings import PREFIX, Settings
 from chargewatch.simulators.city import City, make_city
 from chargewatch.simulators.publisher import Outgoing, Published, Publisher
 from chargewatch.storage.database import open_database
+from chargewatch.storage.intake.totals import received_items, stored_items
 from chargewatch.storage.migrate import migrate
-from chargewatch.storage.totals import received_items, stored_items
 from chargewatch.supervision import accounts
 from chargewatch.supervision.registry import import_registry
 from chargewatch.wire.registry_file import read_registry_file

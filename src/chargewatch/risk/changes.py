@@ -19,9 +19,9 @@ from chargewatch.risk.drift import (
     risen,
     with_variance,
 )
-from chargewatch.risk.inputs import RunInputs, sum_by_row
+from chargewatch.risk.memory import CityStatistics
 from chargewatch.risk.results import EngineConfig
-from chargewatch.risk.statistics import CityStatistics
+from chargewatch.risk.run_inputs import RunInputs, sum_by_row
 
 DAY_WANDER_MPE = 0.1
 """Standard deviation of a good meter from day to day (temperature, load), in MPE."""

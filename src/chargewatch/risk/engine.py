@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from chargewatch.domain.arrays import Bools, Floats, Ints
 from chargewatch.domain.times import DAY_S
 from chargewatch.domain.verdict import Verdict
-from chargewatch.risk.city import UNKNOWN_MPE
 from chargewatch.risk.decision import expected_excess, flagged, p_nonconforming
 from chargewatch.risk.inference import Inference, infer
-from chargewatch.risk.inputs import RunInputs
+from chargewatch.risk.memory import CityStatistics, to_arrays, updated
 from chargewatch.risk.reasons import Findings, reasons
 from chargewatch.risk.results import BUDGET_COMPONENTS, EngineConfig, RunResult
-from chargewatch.risk.statistics import CityStatistics, to_arrays, updated
+from chargewatch.risk.rounds_input import UNKNOWN_MPE
+from chargewatch.risk.run_inputs import RunInputs
 from chargewatch.risk.uncertainty import light_load, uncertainty_budget
 from chargewatch.risk.vehicles import KINDS
 

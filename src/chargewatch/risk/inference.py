@@ -16,7 +16,6 @@ from scipy.sparse.csgraph import connected_components
 
 from chargewatch.domain.arrays import Bools, Floats, Ints
 from chargewatch.risk.changes import Changes, changes_of_city, no_changes
-from chargewatch.risk.city import City, prepared
 from chargewatch.risk.decision import (
     PRIOR_POPULATION,
     Population,
@@ -31,7 +30,8 @@ from chargewatch.risk.estimator import (
     estimate_city,
     own_evidence,
 )
-from chargewatch.risk.feeders import (
+from chargewatch.risk.evidence import Judgement, Weighted, no_pasts, pasts_before, weighted
+from chargewatch.risk.feeders.statements import (
     SUSPECT_U,
     FeederView,
     MeterFindings,
@@ -39,9 +39,11 @@ from chargewatch.risk.feeders import (
     first_gains,
     meter_findings,
 )
-from chargewatch.risk.inputs import RunInputs
+from chargewatch.risk.memory import CityStatistics, LastJudgement
 from chargewatch.risk.parallel import in_threads
 from chargewatch.risk.results import EngineConfig
+from chargewatch.risk.rounds_input import City, prepared
+from chargewatch.risk.run_inputs import RunInputs
 from chargewatch.risk.spreads import (
     FIRST_SPREADS,
     SessionWeights,
@@ -52,9 +54,7 @@ from chargewatch.risk.spreads import (
     sessions_in_time,
     site_spread,
 )
-from chargewatch.risk.statistics import CityStatistics, LastJudgement
 from chargewatch.risk.vehicles import KINDS, session_score
-from chargewatch.risk.weighting import Judgement, Weighted, no_pasts, pasts_before, weighted
 
 FEW_DRAWS = 64_000
 """Rounds before the last draw so many numbers in all, at least 3 and at most 8 a connector."""

@@ -9,9 +9,9 @@ import numpy as np
 from chargewatch.domain.arrays import Floats, Ints
 from chargewatch.risk.decision import Population
 from chargewatch.risk.estimator import CityEstimate, CitySystem
-from chargewatch.risk.feeders import DC_SPREAD_START, FeederView
-from chargewatch.risk.inputs import sum_by_row
+from chargewatch.risk.feeders.statements import DC_SPREAD_START, FeederView
 from chargewatch.risk.results import EngineConfig
+from chargewatch.risk.run_inputs import sum_by_row
 from chargewatch.risk.vehicles import (
     KINDS,
     SPREAD_START,

@@ -21,7 +21,8 @@ from scipy import sparse
 
 from chargewatch.domain.arrays import Bools, Floats, Ints
 from chargewatch.domain.times import SLOT_S
-from chargewatch.risk.inputs import (
+from chargewatch.risk.parallel import in_threads
+from chargewatch.risk.run_inputs import (
     UNKNOWN_POWER_W,
     Fleet,
     Intervals,
@@ -29,7 +30,6 @@ from chargewatch.risk.inputs import (
     sum_by_row,
     sums_between,
 )
-from chargewatch.risk.parallel import in_threads
 
 KINDS = 6
 SIDES = 2

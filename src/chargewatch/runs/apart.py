@@ -13,8 +13,8 @@ import numpy as np
 from chargewatch.domain.arrays import Bools, Ints
 from chargewatch.domain.times import DAY_S
 from chargewatch.errors import ChargewatchError
-from chargewatch.risk.inputs import Intervals, RunInputs
-from chargewatch.risk.signals import Finding
+from chargewatch.risk.run_inputs import Intervals, RunInputs
+from chargewatch.signals.findings import Finding
 
 log = logging.getLogger("chargewatch.runs")
 

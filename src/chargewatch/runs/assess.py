@@ -22,10 +22,9 @@ from chargewatch.domain.mpe import rule_set
 from chargewatch.domain.signal import Signal
 from chargewatch.domain.times import DAY_S
 from chargewatch.risk.engine import advance, assess
-from chargewatch.risk.inputs import RunInputs
+from chargewatch.risk.memory import Arrays
 from chargewatch.risk.results import EngineConfig, RunResult
-from chargewatch.risk.signals import RULE_VERSION, in_order, merge_findings
-from chargewatch.risk.statistics import Arrays
+from chargewatch.risk.run_inputs import RunInputs
 from chargewatch.runs.apart import (
     LeftOut,
     each_apart,
@@ -34,22 +33,23 @@ from chargewatch.runs.apart import (
     left_out_findings,
 )
 from chargewatch.runs.decide import decide, tiers
+from chargewatch.runs.find_register_signals import Say
+from chargewatch.runs.find_signals import find_signals
+from chargewatch.runs.find_station_signals import LateEnergy
 from chargewatch.runs.load import Loaded, blocks, load, read_block
 from chargewatch.runs.plan import Plan, make_plan, mark_late, scan_of, state_of
 from chargewatch.runs.record import assessment_values, data_span, result_digest, run_summary
 from chargewatch.runs.rollups import refresh_rollups
-from chargewatch.runs.signals import find_signals
-from chargewatch.runs.signals_readings import Say
 from chargewatch.runs.state import pack_state
-from chargewatch.runs.stations import LateEnergy
 from chargewatch.settings import Settings
-from chargewatch.storage import load as load_store
+from chargewatch.signals.findings import RULE_VERSION, in_order, merge_findings
 from chargewatch.storage import pile_index
-from chargewatch.storage import runs as store
-from chargewatch.storage.archive import Archive, open_archive, session_names
+from chargewatch.storage.archive.window import Archive, open_archive, session_names
 from chargewatch.storage.database import Database
 from chargewatch.storage.migrate import require_newest_schema
-from chargewatch.storage.signal_records import store_signals
+from chargewatch.storage.runs import inputs as load_store
+from chargewatch.storage.runs import results as store
+from chargewatch.storage.runs.signals import store_signals
 
 log = logging.getLogger("chargewatch.runs")
 

@@ -15,8 +15,8 @@ from chargewatch.domain.signal import Severity, Signal
 from chargewatch.domain.times import EPOCH
 from chargewatch.domain.verdict import Tier
 from chargewatch.risk.results import RunResult
-from chargewatch.risk.signals import Names, time_text
 from chargewatch.runs.load import Loaded
+from chargewatch.signals.findings import Names, time_text
 
 BILLING_CODES = {"loss_adjusted_billing", "session_register_mismatch"}
 MONTH_DAYS = 30.0

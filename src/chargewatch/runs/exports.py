@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from chargewatch.errors import NotFoundError
-from chargewatch.runs.evaluate import Rows
-from chargewatch.storage import runs as store
-from chargewatch.storage import signal_records
+from chargewatch.evaluation.compare import Rows
 from chargewatch.storage.database import Database
+from chargewatch.storage.runs import results as store
+from chargewatch.storage.runs import signals as signal_records
 
 _TEXT, _NUMBER, _COUNT, _TIME = pa.string(), pa.float64(), pa.int64(), pa.timestamp("us", tz="UTC")
 

@@ -17,12 +17,12 @@ import numpy as np
 from chargewatch.domain.arrays import Floats, Ints
 from chargewatch.domain.mpe import RuleSet
 from chargewatch.domain.times import SLOT_S
-from chargewatch.risk.inputs import Anchors, Fleet, Intervals, References, RunInputs, Sessions
-from chargewatch.risk.signals import Limits, Names, limits_of
-from chargewatch.storage import archive as archives
-from chargewatch.storage import load as store
-from chargewatch.storage.archive import Archive
+from chargewatch.risk.run_inputs import Anchors, Fleet, Intervals, References, RunInputs, Sessions
+from chargewatch.signals.findings import Limits, Names, limits_of
+from chargewatch.storage.archive import window as archives
+from chargewatch.storage.archive.window import Archive
 from chargewatch.storage.bulk import Records, seconds_of
+from chargewatch.storage.runs import inputs as store
 
 BLOCK_CONNECTOR_DAYS = 200_000
 """Connectors x days whose intervals are read at once: 2 days of a city of 100,000."""

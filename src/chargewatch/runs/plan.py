@@ -12,16 +12,16 @@ import orjson
 
 from chargewatch import __version__
 from chargewatch.domain.times import DAY_S, SLOT_S
-from chargewatch.risk.statistics import STATE_VERSION
+from chargewatch.risk.memory import STATE_VERSION
+from chargewatch.runs.find_register_signals import Scan
+from chargewatch.runs.find_signals import full_scan, next_scan
 from chargewatch.runs.load import Loaded
 from chargewatch.runs.rollups import rollup_kinds
-from chargewatch.runs.signals import full_scan, next_scan
-from chargewatch.runs.signals_readings import Scan
-from chargewatch.runs.signed import Verified
 from chargewatch.runs.state import RunState, engine_slot, engine_version, unpack_state
-from chargewatch.storage import runs as store
+from chargewatch.runs.verify_signed import Verified
 from chargewatch.storage.database import Database
 from chargewatch.storage.rollup_due import mark_again
+from chargewatch.storage.runs import results as store
 
 LATE_SHARE = 0.01
 """A nightly run doesn't go on from the last one when more connectors than this sent late data."""

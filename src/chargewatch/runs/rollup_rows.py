@@ -11,11 +11,11 @@ import numpy as np
 
 from chargewatch.domain.arrays import Bools, Ints
 from chargewatch.domain.times import SLOT_S, SLOTS_A_DAY
-from chargewatch.risk.inputs import Intervals
 from chargewatch.risk.registers import Quality, interval_energy
-from chargewatch.storage import rollups as store
+from chargewatch.risk.run_inputs import Intervals
 from chargewatch.storage.bulk import Records, seconds_of
-from chargewatch.storage.rollups import INTERVAL
+from chargewatch.storage.runs import rollups as store
+from chargewatch.storage.runs.rollups import INTERVAL
 
 UNREGISTERED_RESOLUTION_WH = 10.0
 """Step assumed for a register that the registry doesn't describe: the coarsest usual one."""

@@ -38,10 +38,10 @@ from chargewatch.runs.rollup_rows import (
     protected,
 )
 from chargewatch.storage import rollup_due as due
-from chargewatch.storage import rollups as store
 from chargewatch.storage.bulk import Records
 from chargewatch.storage.database import Database
-from chargewatch.storage.rollups import Kind
+from chargewatch.storage.runs import rollups as store
+from chargewatch.storage.runs.rollups import Kind
 from chargewatch.wire.payloads import CONTEXTS
 
 log = logging.getLogger("chargewatch.runs")

@@ -13,11 +13,11 @@ import orjson
 from numpy.typing import NDArray
 
 from chargewatch.domain.arrays import Floats
+from chargewatch.risk.memory import Arrays
 from chargewatch.risk.parallel import in_threads
-from chargewatch.risk.signals import Finding
-from chargewatch.risk.statistics import Arrays
 from chargewatch.runs.load import Registry
-from chargewatch.runs.signed import OUTCOME, Verified
+from chargewatch.runs.verify_signed import OUTCOME, Verified
+from chargewatch.signals.findings import Finding
 
 SAMPLE_BYTES = 65_536
 LEAST_GAIN = 0.75
@@ -89,7 +89,7 @@ def pack_state(
 
 
 def engine_version(state: Mapping[str, bytes]) -> int:
-    """Return the version of the engine's state (`risk.statistics.STATE_VERSION`)."""
+    """Return the version of the engine's state (`risk.memory.STATE_VERSION`)."""
     return int(_unpacked(state["engine/version"])[0])
 
 

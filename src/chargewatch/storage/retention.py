@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chargewatch.errors import DatabaseError
 from chargewatch.storage.capabilities import Capabilities
 from chargewatch.storage.database import Database
-from chargewatch.storage.ledger_days import move_chunk, move_rows
+from chargewatch.storage.intake.ledger_days import move_chunk, move_rows
 from chargewatch.storage.tables import HYPERTABLES
 
 RAW_DAYS_COMPRESSED = 90

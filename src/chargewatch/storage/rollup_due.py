@@ -17,7 +17,7 @@ import asyncpg
 import numpy as np
 
 from chargewatch.storage.bulk import copy_arrays
-from chargewatch.storage.rollups import Ids, Kind
+from chargewatch.storage.runs.rollups import Ids, Kind
 
 
 async def next_due_day(

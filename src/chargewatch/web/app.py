@@ -22,17 +22,9 @@ from chargewatch.api.routes import PREFIX, api_router
 from chargewatch.errors import ChargewatchError
 from chargewatch.settings import Settings
 from chargewatch.storage.database import Database
-from chargewatch.web import (
-    page_overview,
-    page_pile,
-    page_piles,
-    page_session,
-    page_signals,
-    page_stations,
-    page_system,
-)
 from chargewatch.web.assets import static_folder
-from chargewatch.web.page_session import YEAR_S
+from chargewatch.web.pages import overview, pile, piles, session, signals, stations, system
+from chargewatch.web.pages.session import YEAR_S
 from chargewatch.web.render import render
 from chargewatch.web.security import BodyLimit, HeadRequests, SecurityHeaders
 
@@ -58,7 +50,7 @@ def _answer_error(
     if asked_path(request).startswith(PREFIX):
         return error_answer(status, code, message, headers=headers)
     if status == 401:
-        return page_session.redirect_to_log_in(request)
+        return session.redirect_to_log_in(request)
     page = render(
         request, "error.html", account=None, status=status, code=code, message=message,
         http_status=status,
@@ -145,13 +137,13 @@ def create_app(settings: Settings, database: Database, *, intake: Intake | None 
     app.add_middleware(SecurityHeaders, secure=settings.secure_cookies)
     _install_error_handlers(app)
     for module in (
-        page_overview,
-        page_piles,
-        page_pile,
-        page_signals,
-        page_stations,
-        page_system,
-        page_session,
+        overview,
+        piles,
+        pile,
+        signals,
+        stations,
+        system,
+        session,
     ):
         app.include_router(module.router, include_in_schema=False)
     app.mount("/static", PinnedStaticFiles(directory=static_folder()), name="static")

@@ -84,7 +84,7 @@ connector = Table(
     Index(None, "operator_id"),
 )
 
-# Search by the beginning of a name, as storage.queries_piles asks for it.
+# Search by the beginning of a name, as storage.pages.piles asks for it.
 Index(
     "ix_connector_name_prefix",
     func.upper(connector.c.connector).label("upper_name"),

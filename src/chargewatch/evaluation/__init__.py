@@ -1,0 +1,1 @@
+"""How well assessments match a known truth: scores, bounds, many seeds."""

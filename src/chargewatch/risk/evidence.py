@@ -1,0 +1,310 @@
+"""The evidence of one round as a weighted least squares.
+
+A connector whose error stepped has two errors. What its feeder says is what it said since the step
+(`changes`); its sessions and verifications from before stay, as those of a connector of their own
+that no longer is ("past"), because they calibrate the vehicles that came before and after.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.domain.times import DAY_S
+from chargewatch.risk.changes import Changes, daily_offset
+from chargewatch.risk.decision import Population
+from chargewatch.risk.direct import anchor_variance, since_verified
+from chargewatch.risk.estimator import CitySystem, FeederEvidence
+from chargewatch.risk.feeders.statements import (
+    SUSPECT_U,
+    FeederView,
+    GainStatement,
+    feeder_view,
+    leaks,
+    with_changed,
+    with_meter,
+)
+from chargewatch.risk.parallel import in_threads
+from chargewatch.risk.rounds_input import City, in_series_u
+from chargewatch.risk.run_inputs import sum_by_row
+from chargewatch.risk.spreads import SessionsInTime, SessionWeights, Spreads
+from chargewatch.risk.vehicles import SessionPairs, VehicleGraph, session_pairs, vehicle_graph
+
+Number = TypeVar("Number", np.float64, np.int64)
+
+ANCHOR_DEGREES = 4.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What one round hands to the next."""
+
+    spreads: Spreads
+    population: Population
+    prior_precision: Floats  # (n,)
+    z: tuple[Floats, ...]  # where feeders are linearised
+    weights: SessionWeights
+    in_time: SessionsInTime | None  # once changes have been looked for
+    error: Floats  # (n,), posterior mean of the round before; NaN: not known yet
+    variance: Floats  # (n,)
+    changes: Changes
+    shift: Floats  # (m,)
+    shift_u: Floats
+    suspect: Bools
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stated:
+    """Verifications that count, shape (a,)."""
+
+    connector: Ints
+    value: Floats  # ln(1 + stated error)
+    certificate: Floats  # variance of the certificate alone
+    grown: Floats  # the wander since then, 1 after a year
+    precision: Floats  # as it enters the least squares
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pasts:
+    """Connectors before the step of their error; n connectors, m pasts, s sessions."""
+
+    of: Ints  # (m,), the connector of each past
+    number: Ints  # (n,), the past of each connector as a row of n + m, -1 without
+    connector: Ints  # (s,), of each session, pasts included
+    pairs: SessionPairs
+
+    def padded(self, values: NDArray[Number]) -> NDArray[Number]:
+        """Return values of connectors (n,) with those of the pasts' connectors behind, (n + m,)."""
+        return np.concatenate([values, values[self.of]])
+
+    def rows(self, values: Floats) -> Floats:
+        """Return evidence of connectors (n,) with none for the pasts behind, (n + m,)."""
+        return np.concatenate([values, np.zeros(self.of.size)])
+
+
+def no_pasts(city: City) -> Pasts:
+    """Return the connectors as they are."""
+    return Pasts(
+        of=np.zeros(0, dtype=np.int64),
+        number=np.full(city.size, -1, dtype=np.int64),
+        connector=city.statistics.sessions.connector,
+        pairs=city.pairs,
+    )
+
+
+def pasts_before(city: City, changes: Changes) -> Pasts:
+    """Return a past for each connector whose error stepped and that has evidence from before."""
+    rows, anchors = city.statistics.sessions, city.inputs.anchors
+    stepped = changes.alarm & (changes.slope_variance <= 0)
+    step_s = np.where(stepped, changes.changed * DAY_S, -np.inf)
+    before = rows.ended_s < step_s[rows.connector]
+    with_past = np.zeros(city.size, dtype=bool)
+    with_past[rows.connector[before]] = True
+    with_past[anchors.connector[anchors.verified_s < step_s[anchors.connector]]] = True
+    of = np.flatnonzero(with_past)
+    if of.size == 0:
+        return no_pasts(city)
+    number = np.full(city.size, -1, dtype=np.int64)
+    number[of] = city.size + np.arange(of.size)
+    connector = np.where(before, number[rows.connector], rows.connector)
+    pairs = session_pairs(
+        connector, city.node, connectors=city.size + of.size, nodes=city.node_kind.size
+    )
+    return Pasts(of=of, number=number, connector=connector, pairs=pairs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weighted:
+    """A round's evidence with its weights; pasts come behind the connectors."""
+
+    system: CitySystem
+    views: tuple[FeederView, ...]
+    graph: VehicleGraph
+    base: Floats  # (s,), variance of a session
+    precision: Floats  # (s,), with forgetting
+    stated: Stated
+    anchored: Ints  # (n,), verifications that count
+    source: Bools  # (n,), something traceable bears on it
+
+    def of_present(self, city: City, pasts: Pasts) -> Weighted:
+        """Return the evidence of the n connectors alone, what leads through pasts in it."""
+        size = city.size
+        system = self.system
+        cut = {
+            name: getattr(system, name)[:size]
+            for name in ("direct_precision", "direct_score", "prior_precision", "model")
+        }
+        graph = replace(self.graph, own=self.graph.own[:size], pairs=city.pairs)
+        return replace(
+            self,
+            system=replace(system, graph=graph, **cut),
+            graph=graph,
+            precision=np.where(pasts.connector < size, self.precision, 0.0),
+            anchored=self.anchored[:size],
+        )
+
+
+def _age_weights(city: City, connector: Ints, *, size: int) -> Floats:
+    """Return the weights of sessions by age, scaled so that they state their own variance.
+
+    With weights f the variance of a mean is sum f^2 / (sum f)^2 of a session's, so f is scaled by
+    sum f / sum f^2 of its connector.
+    """
+    rows = city.statistics.sessions
+    age = np.maximum(city.inputs.as_of_s - rows.ended_s, 0.0) / DAY_S
+    f = 2.0 ** (-age / city.config.half_life_days)
+    total = sum_by_row(connector, f, size=size)
+    squared = sum_by_row(connector, f**2, size=size)
+    scale = np.where(squared > 0, total / np.where(squared > 0, squared, 1.0), 1.0)
+    return np.asarray(f * scale[connector])
+
+
+def _session_graph(
+    city: City, known: Judgement, pasts: Pasts
+) -> tuple[VehicleGraph, Floats, Floats]:
+    rows, spreads, changes = city.statistics.sessions, known.spreads, known.changes
+    connector, size = pasts.connector, city.size + pasts.of.size
+    # The usual weights judge the sessions of a connector that changed by its mean error.
+    changed = changes.alarm[rows.connector]
+    tail = known.weights.tail
+    if known.in_time is not None:
+        tail = np.where(changed, known.in_time.weight, tail)
+    base = rows.looseness * (spreads.session[rows.kind] ** 2 + rows.soc_variance)
+    precision = tail / (base * known.weights.inflation[rows.kind])
+    precision = precision * _age_weights(city, connector, size=size)
+    vehicle = known.weights.node_tail / spreads.vehicle[city.node_kind] ** 2
+    pull = 1.0 / (sum_by_row(city.node, precision, size=vehicle.size) + vehicle)
+    # What all sessions of a connector share caps what they say together at 1 / tau^2.
+    seen = precision / (1.0 + precision * pull[city.node])
+    own = sum_by_row(connector, seen, size=size)
+    # Along a drift every session is brought to the present; the slope's error is in all of them.
+    ahead = changes.ahead(rows.connector, rows.ended_s)
+    weight = sum_by_row(connector, precision, size=size)
+    mean_ahead = sum_by_row(connector, precision * ahead, size=size)
+    mean_ahead /= np.where(weight > 0, weight, 1.0)
+    shared = spreads.site[pasts.padded(city.side)] ** 2
+    shared += mean_ahead**2 * pasts.padded(changes.slope_variance)
+    precision = precision / (1.0 + own * shared)[connector]
+    graph = vehicle_graph(
+        pasts.pairs,
+        node_kind=city.node_kind,
+        log_ratio=rows.log_ratio + changes.slope[rows.connector] * ahead,
+        load=rows.load,
+        precision=precision,
+        vehicle_precision=vehicle,
+    )
+    return graph, base, precision
+
+
+def _stated(city: City, known: Judgement, pasts: Pasts) -> Stated:
+    anchors, inputs = city.inputs.anchors, city.inputs
+    use = np.isfinite(anchors.relative_error) & np.isfinite(anchors.standard_uncertainty)
+    use &= anchors.verified_s <= inputs.as_of_s
+    changed = known.changes.changed[anchors.connector]
+    before = (changed >= 0) & (anchors.verified_s < changed * DAY_S)
+    past = np.where(before, pasts.number[anchors.connector], anchors.connector)
+    use &= past >= 0
+    who = past[use]
+    value = np.log1p(anchors.relative_error[use])
+    variance = anchor_variance(
+        anchors, as_of_s=inputs.as_of_s, drift_per_year=known.spreads.wander
+    )[use]
+    # A verification long overtaken by events must not hold the present error.
+    present = np.minimum(who, city.size - 1)
+    away = (value - known.error[present]) ** 2 / (variance + known.variance[present])
+    weight = np.minimum((ANCHOR_DEGREES + 1.0) / (ANCHOR_DEGREES + away), 1.0)
+    weight = np.where(away > 9.0, 0.1 * weight, weight)
+    weight = np.where((who < city.size) & np.isfinite(away), weight, 1.0)
+    return Stated(
+        connector=who,
+        value=value,
+        certificate=anchors.standard_uncertainty[use] ** 2,
+        grown=since_verified(anchors, as_of_s=inputs.as_of_s)[use],
+        precision=weight / variance,
+    )
+
+
+def _since_changes(
+    city: City, known: Judgement
+) -> tuple[tuple[GainStatement, ...], Floats, Floats]:
+    """Return feeders' statements and in-series evidence without what is older than a change."""
+    changes = known.changes
+    precision, score = city.direct_precision, city.direct_score
+    if not changes.alarm.any():
+        return city.statements, precision, score
+    layout = city.statistics.layout
+    z = np.full(city.size, np.nan)
+    for group, values in zip(layout.groups, known.z, strict=True):
+        inside = group.member >= 0
+        z[group.member[inside]] = values[inside]
+    place = layout.connector_group + layout.connector_row * (len(layout.groups) + 1)
+    kind = np.unique(2 * (place + 1) + city.side, return_inverse=True)[1]
+    offset = daily_offset(city.statistics, changes, z, kind=kind)
+    present = changes.z - np.where(layout.connector_group >= 0, offset, 0.0)
+    statements = tuple(
+        with_changed(s, z=present, precision=changes.z_precision, changed=changes.alarm)
+        for s in city.statements
+    )
+    series = changes.alarm & (precision > 0)
+    u = in_series_u(city.statistics, city.meter_u)
+    own = np.where(changes.z_precision > 0, changes.z_precision, 1e-12)
+    precision = np.where(series, 1.0 / (1.0 / own + u**2), precision)
+    return statements, precision, np.where(series, precision * changes.z, score)
+
+
+def _evidence(view: FeederView, meter_u: Floats) -> FeederEvidence:
+    q, score = with_meter(view.soft_precision, view.soft_information, u=meter_u[view.group.meter])
+    q = 0.5 * (q + q.transpose(0, 2, 1))
+    return FeederEvidence(
+        member=view.group.member, converter=view.converter, precision=q, score=score
+    )
+
+
+def weighted(city: City, known: Judgement, pasts: Pasts) -> Weighted:
+    """Return the evidence with the weights and spreads of the round before."""
+    statements, direct_p, direct_s = _since_changes(city, known)
+    spread = np.full(city.size, known.spreads.converter)
+
+    def view(one: tuple[GainStatement, GainStatement, Floats]) -> FeederView:
+        statement, whole, z = one
+        return feeder_view(
+            statement,
+            z=z,
+            spread=spread,
+            classes=city.classes,
+            leak=leaks(whole, size=known.changes.size),
+        )
+
+    views = tuple(in_threads(view, zip(statements, city.statements, known.z, strict=True)))
+    graph, base, precision = _session_graph(city, known, pasts)
+    stated = _stated(city, known, pasts)
+    who, n = stated.connector, city.size
+    anchor_p = sum_by_row(who, stated.precision, size=n + pasts.of.size)
+    anchor_s = sum_by_row(who, stated.precision * stated.value, size=n + pasts.of.size)
+    meter_u = np.where(known.suspect, SUSPECT_U, city.meter_u)
+    metered = city.statistics.layout.connector_group >= 0
+    metered &= city.statistics.rows.sum(axis=1) > 0
+    return Weighted(
+        system=CitySystem(
+            feeders=tuple(_evidence(v, meter_u) for v in views),
+            graph=graph,
+            direct_precision=pasts.rows(direct_p) + anchor_p,
+            direct_score=pasts.rows(direct_s) + anchor_s,
+            prior_precision=pasts.padded(known.prior_precision),
+            model=pasts.padded(city.model),
+            model_precision=np.full(city.models, city.config.model_mean_spread**-2.0),
+            converter_mean=city.converter_mean,
+            converter_precision=city.converter_precision,
+        ),
+        views=views,
+        graph=graph,
+        base=base,
+        precision=precision,
+        stated=stated,
+        anchored=np.bincount(who, minlength=n + pasts.of.size),
+        source=(direct_p > 0) | (anchor_p[:n] > 0) | metered,
+    )

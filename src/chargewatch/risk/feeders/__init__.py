@@ -1,0 +1,1 @@
+"""What feeder meters say: their days as dense blocks, noise, balances, statements on errors."""

@@ -1,0 +1,250 @@
+"""Integrity signals that raw readings prove, read and checked in blocks of connectors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import numpy as np
+
+from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.domain.times import DAY_S
+from chargewatch.runs.apart import LeftOut, each_apart
+from chargewatch.runs.load import Loaded
+from chargewatch.signals.declarations import Declarations
+from chargewatch.signals.findings import Finding
+from chargewatch.signals.idle import (
+    BilledSessions,
+    discontinuities,
+    idle_consumption,
+    sessions_off_register,
+    timeline,
+)
+from chargewatch.signals.registers import (
+    Pairs,
+    Piles,
+    Readings,
+    pairs_of,
+    register_findings,
+)
+from chargewatch.signals.tariffs import BilledPeriods, Fees, clock_findings
+from chargewatch.storage.bulk import Records, seconds_of
+from chargewatch.storage.runs import inputs as store
+from chargewatch.wire.payloads import CONTEXTS
+
+RESET_CONTEXT = CONTEXTS.index("Register.Reset")
+BEGIN_CONTEXT = CONTEXTS.index("Transaction.Begin")
+END_CONTEXT = CONTEXTS.index("Transaction.End")
+READINGS_A_BLOCK = 1_000_000
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """What of the window is checked anew; the findings of the other days are kept."""
+
+    first: datetime  # begin of the window
+    as_of: datetime
+    day: int  # readings from this UTC day on
+    late: Mapping[int, int]  # connector_id: earlier day, because readings came late
+    received_after: datetime  # sessions that came later are new, whenever they were
+    ended_after: datetime
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the whole window is checked."""
+        return self.day * DAY_S <= self.first.timestamp()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanContext:
+    """What every block of connectors needs."""
+
+    loaded: Loaded
+    piles: Piles
+    billed: BilledSessions  # sorted by (connector, started_s)
+    fees: Fees  # rows of new sessions
+    periods: BilledPeriods
+    complete: Bools
+    declarations: Declarations
+    as_of_s: float
+    base_s: float
+
+
+async def scan_readings(
+    connection: asyncpg.Connection,
+    context: ScanContext,
+    scan: Scan,
+    *,
+    left: list[LeftOut],
+    say: Say,
+) -> tuple[list[Finding], Floats, Ints, Ints]:
+    """Return findings, usual gaps, counts and first checked day from readings, block by block.
+
+    Stations that a block can't be checked for are added to `left`.
+    """
+    registry = context.loaded.registry
+    size = registry.connector_ids.size
+    gap_s, count = np.full(size, np.nan), np.zeros(size, np.int64)
+    checked = np.full(size, scan.day, np.int64)
+    for connector_id, day in scan.late.items():
+        row = int(registry.connector_rows(np.array([connector_id]))[0])
+        checked[row] = min(checked[row], day)
+    alive = np.flatnonzero(np.isfinite(context.loaded.last_reading_s))
+    alive = alive[context.loaded.last_reading_s[alive] >= (checked[alive] - 1) * DAY_S]
+    # Connectors whose late readings reach far back come together, so that others stay cheap.
+    alive = alive[np.argsort(checked[alive], kind="stable")]
+    found = _without_readings(context)
+    position, step = 0, 8
+    while position < alive.size:
+        rows = np.sort(alive[position : position + step])
+        day = int(checked[rows].min())
+        checked[rows] = day
+        # A day more, so that the first pair of the first day is whole.
+        begin = max(scan.first, datetime.fromtimestamp((day - 1) * DAY_S, UTC))
+        records = await store.readings(
+            connection,
+            registry.connector_ids[rows].tolist(),
+            first=begin,
+            last=scan.as_of,
+        )
+        more, out = await asyncio.to_thread(
+            _check_apart, context, records, rows, gap_s, count, first_day=day
+        )
+        found += more
+        left += out
+        position += step
+        per_connector = max(records.size / rows.size, 1.0)
+        step = int(np.clip(READINGS_A_BLOCK / per_connector, 8, 5_000))
+        if alive.size > 2_000:
+            say(f"signals: readings of {min(position, alive.size)} of {alive.size} connectors")
+    return found, gap_s, count, checked
+
+
+def _without_readings(context: ScanContext) -> list[Finding]:
+    """Return the findings of sessions of connectors that sent no reading."""
+    silent = np.flatnonzero(~np.isfinite(context.loaded.last_reading_s))
+    none = np.empty(0)
+    nothing = Readings(
+        connector=none.astype(np.int64),
+        at_s=none,
+        energy_wh=none,
+        power_w=none,
+        session=none.astype(np.int64),
+        is_reset=none.astype(bool),
+        is_begin=none.astype(bool),
+        is_end=none.astype(bool),
+    )
+    return discontinuities(
+        pairs_of(nothing, context.piles, limits=context.loaded.limits),
+        sessions_of(context.billed, silent),
+        complete=context.complete,
+        declarations=context.declarations.of(silent),
+        as_of_s=context.as_of_s,
+        base_s=context.base_s,
+        limits=context.loaded.limits,
+    )
+
+
+def _check_apart(
+    context: ScanContext,
+    records: Records,
+    rows: Ints,
+    gap_s: Floats,
+    count: Ints,
+    *,
+    first_day: int,
+) -> tuple[list[Finding], list[LeftOut]]:
+    """Return what `_check_block` finds, and the stations that it fails for."""
+    loaded = context.loaded
+    station = loaded.inputs.fleet.station
+
+    def check(stations: Ints) -> list[Finding]:
+        mine = np.isin(station[rows], stations)
+        if mine.all():
+            return _check_block(context, records, rows, gap_s, count, first_day=first_day)
+        ids = loaded.registry.connector_ids[rows[mine]]
+        part = records[np.isin(records["connector_id"], ids)]
+        return _check_block(context, part, rows[mine], gap_s, count, first_day=first_day)
+
+    return each_apart("registers", np.unique(station[rows]), check)
+
+
+def _check_block(
+    context: ScanContext,
+    records: Records,
+    rows: Ints,
+    gap_s: Floats,
+    count: Ints,
+    *,
+    first_day: int,
+) -> list[Finding]:
+    """Return the findings of some connectors' readings; fill in their usual gaps and counts."""
+    readings = Readings(
+        connector=context.loaded.registry.connector_rows(records["connector_id"]),
+        at_s=seconds_of(records["at"]),
+        energy_wh=records["energy_wh"].copy(),
+        power_w=records["power_w"].astype(float),
+        session=records["session_key"].copy(),
+        is_reset=records["context"] == RESET_CONTEXT,
+        is_begin=records["context"] == BEGIN_CONTEXT,
+        is_end=records["context"] == END_CONTEXT,
+    )
+    if readings.at_s.size < 2:
+        return []
+    declarations = context.declarations.of(rows)
+    found, pairs = register_findings(
+        readings, context.piles, limits=context.loaded.limits, declarations=declarations
+    )
+    _fill_cadence(pairs, gap_s, count)
+    billed = sessions_of(context.billed, rows)
+    options: dict[str, Any] = {"base_s": context.base_s, "limits": context.loaded.limits}
+    moment: dict[str, Any] = {"complete": context.complete, "as_of_s": context.as_of_s}
+    found += idle_consumption(pairs, billed, **moment, **options)
+    found += sessions_off_register(pairs, billed, **options)
+    found += discontinuities(pairs, billed, declarations=declarations, **moment, **options)
+    found += clock_findings(
+        context.fees,
+        _periods_of(context, rows),
+        timeline(readings, base_s=context.base_s),
+        pairs,
+        limits=context.loaded.limits,
+    )
+    return [replace(f, origin="readings") for f in found if f.day >= first_day]
+
+
+def sessions_of(billed: BilledSessions, rows: Ints) -> BilledSessions:
+    """Return the sessions of some connectors (rows ascending)."""
+    first = np.searchsorted(billed.connector, rows, side="left")
+    last = np.searchsorted(billed.connector, rows, side="right")
+    count = last - first
+    begin = np.cumsum(count) - count
+    return billed.take(np.repeat(first - begin, count) + np.arange(int(count.sum())))
+
+
+def _periods_of(context: ScanContext, rows: Ints) -> BilledPeriods:
+    """Return the priced periods of some connectors' sessions."""
+    periods = context.periods
+    if periods.session.size == 0:
+        return periods
+    keep = np.flatnonzero(np.isin(context.fees.connector[periods.session], rows))
+    return BilledPeriods(
+        **{name: getattr(periods, name)[keep] for name in periods.__dataclass_fields__}
+    )
+
+
+def _fill_cadence(pairs: Pairs, gap_s: Floats, count: Ints) -> None:
+    """Fill in the 95th percentile of gaps between readings, and how many readings there are."""
+    order = np.lexsort((pairs.span_s, pairs.row))
+    order = order[pairs.valid[order]]
+    row = pairs.row[order]
+    first = np.flatnonzero(np.diff(row, prepend=-1))
+    gaps = np.diff(np.append(first, row.size))
+    rows = row[first]
+    count[rows] = gaps + 1
+    gap_s[rows] = pairs.span_s[order[first + np.ceil(0.95 * (gaps - 1)).astype(np.int64)]]

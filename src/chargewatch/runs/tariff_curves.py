@@ -1,0 +1,91 @@
+"""Registered tariffs as curves over the window of a run, one for each operator and station."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import asyncpg
+import numpy as np
+import orjson
+
+from chargewatch.domain.arrays import Ints
+from chargewatch.domain.times import DAY_S
+from chargewatch.runs.load import Loaded
+from chargewatch.signals.tariffs import TariffCurve, tariff_curve
+from chargewatch.storage.runs import inputs as store
+
+
+def _clock_s(text: str) -> float:
+    hours, _, minutes = text.partition(":")
+    return int(hours) * 3600.0 + float(minutes or 0) * 60.0
+
+
+def _day_periods(periods: Any) -> list[dict[str, float]]:
+    rows = orjson.loads(periods) if isinstance(periods, str | bytes) else periods
+    return [
+        {
+            "from": _clock_s(row["from"]),
+            # Midnight as an end is the end of the day.
+            "to": _clock_s(row["to"]) or float(DAY_S),
+            "energy_price": float(row["energy_price"]),
+            "service_price": float(row["service_price"]),
+        }
+        for row in rows
+    ]
+
+
+def local_midnights(first: datetime, last: datetime, zone: ZoneInfo) -> list[float]:
+    """Return the beginnings of the local days that touch [first, last], s."""
+    day = first.astimezone(zone).date() - timedelta(days=1)
+    found: list[float] = []
+    while True:
+        midnight = datetime.combine(day, time(), zone)
+        if midnight > last:
+            return found
+        found.append(midnight.timestamp())
+        day += timedelta(days=1)
+
+
+async def load_curves(
+    connection: asyncpg.Connection,
+    loaded: Loaded,
+    first: datetime,
+    as_of: datetime,
+    *,
+    zone: ZoneInfo,
+) -> tuple[list[TariffCurve], Ints]:
+    """Return curves of registered prices, and the curve of each connector (-1: none).
+
+    A station's own tariff goes before its operator's.
+    """
+    rows = await store.rows(connection, store.TARIFFS, as_of)
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["operator_id"], row["station_id"]), []).append(
+            {
+                "valid_from_s": row["valid_from"].astimezone(UTC).timestamp(),
+                "periods": _day_periods(row["periods"]),
+            }
+        )
+    # A session may have begun days before the window.
+    begin = first - timedelta(days=3)
+    midnights = local_midnights(begin, as_of + timedelta(days=1), zone)
+    numbers = {place: number for number, place in enumerate(sorted(groups))}
+    curves = [
+        tariff_curve(
+            groups[place],
+            from_s=begin.timestamp(),
+            to_s=as_of.timestamp() + DAY_S,
+            midnights_s=midnights,
+        )
+        for place in sorted(groups)
+    ]
+    curve_of = [
+        numbers.get(
+            (row["operator_id"], row["station_id"]), numbers.get((row["operator_id"], ""), -1)
+        )
+        for row in loaded.registry.connectors
+    ]
+    return curves, np.array(curve_of, np.int64)

@@ -1,0 +1,1 @@
+"""The integrity signals: the checks on registers, sessions, tariffs, records and stations."""

@@ -1,0 +1,1 @@
+"""What ingest and replay write, each batch in one transaction."""

@@ -1,0 +1,173 @@
+"""Everything about one connector: registry, newest assessment, history, evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import RowMapping, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from chargewatch.storage.pages.city import Scope
+
+# Several operators and stations may claim a name, one may have it registered: the registered row
+# wins, else the first that was seen. A claim says nothing of a station that is another operator's.
+PILE = text(
+    "SELECT c.*, s.name AS station_name, s.district, s.address, s.longitude, s.latitude, "
+    "o.name AS operator_name, l.at AS latest_at, l.energy_wh AS latest_energy_wh, "
+    "l.power_w AS latest_power_w, l.received_at AS latest_received_at "
+    "FROM connector c "
+    "LEFT JOIN station s ON s.station_id = c.station_id AND s.operator_id = c.operator_id "
+    "LEFT JOIN operator o ON o.operator_id = c.operator_id "
+    "LEFT JOIN latest_reading l USING (connector_id) "
+    "WHERE c.connector = :connector AND (CAST(:scope AS text) IS NULL OR c.operator_id = :scope) "
+    "AND (CAST(:station_id AS text) IS NULL OR c.station_id = :station_id) "
+    "AND (CAST(:operator_id AS text) IS NULL OR c.operator_id = :operator_id) "
+    "ORDER BY c.registered DESC, c.first_seen_at, c.connector_id LIMIT 1"
+)
+
+ASSESSMENT = text(
+    "SELECT a.*, r.as_of, r.summary -> 'rules' AS rules "
+    "FROM assessment a JOIN risk_run r USING (run_id) "
+    "WHERE a.connector_id = :connector_id AND a.run_id = :run_id"
+)
+
+HISTORY = text(
+    "SELECT r.run_id, r.as_of, a.relative_error, a.standard_uncertainty, a.common_uncertainty, "
+    "a.mpe, a.p_nonconforming, a.verdict, a.tier "
+    "FROM assessment a JOIN risk_run r USING (run_id) "
+    "WHERE a.connector_id = :connector_id AND r.state = 'finished' "
+    "ORDER BY a.run_id DESC LIMIT :limit"
+)
+
+VERIFICATIONS = text(
+    "SELECT verified_on, valid_until, result, relative_error, expanded_uncertainty, "
+    "coverage_factor, certificate, institute FROM verification "
+    "WHERE connector_id = :connector_id ORDER BY verified_on DESC, verification_id DESC LIMIT 100"
+)
+
+SESSIONS = text(
+    "SELECT session, vehicle, started_at, ended_at, start_wh, stop_wh, billed_wh, currency, "
+    "energy_fee, service_fee, other_fee, discount, total_fee, periods, soc_start_pct, "
+    "soc_stop_pct, battery_capacity_wh, bms_energy_wh, stop_reason, signed_format, signed_data, "
+    "signed_public_key, received_at FROM charging_session WHERE connector_id = :connector_id "
+    "ORDER BY ended_at DESC, session_id DESC LIMIT :limit OFFSET :offset"
+)
+
+SESSION_COUNT = text("SELECT count(*) FROM charging_session WHERE connector_id = :connector_id")
+
+# What was declared for the connector itself, or for its whole station.
+CHANGES = text(
+    "SELECT kind, at, connector_id <> 0 AS of_connector, detail, serial, start_wh, stop_wh, "
+    "received_at FROM instrument_event "
+    "WHERE connector_id = :connector_id OR (operator_id = :operator_id "
+    "AND station_id = :station_id AND connector_id = 0 AND meter_id = 0) "
+    "ORDER BY at DESC, event_id DESC LIMIT :limit"
+)
+
+READINGS = text(
+    "SELECT at, energy_wh, power_w, voltage_v, current_a, soc_pct, context FROM register_reading "
+    "WHERE connector_id = :connector_id AND at >= :since AND at < :until "
+    "ORDER BY at LIMIT :limit"
+)
+
+SIGNALS_OF_PILE = text(
+    "SELECT signal_id, code, severity, subject, connector, station_id, operator_id, first_at, "
+    'last_at, count, value, "limit", detail, evidence, rule_version, opened_run, last_run, '
+    "closed_run FROM signal "
+    "WHERE connector = :connector AND operator_id = :operator_id AND station_id = :station_id "
+    "ORDER BY (closed_run IS NULL) DESC, last_at DESC LIMIT 100"
+)
+
+
+async def pile(
+    connection: AsyncConnection,
+    name: str,
+    *,
+    scope: Scope,
+    station_id: str | None = None,
+    operator_id: str | None = None,
+) -> RowMapping | None:
+    """Return a connector with its station, operator and latest reading; None when unseen."""
+    values = {
+        "connector": name,
+        "scope": scope,
+        "station_id": station_id,
+        "operator_id": operator_id,
+    }
+    return (await connection.execute(PILE, values)).mappings().one_or_none()
+
+
+async def assessment_of(
+    connection: AsyncConnection, connector_id: int, *, run_id: int
+) -> RowMapping | None:
+    """Return what one run said of a connector."""
+    values = {"connector_id": connector_id, "run_id": run_id}
+    return (await connection.execute(ASSESSMENT, values)).mappings().one_or_none()
+
+
+async def history(
+    connection: AsyncConnection, connector_id: int, *, limit: int
+) -> Sequence[RowMapping]:
+    """Return what the finished runs said of a connector, oldest first."""
+    result = await connection.execute(HISTORY, {"connector_id": connector_id, "limit": limit})
+    return sorted(result.mappings().all(), key=lambda row: (row["as_of"], row["run_id"]))
+
+
+async def verifications(connection: AsyncConnection, connector_id: int) -> Sequence[RowMapping]:
+    """Return the verifications of a connector, newest first."""
+    result = await connection.execute(VERIFICATIONS, {"connector_id": connector_id})
+    return result.mappings().all()
+
+
+async def sessions(
+    connection: AsyncConnection, connector_id: int, *, limit: int, offset: int
+) -> Sequence[RowMapping]:
+    """Return sessions of a connector, newest first."""
+    values = {"connector_id": connector_id, "limit": limit, "offset": offset}
+    return (await connection.execute(SESSIONS, values)).mappings().all()
+
+
+async def session_count(connection: AsyncConnection, connector_id: int) -> int:
+    """Return how many sessions a connector has."""
+    result = await connection.execute(SESSION_COUNT, {"connector_id": connector_id})
+    return int(result.scalar_one())
+
+
+async def declared_changes(
+    connection: AsyncConnection,
+    connector_id: int,
+    *,
+    operator_id: str,
+    station_id: str,
+    limit: int,
+) -> Sequence[RowMapping]:
+    """Return what was declared to have changed at a connector or its station, newest first."""
+    values = {
+        "connector_id": connector_id,
+        "operator_id": operator_id,
+        "station_id": station_id,
+        "limit": limit,
+    }
+    return (await connection.execute(CHANGES, values)).mappings().all()
+
+
+async def readings(
+    connection: AsyncConnection,
+    connector_id: int,
+    *,
+    since: datetime,
+    until: datetime,
+    limit: int,
+) -> Sequence[RowMapping]:
+    """Return the raw registers of a connector in a span of time, oldest first."""
+    values = {"connector_id": connector_id, "since": since, "until": until, "limit": limit}
+    return (await connection.execute(READINGS, values)).mappings().all()
+
+
+async def signals_of_pile(
+    connection: AsyncConnection, name: str, *, operator_id: str, station_id: str
+) -> Sequence[RowMapping]:
+    """Return the signals of an operator's connector at a station, open ones first."""
+    values = {"connector": name, "operator_id": operator_id, "station_id": station_id}
+    return (await connection.execute(SIGNALS_OF_PILE, values)).mappings().all()

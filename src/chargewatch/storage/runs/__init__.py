@@ -1,0 +1,1 @@
+"""What a risk run reads and saves."""
