@@ -9,9 +9,9 @@ import re
 
 from fastapi import FastAPI
 
-from chargewatch import web
 from chargewatch.api.routes import api_router
 from chargewatch.supervision.accounts import Role
+from chargewatch.web import pages
 from documents import SOURCE, code, page, rows, section
 from web_routes import Address, addresses
 
@@ -54,7 +54,7 @@ def test_every_status_of_an_error_is_documented() -> None:
     documented = {row[0] for row in rows(section("api.md", "Conventions"))}
     raised = {
         str(node.args[0].value)
-        for path in [*SOURCE.glob("api/*.py"), *SOURCE.glob("web/*.py")]
+        for path in [*SOURCE.glob("api/**/*.py"), *SOURCE.glob("web/**/*.py")]
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)
@@ -73,9 +73,8 @@ def test_every_role_is_documented_and_no_other() -> None:
 
 def test_every_page_is_documented_and_no_other() -> None:
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-    for module in pkgutil.iter_modules(web.__path__):
-        if module.name.startswith("page_"):
-            app.include_router(importlib.import_module(f"chargewatch.web.{module.name}").router)
+    for module in pkgutil.iter_modules(pages.__path__):
+        app.include_router(importlib.import_module(f"chargewatch.web.pages.{module.name}").router)
     every = {address.path for address in addresses(app)} - NO_PAGES
     table = page("pages.md").partition("\n## ")[0]
     documented = {word for row in rows(table) for word in code(" ".join(row)) if word[0] == "/"}

@@ -30,7 +30,7 @@ def test_both_languages_fill_in_the_same_values() -> None:
 
 
 def test_every_text_is_shown_somewhere() -> None:
-    files = [*WEB.glob("templates/*.html"), *WEB.glob("*.py"), *WEB.glob("static/*.js")]
+    files = [*WEB.glob("templates/*.html"), *WEB.rglob("*.py"), *WEB.glob("static/*.js")]
     source = "\n".join(path.read_text(encoding="utf-8") for path in files)
     named = set(re.findall(r"""['"]([a-z0-9_.]+)['"]""", source))
     # Put together: t.known('tier', tier), t('tier.' ~ tier), t(f"tier.{tier}").
@@ -51,7 +51,7 @@ def test_every_text_is_shown_somewhere() -> None:
 
 
 def test_every_text_that_pages_name_exists() -> None:
-    sources = [*WEB.glob("templates/*.html"), *WEB.glob("*.py")]
+    sources = [*WEB.glob("templates/*.html"), *WEB.rglob("*.py")]
     used = {key for path in sources for key in USED.findall(path.read_text(encoding="utf-8"))}
     assert len(used) > 100
     assert used <= set(messages("en"))

@@ -14,7 +14,7 @@ from chargewatch.api.errors import ApiError
 from chargewatch.api.models import ERRORS
 from chargewatch.api.models_ingest import Ledger, Quarantine
 from chargewatch.api.piles import BeforeId, Limit
-from chargewatch.storage.intake.ledger import StreamKey
+from chargewatch.domain.identity import StreamKey
 from chargewatch.storage.pages import messages as message_rows
 
 router = APIRouter(prefix="/ingest", tags=["ingest"])

@@ -1,4 +1,4 @@
-"""Names for the kinds of arrays that are passed around; a shape stands where each is made."""
+"""Kinds of arrays that are passed around (a shape stands where each is made), and their sums."""
 
 from __future__ import annotations
 
@@ -8,3 +8,24 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+
+
+def sum_by_row(row: Ints, values: Floats, *, size: int) -> Floats:
+    """Return the sums of values by row, shape (size,), added in the order they come."""
+    return np.bincount(row, weights=values, minlength=size).astype(np.float64, copy=False)
+
+
+def sums_between(values: Floats, first: Ints, last: Ints) -> Floats:
+    """Return the sum of values[first:last] of each pair, added from these values alone.
+
+    Differences of one running sum would carry the rounding of everything before them: a single
+    absurd value would reach into every later sum.
+
+    Args:
+        values: shape (n,).
+        first: first row of each sum, shape (k,).
+        last: one after the last row of each sum, first <= last <= n, shape (k,).
+    """
+    edges = np.column_stack([first, last]).ravel()
+    sums = np.add.reduceat(np.append(values, 0.0), edges)[::2] if edges.size else np.zeros(0)
+    return np.where(last > first, sums, 0.0)

@@ -6,6 +6,9 @@ import re
 import unicodedata
 from functools import lru_cache
 
+StreamKey = tuple[str, str, str]
+"""operator_id, station_id, topic kind of a stream of messages."""
+
 IDENTITY_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -20,7 +20,6 @@ from chargewatch.evaluation.scores import Compared, Share, mean_interval
 from chargewatch.risk.engine import assess
 from chargewatch.risk.results import EngineConfig, RunResult
 from chargewatch.risk.run_inputs import Intervals, RunInputs, Sessions
-from chargewatch.runs.find_register_signals import Say
 from chargewatch.simulators.city import City, make_city
 
 MOST_FOR_BOUND = 1_500
@@ -170,7 +169,7 @@ def evaluate_scenario(
     to: datetime | None,
     overrides: Mapping[str, Any],
     steps: bool,
-    say: Say,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Return the figures of a scenario over seeds, in memory."""
     rows = []

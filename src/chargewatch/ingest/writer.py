@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from chargewatch import __version__
+from chargewatch.domain.identity import StreamKey
 from chargewatch.errors import DatabaseError
 from chargewatch.ingest.batch import (
     Batch,
@@ -37,7 +38,6 @@ from chargewatch.storage.intake.identities import (
     registry_mark,
 )
 from chargewatch.storage.intake.ledger import (
-    StreamKey,
     lock_streams,
     notify_readings,
     record_messages,

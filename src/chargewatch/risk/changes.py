@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.domain.arrays import Bools, Floats, Ints, sum_by_row
 from chargewatch.domain.times import DAY_S
 from chargewatch.risk.drift import (
     Suspicions,
@@ -21,7 +21,7 @@ from chargewatch.risk.drift import (
 )
 from chargewatch.risk.memory import CityStatistics
 from chargewatch.risk.results import EngineConfig
-from chargewatch.risk.run_inputs import RunInputs, sum_by_row
+from chargewatch.risk.run_inputs import RunInputs
 
 DAY_WANDER_MPE = 0.1
 """Standard deviation of a good meter from day to day (temperature, load), in MPE."""

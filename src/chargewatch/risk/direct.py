@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chargewatch.domain.arrays import Floats, Ints
+from chargewatch.domain.arrays import Floats, Ints, sum_by_row
 from chargewatch.risk.feeders.blocks import YEAR_S, Layout
 from chargewatch.risk.feeders.day import too_much
 from chargewatch.risk.registers import Quality
-from chargewatch.risk.run_inputs import Anchors, Fleet, Intervals, References, sum_by_row
+from chargewatch.risk.run_inputs import Anchors, Fleet, Intervals, References
 
 CLOCK_S = 1.0
 """Standard uncertainty of the offset between two clocks, s."""

@@ -21,9 +21,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from chargewatch.domain.arrays import Floats, Ints
+from chargewatch.domain.arrays import Floats, Ints, sum_by_row
 from chargewatch.risk.parallel import in_threads
-from chargewatch.risk.run_inputs import sum_by_row
 from chargewatch.risk.vehicles import (
     LEVEL_MEAN,
     LEVEL_PRECISION,

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.domain.arrays import Bools, Floats, Ints, sum_by_row
 from chargewatch.domain.times import DAY_S
 from chargewatch.risk.changes import Changes, daily_offset
 from chargewatch.risk.decision import Population
@@ -30,7 +30,6 @@ from chargewatch.risk.feeders.statements import (
 )
 from chargewatch.risk.parallel import in_threads
 from chargewatch.risk.rounds_input import City, in_series_u
-from chargewatch.risk.run_inputs import sum_by_row
 from chargewatch.risk.spreads import SessionsInTime, SessionWeights, Spreads
 from chargewatch.risk.vehicles import SessionPairs, VehicleGraph, session_pairs, vehicle_graph
 

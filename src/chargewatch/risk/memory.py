@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.domain.arrays import Bools, Floats, Ints, sum_by_row
 from chargewatch.domain.times import DAY_S, SLOT_S, SLOTS_A_DAY
 from chargewatch.risk.direct import direct_day
 from chargewatch.risk.feeders.balance import (
@@ -19,7 +19,7 @@ from chargewatch.risk.feeders.balance import (
 )
 from chargewatch.risk.feeders.blocks import Layout, feeder_layout
 from chargewatch.risk.results import EngineConfig
-from chargewatch.risk.run_inputs import Intervals, RunInputs, sum_by_row
+from chargewatch.risk.run_inputs import Intervals, RunInputs
 from chargewatch.risk.vehicles import SessionRows, chosen, joined, session_rows
 
 STATE_VERSION = 3

@@ -14,9 +14,9 @@ from enum import IntFlag
 
 import numpy as np
 
-from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.domain.arrays import Bools, Floats, Ints, sum_by_row
 from chargewatch.domain.times import SLOT_S
-from chargewatch.risk.run_inputs import Intervals, sum_by_row
+from chargewatch.risk.run_inputs import Intervals
 
 FLUCTUATION = 0.05
 """Relative wander of power within a span in which nothing was switched: c_0 below."""

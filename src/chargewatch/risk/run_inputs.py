@@ -20,27 +20,6 @@ UNKNOWN_POWER_W = 7000.0
 """Stands in for a rated power that nobody told."""
 
 
-def sum_by_row(row: Ints, values: Floats, *, size: int) -> Floats:
-    """Return the sums of values by row, shape (size,), added in the order they come."""
-    return np.bincount(row, weights=values, minlength=size).astype(np.float64, copy=False)
-
-
-def sums_between(values: Floats, first: Ints, last: Ints) -> Floats:
-    """Return the sum of values[first:last] of each pair, added from these values alone.
-
-    Differences of one running sum would carry the rounding of everything before them: a single
-    absurd value would reach into every later sum.
-
-    Args:
-        values: shape (n,).
-        first: first row of each sum, shape (k,).
-        last: one after the last row of each sum, first <= last <= n, shape (k,).
-    """
-    edges = np.column_stack([first, last]).ravel()
-    sums = np.add.reduceat(np.append(values, 0.0), edges)[::2] if edges.size else np.zeros(0)
-    return np.where(last > first, sums, 0.0)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Fleet:
     """Connectors under supervision; every array has shape (n,)."""

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chargewatch.domain.arrays import Floats, Ints
+from chargewatch.domain.arrays import Floats, Ints, sum_by_row
 from chargewatch.risk.decision import Population
 from chargewatch.risk.estimator import CityEstimate, CitySystem
 from chargewatch.risk.feeders.statements import DC_SPREAD_START, FeederView
 from chargewatch.risk.results import EngineConfig
-from chargewatch.risk.run_inputs import sum_by_row
 from chargewatch.risk.vehicles import (
     KINDS,
     SPREAD_START,

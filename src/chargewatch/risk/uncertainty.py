@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chargewatch.domain.arrays import Bools, Floats
+from chargewatch.domain.arrays import Bools, Floats, sum_by_row
 from chargewatch.risk.estimator import block_inverses
 from chargewatch.risk.feeders.statements import effective_rows
 from chargewatch.risk.inference import Inference
 from chargewatch.risk.memory import CityStatistics
 from chargewatch.risk.results import BUDGET_COMPONENTS
-from chargewatch.risk.run_inputs import sum_by_row
 
 STATISTICS, METER, RESOLUTION, SYNCHRONISATION, EFFICIENCY, SOC, GAUGE = range(7)
 

@@ -19,17 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.domain.arrays import Bools, Floats, Ints, sum_by_row, sums_between
 from chargewatch.domain.times import SLOT_S
 from chargewatch.risk.parallel import in_threads
-from chargewatch.risk.run_inputs import (
-    UNKNOWN_POWER_W,
-    Fleet,
-    Intervals,
-    Sessions,
-    sum_by_row,
-    sums_between,
-)
+from chargewatch.risk.run_inputs import UNKNOWN_POWER_W, Fleet, Intervals, Sessions
 
 KINDS = 6
 SIDES = 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from chargewatch.errors import NotFoundError
-from chargewatch.evaluation.compare import Rows
 from chargewatch.storage.database import Database
 from chargewatch.storage.runs import results as store
 from chargewatch.storage.runs import signals as signal_records
@@ -73,7 +72,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def export_rows(rows: Rows, schema: Any) -> list[dict[str, Any]]:
+def export_rows(rows: Sequence[Mapping[str, Any]], schema: Any) -> list[dict[str, Any]]:
     """Return rows with a schema's columns only, in its order."""
     return [{name: _plain(row[name]) for name in schema.names} for row in rows]
 

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.domain.arrays import Bools, Floats, Ints, sums_between
 from chargewatch.domain.times import DAY_S
-from chargewatch.risk.run_inputs import sums_between
 from chargewatch.signals.declarations import Declarations
 from chargewatch.signals.findings import Finding, Limits, findings_by_day, time_text
 from chargewatch.signals.registers import Pairs, Readings, time_keys

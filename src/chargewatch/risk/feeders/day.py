@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.domain.arrays import Bools, Floats, Ints, sum_by_row
 from chargewatch.domain.times import SLOTS_A_DAY
 from chargewatch.risk.feeders.blocks import Group, Layout
 from chargewatch.risk.feeders.noise import SLOT_H
 from chargewatch.risk.registers import Quality
-from chargewatch.risk.run_inputs import Fleet, Intervals, sum_by_row
+from chargewatch.risk.run_inputs import Fleet, Intervals
 
 CHUNK_VALUES = 1_000_000
 """Values of a portion's design: small enough for a cache, large enough for numpy."""

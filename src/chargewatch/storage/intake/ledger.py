@@ -8,12 +8,10 @@ from dataclasses import dataclass
 import asyncpg
 import numpy as np
 
+from chargewatch.domain.identity import StreamKey
 from chargewatch.storage.intake.connection import copy_in
 from chargewatch.storage.intake.gaps import load_sequences, moment_of, store_gaps
 from chargewatch.storage.intake.sequences import Number
-
-StreamKey = tuple[str, str, str]
-"""operator_id, station_id, topic kind."""
 
 _MESSAGE = np.dtype(
     [

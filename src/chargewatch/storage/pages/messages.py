@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chargewatch.storage.intake.ledger import StreamKey
+from chargewatch.domain.identity import StreamKey
 from chargewatch.storage.pages.city import Scope, narrowed
 
 # Pages by key, not by offset: the last page of a long list is as fast as its first.

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rules import LIMITS
 
-from chargewatch.risk.run_inputs import sums_between
+from chargewatch.domain.arrays import sums_between
 from chargewatch.signals.idle import (
     BilledSessions,
     discontinuities,
