@@ -75,8 +75,9 @@ async def test_empty_registry_is_told(database_url: str) -> None:
 
 def test_every_query_of_the_pages_is_watched() -> None:
     asked = inspect.getsource(inspect.getmodule(explain_pages))  # type: ignore[arg-type]
-    for module in (city_rows, message_rows, pile_rows, pile_list_rows, station_rows):
-        name = module.__name__.rpartition(".")[2]
+    modules = (city_rows, message_rows, pile_rows, pile_list_rows, station_rows)
+    names = ("city_rows", "message_rows", "pile_rows", "pile_list_rows", "station_rows")
+    for name, module in zip(names, modules, strict=True):
         for function, value in vars(module).items():
             own = inspect.iscoroutinefunction(value) and value.__module__ == module.__name__
             if own and not function.startswith("_"):
