@@ -35,7 +35,7 @@ from chargewatch.simulators.feeders import grid_times
 from chargewatch.simulators.layout import AC_MODELS_W, DC_MODELS_W
 from chargewatch.simulators.metering import DC_CURVES, Block, running_energy
 from chargewatch.simulators.readings import Readings
-from chargewatch.simulators.stream import Stream
+from chargewatch.simulators.stream import PacketStream
 
 WIDE = 0.2
 """Prior standard deviation of an error: nearly none, but it keeps the bound finite."""
@@ -138,7 +138,7 @@ def cramer_rao_bound(city: City, *, as_of_s: float | None = None) -> Floats:
     return np.asarray(np.sqrt(np.diag(covariance)[:n]))
 
 
-def _gather(city: City, stream: Stream, end_s: float) -> _Tally:
+def _gather(city: City, stream: PacketStream, end_s: float) -> _Tally:
     begin_s = city.from_s - city.origin_s
     tally = _Tally([], [], [], [], [])
     carried = np.zeros((SHAPES, city.layout.connectors.size, 1))
@@ -183,7 +183,7 @@ def _falsified(city: City, block: Block, *, end_s: float) -> NDArray[np.bool_]:
     return np.asarray(out)
 
 
-def _shaped(stream: Stream, block: Block, times: Floats) -> Floats:
+def _shaped(stream: PacketStream, block: Block, times: Floats) -> Floats:
     """Return true energy since the first time, weighted by exp(-load / 0.1) and by load^2.
 
     Shape (SHAPES, n, times). They are what a DC model's loss at light and at full load, which no
@@ -206,7 +206,7 @@ def _shaped(stream: Stream, block: Block, times: Floats) -> Floats:
 
 
 def _missed(
-    stream: Stream, readings: Readings, where: tuple[Ints, Floats], truth: Floats
+    stream: PacketStream, readings: Readings, where: tuple[Ints, Floats], truth: Floats
 ) -> Floats:
     """Return interpolated minus true register of connectors at times, Wh."""
     rows, at = where
@@ -343,7 +343,7 @@ def _add_vehicles(city: City, tally: _Tally, J: Floats, *, places: _Places) -> N
         J[np.ix_(where, where)] -= np.outer(sums, sums) / total[v]
 
 
-def _add_direct(city: City, stream: Stream, J: Floats, *, as_of_s: float) -> None:
+def _add_direct(city: City, stream: PacketStream, J: Floats, *, as_of_s: float) -> None:
     """Add verifications and reference meters in series."""
     rows = {name: i for i, name in enumerate(city.layout.connectors.name)}
     changed = {f.target for f in city.faults.all if f.kind.changes_error}

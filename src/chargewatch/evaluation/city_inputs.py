@@ -22,7 +22,7 @@ from chargewatch.simulators.city import City
 from chargewatch.simulators.feeders import grid_times
 from chargewatch.simulators.metering import Block
 from chargewatch.simulators.readings import RESET, Readings
-from chargewatch.simulators.stream import Stream
+from chargewatch.simulators.stream import PacketStream
 from chargewatch.simulators.truth import present_error
 from chargewatch.simulators.wire_form import OFFSET_S
 
@@ -33,7 +33,7 @@ class Known:
 
     inputs: RunInputs
     relative_error: Floats
-    stream: Stream
+    stream: PacketStream
 
 
 def known_inputs(city: City, *, as_of_s: float | None = None) -> Known:
@@ -114,7 +114,7 @@ def _meter_intervals(city: City, meters: list[tuple[Floats, Floats]], as_of_s: f
     )
 
 
-def _sessions_of_day(stream: Stream, block: Block, low: float, high: float) -> dict[str, Any]:
+def _sessions_of_day(stream: PacketStream, block: Block, low: float, high: float) -> dict[str, Any]:
     s = block.sessions
     ended = (s.vehicle >= 0) & (s.end_s >= low) & (s.end_s < high) & ~stream.sampler.hidden(block)
     ended &= s.end_s < stream.sampler.silent_from[s.connector]

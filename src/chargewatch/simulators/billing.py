@@ -11,7 +11,7 @@ from chargewatch.domain.times import DAY_S
 
 
 @dataclass(frozen=True)
-class Plan:
+class DayPrices:
     """A day's prices: begin of each period (h), energy and service price (1e-4 CNY per kWh)."""
 
     begin_h: tuple[int, ...]
@@ -20,9 +20,11 @@ class Plan:
 
 
 PLANS = (
-    Plan((0, 7, 10, 15, 18, 21, 23), (3500, 7000, 10500, 7000, 10500, 7000, 3500), (4000,) * 7),
-    Plan((0, 8, 11, 13, 19, 22), (3800, 7400, 11200, 7400, 11800, 3800), (4500,) * 6),
-    Plan((0, 6, 22), (4000, 8200, 4000), (3000, 3600, 3000)),
+    DayPrices(
+        (0, 7, 10, 15, 18, 21, 23), (3500, 7000, 10500, 7000, 10500, 7000, 3500), (4000,) * 7
+    ),
+    DayPrices((0, 8, 11, 13, 19, 22), (3800, 7400, 11200, 7400, 11800, 3800), (4500,) * 6),
+    DayPrices((0, 6, 22), (4000, 8200, 4000), (3000, 3600, 3000)),
 )
 
 
@@ -62,7 +64,7 @@ def split_periods(
 
 
 def _split(
-    plan: Plan, rows: Ints, times: tuple[Floats, Floats, Floats], from_local_s: float
+    plan: DayPrices, rows: Ints, times: tuple[Floats, Floats, Floats], from_local_s: float
 ) -> tuple[Ints, Floats, Floats, Ints, Ints]:
     begin, end, shift = (x[rows] for x in times)
     # Local clock as the billing sees it.

@@ -14,7 +14,7 @@ from chargewatch.simulators.billing import Periods, fee_cents, money, price, spl
 from chargewatch.simulators.draws import Draws
 from chargewatch.simulators.faults import Fault, Faults
 from chargewatch.simulators.layout import Layout
-from chargewatch.simulators.metering import Block, Ledger
+from chargewatch.simulators.metering import Block, EnergyLedger
 from chargewatch.simulators.ocmf import Reading, ocmf_record, public_key_hex
 from chargewatch.simulators.readings import Registers
 
@@ -45,7 +45,7 @@ class Bills:
         draws: Draws,
         faults: Faults,
         *,
-        ledger: Ledger,
+        ledger: EnergyLedger,
         registers: Registers,
         time_text: TimeText,
     ) -> None:

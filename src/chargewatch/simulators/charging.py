@@ -47,7 +47,7 @@ WEEKLY = np.array(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sessions:
+class ChargingSessions:
     """Sessions, arrays of shape (k,) or (k, SEGMENTS); sorted by (connector, start)."""
 
     connector: Ints
@@ -71,15 +71,18 @@ class Sessions:
         """Number of sessions."""
         return int(self.connector.size)
 
-    def rows(self, which: Ints | Bools) -> Sessions:
+    def rows(self, which: Ints | Bools) -> ChargingSessions:
         """Return some of the sessions."""
-        return Sessions(**{f.name: getattr(self, f.name)[which] for f in fields(self)})
+        return ChargingSessions(**{f.name: getattr(self, f.name)[which] for f in fields(self)})
 
 
-def join(*parts: Sessions) -> Sessions:
+def join(*parts: ChargingSessions) -> ChargingSessions:
     """Return several sets of sessions as one, sorted by (connector, start)."""
-    merged = Sessions(
-        **{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Sessions)}
+    merged = ChargingSessions(
+        **{
+            f.name: np.concatenate([getattr(p, f.name) for p in parts])
+            for f in fields(ChargingSessions)
+        }
     )
     return merged.rows(np.lexsort((merged.start_s, merged.connector)))
 
@@ -113,7 +116,7 @@ class Demand:
         self._position = np.arange(layout.connectors.size) - first[layout.connectors.station]
         self._hours = np.cumsum(HOURLY, axis=1) / HOURLY.sum(axis=1, keepdims=True)
 
-    def day(self, day: int) -> Sessions:
+    def day(self, day: int) -> ChargingSessions:
         """Return the sessions that start on a day (0 is the first); call with 0, 1, 2, ..."""
         connector, number, arrival = self._arrivals(day)
         station = self._layout.connectors.station[connector]
@@ -153,7 +156,7 @@ class Demand:
 
     def _charge(
         self, connector: Ints, vehicle: Ints, address: tuple[Ints, ...], arrival: Floats
-    ) -> Sessions:
+    ) -> ChargingSessions:
         draws, connectors = self._draws, self._layout.connectors
         car = vehicles(draws, vehicle)
         is_dc = connectors.is_dc[connector]
@@ -184,7 +187,7 @@ class Demand:
         bms = (energy.sum(axis=1) / 3600) * scale * eff * bms_noise * wobble
         shown = soc + car.soc_bend[:, None] * np.sin(np.pi * soc)
         shown_begin = begin + car.soc_bend * np.sin(np.pi * begin)
-        return Sessions(
+        return ChargingSessions(
             connector=connector,
             day=address[2],
             number=address[3],
@@ -215,7 +218,7 @@ class Demand:
         ac_end = np.where(full < 0.55, 1.0, np.minimum(0.99, ac_begin + 0.1 + 0.5 * full))
         return np.where(is_dc, dc_begin, ac_begin), np.where(is_dc, dc_end, ac_end)
 
-    def _take_turns(self, sessions: Sessions) -> Sessions:
+    def _take_turns(self, sessions: ChargingSessions) -> ChargingSessions:
         """Return the sessions that find their connector free soon enough, shifted behind it."""
         connector = sessions.connector
         new_connector = np.diff(connector, prepend=-1) != 0
@@ -233,9 +236,9 @@ class Demand:
             rows, wait = rows[goes], wait[goes]
             shift[rows], kept[rows] = wait, True
             self._busy_until[connector[rows]] = sessions.end_s[rows] + wait
-        moved = Sessions(
+        moved = ChargingSessions(
             **{
-                **{f.name: getattr(sessions, f.name) for f in fields(Sessions)},
+                **{f.name: getattr(sessions, f.name) for f in fields(ChargingSessions)},
                 "start_s": sessions.start_s + shift,
                 "end_s": sessions.end_s + shift,
             }

@@ -5,34 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 
 from chargewatch.domain.arrays import Floats
-from chargewatch.domain.times import DAY_S
-from chargewatch.simulators.charging import Demand
-from chargewatch.simulators.draws import Draws
-from chargewatch.simulators.faults import Faults, assign_faults
-from chargewatch.simulators.layout import Layout, make_layout
-from chargewatch.simulators.metering import Ledger, MeterModel, make_meters
+from chargewatch.simulators.faults import Faults
+from chargewatch.simulators.history import History, local_midnight_s
+from chargewatch.simulators.metering import make_meters
+from chargewatch.simulators.packet import Packet
 from chargewatch.simulators.readings import Cadence
 from chargewatch.simulators.registry import registry_document
 from chargewatch.simulators.scenario import Scenario, load_scenario
-from chargewatch.simulators.stream import Packet, Stream
+from chargewatch.simulators.stream import PacketStream
 from chargewatch.simulators.truth import truth_document
-from chargewatch.simulators.wire_form import OFFSET_S
 
 LIVE_CADENCE = Cadence(
     charging_s=30, idle_s=300, message_s=30, reference_s=300, reference_message_s=300
 )
 """How often a live city sends: a station's message every 30 s."""
-
-
-def local_midnight_s(now_s: float) -> float:
-    """Return the epoch time of the last midnight in Shanghai at or before a time."""
-    return (now_s + OFFSET_S) // DAY_S * DAY_S - OFFSET_S
 
 
 def make_city(
@@ -56,49 +48,13 @@ def make_city(
     return City(scenario, seed=seed, to_s=to_s)
 
 
-class City:
+class City(History):
     """A city with a history of ``scenario.days`` days up to ``to_s`` (epoch seconds)."""
 
     def __init__(self, scenario: Scenario, *, seed: int, to_s: float) -> None:
-        self.scenario, self.seed, self.to_s = scenario, seed, to_s
-        self.from_s = to_s - scenario.days * DAY_S
-        # The simulation's clock is 0 at local midnight, so that days are days.
-        self.origin_s = local_midnight_s(self.from_s)
-        self.draws = Draws(seed)
-        self.layout: Layout = make_layout(scenario, self.draws)
-        self.faults: Faults = assign_faults(scenario, self.draws, self.layout)
-        self.meters: MeterModel = make_meters(
-            self.layout, self.faults, length_s=self.to_s - self.origin_s
-        )
-        self._stream: Stream | None = None
+        super().__init__(scenario, seed=seed, to_s=to_s)
+        self._stream: PacketStream | None = None
         self._truth: dict[str, Any] | None = None
-
-    @property
-    def history_cadence(self) -> Cadence:
-        """How often the city reads and sends during its history."""
-        s = self.scenario
-        return Cadence(
-            charging_s=s.charging_cadence_s,
-            idle_s=s.idle_cadence_s,
-            message_s=s.message_s,
-            reference_s=s.reference_cadence_s,
-            reference_message_s=s.reference_message_s,
-        )
-
-    def new_stream(self) -> Stream:
-        """Return everything that runs in time, at the start of the history."""
-        origin_local_s = self.origin_s + OFFSET_S
-        demand = Demand(self.scenario, self.draws, self.layout, from_local_s=origin_local_s)
-        ledger = Ledger(self.layout, self.meters, origin_local_s)
-        return Stream(
-            self.layout,
-            self.draws,
-            self.faults,
-            parts=(demand, ledger),
-            origin_s=self.origin_s,
-            end_s=self.to_s - self.origin_s,
-            electrical=self.scenario.electrical,
-        )
 
     def packets(self) -> Iterator[Packet]:
         """Yield the history's messages in order of time; then the truth is known."""
@@ -160,7 +116,3 @@ class City:
         if self._truth is None:
             raise ValueError("the history did not end")
         return self._truth
-
-    def time_text(self, epoch_s: float) -> str:
-        """Return a time as RFC 3339 in UTC."""
-        return datetime.fromtimestamp(epoch_s, UTC).isoformat().replace("+00:00", "Z")

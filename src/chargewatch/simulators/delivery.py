@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from chargewatch.domain.times import DAY_S
 from chargewatch.simulators.draws import Draws
 from chargewatch.simulators.faults import Fault, Faults
 from chargewatch.simulators.layout import Layout
-
-if TYPE_CHECKING:
-    from chargewatch.simulators.stream import Packet
+from chargewatch.simulators.packet import Packet
 
 KINDS = ("registers", "reference", "sessions", "status")
 

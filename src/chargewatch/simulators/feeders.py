@@ -10,7 +10,7 @@ from chargewatch.domain.arrays import Floats, Ints
 from chargewatch.domain.times import DAY_S
 from chargewatch.simulators.draws import Draws
 from chargewatch.simulators.layout import Layout
-from chargewatch.simulators.metering import Block, Ledger
+from chargewatch.simulators.metering import Block, EnergyLedger
 
 
 def auxiliary_wh(layout: Layout, draws: Draws, station: Ints, t_local_s: Floats) -> Floats:
@@ -39,7 +39,7 @@ def grid_times(begin_s: float, end_s: float, *, step_s: int) -> Floats:
 class Feeders:
     """Reads the reference meters at the times of a grid, one window after another."""
 
-    def __init__(self, layout: Layout, draws: Draws, *, ledger: Ledger) -> None:
+    def __init__(self, layout: Layout, draws: Draws, *, ledger: EnergyLedger) -> None:
         self._layout, self._draws, self._ledger = layout, draws, ledger
         m = layout.meters
         self._loss_wh = np.zeros(m.size)

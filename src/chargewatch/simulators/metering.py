@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from chargewatch.domain.arrays import Floats, Ints
 from chargewatch.domain.times import DAY_S
-from chargewatch.simulators.charging import SEGMENTS, Sessions, air_temperature_c, join
+from chargewatch.simulators.charging import SEGMENTS, ChargingSessions, air_temperature_c, join
 from chargewatch.simulators.faults import Faults
 from chargewatch.simulators.layout import AC_MODELS_W, Layout
 
@@ -130,7 +130,7 @@ class Block:
     time has a session at or before it.
     """
 
-    sessions: Sessions
+    sessions: ChargingSessions
     key: Floats
     true_start_wh: Floats  # cumulative at the session's start
     indicated_start_wh: Floats
@@ -158,7 +158,7 @@ _KEY_S = 1e8
 
 
 @dataclass
-class Ledger:
+class EnergyLedger:
     """Running energies of every connector: what happened up to the day that comes next."""
 
     layout: Layout
@@ -169,7 +169,7 @@ class Ledger:
     input_wh: Floats = field(init=False)
     load_error_wh: Floats = field(init=False)
     stuck_wh: Floats = field(init=False)
-    _tail: Sessions | None = None
+    _tail: ChargingSessions | None = None
 
     def __post_init__(self) -> None:
         """Start at zero energy."""
@@ -179,7 +179,7 @@ class Ledger:
         self.stuck_wh = np.zeros(n)
         self._tail_block: Block | None = None
 
-    def block(self, sessions: Sessions, day: int) -> Block:
+    def block(self, sessions: ChargingSessions, day: int) -> Block:
         """Return the block of a day; sessions are those that start in it. Call in order."""
         base = _base_rows(sessions, self.layout.connectors.size, day)
         fresh = self._energies(join(base, sessions), day)
@@ -188,7 +188,7 @@ class Ledger:
         self._tail_block = _block_rows(merged, lasting)
         return merged
 
-    def _energies(self, sessions: Sessions, day: int) -> Block:
+    def _energies(self, sessions: ChargingSessions, day: int) -> Block:
         connector = sessions.connector
         column = connector[:, None]
         length = np.diff(sessions.segment_end_s, axis=1, prepend=0.0)
@@ -325,17 +325,17 @@ def running_energy(connector: Ints, total: Floats, energy: Floats) -> Floats:
     return np.asarray(start)
 
 
-def _base_rows(like: Sessions, n: int, day: int) -> Sessions:
+def _base_rows(like: ChargingSessions, n: int, day: int) -> ChargingSessions:
     """Return one session without energy for every connector, just before the day."""
     rows = {
         name: np.zeros((n, *getattr(like, name).shape[1:]), dtype=getattr(like, name).dtype)
-        for name in Sessions.__dataclass_fields__
+        for name in ChargingSessions.__dataclass_fields__
     }
     rows["connector"] = np.arange(n)
     rows["vehicle"] = np.full(n, -1)
     rows["start_s"] = np.full(n, day * DAY_S - 60.0)
     rows["end_s"] = rows["start_s"]
-    return Sessions(**rows)
+    return ChargingSessions(**rows)
 
 
 def _block_rows(block: Block, which: NDArray[np.bool_]) -> Block:
@@ -359,7 +359,7 @@ def _merge(tail: Block, fresh: Block) -> Block:
     kept = _block_rows(fresh, ~occupied)
     sessions = {
         name: np.concatenate([getattr(tail.sessions, name), getattr(kept.sessions, name)])
-        for name in Sessions.__dataclass_fields__
+        for name in ChargingSessions.__dataclass_fields__
     }
     key = np.concatenate([tail.key, kept.key])
     order = np.argsort(key, kind="stable")
@@ -369,4 +369,4 @@ def _merge(tail: Block, fresh: Block) -> Block:
         if name not in {"sessions", "fresh"}
     }
     is_fresh = np.concatenate([tail.fresh, fresh.fresh[~occupied]])[order]
-    return Block(sessions=Sessions(**sessions).rows(order), **columns, fresh=is_fresh)
+    return Block(sessions=ChargingSessions(**sessions).rows(order), **columns, fresh=is_fresh)

@@ -12,7 +12,7 @@ from chargewatch.domain.times import DAY_S
 from chargewatch.simulators.draws import Draws
 from chargewatch.simulators.faults import Faults
 from chargewatch.simulators.layout import Layout
-from chargewatch.simulators.metering import Block, Ledger, Sample
+from chargewatch.simulators.metering import Block, EnergyLedger, Sample
 
 PERIODIC, BEGIN, END, RESET = 0, 1, 2, 3
 CONTEXTS = (None, "Transaction.Begin", "Transaction.End", "Register.Reset")
@@ -71,7 +71,7 @@ class Registers:
                     self._unit_until[i] = at + fault["length_days"] * DAY_S
         self.declared = {i: float("inf") for i in faults.of_kind("declared_reset")}
 
-    def enter_day(self, ledger: Ledger, block: Block, day: int) -> None:
+    def enter_day(self, ledger: EnergyLedger, block: Block, day: int) -> None:
         """Settle the events of a day: each happens a minute before a session, so never in one."""
         for i, (name, nominal, amount) in list(self._waiting.items()):
             if nominal >= (day + 1) * DAY_S:
@@ -119,7 +119,7 @@ class Sampler:
         draws: Draws,
         faults: Faults,
         *,
-        ledger: Ledger,
+        ledger: EnergyLedger,
         registers: Registers,
         end_s: float,
     ) -> None:

@@ -20,7 +20,8 @@ from chargewatch.simulators.draws import Draws
 from chargewatch.simulators.faults import Faults
 from chargewatch.simulators.feeders import Feeders, grid_times
 from chargewatch.simulators.layout import Layout
-from chargewatch.simulators.metering import Block, Ledger
+from chargewatch.simulators.metering import Block, EnergyLedger
+from chargewatch.simulators.packet import Packet
 from chargewatch.simulators.readings import Cadence, Registers, Sampler
 from chargewatch.simulators.registry import operator_id
 from chargewatch.simulators.wire_form import (
@@ -38,21 +39,8 @@ CHUNK_READINGS = 600_000
 MESSAGE_ITEMS = 5_000
 
 
-@dataclass(frozen=True, slots=True)
-class Packet:
-    """One message to publish, when it is due (simulation time)."""
-
-    due_s: float
-    topic: str
-    body: bytes
-    kind: str
-    station: int
-    items: int  # distinct readings or sessions in it
-    bill: tuple[Ints, Floats, Floats] | None = None  # connectors, energies and bills of sessions
-
-
 @dataclass
-class Published:
+class Bookkeeping:
     """Independent bookkeeping of what was published, as arrays over connectors or counts."""
 
     messages: int = 0
@@ -64,7 +52,7 @@ class Published:
     connector_sessions: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
 
-class Stream:
+class PacketStream:
     """Everything that runs in time: demand, registers, bills, messages.
 
     ``origin_s`` is the epoch time of local midnight at which the simulation's clock is 0.
@@ -76,7 +64,7 @@ class Stream:
         draws: Draws,
         faults: Faults,
         *,
-        parts: tuple[Demand, Ledger],
+        parts: tuple[Demand, EnergyLedger],
         origin_s: float,
         end_s: float,
         electrical: bool,
@@ -118,7 +106,7 @@ class Stream:
         self._order = 0
         self._day = -1
         self._block: Block | None = None
-        self.published = Published(
+        self.published = Bookkeeping(
             session_wh=np.zeros(layout.connectors.size),
             billed_wh=np.zeros(layout.connectors.size),
             connector_sessions=np.zeros(layout.connectors.size, dtype=np.int64),

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from chargewatch.domain.arrays import Floats
 from chargewatch.domain.times import DAY_S
 from chargewatch.simulators.faults import Fault
+from chargewatch.simulators.history import History
+from chargewatch.simulators.stream import PacketStream
 from chargewatch.simulators.wire_form import time_texts
 
-if TYPE_CHECKING:
-    from chargewatch.simulators.city import City
-    from chargewatch.simulators.stream import Stream
 
-
-def present_error(city: City, stream: Stream, t_s: float) -> Floats:
+def present_error(city: History, stream: PacketStream, t_s: float) -> Floats:
     """Return each meter's energy-weighted error with its lasting part as of t_s, shape (n,).
 
     The load- and temperature-dependent part is the mean over the energy really delivered; t_s is
@@ -30,7 +28,7 @@ def present_error(city: City, stream: Stream, t_s: float) -> Floats:
     return np.asarray(city.meters.lasting_error(rows, np.full(rows.size, t_s)) + by_load)
 
 
-def truth_document(city: City, stream: Stream) -> dict[str, Any]:
+def truth_document(city: History, stream: PacketStream) -> dict[str, Any]:
     """Return truth.json of a history that was generated to its end."""
     begin_s, end_s = city.from_s - city.origin_s, city.to_s - city.origin_s
     now, before = present_error(city, stream, end_s), present_error(city, stream, begin_s)
@@ -92,7 +90,7 @@ STUCK_WH = 1_000.0
 """Energy that must have flowed past a stuck register before that is proof."""
 
 
-def _signals(city: City, stream: Stream, i: int) -> tuple[set[str], set[str]]:
+def _signals(city: History, stream: PacketStream, i: int) -> tuple[set[str], set[str]]:
     """Return the signals a connector must raise, and those it may raise."""
     must: set[str] = set()
     may: set[str] = set()
@@ -122,12 +120,12 @@ LEAST_STRIKES = {"loss_billing": 5, "tou_clock": 3}
 """A constant ratio is one only over several sessions."""
 
 
-def _station_struck(city: City, fault: Fault) -> bool:
+def _station_struck(city: History, fault: Fault) -> bool:
     return fault.kind.name != "missing" or city.faults.struck["missing", fault.target] > 0
 
 
 def _changes(
-    city: City, stream: Stream, i: int, known: tuple[float, float, float]
+    city: History, stream: PacketStream, i: int, known: tuple[float, float, float]
 ) -> list[dict[str, Any]]:
     before, begin_s, end_s = known
     meters = city.meters
@@ -148,7 +146,7 @@ def _changes(
     ]
 
 
-def _stations(city: City) -> list[dict[str, Any]]:
+def _stations(city: History) -> list[dict[str, Any]]:
     stations = city.layout.stations
     with_reference = set(city.layout.meters.station[city.layout.meters.connector < 0].tolist())
     rows = []
@@ -168,7 +166,7 @@ def _stations(city: City) -> list[dict[str, Any]]:
     return rows
 
 
-def _faults(city: City) -> list[dict[str, Any]]:
+def _faults(city: History) -> list[dict[str, Any]]:
     names = {
         "connector": city.layout.connectors.name,
         "station": city.layout.stations.name,
