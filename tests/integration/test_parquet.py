@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from chargewatch.runs.rollups import refresh_rollups
+from chargewatch.storage.archive import export
 from chargewatch.storage.archive.export import export_day
-from chargewatch.storage.archive.window import KINDS, export, open_archive, read_intervals
+from chargewatch.storage.archive.window import KINDS, open_archive, read_intervals
 from chargewatch.storage.database import Database, open_database
 
 DAYS = [date(2026, 3, 1), date(2026, 3, 2), date(2026, 3, 3)]
