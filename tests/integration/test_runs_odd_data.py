@@ -9,8 +9,7 @@ from runs_case import feed, messages_of, register
 
 from chargewatch.errors import DatabaseError
 from chargewatch.ingest.intake import Intake
-from chargewatch.runs import assess as runs
-from chargewatch.runs import plan
+from chargewatch.runs import estimate, plan
 from chargewatch.runs.assess import run_assessment
 from chargewatch.runs.exports import assessment_rows, signal_rows
 from chargewatch.settings import load_settings
@@ -152,7 +151,7 @@ async def test_odd_data_of_one_operator_change_nothing_of_the_others(
 async def test_a_station_that_the_engine_fails_on_is_told_and_the_city_judged(
     embedded_server, tmp_path, city, monkeypatch
 ):
-    real = {name: getattr(runs, name) for name in ("advance", "assess")}
+    real = {name: getattr(estimate, name) for name in ("advance", "assess")}
     broken = city.registry()["stations"][0]["station_id"]
 
     def failing(name):
@@ -165,7 +164,7 @@ async def test_a_station_that_the_engine_fails_on_is_told_and_the_city_judged(
         return step
 
     for name in real:
-        monkeypatch.setattr(runs, name, failing(name))
+        monkeypatch.setattr(estimate, name, failing(name))
     url = await embedded_server.clone()
     try:
         _, rows, signals = await run(url, tmp_path, city, [])

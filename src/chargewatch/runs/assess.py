@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -17,30 +15,20 @@ import asyncpg
 import numpy as np
 
 from chargewatch import __version__
-from chargewatch.domain.arrays import Ints
 from chargewatch.domain.mpe import rule_set
 from chargewatch.domain.signal import Signal
-from chargewatch.domain.times import DAY_S
-from chargewatch.risk.engine import advance, assess
-from chargewatch.risk.memory import Arrays
 from chargewatch.risk.results import EngineConfig, RunResult
-from chargewatch.risk.run_inputs import RunInputs
-from chargewatch.runs.apart import (
-    LeftOut,
-    each_apart,
-    inputs_of,
-    is_of_the_data,
-    left_out_findings,
-)
+from chargewatch.runs.apart import LeftOut, is_of_the_data, left_out_findings
+from chargewatch.runs.context import RunContext, Stopwatch
 from chargewatch.runs.decide import decide, tiers
+from chargewatch.runs.estimate import Advanced, add_blocks, estimate
 from chargewatch.runs.find_register_signals import Say
-from chargewatch.runs.find_signals import find_signals
-from chargewatch.runs.find_station_signals import LateEnergy
-from chargewatch.runs.load import Loaded, blocks, load, read_block
-from chargewatch.runs.plan import Plan, make_plan, mark_late, scan_of, state_of
+from chargewatch.runs.find_signals import Found, find_signals
+from chargewatch.runs.load import Loaded, load
+from chargewatch.runs.plan import make_plan, mark_late, scan_of, state_of
 from chargewatch.runs.record import assessment_values, data_span, result_digest, run_summary
 from chargewatch.runs.rollups import refresh_rollups
-from chargewatch.runs.state import pack_state
+from chargewatch.runs.state import RunState, pack_state
 from chargewatch.settings import Settings
 from chargewatch.signals.findings import RULE_VERSION, in_order, merge_findings
 from chargewatch.storage import pile_index
@@ -112,19 +100,15 @@ async def run_assessment(
     InputFileError for a damaged file of the archive.
     """
     as_of = (as_of or datetime.now(UTC)).astimezone(UTC)
+    zone, rules = ZoneInfo(settings.time_zone), rule_set(settings.mpe_rules)
+    configuration = configuration_of(settings, days=days)
     await require_newest_schema(database)
     await store.require_not_ahead(database, as_of)
     async with store.only_run(database):
-        clock = _Stopwatch()
-        late: dict[int, int] = {}
+        clock = Stopwatch()
         say("bringing the rollups up to date")
-        try:
-            report = await refresh_rollups(database, first_days=late)
-        except BaseException:
-            await asyncio.shield(mark_late(database, late))
-            raise
+        late, failed_rollups = await _refresh(database)
         clock.lap("rollups")
-        configuration = configuration_of(settings, days=days)
         while True:
             plan = await make_plan(
                 database, as_of, full=full, days=days, late=late, config=configuration
@@ -137,105 +121,174 @@ async def run_assessment(
                 configuration=configuration,
             )
             say(f"run {run_id}, {plan.mode}{f' ({plan.reason})' if plan.reason else ''}")
+            context = RunContext(
+                database=database,
+                run_id=run_id,
+                as_of=as_of,
+                plan=plan,
+                zone=zone,
+                rules=rules,
+                config=EngineConfig(half_life_days=settings.half_life_days),
+                archive_folder=archive,
+                failed_rollups=failed_rollups,
+                clock=clock,
+                say=say,
+            )
             try:
-                return await _run(
-                    database,
-                    settings,
-                    run_id,
-                    as_of=as_of,
-                    plan=plan,
-                    no_rollups=report.failed,
-                    folder=archive,
-                    clock=clock,
-                    say=say,
-                )
+                return await _run(context)
             except BaseException as exc:
                 # Whatever ended it, cancellation too: the run must not stay "running".
-                await asyncio.shield(
-                    store.fail_run(database, run_id, error=f"{type(exc).__name__}: {exc}")
-                )
+                error = f"{type(exc).__name__}: {exc}"
+                await asyncio.shield(store.fail_run(database, run_id, error=error))
                 if plan.mode == "full" or not is_of_the_data(exc):
                     await asyncio.shield(mark_late(database, late))
                     raise
                 # What an earlier run left may be at fault: every later night would fail with it.
                 log.exception("nightly_run_failed run_id=%d", run_id)
-                say(f"run {run_id} failed ({type(exc).__name__}: {exc}); computing in full")
+                say(f"run {run_id} failed ({error}); computing in full")
                 full = True
 
 
-async def _run(
-    database: Database,
-    settings: Settings,
-    run_id: int,
-    *,
-    as_of: datetime,
-    plan: Plan,
-    no_rollups: Sequence[tuple[str, int]],
-    folder: Path | None,
-    clock: _Stopwatch,
-    say: Say,
-) -> RunOutcome:
-    zone, rules = ZoneInfo(settings.time_zone), rule_set(settings.mpe_rules)
-    config = EngineConfig(half_life_days=settings.half_life_days)
-    async with load_store.snapshot(database) as connection:
-        say("loading")
-        archive = None
-        if folder is not None:
-            first = plan.window_first
-            archive = await open_archive(connection, folder, first=first, last=as_of)
-            for note in archive.notes:
-                say(f"archive: {note}")
-        loaded = await load(
-            connection,
-            first=plan.window_first,
-            as_of=as_of,
-            rules=rules,
-            zone=zone,
-            archive=archive,
-        )
-        state = state_of(plan, loaded)
-        left = _without_rollups(loaded, no_rollups)
-        inputs, engine_state, late = await _advance(
-            connection, loaded, plan, state.engine, as_of=as_of, config=config, left=left, say=say
-        )
-        clock.lap("load")
-        say(f"checking the records and estimating {loaded.inputs.fleet.size} connectors")
+async def _refresh(database: Database) -> tuple[dict[int, int], Sequence[tuple[str, int]]]:
+    """Bring the rollups up to date.
+
+    Returns: the earliest day with new readings of each connector, days since 1970, and kind and
+    number of the instruments whose rollups can't be made.
+    """
+    late: dict[int, int] = {}
+    try:
+        report = await refresh_rollups(database, first_days=late)
+    except BaseException:
+        await asyncio.shield(mark_late(database, late))
+        raise
+    return late, report.failed
+
+
+async def _run(context: RunContext) -> RunOutcome:
+    """Do the steps of a run: load, find and estimate, decide, save."""
+    async with load_store.snapshot(context.database) as connection:
+        data = await _load(connection, context)
         # Neither needs the other: the engine computes while signals wait for the database.
-        estimate = asyncio.create_task(
-            asyncio.to_thread(
-                each_apart,
-                "estimate",
-                np.arange(len(loaded.registry.places)),
-                lambda part: assess(_part(inputs, part), config=config, state=engine_state),
-                costly=True,
-            )
+        estimating = asyncio.create_task(
+            asyncio.to_thread(estimate, data.advanced, config=context.config)
         )
         try:
-            found = await find_signals(
-                connection,
-                loaded,
-                scan_of(plan, as_of),
-                prior=state.findings,
-                usual_gap_s=state.usual_gap_s,
-                verified=state.verified,
-                late=late,
-                zone=zone,
-                say=say,
-            )
-            signals = await _with_session_names(
-                connection, archive, merge_findings(found.findings, loaded.registry.names)
-            )
+            found, signals = await _find(connection, context, data)
         except BaseException:
-            estimate.cancel()
+            estimating.cancel()
             raise
+    context.clock.lap("signals")
+    result, out = await estimating
+    context.clock.lap("engine")
+    decided = await _decide(context, data, found=found, signals=signals, result=result, out=out)
+    await _save(context, decided)
+    return RunOutcome(
+        run_id=context.run_id,
+        mode=context.plan.mode,
+        as_of=context.as_of,
+        data_from=context.plan.window_first,
+        connectors=len(decided.rows),
+        tiers=decided.summary["tiers"],
+        expected_false_flags=decided.summary["expected_false_flags"],
+        expected_missed=decided.summary["expected_missed"],
+        signals=decided.summary["signals"],
+        result_digest=decided.digest,
+        seconds=context.clock.laps,
+        summary=decided.summary,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Data:
+    """What the steps of a run work on."""
+
+    loaded: Loaded
+    prior: RunState  # what earlier runs knew
+    advanced: Advanced
+    left: list[LeftOut]  # stations whose rollups, or days, are missing
+
+
+async def _load(connection: asyncpg.Connection, context: RunContext) -> _Data:
+    """Read all that the run works on, and bring the engine up to the last block of days."""
+    context.say("loading")
+    archive, first = None, context.plan.window_first
+    if context.archive_folder is not None:
+        archive = await open_archive(
+            connection, context.archive_folder, first=first, last=context.as_of
+        )
+        for note in archive.notes:
+            context.say(f"archive: {note}")
+    loaded = await load(
+        connection,
+        first=first,
+        as_of=context.as_of,
+        rules=context.rules,
+        zone=context.zone,
+        archive=archive,
+    )
+    prior = state_of(context.plan, loaded)
+    advanced = await add_blocks(connection, context, loaded, state=prior.engine)
+    context.clock.lap("load")
+    return _Data(
+        loaded=loaded,
+        prior=prior,
+        advanced=advanced,
+        left=[*_without_rollups(loaded, context.failed_rollups), *advanced.left],
+    )
+
+
+async def _find(
+    connection: asyncpg.Connection, context: RunContext, data: _Data
+) -> tuple[Found, list[Signal]]:
+    """Check the records; return the findings by the day, and the signals that they make."""
+    loaded, archive = data.loaded, data.loaded.archive
+    context.say(f"checking the records and estimating {loaded.inputs.fleet.size} connectors")
+    found = await find_signals(
+        connection,
+        loaded,
+        scan_of(context.plan, context.as_of),
+        prior=data.prior.findings,
+        usual_gap_s=data.prior.usual_gap_s,
+        verified=data.prior.verified,
+        late=data.advanced.late,
+        zone=context.zone,
+        say=context.say,
+    )
+    signals = merge_findings(found.findings, loaded.registry.names)
+    signals = await _with_session_names(connection, archive, signals)
     for remark in archive.remarks() if archive else ():
-        say(remark)
-    clock.lap("signals")
-    result, out = await estimate
-    clock.lap("engine")
-    untold = left_out_findings([*found.left, *left, *out], as_of_s=as_of.timestamp())
-    signals = in_order([*signals, *merge_findings(untold, loaded.registry.names)])
-    days = (as_of - plan.window_first).total_seconds() / DAY_S
+        context.say(remark)
+    return found, signals
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Decided:
+    """What a run says and leaves behind: all that is saved."""
+
+    rows: Sequence[tuple[Any, ...]]  # of the table of assessments
+    signals: Sequence[Signal]
+    state: Mapping[str, bytes]
+    data: tuple[datetime | None, datetime | None]
+    digest: str
+    summary: dict[str, Any]
+
+
+async def _decide(
+    context: RunContext,
+    data: _Data,
+    *,
+    found: Found,
+    signals: Sequence[Signal],
+    result: RunResult,
+    out: Sequence[LeftOut],
+) -> _Decided:
+    """Return tiers, money and reasons of all connectors, and what the next run goes on from.
+
+    Where: out: stations that the engine has no result for.
+    """
+    loaded, as_of = data.loaded, context.as_of
+    left = left_out_findings([*found.left, *data.left, *out], as_of_s=as_of.timestamp())
+    signals = in_order([*signals, *merge_findings(left, loaded.registry.names)])
     packed, assessments = await asyncio.gather(
         asyncio.to_thread(
             pack_state,
@@ -246,98 +299,60 @@ async def _run(
             usual_gap_s=found.cadence.usual_gap_s,
         ),
         asyncio.to_thread(
-            decide, loaded, result, signals, days=days, default_price=config.energy_price
+            decide,
+            loaded,
+            result,
+            signals,
+            days=context.window_days,
+            default_price=context.config.energy_price,
         ),
     )
     kept = _heard(loaded, result)
     shown = [assessments[row] for row in kept]
     digest = await asyncio.to_thread(result_digest, shown, signals)
-    clock.lap("decide")
-    summary = run_summary(
-        result,
-        loaded,
-        signals,
-        tier_counts=tiers(shown),
-        continued_from=None if plan.prior is None else plan.prior["run_id"],
-        rules=rules,
-        day=as_of.astimezone(zone).date(),
-    )
-    await _save(
-        database,
-        run_id,
-        as_of=as_of,
-        rows=[assessment_values(run_id, loaded, row, assessments[row]) for row in kept],
+    context.clock.lap("decide")
+    prior = context.plan.prior
+    return _Decided(
+        rows=[assessment_values(context.run_id, loaded, row, assessments[row]) for row in kept],
         signals=signals,
         state=packed,
         data=data_span(result),
         digest=digest,
-        summary=summary,
-    )
-    clock.lap("save")
-    return RunOutcome(
-        run_id=run_id,
-        mode=plan.mode,
-        as_of=as_of,
-        data_from=plan.window_first,
-        connectors=len(shown),
-        tiers=summary["tiers"],
-        expected_false_flags=summary["expected_false_flags"],
-        expected_missed=summary["expected_missed"],
-        signals=summary["signals"],
-        result_digest=digest,
-        seconds=clock.laps,
-        summary=summary,
+        summary=run_summary(
+            result,
+            loaded,
+            signals,
+            tier_counts=tiers(shown),
+            continued_from=None if prior is None else prior["run_id"],
+            rules=context.rules,
+            day=as_of.astimezone(context.zone).date(),
+        ),
     )
 
 
-async def _advance(
-    connection: asyncpg.Connection,
-    loaded: Loaded,
-    plan: Plan,
-    state: Arrays | None,
-    *,
-    as_of: datetime,
-    config: EngineConfig,
-    left: list[LeftOut],
-    say: Say,
-) -> tuple[RunInputs, Arrays | None, LateEnergy]:
-    """Add all but the last block of days to the engine's state; return the last block too.
+async def _save(context: RunContext, decided: _Decided) -> None:
+    """Write all of a run in one transaction.
 
-    The next block is read while the one before it is added. Stations that a block can't be added
-    for are added to `left`.
+    Signals open and close by the run that is as of the latest time; a replay of an earlier time
+    leaves them as they are.
     """
-    everywhere = np.arange(len(loaded.registry.places))
-    size = loaded.inputs.fleet.size
-    late = LateEnergy.none(size)
-    parts = blocks(plan.first, as_of, connectors=size)
-    inputs = await read_block(connection, loaded, first=parts[0][0], last=parts[0][1])
-    for (_, done), (first, last) in pairwise(parts):
-        late = late.with_intervals(inputs.connector_intervals, loaded.valid_until_s)
-        (state, out), inputs = await asyncio.gather(
-            asyncio.to_thread(_add_block, inputs, everywhere, config=config, state=state),
-            read_block(connection, loaded, first=first, last=last),
+    run_id, summary = context.run_id, decided.summary
+    async with context.database.raw() as connection, connection.transaction():
+        await store.save_assessments(connection, decided.rows)
+        await store.save_state(connection, run_id, decided.state)
+        if await store.is_newest(connection, context.as_of):
+            changes = await store_signals(connection, run_id, decided.signals)
+            summary["signal_changes"] = changes
+        await store.finish_run(
+            connection,
+            run_id,
+            data_from=decided.data[0],
+            data_to=decided.data[1],
+            digest=decided.digest,
+            summary=summary,
         )
-        left += out
-        say(f"days up to {done.date()} of {as_of.date()}")
-    return inputs, state, late.with_intervals(inputs.connector_intervals, loaded.valid_until_s)
-
-
-def _add_block(
-    inputs: RunInputs, stations: Ints, *, config: EngineConfig, state: Arrays | None
-) -> tuple[Arrays, list[LeftOut]]:
-    return each_apart(
-        "estimate",
-        stations,
-        lambda part: advance(_part(inputs, part), config=config, state=state),
-        costly=True,
-    )
-
-
-def _part(inputs: RunInputs, stations: Ints) -> RunInputs:
-    """Return the inputs of some stations; the inputs themselves when those are all."""
-    whole = np.isin(inputs.fleet.station, stations).all()
-    whole &= np.isin(inputs.references.station, stations).all()
-    return inputs if whole else inputs_of(inputs, stations)
+        await pile_index.rebuild(connection)
+    context.clock.lap("save")
 
 
 def _without_rollups(loaded: Loaded, failed: Sequence[tuple[str, int]]) -> list[LeftOut]:
@@ -385,50 +400,3 @@ async def _with_session_names(
         ]
         renamed.append(replace(signal, evidence={**signal.evidence, "records": records}))
     return renamed
-
-
-async def _save(
-    database: Database,
-    run_id: int,
-    *,
-    as_of: datetime,
-    rows: Sequence[tuple[Any, ...]],
-    signals: Sequence[Signal],
-    state: Mapping[str, bytes],
-    data: tuple[datetime | None, datetime | None],
-    digest: str,
-    summary: dict[str, Any],
-) -> None:
-    """Write all of a run in one transaction.
-
-    Signals open and close by the run that is as of the latest time; a replay of an earlier time
-    leaves them as they are.
-    """
-    async with database.raw() as connection, connection.transaction():
-        await store.save_assessments(connection, rows)
-        await store.save_state(connection, run_id, state)
-        if await store.is_newest(connection, as_of):
-            summary["signal_changes"] = await store_signals(connection, run_id, signals)
-        await store.finish_run(
-            connection,
-            run_id,
-            data_from=data[0],
-            data_to=data[1],
-            digest=digest,
-            summary=summary,
-        )
-        await pile_index.rebuild(connection)
-
-
-class _Stopwatch:
-    """Seconds of each part of a run."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._last = time.monotonic()
-
-    def lap(self, name: str) -> None:
-        """Book the time since the last lap under a name."""
-        now = time.monotonic()
-        self.laps[name] = round(now - self._last, 3)
-        self._last = now
