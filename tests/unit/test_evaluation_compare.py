@@ -70,3 +70,45 @@ def test_a_truth_that_is_none_is_refused(tmp_path):
     path.write_bytes(orjson.dumps({"version": 2, "connectors": []}))
     with pytest.raises(InputFileError, match="version 1"):
         read_truth(path)
+
+
+def test_piles_that_are_wrong_only_in_a_situation_are_counted_by_situation():
+    def known(connector, error, code, inside):
+        row = {"connector": connector, "relative_error": error, "changes": [], "signals": []}
+        return row | ({"situation": {"code": code, "error_inside": inside}} if code else {})
+
+    truth = TRUTH | {
+        "connectors": [
+            known("S1-1", 0.04, "hours", 0.12),
+            known("S1-2", -0.035, "hours", -0.12),
+            known("S2-1", 0.025, "heat", 0.06),
+            known("S2-2", 0.004, "heat", 0.05),
+            known("S3-1", 0.001, None, None),
+        ]
+    }
+    rows = [
+        assessment("S1-1", 0.04, "red", 1.0) | {"verdict": "nonconforming"},
+        assessment("S1-2", -0.01, "green", 0.0) | {"verdict": "conforming"},
+        assessment("S2-1", 0.01, "yellow", 0.3) | {"verdict": "undecided"},
+        assessment("S2-2", 0.03, "red", 1.0) | {"verdict": "nonconforming"},
+        assessment("S3-1", 0.03, "red", 1.0) | {"verdict": "nonconforming"},
+    ]
+    document = evaluation(truth, rows, [])
+    assert document["situations"] == {
+        "heat": {
+            "connectors": 2,
+            "red": 1,
+            "offenders": 0,
+            "found": 0,
+            "wrongly_conforming": 0,
+        },
+        "hours": {
+            "connectors": 2,
+            "red": 1,
+            "offenders": 2,
+            "found": 1,
+            "wrongly_conforming": 1,
+        },
+    }
+    # S2-2 is beyond its MPE in the heat, S3-1 nowhere.
+    assert document["errors"]["false_flags"]["value"] == pytest.approx(1 / 3)

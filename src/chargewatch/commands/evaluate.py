@@ -59,6 +59,12 @@ def _print(document: Mapping[str, Any]) -> None:
             f"  p {row['from']:.2f} to {row['to']:.2f}: said {row['mean_p']:.3f}, "
             f"came {row['observed']:.3f} ({row['connectors']} connectors)"
         )
+    for code, row in document["situations"].items():
+        click.echo(
+            f"wrong only by {code}: {row['found']} of {row['offenders']} at >= 1.5 MPE over all "
+            f"energy are red, {row['wrongly_conforming']} beyond the MPE called conforming "
+            f"({row['connectors']} connectors, {row['red']} red)"
+        )
     for code, row in document.get("signals", {}).get("by_code", {}).items():
         names = ", ".join([*row["false"][:3], *row["missed"][:3]])
         click.echo(

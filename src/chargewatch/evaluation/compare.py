@@ -11,6 +11,7 @@ import numpy as np
 import orjson
 
 from chargewatch.domain.arrays import Bools, Floats
+from chargewatch.domain.verdict import Verdict
 from chargewatch.errors import InputFileError
 from chargewatch.evaluation.scores import (
     Compared,
@@ -27,6 +28,7 @@ from chargewatch.evaluation.scores import (
     rmse_over_bound,
     root_mean_square,
 )
+from chargewatch.evaluation.situations import situation_figures, wrong_in_situation
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -104,10 +106,13 @@ def share_json(share: Share) -> dict[str, Any]:
     return {"value": share.value, "low": low, "high": high, "of": share.whole}
 
 
-def error_figures(compared: Compared, *, metered: Bools | None = None) -> dict[str, Any]:
+def error_figures(
+    compared: Compared, *, metered: Bools | None = None, beyond_at_times: Bools | None = None
+) -> dict[str, Any]:
     """Return the figures of errors and decisions.
 
     Where: metered: connectors of stations with a reference meter, for recall; default: all.
+    beyond_at_times: connectors that are beyond their MPE in a situation.
     """
     outcome = np.abs(compared.true_error) > compared.mpe
     p = compared.p_nonconforming
@@ -118,7 +123,7 @@ def error_figures(compared: Compared, *, metered: Bools | None = None) -> dict[s
         "rmse": root_mean_square(compared.relative_error - compared.true_error),
         "rmse_over_bound": rmse_over_bound(compared),
         "coverage": share_json(coverage(compared)),
-        "false_flags": share_json(false_flags(compared)),
+        "false_flags": share_json(false_flags(compared, beyond_at_times=beyond_at_times)),
         "recall_1_5_mpe": share_json(recall(compared, at_mpe=1.5, among=metered)),
         "recall_2_mpe": share_json(recall(compared, at_mpe=2.0, among=metered)),
         "brier_score": brier_score(p, outcome),
@@ -183,6 +188,11 @@ def metered_connectors(truth: Mapping[str, Any], names: Sequence[str]) -> Bools 
     return np.array([stations.get(place.get(name), False) for name in names], bool)
 
 
+def _conforming(assessments: Rows, names: Sequence[str]) -> Bools:
+    verdicts = {str(row["connector"]): row.get("verdict") for row in assessments}
+    return np.array([verdicts[name] == Verdict.CONFORMING for name in names], bool)
+
+
 def evaluation(truth: Mapping[str, Any], assessments: Rows, signals: Rows) -> dict[str, Any]:
     """Return all figures of one run against its truth, as a document."""
     compared, names = compare(truth, assessments)
@@ -198,12 +208,23 @@ def evaluation(truth: Mapping[str, Any], assessments: Rows, signals: Rows) -> di
             "false": list(found.false[:20]),
             "missed": list(found.missed[:20]),
         }
+    by_name = {str(row["connector"]): row for row in truth["connectors"]}
+    rows = [by_name[name] for name in names]
     missing = sorted({str(row["connector"]) for row in truth["connectors"]} - set(names))
     return {
         "from": truth.get("from"),
         "to": truth.get("to"),
         "not_assessed": missing[:20],
-        "errors": error_figures(compared, metered=metered_connectors(truth, names)),
+        "errors": error_figures(
+            compared,
+            metered=metered_connectors(truth, names),
+            beyond_at_times=wrong_in_situation(rows, compared),
+        ),
+        "situations": situation_figures(
+            [(row.get("situation") or {}).get("code") for row in rows],
+            compared,
+            _conforming(assessments, names),
+        ),
         "signals": {
             "precision": share_json(pooled_precision),
             "recall": share_json(pooled_recall),

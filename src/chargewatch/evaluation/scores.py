@@ -83,9 +83,14 @@ def coverage(compared: Compared) -> Share:
     return Share(int(np.sum(held & known)), int(np.sum(known)))
 
 
-def false_flags(compared: Compared) -> Share:
-    """Return how many red connectors are within their MPE."""
+def false_flags(compared: Compared, *, beyond_at_times: Bools | None = None) -> Share:
+    """Return how many red connectors are within their MPE.
+
+    Where: beyond_at_times: connectors that are beyond it in a situation, which is no false flag.
+    """
     inside = np.abs(compared.true_error) <= compared.mpe
+    if beyond_at_times is not None:
+        inside = inside & ~beyond_at_times
     return Share(int(np.sum(compared.red & inside)), int(np.sum(compared.red)))
 
 

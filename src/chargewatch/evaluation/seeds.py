@@ -17,10 +17,12 @@ from chargewatch.evaluation.bound import cramer_rao_bound
 from chargewatch.evaluation.city_inputs import known_inputs
 from chargewatch.evaluation.compare import TARGETS, error_figures
 from chargewatch.evaluation.scores import Compared, Share, mean_interval
+from chargewatch.evaluation.situations import situation_figures, summed, wrong_in_situation
 from chargewatch.risk.engine import assess
 from chargewatch.risk.results import EngineConfig, RunResult
 from chargewatch.risk.run_inputs import Intervals, RunInputs, Sessions
 from chargewatch.simulators.city import City, make_city
+from chargewatch.simulators.truth import situation_row
 
 MOST_FOR_BOUND = 1_500
 CHANGING = {"step", "drift"}
@@ -101,7 +103,17 @@ def seed_figures(
     result = assess(inputs, config=config)
     size = inputs.fleet.size
     compared = compared_with(result, known.relative_error, inputs.fleet.mpe, _bound(city, size))
-    figures = error_figures(compared, metered=_metered(inputs))
+    situations = [situation_row(known.stream, i) for i in range(size)]
+    figures = error_figures(
+        compared,
+        metered=_metered(inputs),
+        beyond_at_times=wrong_in_situation(situations, compared),
+    )
+    figures["situations"] = situation_figures(
+        [(row.get("situation") or {}).get("code") for row in situations],
+        compared,
+        np.array([verdict == Verdict.CONFORMING for verdict in result.verdict], bool),
+    )
     changing = np.zeros(size, bool)
     for kind in CHANGING:
         changing[list(city.faults.of_kind(kind))] = True
@@ -181,6 +193,7 @@ def evaluate_scenario(
         "seeds": len(seeds),
         "first_seed": seeds.start,
         "errors": over_seeds(rows),
+        "situations": summed([row["situations"] for row in rows]),
         "by_seed": rows,
         "targets": dict(TARGETS),
     }

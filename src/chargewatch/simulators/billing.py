@@ -110,6 +110,14 @@ def price(e4: int) -> str:
     return f"{e4 // 10_000}.{e4 % 10_000:04d}"
 
 
+def dearest_hours(plan: int) -> tuple[tuple[float, float], ...]:
+    """Return the spans of the local day in which a plan's energy costs most."""
+    prices = PLANS[plan]
+    ends = (*prices.begin_h[1:], 24)
+    spans = zip(prices.begin_h, ends, prices.energy_price_e4, strict=True)
+    return tuple((a, b) for a, b, energy in spans if energy == max(prices.energy_price_e4))
+
+
 def tariff_rows(plan: int) -> list[dict[str, str]]:
     """Return the periods of a plan as the registry has them."""
     prices = PLANS[plan]

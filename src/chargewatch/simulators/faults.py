@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from chargewatch.domain.arrays import Bools
 from chargewatch.errors import InputFileError
 from chargewatch.simulators.draws import Draws
-from chargewatch.simulators.layout import Layout
+from chargewatch.simulators.layout import ONE_PHASE_W, Layout
 from chargewatch.simulators.scenario import Scenario
 
 
@@ -21,12 +22,13 @@ class FaultKind:
 
     ``signals`` must be raised on the faulty connector (or station). ``allowed`` may be raised as
     a consequence: it is neither missing when absent nor false when present. Times in parameters
-    are days before the end of the history.
+    are days before the end of the history. ``needs`` is what a connector must have for it.
     """
 
     name: str
     meaning: str
     on: str = "connector"
+    needs: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     signals: tuple[str, ...] = ()
     allowed: tuple[str, ...] = ()
@@ -69,6 +71,76 @@ _KINDS = (
         name="step",
         meaning="the error jumps, as after a tampering",
         parameters={"magnitude_mpe": 3.0, "begin_days": 12.0},
+        changes_error=True,
+    ),
+    FaultKind(
+        name="cheat_hours",
+        meaning="the meter is wrong only between two hours of the local day",
+        parameters={"magnitude_mpe": 3.0, "from_hour": 18.0, "to_hour": 23.0},
+        changes_error=True,
+    ),
+    FaultKind(
+        name="cheat_peak",
+        meaning="the meter is wrong only in the dearest period of its tariff",
+        parameters={"magnitude_mpe": 3.0},
+        changes_error=True,
+    ),
+    FaultKind(
+        name="cheat_weekend",
+        meaning="the meter is wrong only on Saturdays and Sundays",
+        parameters={"magnitude_mpe": 3.0},
+        changes_error=True,
+    ),
+    FaultKind(
+        name="cheat_heat",
+        meaning="the meter is wrong only in the warmest part of the time",
+        parameters={"magnitude_mpe": 3.0, "warmest_part": 0.3},
+        changes_error=True,
+    ),
+    FaultKind(
+        name="cheat_high_load",
+        meaning="the meter is wrong only above a load",
+        needs="varying load",
+        parameters={"magnitude_mpe": 3.0, "above_load": 0.7},
+        changes_error=True,
+    ),
+    FaultKind(
+        name="cheat_low_load",
+        meaning="the meter is wrong only up to a load",
+        needs="varying load",
+        parameters={"magnitude_mpe": 3.0, "upto_load": 0.5},
+        changes_error=True,
+    ),
+    FaultKind(
+        name="cheat_one_phase",
+        meaning="the meter of a three-phase AC pile is wrong only at what one phase carries",
+        needs="three phases",
+        parameters={"magnitude_mpe": 3.0, "upto_w": ONE_PHASE_W},
+        changes_error=True,
+    ),
+    FaultKind(
+        name="cheat_after_energy",
+        meaning="the meter is wrong only after the first energy of a session",
+        parameters={"magnitude_mpe": 3.0, "first_wh": 10_000.0},
+        changes_error=True,
+    ),
+    FaultKind(
+        name="cheat_short_session",
+        meaning="the meter is wrong only in sessions shorter than a time",
+        needs="DC",
+        parameters={"magnitude_mpe": 3.0, "shorter_min": 30.0},
+        changes_error=True,
+    ),
+    FaultKind(
+        name="cheat_unless_verified",
+        meaning="the meter is right only at a verification's steady full load; one found it right",
+        needs="varying load",
+        parameters={
+            "magnitude_mpe": 3.0,
+            "full_load": 0.9,
+            "settle_min": 5.0,
+            "verified_days": 10.0,
+        },
         changes_error=True,
     ),
     FaultKind(
@@ -173,6 +245,7 @@ _KINDS = (
     FaultKind(
         name="soc",
         meaning="the capacity that is told is impossible for energy and SOC",
+        needs="DC",
         parameters={"factor": 3.0},
         signals=("soc_implausible",),
     ),
@@ -241,6 +314,7 @@ _KINDS = (
     FaultKind(
         name="forged",
         meaning="signed records are changed after they were signed",
+        needs="signature",
         parameters={"share": 0.3, "extra_kwh": 1.5},
         signals=("signature_invalid",),
         allowed=("session_register_mismatch",),
@@ -248,6 +322,7 @@ _KINDS = (
     FaultKind(
         name="replayed",
         meaning="an old signed record stands in for the one of this session",
+        needs="signature",
         parameters={"share": 0.3},
         signals=("signature_pagination_gap",),
         allowed=("signature_invalid", "signed_record_mismatch", "session_register_mismatch"),
@@ -340,15 +415,26 @@ def _connectors(
     fits = np.ones(connectors.size, dtype=bool)
     if spec.current:
         fits &= connectors.is_dc == (spec.current == "DC")
-    if kind.name in {"forged", "replayed"}:
-        fits &= connectors.signs
-    if kind.name == "soc":
-        fits &= connectors.is_dc
+    fits &= _having(layout, kind.needs)
     order = np.argsort(draws.uniform(f"fault {kind.name}", number, np.arange(connectors.size)))
     free = [int(i) for i in order if fits[i] and int(i) not in taken[0]]
     clean = [i for i in free if int(connectors.station[i]) not in taken[1]]
     wanted = _count(spec.count, spec.share, connectors.size)
     return (clean + [i for i in free if i not in set(clean)])[:wanted]
+
+
+def _having(layout: Layout, what: str) -> Bools:
+    """Return which connectors have what a fault needs."""
+    connectors = layout.connectors
+    three_phases = ~connectors.is_dc & (connectors.rated_w > ONE_PHASE_W)
+    return {
+        "": np.ones(connectors.size, dtype=bool),
+        "signature": connectors.signs,
+        "DC": connectors.is_dc,
+        "three phases": three_phases,
+        # Vehicles take what the pile of one phase offers, nearly always.
+        "varying load": connectors.is_dc | three_phases,
+    }[what]
 
 
 def _kind(name: str) -> FaultKind:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from chargewatch.domain.times import DAY_S
 from chargewatch.simulators.charging import Demand
+from chargewatch.simulators.cheats import Cheats
 from chargewatch.simulators.draws import Draws
 from chargewatch.simulators.faults import Faults, assign_faults
 from chargewatch.simulators.layout import Layout, make_layout
@@ -52,14 +53,21 @@ class History:
         """Return everything that runs in time, at the start of the history."""
         origin_local_s = self.origin_s + OFFSET_S
         demand = Demand(self.scenario, self.draws, self.layout, from_local_s=origin_local_s)
-        ledger = EnergyLedger(self.layout, self.meters, origin_local_s)
+        end_s = self.to_s - self.origin_s
+        cheats = Cheats(
+            self.layout,
+            self.faults,
+            from_local_s=origin_local_s,
+            span_s=(self.from_s - self.origin_s, end_s),
+        )
+        ledger = EnergyLedger(self.layout, self.meters, origin_local_s, cheats)
         return PacketStream(
             self.layout,
             self.draws,
             self.faults,
             parts=(demand, ledger),
             origin_s=self.origin_s,
-            end_s=self.to_s - self.origin_s,
+            end_s=end_s,
             electrical=self.scenario.electrical,
         )
 

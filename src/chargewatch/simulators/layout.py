@@ -21,6 +21,8 @@ from chargewatch.simulators.scenario import Scenario
 
 SITE_TYPES = ("residential", "office", "commercial", "hub")
 DC_MODELS_W = (60_000.0, 120_000.0, 180_000.0, 90_000.0)
+ONE_PHASE_W = 7_400.0
+"""What one phase carries: 32 A at 230 V."""
 AC_MODELS_W = (7_000.0, 7_000.0, 11_000.0)
 MPE_OF_CLASS = {"1": 0.01, "2": 0.02}
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from chargewatch.domain.arrays import Floats, Ints
 from chargewatch.domain.times import DAY_S
 from chargewatch.simulators.charging import SEGMENTS, ChargingSessions, air_temperature_c, join
+from chargewatch.simulators.cheats import KEY_S, Cheats
 from chargewatch.simulators.faults import Faults
 from chargewatch.simulators.layout import AC_MODELS_W, Layout
 
@@ -154,9 +155,6 @@ class Sample:
     in_session: NDArray[np.bool_]
 
 
-_KEY_S = 1e8
-
-
 @dataclass
 class EnergyLedger:
     """Running energies of every connector: what happened up to the day that comes next."""
@@ -164,6 +162,7 @@ class EnergyLedger:
     layout: Layout
     meters: MeterModel
     from_local_s: float
+    cheats: Cheats
     true_wh: Floats = field(init=False)
     indicated_wh: Floats = field(init=False)
     input_wh: Floats = field(init=False)
@@ -198,6 +197,8 @@ class EnergyLedger:
         temperature = air_temperature_c(self.from_local_s + middle)
         load_error = self.meters.load_error(column, load, temperature)
         error = load_error + self.meters.lasting_error(column, middle)
+        real = sessions.vehicle >= 0
+        self.cheats.enter_day(sessions.rows(real), error[real], day)
         stuck = (middle >= self.meters.stuck_from[column]) & (
             middle < self.meters.stuck_until[column]
         )
@@ -215,7 +216,7 @@ class EnergyLedger:
         np.add.at(self.load_error_wh, connector, (true * load_error).sum(axis=1))
         return Block(
             sessions=sessions,
-            key=connector * _KEY_S + sessions.start_s,
+            key=connector * KEY_S + sessions.start_s,
             true_start_wh=starts[0],
             indicated_start_wh=starts[1],
             input_start_wh=starts[2],
@@ -238,7 +239,7 @@ class EnergyLedger:
         Energies that are not in ``want`` are left empty.
         """
         s = block.sessions
-        row = np.searchsorted(block.key, connector * _KEY_S + t_s, side="right") - 1
+        row = np.searchsorted(block.key, connector * KEY_S + t_s, side="right") - 1
         # A time just before the first row of a connector belongs to that row.
         row = np.where(row < 0, 0, row)
         row += s.connector[row] != connector
@@ -259,6 +260,7 @@ class EnergyLedger:
         }
         if "indicated" in want:
             found["indicated"] += self.meters.creep_w[connector] * np.maximum(t_s, 0.0) / 3600
+            self.cheats.add_to(found["indicated"], connector, t_s)
         return Sample(
             true_wh=found["true"],
             indicated_wh=found["indicated"],

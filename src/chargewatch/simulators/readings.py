@@ -184,6 +184,10 @@ class Sampler:
         )
         inside = visible[rows]
         error = self._ledger.meters.lasting_error(connector, t_s)
+        # At its ends a session's power is that of just within.
+        s = block.sessions
+        within = np.clip(t_s, s.start_s[sample.row] + 1e-3, s.end_s[sample.row] - 1e-3)
+        error = error + self._ledger.cheats.error(connector, within)
         power = sample.power_w * (1 + error) * self._power_factor[connector]
         tells = inside & block.sessions.tells_soc[sample.row]
         return Readings(

@@ -17,15 +17,16 @@ from chargewatch.simulators.wire_form import time_texts
 def present_error(city: History, stream: PacketStream, t_s: float) -> Floats:
     """Return each meter's energy-weighted error with its lasting part as of t_s, shape (n,).
 
-    The load- and temperature-dependent part is the mean over the energy really delivered; t_s is
-    simulation time. Without energy it is the error of a usual load.
+    The part that depends on load, temperature and situation is the mean over the energy really
+    delivered; t_s is simulation time. Without energy it is the error of a usual load.
     """
     ledger = stream.ledger
     rows = np.arange(city.layout.connectors.size)
     usual = np.where(city.layout.connectors.is_dc, 0.5, 0.9)
     unused = city.meters.load_error(rows, usual, np.full(rows.size, 20.0))
     by_load = np.divide(ledger.load_error_wh, ledger.true_wh, out=unused, where=ledger.true_wh > 0)
-    return np.asarray(city.meters.lasting_error(rows, np.full(rows.size, t_s)) + by_load)
+    lasting = city.meters.lasting_error(rows, np.full(rows.size, t_s))
+    return np.asarray(lasting + by_load + ledger.cheats.mean_error())
 
 
 def truth_document(city: History, stream: PacketStream) -> dict[str, Any]:
@@ -50,6 +51,7 @@ def truth_document(city: History, stream: PacketStream) -> dict[str, Any]:
                 "sessions": int(published.connector_sessions[i]),
                 "session_wh": round(float(published.session_wh[i]), 3),
                 "billed_wh": round(float(published.billed_wh[i]), 3),
+                **situation_row(stream, i),
             }
         )
     return {
@@ -68,6 +70,29 @@ def truth_document(city: History, stream: PacketStream) -> dict[str, Any]:
             "reference_readings": published.reference_readings,
             "sessions": published.sessions,
         },
+    }
+
+
+def situation_row(stream: PacketStream, i: int) -> dict[str, Any]:
+    """Return where a meter is wrong, if only in a situation, and by how much in and out of it."""
+    cheat = stream.ledger.cheats.of_connector.get(i)
+    if cheat is None:
+        return {}
+    split = cheat.split
+
+    def share(error_wh: float, true_wh: float) -> float | None:
+        return round(error_wh / true_wh, 6) if true_wh > 0 else None
+
+    true_wh = split.inside_wh + split.outside_wh
+    error_wh = split.inside_error_wh + split.outside_error_wh
+    return {
+        "situation": {
+            **cheat.situation.told(),
+            "error_inside": share(split.inside_error_wh, split.inside_wh),
+            "error_outside": share(split.outside_error_wh, split.outside_wh),
+            "energy_share_inside": share(split.inside_wh, true_wh),
+            "energy_weighted_error": share(error_wh, true_wh),
+        }
     }
 
 
