@@ -3,12 +3,12 @@
 import orjson
 
 from chargewatch.wire.decode import decode
+from chargewatch.wire.payloads import ChargingSession
 from chargewatch.wire.topics import Topic
 
 OPTIONAL_OF_READING = ("power_w", "voltage_v", "current_a", "soc_pct", "session", "context")
-OPTIONAL_OF_SESSION = (
-    *("vehicle", "currency", "energy_fee", "service_fee", "total_fee", "periods", "signed"),
-    *("soc_start_pct", "soc_stop_pct", "battery_capacity_wh", "bms_energy_wh", "stop_reason"),
+OPTIONAL_OF_SESSION = tuple(
+    name for name, field in ChargingSession.model_fields.items() if not field.is_required()
 )
 AT = "2026-03-01T08:15:00+08:00"
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Any
 
 from pydantic import BaseModel, Field
+
+from chargewatch.domain.columns import Form
+from chargewatch.domain.session import SESSION_COLUMNS, SessionColumn
+from chargewatch.wire.record_models import with_fields
 
 
 class ErrorBody(BaseModel):
@@ -254,29 +259,29 @@ class Period(BaseModel):
     service_price: str | None = None
 
 
-class Session(BaseModel):
+_SESSION_TYPES: Mapping[Form, Any] = {
+    Form.TEXT: str,
+    Form.TIME: datetime,
+    Form.REAL: float,
+    Form.SHORT_REAL: float,
+    Form.DECIMAL: str,
+    Form.DOCUMENT: list[Period],
+}
+
+
+def _session_field(column: SessionColumn) -> tuple[Any, Any]:
+    shown = _SESSION_TYPES[column.kind.form]
+    return shown | None if column.optional else shown, ...
+
+
+@with_fields({column.name: _session_field(column) for column in SESSION_COLUMNS if column.in_api})
+class SessionTold(BaseModel):
+    """What of a session is answered as it was sent."""
+
+
+class Session(SessionTold):
     """One charging session as it was sent; fees are decimal strings."""
 
-    session: str
-    vehicle: str | None
-    started_at: datetime
-    ended_at: datetime
-    start_wh: float
-    stop_wh: float
-    billed_wh: float
-    currency: str | None
-    energy_fee: str | None
-    service_fee: str | None
-    other_fee: str | None
-    discount: str | None
-    total_fee: str | None
-    periods: list[Period] | None
-    soc_start_pct: float | None
-    soc_stop_pct: float | None
-    battery_capacity_wh: float | None
-    bms_energy_wh: float | None
-    stop_reason: str | None
-    signed_format: str | None
     received_at: datetime
     signed: str | None = Field(
         description="genuine, forged, mismatch or not_verified; null: nothing is signed"

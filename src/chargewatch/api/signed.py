@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from chargewatch.domain.session import SESSION_COLUMNS
 from chargewatch.domain.times import EPOCH
 from chargewatch.supervision.ocmf_checks import Facts, State, check_records, plain_serial
 
-_RECORD = ("signed_data", "signed_public_key")
+_HIDDEN = {column.name for column in SESSION_COLUMNS if not column.in_api}
 
 
 def _seconds(moment: datetime) -> float:
@@ -66,7 +67,7 @@ async def with_signed_checks(
         found = []
         for row in rows:
             checks = _checks(row, pile)
-            shown = {name: value for name, value in row.items() if name not in _RECORD}
+            shown = {name: value for name, value in row.items() if name not in _HIDDEN}
             found.append({**shown, "signed": _summary(checks), "signed_checks": checks})
         return found
 

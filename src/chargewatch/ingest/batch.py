@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from chargewatch.domain.session import SESSION_COLUMNS
 from chargewatch.ingest.identities import Identities, Owner
 from chargewatch.ingest.message import Fate, Message, moment_of
 from chargewatch.storage.bulk import Records
@@ -365,18 +366,14 @@ class _Assembly:
         ]
 
 
-_RECORD_FIELDS = tuple(
-    name for name in SessionRecord.__slots__ if name in set(SessionRow.__slots__)
-)
-
-
 def _session_row(message: Message, record: SessionRecord, connector_id: int) -> SessionRow:
     return SessionRow(
         operator_id=message.owner[0],
         station_id=message.owner[1],
         connector_id=connector_id,
+        content_hash=record.content_hash,
         received_at=moment_of(message.arrival.received_us),
-        **{name: getattr(record, name) for name in _RECORD_FIELDS},
+        **{column.name: getattr(record, column.name) for column in SESSION_COLUMNS},
     )
 
 

@@ -5,9 +5,14 @@ The hot path of ingest (wire.decode) checks the same by hand; tests hold the two
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from chargewatch.domain.columns import Kind
+from chargewatch.domain.session import TOLD_COLUMNS, SessionColumn
+from chargewatch.wire.record_models import with_fields
 
 CONTEXTS = (
     "Sample.Periodic",
@@ -137,30 +142,37 @@ class SignedRecord(_Wire):
     public_key: str | None = None
 
 
+_SESSION_TYPES: Mapping[Kind, Any] = {
+    Kind.NAME: Name,
+    Kind.LABEL: SessionText,
+    Kind.PSEUDONYM: SessionText,
+    Kind.MOMENT: AwareDatetime,
+    Kind.ENERGY: EnergyWh,
+    Kind.CAPACITY: Annotated[float, Field(ge=0)],
+    Kind.PERCENT: Percent,
+    Kind.CURRENCY: Annotated[str, Field(pattern="^[A-Z]{3}$")],
+    Kind.MONEY: DecimalText,
+    Kind.DISCOUNT: DecimalText,
+    Kind.PERIODS: Annotated[list[PricePeriod], Field(max_length=1000)],
+    Kind.FREE_TEXT: ShortText,
+}
+
+
+def _session_field(column: SessionColumn) -> tuple[Any, Any]:
+    told = _SESSION_TYPES[column.kind] | None if column.optional else _SESSION_TYPES[column.kind]
+    if column.note:
+        told = Annotated[told, Field(description=column.note)]
+    return told, None if column.optional else ...
+
+
+@with_fields(
+    {
+        **{c.name: _session_field(c) for c in TOLD_COLUMNS if c.kind != Kind.SIGNED},
+        "signed": (SignedRecord | None, None),
+    }
+)
 class ChargingSession(_Wire):
     """A finished charging session; immutable once sent."""
-
-    session: SessionText
-    connector: Name
-    vehicle: Annotated[SessionText | None, Field(description="pseudonym, never a plain VIN")] = None
-    started_at: AwareDatetime
-    ended_at: AwareDatetime
-    start_wh: EnergyWh
-    stop_wh: EnergyWh
-    billed_wh: EnergyWh
-    currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] | None = None
-    energy_fee: DecimalText | None = None
-    service_fee: DecimalText | None = None
-    other_fee: Annotated[DecimalText | None, Field(description="parking, occupancy")] = None
-    discount: Annotated[DecimalText | None, Field(description="taken off, told positive")] = None
-    total_fee: DecimalText | None = None
-    periods: Annotated[list[PricePeriod], Field(max_length=1000)] | None = None
-    soc_start_pct: Percent | None = None
-    soc_stop_pct: Percent | None = None
-    battery_capacity_wh: Annotated[float, Field(ge=0)] | None = None
-    bms_energy_wh: Annotated[float, Field(ge=0)] | None = None
-    stop_reason: ShortText | None = None
-    signed: SignedRecord | None = None
 
 
 class SessionsMessage(_Wire):

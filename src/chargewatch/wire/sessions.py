@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import orjson
 
+from chargewatch.domain.columns import Kind
+from chargewatch.domain.session import SESSION_COLUMNS, TOLD_COLUMNS, Session, SessionColumn
 from chargewatch.wire import fields
 from chargewatch.wire.personal import names_a_vehicle_id, names_vehicle, without_vin
 from chargewatch.wire.rejection import (
@@ -24,47 +27,20 @@ from chargewatch.wire.topics import Topic
 MAX_PERIODS = 1000
 MAX_SIGNED = 1 << 17
 _CURRENCY = re.compile("[A-Z]{3}")
-_KEYS = frozenset(
-    {"session", "connector", "vehicle", "started_at", "ended_at", "start_wh", "stop_wh"}
-    | {"billed_wh", "currency", "energy_fee", "service_fee", "other_fee", "discount", "total_fee"}
-    | {"periods"}
-    | {"soc_start_pct", "soc_stop_pct", "battery_capacity_wh", "bms_energy_wh"}
-    | {"stop_reason", "signed"}
-)
-_ENERGIES = ("start_wh", "stop_wh", "billed_wh")
+_ENERGIES = tuple(c.name for c in SESSION_COLUMNS if c.kind == Kind.ENERGY)
+_KEYS = frozenset(c.name for c in TOLD_COLUMNS if c.kind != Kind.SIGNED) | {"signed"}
+_LATER = frozenset(c.name for c in SESSION_COLUMNS if c.later)
 _PERIOD_KEYS = frozenset({"from", "to", "energy_wh", "energy_price", "service_price"})
 _SIGNED_KEYS = frozenset({"format", "data", "public_key"})
 
 
-@dataclass(frozen=True, slots=True)
-class SessionRecord:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRecord(Session):
     """One session as it is stored; `index` is its place in the message."""
 
     index: int
-    session: str
     connector: str
-    vehicle: str | None
-    started_at: datetime
-    ended_at: datetime
     ended_at_us: int
-    start_wh: float
-    stop_wh: float
-    billed_wh: float
-    currency: str | None
-    energy_fee: str | None
-    service_fee: str | None
-    other_fee: str | None
-    discount: str | None
-    total_fee: str | None
-    periods: str | None
-    soc_start_pct: float | None
-    soc_stop_pct: float | None
-    battery_capacity_wh: float | None
-    bms_energy_wh: float | None
-    stop_reason: str | None
-    signed_format: str | None
-    signed_data: str | None
-    signed_public_key: str | None
     content_hash: bytes
 
 
@@ -84,47 +60,78 @@ class Sessions:
         return bool(self.unknown_keys or self.rejections)
 
 
-def _number(item: dict[str, Any], key: str, path: str, *, most: float) -> float | None:
-    if item.get(key) is None:  # null says as much as a missing key
-        return None
-    return fields.number(item[key], f"{path}.{key}", least=0.0, most=most)
+def _label(value: Any, path: str) -> str:
+    return fields.name(value, path, limit=fields.MAX_TEXT)
 
 
-def _text(item: dict[str, Any], key: str, path: str, *, limit: int, least: int = 0) -> str | None:
-    if item.get(key) is None:  # null says as much as a missing key
-        return None
-    return fields.text_value(item[key], f"{path}.{key}", limit=limit, least=least)
+def _energy(value: Any, path: str) -> float:
+    """Return an energy as it was told."""
+    return fields.number(value, path, least=0.0, most=fields.MAX_ENERGY_WH)
 
 
-def _free_text(item: dict[str, Any], key: str, path: str) -> str | None:
-    text = _text(item, key, path, limit=fields.MAX_TEXT)
-    return None if text is None else without_vin(text)
+def _percent(value: Any, path: str) -> float:
+    return fields.number(value, path, least=0.0, most=100.0)
 
 
-def _money(item: dict[str, Any], key: str, path: str) -> str | None:
-    return fields.decimal_text(item[key], f"{path}.{key}") if item.get(key) is not None else None
+def _free_text(value: Any, path: str) -> str:
+    return without_vin(fields.text_value(value, path, least=0))
 
 
-def _discount(item: dict[str, Any], path: str) -> str | None:
-    discount = _money(item, "discount", path)
-    if discount is not None and discount.startswith("-") and float(discount) < 0:
-        raise fields.invalid(f"{path}.discount", "is negative: what is taken off is told positive")
+def _discount(value: Any, path: str) -> str:
+    discount = fields.decimal_text(value, path)
+    if discount.startswith("-") and float(discount) < 0:
+        raise fields.invalid(path, "is negative: what is taken off is told positive")
     return discount
 
 
-def _energy(item: dict[str, Any], key: str, path: str) -> float:
-    """Return an energy as it was told."""
-    value = fields.required(item, key, path)
-    return fields.number(value, f"{path}.{key}", least=0.0, most=fields.MAX_ENERGY_WH)
-
-
-def _vehicle(item: dict[str, Any], path: str) -> str | None:
-    vehicle = _text(item, "vehicle", path, limit=fields.MAX_TEXT, least=1)
-    if vehicle is not None and names_vehicle(vehicle):
+def _vehicle(value: Any, path: str) -> str:
+    vehicle = fields.text_value(value, path)
+    if names_vehicle(vehicle):
         raise RejectedItem(
-            PERSONAL_DATA, f"{path}.vehicle is a plain VIN; send a keyed hash (it was not kept)"
+            PERSONAL_DATA, f"{path} is a plain VIN; send a keyed hash (it was not kept)"
         )
     return vehicle
+
+
+def _currency(value: Any, path: str) -> str:
+    currency = fields.text_value(value, path, least=0)
+    if _CURRENCY.fullmatch(currency) is None:
+        raise fields.invalid(path, f"is not three capital letters: {shown(currency)}")
+    return currency
+
+
+def _moment(value: Any, path: str) -> datetime:
+    return moment(parse_time(value, path), path)
+
+
+_CHECKS: Mapping[Kind, Callable[[Any, str], Any]] = {
+    Kind.NAME: fields.name,
+    Kind.LABEL: _label,
+    Kind.PSEUDONYM: _vehicle,
+    Kind.MOMENT: _moment,
+    Kind.ENERGY: _energy,
+    Kind.CAPACITY: _energy,
+    Kind.PERCENT: _percent,
+    Kind.CURRENCY: _currency,
+    Kind.MONEY: fields.decimal_text,
+    Kind.DISCOUNT: _discount,
+    Kind.FREE_TEXT: _free_text,
+}
+"""What a value of each kind must be."""
+
+_SPAN = ("started_at", "ended_at")
+# In this order the first fault is told. The span, periods and the signed record come before.
+_CHECKED = sorted(
+    (c for c in TOLD_COLUMNS if c.name not in _SPAN and c.kind not in (Kind.PERIODS, Kind.SIGNED)),
+    key=lambda column: column.later,
+)
+
+
+def _value(item: dict[str, Any], column: SessionColumn, path: str) -> Any:
+    if column.optional and item.get(column.name) is None:
+        return None  # null says as much as a missing key
+    value = fields.required(item, column.name, path)
+    return _CHECKS[column.kind](value, f"{path}.{column.name}")
 
 
 def _period(item: Any, path: str) -> dict[str, Any]:
@@ -137,7 +144,7 @@ def _period(item: Any, path: str) -> dict[str, Any]:
     period = {
         "from": moment(start_us, f"{path}.from").isoformat(),
         "to": moment(end_us, f"{path}.to").isoformat(),
-        "energy_wh": _energy(item, "energy_wh", path),
+        "energy_wh": _energy(fields.required(item, "energy_wh", path), f"{path}.energy_wh"),
     }
     for key in ("energy_price", "service_price"):
         if item.get(key) is not None:
@@ -168,14 +175,10 @@ def _signed(item: dict[str, Any], path: str) -> tuple[str | None, str | None, st
         raise RejectedItem(
             PERSONAL_DATA, f"{path}.data has a plain VIN as its identification (it was not kept)"
         )
-    return form, body, _text(signed, "public_key", path, limit=MAX_SIGNED)
-
-
-def _currency(item: dict[str, Any], path: str) -> str | None:
-    currency = _text(item, "currency", path, limit=fields.MAX_TEXT)
-    if currency is not None and _CURRENCY.fullmatch(currency) is None:
-        raise fields.invalid(f"{path}.currency", f"is not three capital letters: {shown(currency)}")
-    return currency
+    key = signed.get("public_key")
+    if key is not None:
+        key = fields.text_value(key, f"{path}.public_key", limit=MAX_SIGNED, least=0)
+    return form, body, key
 
 
 def _record(item: Any, index: int, topic: Topic) -> SessionRecord:
@@ -189,33 +192,16 @@ def _record(item: Any, index: int, topic: Topic) -> SessionRecord:
         raise fields.invalid(f"{path}.ended_at", "is before started_at")
     periods = _periods(item, path)
     signed_format, signed_data, signed_public_key = _signed(item, path)
-    content: dict[str, Any] = {
-        "session": fields.name(
-            fields.required(item, "session", path), f"{path}.session", limit=fields.MAX_TEXT
-        ),
-        "connector": fields.name(fields.required(item, "connector", path), f"{path}.connector"),
-        "vehicle": _vehicle(item, path),
-        "start_wh": _energy(item, "start_wh", path),
-        "stop_wh": _energy(item, "stop_wh", path),
-        "billed_wh": _energy(item, "billed_wh", path),
-        "currency": _currency(item, path),
-        "energy_fee": _money(item, "energy_fee", path),
-        "service_fee": _money(item, "service_fee", path),
-        "total_fee": _money(item, "total_fee", path),
-        "soc_start_pct": _number(item, "soc_start_pct", path, most=100.0),
-        "soc_stop_pct": _number(item, "soc_stop_pct", path, most=100.0),
-        "battery_capacity_wh": _number(
-            item, "battery_capacity_wh", path, most=fields.MAX_ENERGY_WH
-        ),
-        "bms_energy_wh": _number(item, "bms_energy_wh", path, most=fields.MAX_ENERGY_WH),
-        "stop_reason": _free_text(item, "stop_reason", path),
+    content = {column.name: _value(item, column, path) for column in _CHECKED}
+    content |= {
         "signed_format": signed_format,
         "signed_data": signed_data,
         "signed_public_key": signed_public_key,
     }
-    added = {"other_fee": _money(item, "other_fee", path), "discount": _discount(item, path)}
-    content_hash = _hash(content, added, (started_us, ended_us), periods)
-    content |= {key: fields.rounded_wh(content[key]) for key in _ENERGIES}
+    content_hash = _hash(content, (started_us, ended_us), periods)
+    content |= {
+        key: fields.rounded_wh(content[key]) for key in _ENERGIES if content[key] is not None
+    }
     for period in periods or ():
         period["energy_wh"] = fields.rounded_wh(period["energy_wh"])
     return SessionRecord(
@@ -225,13 +211,12 @@ def _record(item: Any, index: int, topic: Topic) -> SessionRecord:
         ended_at_us=ended_us,
         periods=None if periods is None else orjson.dumps(periods).decode(),
         content_hash=content_hash,
-        **(content | added),
+        **content,
     )
 
 
 def _hash(
     content: dict[str, Any],
-    added: dict[str, Any],
     times_us: tuple[int, int],
     periods: list[dict[str, Any]] | None,
 ) -> bytes:
@@ -241,8 +226,7 @@ def _hash(
     is told, and energies count as they came.
     """
     canonical = {
-        **content,
-        **{key: value for key, value in added.items() if value is not None},
+        **{k: value for k, value in content.items() if value is not None or k not in _LATER},
         "started_us": times_us[0],
         "ended_us": times_us[1],
         "periods": periods,
@@ -252,7 +236,7 @@ def _hash(
 
 def _rounded(item: dict[str, Any]) -> int:
     """Return how many energies of a session had more than three decimals."""
-    told = [item[key] for key in _ENERGIES]
+    told = [item[key] for key in _ENERGIES if item.get(key) is not None]
     told += [period["energy_wh"] for period in item.get("periods") or ()]
     return sum(energy != fields.rounded_wh(energy) for energy in told)
 

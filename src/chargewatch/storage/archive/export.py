@@ -21,6 +21,8 @@ import asyncpg
 import numpy as np
 import pyarrow as pa
 
+from chargewatch.domain.columns import Form
+from chargewatch.domain.session import SESSION_COLUMNS
 from chargewatch.storage.archive.files import path_of, read_head, writer_of
 from chargewatch.storage.bulk import Records, copy_arrays, text_key
 from chargewatch.storage.database import Database
@@ -121,35 +123,22 @@ SOURCES = (
     ),
 )
 
+# Decimals and documents as text, exactly as they were sent.
+PARQUET_TYPES = {
+    Form.TEXT: pa.string(),
+    Form.TIME: pa.timestamp("us", tz="UTC"),
+    Form.REAL: pa.float64(),
+    Form.SHORT_REAL: pa.float32(),
+    Form.DECIMAL: pa.string(),
+    Form.DOCUMENT: pa.string(),
+}
 _SESSION_SCHEMA = pa.schema(
     [
         ("session_id", pa.int64()),
         ("operator_id", pa.string()),
         ("station_id", pa.string()),
         ("connector_id", pa.int32()),
-        ("session", pa.string()),
-        ("vehicle", pa.string()),
-        ("started_at", pa.timestamp("us", tz="UTC")),
-        ("ended_at", pa.timestamp("us", tz="UTC")),
-        ("start_wh", pa.float64()),
-        ("stop_wh", pa.float64()),
-        ("billed_wh", pa.float64()),
-        ("currency", pa.string()),
-        # Money as decimal text, exactly as it was sent.
-        ("energy_fee", pa.string()),
-        ("service_fee", pa.string()),
-        ("other_fee", pa.string()),
-        ("discount", pa.string()),
-        ("total_fee", pa.string()),
-        ("periods", pa.string()),
-        ("soc_start_pct", pa.float32()),
-        ("soc_stop_pct", pa.float32()),
-        ("battery_capacity_wh", pa.float64()),
-        ("bms_energy_wh", pa.float64()),
-        ("stop_reason", pa.string()),
-        ("signed_format", pa.string()),
-        ("signed_data", pa.string()),
-        ("signed_public_key", pa.string()),
+        *((column.name, PARQUET_TYPES[column.kind.form]) for column in SESSION_COLUMNS),
         ("received_at", pa.timestamp("us", tz="UTC")),
         ("connector", pa.string()),
         ("signed", pa.bool_()),
@@ -164,7 +153,7 @@ _COMPUTED = {
     "vehicle_key": f"coalesce({text_key('vehicle')}, 0)",
     "session_key": SESSION_KEY,
 }
-_AS_TEXT = {"energy_fee", "service_fee", "other_fee", "discount", "total_fee", "periods"}
+_AS_TEXT = {c.name for c in SESSION_COLUMNS if c.kind.form in (Form.DECIMAL, Form.DOCUMENT)}
 
 
 # Sessions are only ever added, or given to another connector; so their number and a sum of

@@ -23,9 +23,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from chargewatch.domain.columns import Form
+from chargewatch.domain.session import SESSION_COLUMNS
 from chargewatch.errors import InputFileError
 from chargewatch.storage.archive.export import (
     NO_SESSIONS,
+    PARQUET_TYPES,
     SESSION_ROWS,
     SOURCES,
     Stamps,
@@ -45,6 +48,9 @@ _SHOWN = 3
 _PERIODS_OF_TEXTS = store.PERIODS_OF.format(
     source="unnest($1::bigint[], $2::jsonb[]) AS s(session_id, periods)"
 )
+
+# Files of earlier versions don't have them.
+_LATER = {c.name: PARQUET_TYPES[c.kind.form] for c in SESSION_COLUMNS if c.later}
 
 Key = tuple[str, date]
 Name = tuple[str, str, str]
@@ -302,7 +308,7 @@ async def read_intervals(
 def _session_file(archive: Archive, day: date, columns: Sequence[str]) -> Any:
     path = path_of(archive.folder, SESSION_TABLE, day)
     try:
-        absent = set(columns) & set(_LATER) - set(pq.read_schema(path).names)
+        absent = set(columns) & _LATER.keys() - set(pq.read_schema(path).names)
         table = pq.read_table(
             path,
             columns=[name for name in columns if name not in absent],
@@ -310,7 +316,7 @@ def _session_file(archive: Archive, day: date, columns: Sequence[str]) -> Any:
             page_checksum_verification=True,
         )
         for name in sorted(absent):
-            table = table.append_column(name, pa.nulls(table.num_rows, pa.string()))
+            table = table.append_column(name, pa.nulls(table.num_rows, _LATER[name]))
         return table
     except (OSError, KeyError, pa.ArrowException) as exc:
         raise damaged(archive.folder, SESSION_TABLE, day, str(exc)) from exc
@@ -333,35 +339,28 @@ def _name_hash(name: str) -> int:
     return int.from_bytes(digest, "big", signed=True)
 
 
-_FLOATS = ("start_wh", "stop_wh", "billed_wh", "soc_start_pct", "soc_stop_pct")
-_CAPACITIES = ("battery_capacity_wh", "bms_energy_wh")
-_FEES = ("energy_fee", "service_fee", "other_fee", "discount", "total_fee")
-_LATER = ("other_fee", "discount")  # files of earlier versions don't have them
-_TIMES = ("started_at", "ended_at", "received_at")
-
-
 def _sessions_of(archive: Archive, day: date, *, first: datetime, last: datetime) -> Records:
     """Return the sessions of a file that ended in (first, last], as `store.sessions` does."""
     lonely = (SESSION_TABLE, day) in archive.only
     names = ("connector", "operator_id", "station_id")
-    table = _session_file(
-        archive,
-        day,
-        [
-            *("session_id", "session_key", "connector_id", "vehicle_key", "stop_reason", "signed"),
-            *(*_TIMES, *_FLOATS, *_CAPACITIES, *_FEES, *(names if lonely else ())),
-        ],
-    )
+    own = ("session_id", "connector_id", "received_at", "signed")
+    columns = [
+        *(*own, "session_key", "vehicle_key", "stop_reason"),
+        *(column.name for column in store.RUN_COLUMNS),
+        *(names if lonely else ()),
+    ]
+    table = _session_file(archive, day, columns)
     records = np.empty(table.num_rows, dtype=store.SESSION)
-    for name in ("session_id", "connector_id", "signed", *_TIMES, *_FLOATS, *_CAPACITIES):
-        column = table[name]
-        # None is "not told", as NaN in the arrays.
-        if name in _FLOATS or name in _CAPACITIES:
-            column = pc.fill_null(column, float("nan"))
-        records[name] = column.to_numpy()
-    for name in _FEES:
-        # Both this cast and the server's give the number nearest to the decimal text.
-        records[name] = pc.fill_null(table[name].cast(pa.float64()), float("nan")).to_numpy()
+    for name in own:
+        records[name] = table[name].to_numpy()
+    for column in store.RUN_COLUMNS:
+        values = table[column.name]
+        if column.kind.form == Form.DECIMAL:
+            # Both this cast and the server's give the number nearest to the decimal text.
+            values = values.cast(pa.float64())
+        if column.optional:
+            values = pc.fill_null(values, float("nan"))  # not told
+        records[column.name] = values.to_numpy()
     records["vehicle"] = table["vehicle_key"].to_numpy()
     records["order_key"] = table["session_key"].to_numpy()
     reasons = pa.array(store.INTERRUPTIONS)

@@ -3,43 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 
 import asyncpg
 
+from chargewatch.domain.columns import Form
+from chargewatch.domain.session import SESSION_COLUMNS, Session
 from chargewatch.storage.intake.readings import CONFLICT, DUPLICATE, STORED
 
 
-@dataclass(frozen=True, slots=True)
-class SessionRow:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRow(Session):
     """One row of charging_session; money and prices as decimal strings, periods as JSON."""
 
     operator_id: str
     station_id: str
     connector_id: int
-    session: str
-    vehicle: str | None
-    started_at: datetime
-    ended_at: datetime
-    start_wh: float
-    stop_wh: float
-    billed_wh: float
-    currency: str | None
-    energy_fee: str | None
-    service_fee: str | None
-    other_fee: str | None
-    discount: str | None
-    total_fee: str | None
-    periods: str | None
-    soc_start_pct: float | None
-    soc_stop_pct: float | None
-    battery_capacity_wh: float | None
-    bms_energy_wh: float | None
-    stop_reason: str | None
-    signed_format: str | None
-    signed_data: str | None
-    signed_public_key: str | None
     content_hash: bytes
     received_at: datetime
 
@@ -49,12 +29,12 @@ class SessionRow:
         return self.operator_id, self.station_id, self.connector_id, self.session
 
 
-_COLUMNS = tuple(SessionRow.__slots__)
-_MONEY = {"energy_fee", "service_fee", "other_fee", "discount", "total_fee"}
+_COLUMNS = tuple(field.name for field in fields(SessionRow))
+_DECIMALS = {column.name for column in SESSION_COLUMNS if column.kind.form == Form.DECIMAL}
 
 
 def _placeholder(position: int, column: str) -> str:
-    return f"${position}::text::numeric" if column in _MONEY else f"${position}"
+    return f"${position}::text::numeric" if column in _DECIMALS else f"${position}"
 
 
 _INSERT = (

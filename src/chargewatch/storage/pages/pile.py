@@ -8,6 +8,7 @@ from datetime import datetime
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from chargewatch.domain.session import SESSION_COLUMNS
 from chargewatch.storage.pages.city import Scope
 
 # Several operators and stations may claim a name, one may have it registered: the registered row
@@ -47,10 +48,8 @@ VERIFICATIONS = text(
 )
 
 SESSIONS = text(
-    "SELECT session, vehicle, started_at, ended_at, start_wh, stop_wh, billed_wh, currency, "
-    "energy_fee, service_fee, other_fee, discount, total_fee, periods, soc_start_pct, "
-    "soc_stop_pct, battery_capacity_wh, bms_energy_wh, stop_reason, signed_format, signed_data, "
-    "signed_public_key, received_at FROM charging_session WHERE connector_id = :connector_id "
+    f"SELECT {', '.join(column.name for column in SESSION_COLUMNS)}, received_at "  # noqa: S608
+    "FROM charging_session WHERE connector_id = :connector_id "
     "ORDER BY ended_at DESC, session_id DESC LIMIT :limit OFFSET :offset"
 )
 

@@ -11,30 +11,26 @@ from typing import Any
 import asyncpg
 import numpy as np
 
+from chargewatch.domain.columns import Form
+from chargewatch.domain.session import SESSION_COLUMNS, SessionColumn
 from chargewatch.storage.bulk import Records, copy_arrays, text_key
 from chargewatch.storage.database import Database
 from chargewatch.storage.intake.events import REGISTER_CHANGES
 
+RUN_COLUMNS = tuple(column for column in SESSION_COLUMNS if column.in_runs)
+_ARRAY_TYPES = {
+    Form.TIME: "M8[us]",
+    Form.REAL: "f8",
+    Form.SHORT_REAL: "f4",
+    Form.DECIMAL: "f8",
+}
 SESSION = np.dtype(
     [
         ("session_id", "i8"),
         ("connector_id", "i4"),
         ("vehicle", "i8"),
-        ("started_at", "M8[us]"),
-        ("ended_at", "M8[us]"),
+        *((column.name, _ARRAY_TYPES[column.kind.form]) for column in RUN_COLUMNS),
         ("received_at", "M8[us]"),
-        ("start_wh", "f8"),
-        ("stop_wh", "f8"),
-        ("billed_wh", "f8"),
-        ("soc_start_pct", "f4"),
-        ("soc_stop_pct", "f4"),
-        ("battery_capacity_wh", "f8"),
-        ("bms_energy_wh", "f8"),
-        ("energy_fee", "f8"),
-        ("service_fee", "f8"),
-        ("other_fee", "f8"),
-        ("discount", "f8"),
-        ("total_fee", "f8"),
         ("interrupted", "?"),
         ("signed", "?"),
         ("order_key", "i8"),
@@ -106,15 +102,19 @@ WHERE valid_from <= $1 ORDER BY operator_id, station_id, valid_from
 
 SESSION_KEY = text_key("concat_ws(chr(31), operator_id, station_id, session)")
 """A session's name as a number, the same in every database."""
+
+
+def _as_array(column: SessionColumn) -> str:
+    """Return SQL of a column as it stands in SESSION: NaN is not told."""
+    name = column.name
+    value = f"{name}::double precision" if column.kind.form == Form.DECIMAL else name
+    return f"coalesce({value}, 'NaN')" if column.optional else value
+
+
 SESSIONS = f"""
-SELECT session_id, connector_id, coalesce({text_key("vehicle")}, 0), started_at, ended_at,
-  received_at, start_wh, stop_wh, billed_wh,
-  coalesce(soc_start_pct, 'NaN'), coalesce(soc_stop_pct, 'NaN'),
-  coalesce(battery_capacity_wh, 'NaN'), coalesce(bms_energy_wh, 'NaN'),
-  coalesce(energy_fee::double precision, 'NaN'), coalesce(service_fee::double precision, 'NaN'),
-  coalesce(other_fee::double precision, 'NaN'), coalesce(discount::double precision, 'NaN'),
-  coalesce(total_fee::double precision, 'NaN'),
-  coalesce(stop_reason = ANY($3::text[]), false), signed_data IS NOT NULL,
+SELECT session_id, connector_id, coalesce({text_key("vehicle")}, 0),
+  {", ".join(map(_as_array, RUN_COLUMNS))},
+  received_at, coalesce(stop_reason = ANY($3::text[]), false), signed_data IS NOT NULL,
   {SESSION_KEY}
 FROM charging_session WHERE ended_at > $1 AND ended_at <= $2
 """  # noqa: S608 - all that is put in are names of columns

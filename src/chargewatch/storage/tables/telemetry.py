@@ -15,7 +15,6 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
-    Numeric,
     PrimaryKeyConstraint,
     SmallInteger,
     Table,
@@ -23,10 +22,10 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.schema import Identity
 
-from chargewatch.storage.tables.base import Timestamp, metadata
+from chargewatch.domain.session import SESSION_COLUMNS
+from chargewatch.storage.tables.base import Timestamp, metadata, record_columns
 
 register_reading = Table(
     "register_reading",
@@ -83,28 +82,7 @@ charging_session = Table(
     Column("operator_id", Text, nullable=False),
     Column("station_id", Text, nullable=False),
     Column("connector_id", Integer, nullable=False),
-    Column("session", Text, nullable=False),
-    Column("vehicle", Text),
-    Column("started_at", Timestamp, nullable=False),
-    Column("ended_at", Timestamp, nullable=False),
-    Column("start_wh", Double, nullable=False),
-    Column("stop_wh", Double, nullable=False),
-    Column("billed_wh", Double, nullable=False),
-    Column("currency", Text),
-    Column("energy_fee", Numeric),
-    Column("service_fee", Numeric),
-    Column("other_fee", Numeric),
-    Column("discount", Numeric),
-    Column("total_fee", Numeric),
-    Column("periods", JSONB),
-    Column("soc_start_pct", REAL),
-    Column("soc_stop_pct", REAL),
-    Column("battery_capacity_wh", Double),
-    Column("bms_energy_wh", Double),
-    Column("stop_reason", Text),
-    Column("signed_format", Text),
-    Column("signed_data", Text),
-    Column("signed_public_key", Text),
+    *record_columns(SESSION_COLUMNS),
     # SHA-256 of the canonical content: tells a re-sent session from a changed one.
     Column("content_hash", LargeBinary, nullable=False),
     Column("received_at", Timestamp, nullable=False),
