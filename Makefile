@@ -11,6 +11,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 HAVE_PIP := $(BIN)/python -c 'import pip' 2>/dev/null || $(BIN)/python -m ensurepip >&2
 ARGS ?=
 PYTEST_ARGS ?=
+# Of the tests; each has engines of its own, and most of the time they wait.
+TEST_PROCESSES ?= 2
 BENCHES ?= ingest storage assess api
 SCENARIOS ?= mixed-faults dc-hubs roaming-vehicles quiet-city
 SEEDS ?= 20
@@ -33,7 +35,7 @@ setup: $(VENV)/.installed-all ## .venv and system packages for development and a
 check: setup lint types layers ## Lint, types, layers
 
 test: check ## Everything: check, then all tests on real engines
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 evaluate: setup ## The engine's figures over 20 seeds of each scenario
 	@for scenario in $(SCENARIOS); do \

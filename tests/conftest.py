@@ -10,6 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -44,8 +45,16 @@ def pytest_terminal_summary(
     missing.report(config, terminalreporter)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a process of several (pytest -n) tells at its end."""
+    missing.take_over(node.config, getattr(node, "workeroutput", {}).get("not_run", {}))
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail a complete run that was not complete."""
+    if hasattr(session.config, "workeroutput"):  # this is one of several processes (pytest -n)
+        session.config.workeroutput["not_run"] = missing.left_out(session.config)
     if missing.is_failure(session.config) and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

@@ -71,17 +71,27 @@ def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
         for name, (title, find_reason) in ENGINES.items()
         if name in wanted and (reason := find_reason())
     }
-    left_out = {item: next(iter(sorted(needs[item] & set(reasons))), "") for item in items}
-    not_run = [item for item in items if left_out[item]]
+    missing = {item: next(iter(sorted(needs[item] & set(reasons))), "") for item in items}
+    not_run = [item for item in items if missing[item]]
     if not_run:
         config.hook.pytest_deselected(items=not_run)
-        items[:] = [item for item in items if not left_out[item]]
-    config.stash[NOT_RUN] = dict(Counter(reasons[left_out[item]] for item in not_run))
+        items[:] = [item for item in items if not missing[item]]
+    config.stash[NOT_RUN] = dict(Counter(reasons[missing[item]] for item in not_run))
+
+
+def left_out(config: pytest.Config) -> dict[str, int]:
+    """Return how many tests were left out, by reason."""
+    return config.stash.get(NOT_RUN, {})
+
+
+def take_over(config: pytest.Config, told: dict[str, int]) -> None:
+    """Remember what one of several processes left out; each of them looks at all tests."""
+    config.stash[NOT_RUN] = told or left_out(config)
 
 
 def report(config: pytest.Config, terminal: pytest.TerminalReporter) -> None:
     """Say at the end which tests were not run, and what to do about it."""
-    not_run = config.stash.get(NOT_RUN, {})
+    not_run = left_out(config)
     if not not_run:
         return
     terminal.section(f"not run: {sum(not_run.values())} tests", yellow=True)
@@ -93,7 +103,7 @@ def report(config: pytest.Config, terminal: pytest.TerminalReporter) -> None:
 
 def is_failure(config: pytest.Config) -> bool:
     """Return whether tests that were not run make the whole run a failure."""
-    return in_ci() and bool(config.stash.get(NOT_RUN, {}))
+    return in_ci() and bool(left_out(config))
 
 
 def in_ci() -> bool:

@@ -13,11 +13,15 @@ import pytest
 TESTS = Path(__file__).resolve().parents[1]
 
 
-@pytest.mark.parametrize(("in_ci", "status"), [("", 0), ("true", 1)])
-def test_missing_engine_is_named_and_fails_only_in_ci(in_ci: str, status: int) -> None:
+@pytest.mark.parametrize(
+    ("in_ci", "processes", "status"), [("", (), 0), ("true", (), 1), ("true", ("-n", "2"), 1)]
+)
+def test_missing_engine_is_named_and_fails_only_in_ci(
+    in_ci: str, processes: tuple[str, ...], status: int
+) -> None:
     chosen = ("unit/test_capabilities.py", "integration/test_services.py")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *(str(TESTS / name) for name in chosen)],
+        [sys.executable, "-m", "pytest", *processes, *(str(TESTS / name) for name in chosen)],
         cwd=TESTS.parent,
         # No such way to TimescaleDB exists.
         env={**os.environ, "CI": in_ci, "CHARGEWATCH_SERVICES_PROVIDER": "nowhere"}
