@@ -34,7 +34,7 @@ setup: $(VENV)/.installed-all ## .venv and system packages for development and a
 
 check: setup lint types layers ## Lint, types, layers
 
-test: check ## Everything: check, then all tests on real engines
+test: check ## Everything: check, then all tests on real engines, in TEST_PROCESSES=2 processes
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 evaluate: setup ## The engine's figures over 20 seeds of each scenario

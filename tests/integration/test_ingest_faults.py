@@ -42,8 +42,11 @@ async def test_kill_in_the_middle_of_a_batch(
     ingest = make_ingest(broker_url, database_url)
     fleet = Fleet(broker_url)
     await begin(ingest, CHARGEWATCH_TEST_KILL_AT=f"{point}:3")
-    await fleet.publish(8, pause_s=0.08)
-    assert await asyncio.to_thread(ingest.wait) == -signal.SIGKILL
+    async with asyncio.timeout(60):
+        while ingest.process.poll() is None:
+            await fleet.publish(1, pause_s=0.08)
+    assert ingest.wait() == -signal.SIGKILL
+    await fleet.publish(1)
     before = len(await stored(database_url))
     assert before < len(fleet.published)
     await begin(ingest)
