@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,12 @@ from chargewatch.risk.vehicles import KINDS
 
 WIDEST_MPE = 4.0
 """An estimate whose standard uncertainty is above so many MPE is not one."""
+_VERDICTS = (
+    Verdict.NOT_IDENTIFIABLE,
+    Verdict.NONCONFORMING,
+    Verdict.CONFORMING,
+    Verdict.UNDECIDED,
+)
 
 
 def advance(
@@ -58,7 +64,41 @@ def assess(
     return _result(inputs, statistics, inference, config=config)
 
 
-def _counts(statistics: CityStatistics, inference: Inference) -> tuple[Ints, Ints, Ints, Ints]:
+@dataclass(frozen=True, kw_only=True)
+class _Counts:
+    """How much evidence there is of each connector, shape (n,)."""
+
+    intervals: Ints
+    sessions: Ints
+    vehicles: Ints
+    direct: Ints
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Measured:
+    """What is known of each connector's error, shape (n,); NaN: not identifiable."""
+
+    error: Floats
+    u: Floats
+    common: Floats
+    budget: Floats  # (n, components)
+    mpe: Floats
+    identified: Bools
+    counts: _Counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Decided:
+    """What follows from that for each connector, shape (n,)."""
+
+    p: Floats  # of an error outside the MPE
+    flagged: Bools
+    live: Bools  # enough data for a good verdict
+    code: Ints  # place in _VERDICTS
+    excess: Floats  # expected error beyond the MPE, at the customers' cost
+
+
+def _counts(statistics: CityStatistics, inference: Inference) -> _Counts:
     rows, n = statistics.sessions, inference.error.size
     sessions = np.bincount(rows.connector, minlength=n)
     # Pairs with a vehicle, of whatever kind: a node is a vehicle and a kind.
@@ -69,43 +109,89 @@ def _counts(statistics: CityStatistics, inference: Inference) -> tuple[Ints, Int
     met = np.sort(rows.connector * max(nodes, 1) + vehicle[node])
     vehicles = np.bincount(met[np.diff(met, prepend=-1) > 0] // max(nodes, 1), minlength=n)
     direct = (statistics.direct_rows > 0).sum(axis=1) + inference.weighted.anchored
-    return statistics.rows.sum(axis=1), sessions, vehicles, direct
-
-
-def _identified(
-    inputs: RunInputs,
-    inference: Inference,
-    u: Floats,
-    counts: tuple[Ints, ...],
-    mpe: Floats,
-    *,
-    config: EngineConfig,
-) -> Bools:
-    intervals, sessions, _, direct = counts
-    evidence = (intervals > 0) | (sessions >= config.min_sessions) | (direct > 0)
-    return (
-        inference.traced
-        & evidence
-        & np.isfinite(u)
-        & (u < WIDEST_MPE * mpe)
-        & np.isfinite(inputs.fleet.mpe)
+    return _Counts(
+        intervals=statistics.rows.sum(axis=1), sessions=sessions, vehicles=vehicles, direct=direct
     )
+
+
+def _measured(
+    inputs: RunInputs, statistics: CityStatistics, inference: Inference, *, config: EngineConfig
+) -> _Measured:
+    """Return errors and uncertainties of the connectors of which enough is known."""
+    mpe = np.where(inputs.fleet.mpe > 0, inputs.fleet.mpe, UNKNOWN_MPE)
+    budget = uncertainty_budget(inference, statistics)
+    error = np.expm1(inference.error)
+    parts = np.sqrt(budget.variance) * (1.0 + error)[:, None]
+    u = np.sqrt((parts**2).sum(axis=1))
+    counts = _counts(statistics, inference)
+    evidence = (counts.intervals > 0) | (counts.sessions >= config.min_sessions)
+    evidence |= counts.direct > 0
+    identified = inference.traced & evidence & np.isfinite(u) & (u < WIDEST_MPE * mpe)
+    identified &= np.isfinite(inputs.fleet.mpe)
+    error = np.where(identified, error, np.nan)
+    return _Measured(
+        error=error,
+        u=np.where(identified, u, np.nan),
+        common=np.sqrt(budget.common) * (1.0 + error),
+        budget=np.where(identified[:, None], parts, np.nan),
+        mpe=mpe,
+        identified=identified,
+        counts=counts,
+    )
+
+
+def _decided(measured: _Measured, inference: Inference, *, config: EngineConfig) -> _Decided:
+    """Return the decision on each connector."""
+    p = _either(p_nonconforming, inference, measured.error, measured.mpe, u=measured.u)
+    counts = measured.counts
+    live = (counts.intervals > 0) | (counts.sessions >= config.min_sessions)
+    red = flagged(p, limit=config.p_nonconforming, false_share=config.false_flag_share)
+    good = (p <= config.p_conforming) & live
+    return _Decided(
+        p=p,
+        flagged=red,
+        live=live,
+        code=np.select([~measured.identified, red, good], [0, 1, 2], default=3),
+        excess=_either(expected_excess, inference, measured.error, measured.mpe, u=measured.u),
+    )
+
+
+def _overcharge_per_month(
+    statistics: CityStatistics, excess: Floats, *, config: EngineConfig
+) -> Floats:
+    """Return what customers pay too much in 30 days, shape (n,).
+
+    Equation: expected excess x energy a day x 30 x mean price; the default price where none is
+    known.
+    """
+    price = np.where(
+        statistics.price_wh > 0,
+        statistics.price_sum / np.where(statistics.price_wh > 0, statistics.price_wh, 1.0),
+        config.energy_price,
+    )
+    monthly = np.where(
+        statistics.energy_days > 0,
+        30.0
+        * statistics.energy_wh
+        / np.where(statistics.energy_days > 0, statistics.energy_days, 1.0),
+        0.0,
+    )
+    return np.asarray(np.nan_to_num(excess * monthly / 1000.0 * price))
 
 
 def _methods(
-    inference: Inference, statistics: CityStatistics, counts: tuple[Ints, ...], identified: Bools
+    inference: Inference, statistics: CityStatistics, measured: _Measured
 ) -> tuple[str, ...]:
-    intervals, sessions, _, _ = counts
     under = statistics.layout.connector_group >= 0
     columns = (
         ("direct", statistics.direct_weight > 0),
-        ("balance", under & (intervals > 0)),
-        ("vehicles", sessions > 0),
+        ("balance", under & (measured.counts.intervals > 0)),
+        ("vehicles", measured.counts.sessions > 0),
         ("verification", inference.weighted.anchored > 0),
     )
-    code = np.zeros(identified.size, dtype=np.int64)
+    code = np.zeros(measured.identified.size, dtype=np.int64)
     for bit, (_, mask) in enumerate(columns):
-        code |= (mask & identified).astype(np.int64) << bit
+        code |= (mask & measured.identified).astype(np.int64) << bit
     names = ["+".join(c[0] for b, c in enumerate(columns) if k >> b & 1) for k in range(16)]
     return tuple(names[k] for k in code.tolist())
 
@@ -135,6 +221,39 @@ def _either(
     return out
 
 
+def _findings(
+    inputs: RunInputs,
+    statistics: CityStatistics,
+    inference: Inference,
+    measured: _Measured,
+    decided: _Decided,
+    *,
+    config: EngineConfig,
+) -> Findings:
+    """Return what the reasons of the verdicts are worded from."""
+    meter, suspect = _meter_of(inputs, statistics), inference.meter_suspect
+    return Findings(
+        error=measured.error,
+        u=measured.u,
+        mpe=measured.mpe,
+        p=decided.p,
+        code=decided.code,
+        intervals=measured.counts.intervals,
+        sessions=measured.counts.sessions,
+        direct=measured.counts.direct,
+        meter_u=measured.budget[:, BUDGET_COMPONENTS.index("reference_meter")],
+        suspect=(meter >= 0) & suspect[np.maximum(meter, 0)]
+        if suspect.size
+        else np.zeros(meter.size, dtype=bool),
+        meter=meter,
+        traced=inference.traced,
+        live=decided.live,
+        changed=inference.changes.changed,
+        has_mpe=np.isfinite(inputs.fleet.mpe),
+        min_sessions=config.min_sessions,
+    )
+
+
 def _result(
     inputs: RunInputs,
     statistics: CityStatistics,
@@ -142,80 +261,31 @@ def _result(
     *,
     config: EngineConfig,
 ) -> RunResult:
-    n = inputs.fleet.size
-    mpe = np.where(inputs.fleet.mpe > 0, inputs.fleet.mpe, UNKNOWN_MPE)
+    measured = _measured(inputs, statistics, inference, config=config)
+    decided = _decided(measured, inference, config=config)
+    findings = _findings(inputs, statistics, inference, measured, decided, config=config)
+    light, light_u = light_load(statistics, is_dc=inputs.fleet.is_dc, mpe=measured.mpe)
     changes = inference.changes
-    budget = uncertainty_budget(inference, statistics)
-    error = np.expm1(inference.error)
-    parts = np.sqrt(budget.variance) * (1.0 + error)[:, None]
-    u = np.sqrt((parts**2).sum(axis=1))
-    counts = _counts(statistics, inference)
-    identified = _identified(inputs, inference, u, counts, mpe, config=config)
-    error, u = np.where(identified, error, np.nan), np.where(identified, u, np.nan)
-    p = _either(p_nonconforming, inference, error, mpe, u=u)
-    live = (counts[0] > 0) | (counts[1] >= config.min_sessions)
-    red = flagged(p, limit=config.p_nonconforming, false_share=config.false_flag_share)
-    good = (p <= config.p_conforming) & live
-    code = np.select([~identified, red, good], [0, 1, 2], default=3)
-    names = (Verdict.NOT_IDENTIFIABLE, Verdict.NONCONFORMING, Verdict.CONFORMING, Verdict.UNDECIDED)
-    verdict = tuple(names[k] for k in code.tolist())
-    excess = _either(expected_excess, inference, error, mpe, u=u)
-    price = np.where(
-        statistics.price_wh > 0,
-        statistics.price_sum / np.where(statistics.price_wh > 0, statistics.price_wh, 1.0),
-        config.energy_price,
-    )
-    monthly = np.where(
-        statistics.energy_days > 0,
-        30.0
-        * statistics.energy_wh
-        / np.where(statistics.energy_days > 0, statistics.energy_days, 1.0),
-        0.0,
-    )
-    parts = np.where(identified[:, None], parts, np.nan)
-    common = np.sqrt(budget.common) * (1.0 + error)
-    light, light_u = light_load(statistics, is_dc=inputs.fleet.is_dc, mpe=mpe)
-    meter = _meter_of(inputs, statistics)
-    findings = Findings(
-        error=error,
-        u=u,
-        mpe=mpe,
-        p=p,
-        code=code,
-        intervals=counts[0],
-        sessions=counts[1],
-        direct=counts[3],
-        meter_u=parts[:, BUDGET_COMPONENTS.index("reference_meter")],
-        suspect=(meter >= 0) & inference.meter_suspect[np.maximum(meter, 0)]
-        if inference.meter_suspect.size
-        else np.zeros(n, dtype=bool),
-        meter=meter,
-        traced=inference.traced,
-        live=live,
-        changed=changes.changed,
-        has_mpe=np.isfinite(inputs.fleet.mpe),
-        min_sessions=config.min_sessions,
-    )
     return RunResult(
         as_of_s=inputs.as_of_s,
-        relative_error=error,
-        standard_uncertainty=u,
-        common_uncertainty=common,
+        relative_error=measured.error,
+        standard_uncertainty=measured.u,
+        common_uncertainty=measured.common,
         relative_error_light=light,
         standard_uncertainty_light=light_u,
-        p_nonconforming=p,
-        verdict=verdict,
+        p_nonconforming=decided.p,
+        verdict=tuple(_VERDICTS[k] for k in decided.code.tolist()),
         reason=reasons(findings, inputs.references.meter),
-        n_intervals=counts[0],
-        n_sessions=counts[1],
-        n_vehicles=counts[2],
-        n_direct=counts[3],
+        n_intervals=measured.counts.intervals,
+        n_sessions=measured.counts.sessions,
+        n_vehicles=measured.counts.vehicles,
+        n_direct=measured.counts.direct,
         data_from_s=statistics.first_s,
         data_to_s=statistics.last_s,
-        method=_methods(inference, statistics, counts, identified),
-        overcharge_per_month=np.nan_to_num(excess * monthly / 1000.0 * price),
+        method=_methods(inference, statistics, measured),
+        overcharge_per_month=_overcharge_per_month(statistics, decided.excess, config=config),
         budget_components=BUDGET_COMPONENTS,
-        budget=parts,
+        budget=measured.budget,
         drift_alarm=changes.alarm,
         drift_statistic=changes.statistic,
         drift_changed_s=_seconds(changes.changed),
@@ -224,7 +294,7 @@ def _result(
         meter_shift=inference.meter_shift,
         meter_shift_u=inference.meter_shift_u,
         meter_suspect=inference.meter_suspect,
-        summary=_summary(inference, p, red, code),
+        summary=_summary(inference, decided),
         state=to_arrays(_judged(statistics, inference), inputs),
     )
 
@@ -242,7 +312,8 @@ def _meter_of(inputs: RunInputs, statistics: CityStatistics) -> Ints:
     return out
 
 
-def _summary(inference: Inference, p: Floats, red: Bools, code: Ints) -> dict[str, float]:
+def _summary(inference: Inference, decided: _Decided) -> dict[str, float]:
+    p, red, code = decided.p, decided.flagged, decided.code
     known = np.isfinite(p)
     out = {
         "connectors": float(p.size),

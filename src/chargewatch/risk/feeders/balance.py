@@ -21,13 +21,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from chargewatch.domain.arrays import Bools, Floats, Ints
-from chargewatch.domain.times import DAY_S, SLOT_S, SLOTS_A_DAY
+from chargewatch.domain.times import SLOTS_A_DAY
 from chargewatch.risk.feeders.blocks import Group, Layout
 from chargewatch.risk.feeders.day import FeederRows, dense_rows, split_day
 from chargewatch.risk.feeders.noise import (
     FLOOR_WH,
     LOAD_NOISE,
-    SLOT_H,
     WANDER,
     WANDER_START_W,
     blended,
@@ -38,26 +37,27 @@ from chargewatch.risk.feeders.noise import (
     whitened,
     without_wander,
 )
+from chargewatch.risk.feeders.nuisances import (
+    DAILY,
+    NUISANCE_MEAN,
+    NUISANCES,
+    nuisance_columns,
+    nuisance_prior,
+    prior_gain,
+    rated_powers,
+    slot_powers,
+)
 from chargewatch.risk.parallel import in_threads
-from chargewatch.risk.run_inputs import UNKNOWN_POWER_W, Fleet, Intervals
+from chargewatch.risk.run_inputs import Fleet, Intervals
 
 EARLY_DAYS = 5.0
-NUISANCES = 11
-DAILY = 6
-"""The first nuisances, auxiliaries and clock, are free when a day is judged alone."""
-NUISANCE_MEAN = np.array([0, 0, 0, 0, 0, 0, 0.004, 0.005, 0.008, 0.002, 0.03])
-NUISANCE_U = np.array([1e5, 1e3, 1e3, 1e3, 1e3, 5.0, 0.003, 0.004, 0.012, 0.004, 0.04])
-"""Prior means and standard uncertainties: W, s, and fractions of rated power for the losses."""
-EFFICIENCY = 0.955
-EFFICIENCY_U = 0.012
-"""Prior of a DC converter's efficiency at the margin (0.93 to 0.97 in practice)."""
 DAY_SPREAD = 0.01
 """Prior standard deviation of a day's error around the present one when a day is judged alone."""
 LARGEST_SHIFT = 0.3
+FIRST_LOAD_NOISE = 0.03
+"""Noise that grows with load on a feeder's first day, fraction: its losses are not known yet."""
 TAIL_DEGREES = 4.0
 """Degrees of freedom of the Student weights of intervals."""
-LIGHT_SCALE = 0.1
-"""Load below which a converter's efficiency falls, fraction of rated power."""
 LIGHT_LOAD = 0.2
 
 
@@ -118,72 +118,6 @@ def forget(statistics: FeederStatistics, *, factor: float) -> FeederStatistics:
     )
 
 
-def prior_gain(group: Group, fleet: Fleet) -> Floats:
-    """Return 1 / efficiency before any data, shape (b, q)."""
-    dc = (group.member >= 0) & fleet.is_dc[group.member] & ~group.same_side
-    return np.where(dc, 1.0 / EFFICIENCY, 1.0)
-
-
-def nuisance_prior(group: Group) -> tuple[Floats, Floats]:
-    """Return mean (p,) and precision (p,) of the nuisances' prior; zero for the gains."""
-    mean = np.concatenate([np.zeros(group.size), NUISANCE_MEAN])
-    precision = np.concatenate([np.zeros(group.size), NUISANCE_U**-2.0])
-    return mean, precision
-
-
-def _rated(group: Group, picked: slice, fleet: Fleet) -> Floats:
-    """Return rated powers, W, shape (b, q), 0 where padded."""
-    member = group.member[picked]
-    return np.where(
-        member >= 0, np.nan_to_num(fleet.rated_power_w[member], nan=UNKNOWN_POWER_W), 0.0
-    )
-
-
-def _power(energy: Floats) -> Floats:
-    """Return the power of each slot, W, shape (b, t, q): that of the fullest neighbour.
-
-    Slots at a session's ends are partly idle, so their mean is not a power that ever was.
-    """
-    fullest = energy.copy()
-    fullest[:, 1:] = np.maximum(fullest[:, 1:], energy[:, :-1])
-    fullest[:, :-1] = np.maximum(fullest[:, :-1], energy[:, 1:])
-    return np.asarray(fullest / SLOT_H)
-
-
-def _columns(group: Group, picked: slice, rows: FeederRows, *, fleet: Fleet, day: int) -> Floats:
-    """Return the columns of the nuisances, shape (b, t, 11)."""
-    member = group.member[picked]
-    known = member >= 0
-    rated = _rated(group, picked, fleet)
-    dc = known & fleet.is_dc[member] & ~group.same_side[picked]
-    compensated = known & fleet.cable_loss_compensated[member]
-    b, t, _ = rows.energy.shape
-    second = (np.arange(t) + 0.5) * SLOT_S + 0.0 * day
-    angle = 2.0 * np.pi * second / DAY_S
-    total = rows.energy.sum(axis=2)
-    # Energy over time at the moment of the boundary is the mean of the slots beside it.
-    before = np.concatenate([total[:, :1], total[:, :-1]], axis=1)
-    after = np.concatenate([total[:, 1:], total[:, -1:]], axis=1)
-    power = _power(rows.energy)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        load = np.where(rated[:, None, :] > 0, power / rated[:, None, :], 0.0)
-        active_h = np.where(power > 0, rows.energy / power, 0.0)
-    loaded = rows.energy * load
-    columns = np.empty((b, t, NUISANCES))
-    columns[..., 0] = SLOT_H
-    for place, wave in enumerate((np.cos, np.sin)):
-        columns[..., 1 + place] = SLOT_H * wave(angle)
-        columns[..., 3 + place] = SLOT_H * wave(2.0 * angle)
-    columns[..., 5] = (after - before) / (2.0 * SLOT_S)
-    columns[..., 6] = total**2 / SLOT_H / np.maximum(rated.sum(axis=1), 1.0)[:, None]
-    columns[..., 7] = np.einsum("btq,bq->bt", loaded, compensated.astype(np.float64))
-    columns[..., 8] = np.einsum("btq,bq->bt", loaded, dc.astype(np.float64))
-    columns[..., 9] = np.einsum("btq,bq->bt", active_h, dc * rated)
-    light = rows.energy * np.exp(-load / LIGHT_SCALE)
-    columns[..., 10] = np.einsum("btq,bq->bt", light, dc.astype(np.float64))
-    return columns
-
-
 def _solved(matrix: Floats, vector: Floats, *, precision: Floats, mean: Floats) -> Floats:
     """Return (N + P)^-1 (v + P m) for all feeders, shape (b, p), scaled for good condition."""
     full = matrix.copy()
@@ -204,7 +138,7 @@ def _light_load(
     Light load: the slot's power, or its fuller neighbour's, is below a fifth of the rated one.
     Equation: with all else held, d = sum E r / v / sum E^2 / v over a connector's light slots.
     """
-    power = _power(energy)
+    power = slot_powers(energy)
     light = (power > 0) & (power < LIGHT_LOAD * rated_w[:, None, :])
     energy = np.where(light & present[..., None], energy, 0.0)
     return (
@@ -242,7 +176,7 @@ def feeders_day(
         resolution = meter_resolution_wh[group.meter[picked]]
         rows = dense_rows(group, number, split, layout=layout, day=day, resolution_wh=resolution)
         part = FeederStatistics(**{x: v[picked] for x, v in vars(before[k]).items()})
-        return _chunk_day(group, picked, rows, part, fleet=fleet, resolution_wh=resolution, day=day)
+        return _chunk_day(group, picked, rows, part, fleet=fleet, resolution_wh=resolution)
 
     found = in_threads(chunk, range(len(split.chunks)))
     n = fleet.size
@@ -263,6 +197,181 @@ def feeders_day(
     return merged, DayEstimates(estimate=estimate, precision=precision, rows=count)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Equations:
+    """A day's rows of some feeders, and what is believed of their unknowns without them."""
+
+    design: Floats  # (b, t, p)
+    reference: Floats  # (b, t), Wh
+    interpolation: Floats  # (b, t), Wh^2
+    total: Floats  # (b, t), energy of the connectors, Wh
+    step: Floats  # (b, 1), variance of one rounding of the meter's register, Wh^2
+    between: Floats  # (b, t + 1), interpolation at the boundaries of slots, Wh^2
+    start: Floats  # (b, p), prior means
+    ridge: Floats  # (p,), prior precisions
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Noise:
+    """How much of a day's rows is noise, and which rows count."""
+
+    idle_variance: Floats  # (b,), Wh^2
+    load_factor: Floats  # (b,)
+    load_noise: Floats  # (b,), what grows with load, fraction
+    wander: Floats  # (b,), W^2
+    heavy: Floats  # (b, t), factor on the variance of outliers
+    present: Bools  # (b, t)
+    strange: Bools  # (b,), feeders whose day is not believed
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Solution:
+    """A day's rows solved together with all that came before."""
+
+    matrix: Floats  # (b, p, p), of the day alone
+    vector: Floats  # (b, p)
+    unknowns: Floats  # (b, p)
+    wander: Floats  # (b, k), W at the knots
+    wander_variance: Floats  # (b, k)
+    residual: Floats  # (b, t), Wh
+    white: Floats  # (b, t), Wh^2
+    boundary: Floats  # (b, t + 1), Wh^2
+
+
+def _equations(
+    group: Group, picked: slice, rows: FeederRows, *, fleet: Fleet, resolution_wh: Floats
+) -> _Equations:
+    q = group.size
+    design = np.concatenate(
+        [rows.energy, nuisance_columns(group, picked, rows, fleet=fleet)], axis=2
+    )
+    mean, precision = nuisance_prior(group)
+    start = np.broadcast_to(mean, (design.shape[0], mean.size)).copy()
+    start[:, :q] = prior_gain(group, fleet)[picked]
+    # A weak prior on the gains only keeps collinear or idle columns finite here.
+    ridge = precision.copy()
+    ridge[:q] = 0.02**-2.0
+    pair = np.concatenate([rows.variance[:, :1], rows.variance, rows.variance[:, -1:]], axis=1)
+    return _Equations(
+        design=design,
+        reference=rows.reference,
+        interpolation=rows.variance,
+        total=rows.energy.sum(axis=2),
+        step=resolution_wh[:, None] ** 2 / 12.0,
+        between=(pair[:, :-1] + pair[:, 1:]) / 4.0,
+        start=start,
+        ridge=ridge,
+    )
+
+
+def _usual_noise(old: FeederStatistics, present: Bools) -> _Noise:
+    """Return the noise as it was until the day."""
+    never = np.isnan(old.load_factor)
+    return _Noise(
+        idle_variance=np.where(np.isnan(old.idle_variance), FLOOR_WH**2, old.idle_variance),
+        load_factor=np.where(never, 1.0, old.load_factor),
+        load_noise=np.where(never, FIRST_LOAD_NOISE, LOAD_NOISE),
+        wander=np.where(np.isnan(old.wander_variance), WANDER_START_W**2, old.wander_variance),
+        heavy=np.ones(present.shape),
+        present=present,
+        strange=np.zeros(present.shape[0], dtype=bool),
+    )
+
+
+def _solution(day: _Equations, old: FeederStatistics, noise: _Noise) -> _Solution:
+    """Solve a day's rows with what came before, given the noise."""
+    factor = noise.load_factor[:, None]
+    white = noise.idle_variance[:, None] + factor * (noise.load_noise[:, None] * day.total) ** 2
+    white = white + (noise.heavy - 1.0) * (white + 2.0 * day.step + factor * day.interpolation)
+    boundary = day.step + factor * day.between
+    hats = np.broadcast_to(WANDER, (day.total.shape[0], *WANDER.shape))
+    rows = np.concatenate([day.design, hats, day.reference[..., None]], axis=2)
+    rows = whitened(rows, white, boundary, noise.present)
+    matrix, vector, hat_rows = without_wander(rows, noise.wander)
+    unknowns = _solved(
+        old.matrix + matrix, old.vector + vector, precision=day.ridge, mean=day.start
+    )
+    wander = hat_rows.mean - (hat_rows.response @ unknowns[..., None])[..., 0]
+    explained = np.einsum("btp,bp->bt", day.design, unknowns)
+    return _Solution(
+        matrix=matrix,
+        vector=vector,
+        unknowns=unknowns,
+        wander=wander,
+        wander_variance=hat_rows.variance,
+        residual=day.reference - explained - wander @ WANDER.T,
+        white=white,
+        boundary=boundary,
+    )
+
+
+def _noise_found(
+    day: _Equations, old: FeederStatistics, usual: _Noise, solution: _Solution
+) -> _Noise:
+    """Return the noise as the residuals of a first solution show it."""
+    early = old.weight < EARLY_DAYS * SLOTS_A_DAY
+    residual, fixed = solution.residual, 2.0 * day.step
+    shape = day.interpolation + (LOAD_NOISE * day.total) ** 2
+    expected = usual.idle_variance[:, None] + fixed + usual.load_factor[:, None] * shape
+    strange = ~early & strange_days(residual, expected, present=usual.present)
+    present = usual.present & ~strange[:, None]
+    wander = np.mean(solution.wander**2 + solution.wander_variance, axis=1)
+    idle_variance, load_factor = noise_scales(
+        residual,
+        day.total,
+        interpolation=day.interpolation,
+        present=present,
+        step=day.step[:, 0],
+        early=early,
+        before=(old.idle_variance, old.load_factor),
+    )
+    variance = idle_variance[:, None] + fixed + load_factor[:, None] * shape
+    variance = np.maximum(variance, np.nan_to_num(spread(residual, present))[:, None])
+    return _Noise(
+        idle_variance=idle_variance,
+        load_factor=load_factor,
+        load_noise=np.full(early.shape, LOAD_NOISE),
+        wander=blended(old.wander_variance, np.maximum(wander, 1.0), fallback=WANDER_START_W**2),
+        heavy=np.maximum((TAIL_DEGREES + residual**2 / variance) / (TAIL_DEGREES + 1.0), 1.0),
+        present=present,
+        strange=strange,
+    )
+
+
+def _with_day(
+    old: FeederStatistics,
+    day: _Equations,
+    noise: _Noise,
+    solution: _Solution,
+    *,
+    light: tuple[Floats, Floats],
+) -> FeederStatistics:
+    """Return the statistics with the day added; `light` as of `_light_load`."""
+    rows = noise.present.sum(axis=1).astype(np.float64)
+    seen, weight = rows > 0, old.weight + rows
+    with np.errstate(divide="ignore", invalid="ignore"):
+        fresh = np.where(weight > 0, rows / weight, 0.0)
+    boundary = 2.0 * np.mean(solution.boundary, axis=1)
+    whole = boundary + np.mean(solution.white, axis=1)
+    resolution_share = 2.0 * day.step[:, 0] / whole
+    strange = noise.strange
+    return FeederStatistics(
+        matrix=old.matrix + solution.matrix,
+        vector=old.vector + solution.vector,
+        weight=weight,
+        weight_squared=old.weight_squared + rows,
+        idle_variance=kept_scale(
+            old.idle_variance, noise.idle_variance, seen=seen, strange=strange
+        ),
+        load_factor=kept_scale(old.load_factor, noise.load_factor, seen=seen, strange=strange),
+        wander_variance=np.where(seen, noise.wander, old.wander_variance),
+        boundary_share=(1 - fresh) * old.boundary_share + fresh * (boundary / whole),
+        resolution_share=(1 - fresh) * old.resolution_share + fresh * resolution_share,
+        light_weight=old.light_weight + light[0],
+        light_sum=old.light_sum + light[1],
+    )
+
+
 def _chunk_day(
     group: Group,
     picked: slice,
@@ -271,97 +380,28 @@ def _chunk_day(
     *,
     fleet: Fleet,
     resolution_wh: Floats,
-    day: int,
 ) -> tuple[FeederStatistics, Floats, Floats, Ints]:
-    q = group.size
-    design = np.concatenate(
-        [rows.energy, _columns(group, picked, rows, fleet=fleet, day=day)], axis=2
-    )
-    mean, precision = nuisance_prior(group)
-    start = np.broadcast_to(mean, old.vector.shape).copy()
-    start[:, :q] = prior_gain(group, fleet)[picked]
-    # A weak prior on the gains only keeps collinear or idle columns finite here.
-    ridge = precision.copy()
-    ridge[:q] = 0.02**-2.0
-    total = rows.energy.sum(axis=2)
-    step = resolution_wh[:, None] ** 2 / 12.0
-    pair = np.concatenate([rows.variance[:, :1], rows.variance, rows.variance[:, -1:]], axis=1)
-    between = (pair[:, :-1] + pair[:, 1:]) / 4.0
-    idle_variance = np.where(np.isnan(old.idle_variance), FLOOR_WH**2, old.idle_variance)
-    load_factor = np.where(np.isnan(old.load_factor), 1.0, old.load_factor)
-    first_time = np.isnan(old.load_factor)
-    early = old.weight < EARLY_DAYS * SLOTS_A_DAY
-    present, strange = rows.present, np.zeros(early.shape, dtype=bool)
-    heavy = np.ones(total.shape)
-    hats = np.broadcast_to(WANDER, (total.shape[0], *WANDER.shape))
-    wander = np.where(np.isnan(old.wander_variance), WANDER_START_W**2, old.wander_variance)
-    for turn in range(2):
-        factor = load_factor[:, None]
-        unexplained = np.where((turn == 0) & first_time, 0.03, LOAD_NOISE)[:, None]
-        white = idle_variance[:, None] + factor * (unexplained * total) ** 2
-        white = white + (heavy - 1.0) * (white + 2.0 * step + factor * rows.variance)
-        boundary = step + factor * between
-        both = np.concatenate([design, hats, rows.reference[..., None]], axis=2)
-        both = whitened(both, white, boundary, present)
-        matrix, vector, hat_rows = without_wander(both, wander)
-        solution = _solved(old.matrix + matrix, old.vector + vector, precision=ridge, mean=start)
-        if turn == 1:
-            break
-        moved = hat_rows.mean - (hat_rows.response @ solution[..., None])[..., 0]
-        residual = rows.reference - np.einsum("btp,bp->bt", design, solution) - moved @ WANDER.T
-        shape = rows.variance + (LOAD_NOISE * total) ** 2
-        usual = idle_variance[:, None] + 2.0 * step + factor * shape
-        strange = ~early & strange_days(residual, usual, present=present)
-        present = present & ~strange[:, None]
-        found = np.mean(moved**2 + hat_rows.variance, axis=1)
-        wander = blended(old.wander_variance, np.maximum(found, 1.0), fallback=WANDER_START_W**2)
-        idle_variance, load_factor = noise_scales(
-            residual,
-            total,
-            interpolation=rows.variance,
-            present=present,
-            step=step[:, 0],
-            early=early,
-            before=(old.idle_variance, old.load_factor),
-        )
-        variance = idle_variance[:, None] + 2.0 * step + load_factor[:, None] * shape
-        variance = np.maximum(variance, np.nan_to_num(spread(residual, present))[:, None])
-        heavy = np.maximum((TAIL_DEGREES + residual**2 / variance) / (TAIL_DEGREES + 1.0), 1.0)
+    """Return the statistics of some feeders with a day added, and the day's own z by connector.
 
-    moved = hat_rows.mean - (hat_rows.response @ solution[..., None])[..., 0]
-    residual = rows.reference - np.einsum("btp,bp->bt", design, solution) - moved @ WANDER.T
-    light_weight, light_sum = _light_load(
-        residual,
+    Solved twice: the residuals of the first solution tell the day's noise and its outliers.
+    Returns: statistics; z, its precision and the number of slots with energy, shape (b, q).
+    """
+    day = _equations(group, picked, rows, fleet=fleet, resolution_wh=resolution_wh)
+    usual = _usual_noise(old, rows.present)
+    noise = _noise_found(day, old, usual, _solution(day, old, usual))
+    solution = _solution(day, old, noise)
+    light = _light_load(
+        solution.residual,
         rows.energy,
-        present=present,
-        variance=white + boundary[:, :-1] + boundary[:, 1:],
-        rated_w=_rated(group, picked, fleet),
+        present=noise.present,
+        variance=solution.white + solution.boundary[:, :-1] + solution.boundary[:, 1:],
+        rated_w=rated_powers(group, picked, fleet),
     )
-    estimate, information = _day_alone(matrix, vector, solution, precision, q=q)
-    rows_a_feeder = present.sum(axis=1).astype(np.float64)
-    seen = rows_a_feeder > 0
-    weight = old.weight + rows_a_feeder
-    with np.errstate(divide="ignore", invalid="ignore"):
-        fresh = np.where(weight > 0, rows_a_feeder / weight, 0.0)
-        mean_white = np.mean(white, axis=1)
-        mean_boundary = 2.0 * np.mean(boundary, axis=1)
-    boundary_share = mean_boundary / (mean_boundary + mean_white)
-    resolution_share = 2.0 * step[:, 0] / (mean_boundary + mean_white)
-    new = FeederStatistics(
-        matrix=old.matrix + matrix,
-        vector=old.vector + vector,
-        weight=weight,
-        weight_squared=old.weight_squared + rows_a_feeder,
-        idle_variance=kept_scale(old.idle_variance, idle_variance, seen=seen, strange=strange),
-        load_factor=kept_scale(old.load_factor, load_factor, seen=seen, strange=strange),
-        wander_variance=np.where(seen, wander, old.wander_variance),
-        boundary_share=(1 - fresh) * old.boundary_share + fresh * boundary_share,
-        resolution_share=(1 - fresh) * old.resolution_share + fresh * resolution_share,
-        light_weight=old.light_weight + light_weight,
-        light_sum=old.light_sum + light_sum,
+    estimate, information = _day_alone(
+        solution.matrix, solution.vector, solution.unknowns, nuisance_prior(group)[1], q=group.size
     )
-    active = ((rows.energy > 0) & present[..., None]).sum(axis=1)
-    return new, estimate, information, active
+    active = ((rows.energy > 0) & noise.present[..., None]).sum(axis=1)
+    return _with_day(old, day, noise, solution, light=light), estimate, information, active
 
 
 def _day_alone(

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from chargewatch.domain.arrays import Bools, Floats, Ints
-from chargewatch.risk.feeders.balance import (
+from chargewatch.risk.feeders.balance import FeederStatistics
+from chargewatch.risk.feeders.blocks import Group
+from chargewatch.risk.feeders.nuisances import (
     EFFICIENCY,
     EFFICIENCY_U,
-    FeederStatistics,
     nuisance_prior,
     prior_gain,
 )
-from chargewatch.risk.feeders.blocks import Group
 from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.run_inputs import Fleet
 

@@ -1,0 +1,95 @@
+"""What feeder meters see besides their connectors: auxiliaries, clock and losses; prior means.
+
+The eleven nuisances of `balance`, in its order: a(t) as a constant and two harmonics of the day
+(0 to 4), the clocks' offset delta (5), feeder loss l (6), cable loss k_c (7), and a converter's
+loss k_d, p_0 and p_1 (8 to 10).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from chargewatch.domain.arrays import Floats
+from chargewatch.domain.times import DAY_S, SLOT_S
+from chargewatch.risk.feeders.blocks import Group
+from chargewatch.risk.feeders.day import FeederRows
+from chargewatch.risk.feeders.noise import SLOT_H
+from chargewatch.risk.run_inputs import UNKNOWN_POWER_W, Fleet
+
+NUISANCES = 11
+DAILY = 6
+"""The first nuisances, auxiliaries and clock, are free when a day is judged alone."""
+NUISANCE_MEAN = np.array([0, 0, 0, 0, 0, 0, 0.004, 0.005, 0.008, 0.002, 0.03])
+NUISANCE_U = np.array([1e5, 1e3, 1e3, 1e3, 1e3, 5.0, 0.003, 0.004, 0.012, 0.004, 0.04])
+"""Prior means and standard uncertainties: W, s, and fractions of rated power for the losses."""
+EFFICIENCY = 0.955
+EFFICIENCY_U = 0.012
+"""Prior of a DC converter's efficiency at the margin (0.93 to 0.97 in practice)."""
+LIGHT_LOSS_SCALE = 0.1
+"""Load below which a converter's efficiency falls, fraction of rated power."""
+
+
+def prior_gain(group: Group, fleet: Fleet) -> Floats:
+    """Return 1 / efficiency before any data, shape (b, q)."""
+    dc = (group.member >= 0) & fleet.is_dc[group.member] & ~group.same_side
+    return np.where(dc, 1.0 / EFFICIENCY, 1.0)
+
+
+def nuisance_prior(group: Group) -> tuple[Floats, Floats]:
+    """Return mean (p,) and precision (p,) of the nuisances' prior; zero for the gains."""
+    mean = np.concatenate([np.zeros(group.size), NUISANCE_MEAN])
+    precision = np.concatenate([np.zeros(group.size), NUISANCE_U**-2.0])
+    return mean, precision
+
+
+def rated_powers(group: Group, picked: slice, fleet: Fleet) -> Floats:
+    """Return rated powers, W, shape (b, q), 0 where padded."""
+    member = group.member[picked]
+    return np.where(
+        member >= 0, np.nan_to_num(fleet.rated_power_w[member], nan=UNKNOWN_POWER_W), 0.0
+    )
+
+
+def slot_powers(energy: Floats) -> Floats:
+    """Return the power of each slot, W, shape (b, t, q): that of the fullest neighbour.
+
+    Slots at a session's ends are partly idle, so their mean is not a power that ever was.
+    """
+    fullest = energy.copy()
+    fullest[:, 1:] = np.maximum(fullest[:, 1:], energy[:, :-1])
+    fullest[:, :-1] = np.maximum(fullest[:, :-1], energy[:, 1:])
+    return np.asarray(fullest / SLOT_H)
+
+
+def nuisance_columns(group: Group, picked: slice, rows: FeederRows, *, fleet: Fleet) -> Floats:
+    """Return the columns of the nuisances, shape (b, t, 11)."""
+    member = group.member[picked]
+    known = member >= 0
+    rated = rated_powers(group, picked, fleet)
+    dc = known & fleet.is_dc[member] & ~group.same_side[picked]
+    compensated = known & fleet.cable_loss_compensated[member]
+    b, t, _ = rows.energy.shape
+    second = (np.arange(t) + 0.5) * SLOT_S
+    angle = 2.0 * np.pi * second / DAY_S
+    total = rows.energy.sum(axis=2)
+    # Energy over time at the moment of the boundary is the mean of the slots beside it.
+    before = np.concatenate([total[:, :1], total[:, :-1]], axis=1)
+    after = np.concatenate([total[:, 1:], total[:, -1:]], axis=1)
+    power = slot_powers(rows.energy)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        load = np.where(rated[:, None, :] > 0, power / rated[:, None, :], 0.0)
+        active_h = np.where(power > 0, rows.energy / power, 0.0)
+    loaded = rows.energy * load
+    columns = np.empty((b, t, NUISANCES))
+    columns[..., 0] = SLOT_H
+    for place, wave in enumerate((np.cos, np.sin)):
+        columns[..., 1 + place] = SLOT_H * wave(angle)
+        columns[..., 3 + place] = SLOT_H * wave(2.0 * angle)
+    columns[..., 5] = (after - before) / (2.0 * SLOT_S)
+    columns[..., 6] = total**2 / SLOT_H / np.maximum(rated.sum(axis=1), 1.0)[:, None]
+    columns[..., 7] = np.einsum("btq,bq->bt", loaded, compensated.astype(np.float64))
+    columns[..., 8] = np.einsum("btq,bq->bt", loaded, dc.astype(np.float64))
+    columns[..., 9] = np.einsum("btq,bq->bt", active_h, dc * rated)
+    light = rows.energy * np.exp(-load / LIGHT_LOSS_SCALE)
+    columns[..., 10] = np.einsum("btq,bq->bt", light, dc.astype(np.float64))
+    return columns
