@@ -6,11 +6,11 @@ import numpy as np
 
 from chargewatch.risk.run_inputs import (
     Anchors,
+    FinishedSessions,
     Fleet,
     Intervals,
     References,
     RunInputs,
-    Sessions,
 )
 
 DAY = 86400.0
@@ -32,7 +32,7 @@ class City:
 
 def no_sessions():
     none, ints = np.zeros(0), np.zeros(0, dtype=np.int64)
-    return Sessions(
+    return FinishedSessions(
         connector=ints,
         vehicle=ints,
         started_s=none,
@@ -253,7 +253,7 @@ def make_city(
         ),
         connector_intervals=connector_intervals,
         meter_intervals=meter_intervals,
-        sessions=Sessions(**table),
+        sessions=FinishedSessions(**table),
         anchors=Anchors(
             connector=who,
             verified_s=np.full(anchors, (START_DAY - 60) * DAY),

@@ -13,7 +13,7 @@ from engine_city import no_anchors, no_intervals
 from chargewatch.domain.verdict import Verdict
 from chargewatch.risk.engine import assess
 from chargewatch.risk.results import EngineConfig
-from chargewatch.risk.run_inputs import Anchors, Fleet, References, RunInputs, Sessions
+from chargewatch.risk.run_inputs import Anchors, FinishedSessions, Fleet, References, RunInputs
 
 # Fourteen months of few sessions: no forgetting, and all days are kept.
 CONFIG = EngineConfig(half_life_days=1e5, drift_days=500)
@@ -47,7 +47,7 @@ def real_inputs():
     ended = np.array([seconds(r["departure"]) for r in rows])
     nan = np.full(energy.size, np.nan)
     none = np.zeros(0)
-    sessions = Sessions(
+    sessions = FinishedSessions(
         connector=np.array([int(r["connector"] == "CCS2") for r in rows]),
         vehicle=np.array(vehicle),
         ended_s=ended,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from chargewatch.domain.times import SLOT_S
-from chargewatch.risk.run_inputs import Fleet, Intervals, Sessions
+from chargewatch.risk.run_inputs import FinishedSessions, Fleet, Intervals
 from chargewatch.risk.spreads import anchor_wander
 from chargewatch.risk.vehicles import local_centres, session_loads, session_rows
 
@@ -26,7 +26,7 @@ def fleet(*, compensated=(False, False)):
 
 def session(connector, begin_slots, end_slots, energy_wh):
     one = np.ones(1)
-    return Sessions(
+    return FinishedSessions(
         connector=np.array([connector]),
         vehicle=np.array([0]),
         started_s=begin_slots * SLOT_S * one,

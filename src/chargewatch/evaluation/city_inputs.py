@@ -16,7 +16,14 @@ import numpy as np
 from chargewatch.domain.arrays import Floats
 from chargewatch.domain.times import DAY_S, SLOT_S
 from chargewatch.risk.registers import interval_energy
-from chargewatch.risk.run_inputs import Anchors, Fleet, Intervals, References, RunInputs, Sessions
+from chargewatch.risk.run_inputs import (
+    Anchors,
+    FinishedSessions,
+    Fleet,
+    Intervals,
+    References,
+    RunInputs,
+)
 from chargewatch.simulators.bills import Finished
 from chargewatch.simulators.city import City
 from chargewatch.simulators.feeders import grid_times
@@ -150,13 +157,13 @@ def _sessions_of_day(stream: PacketStream, block: Block, low: float, high: float
     }
 
 
-def _sessions(city: City, days: list[dict[str, Any]]) -> Sessions:
+def _sessions(city: City, days: list[dict[str, Any]]) -> FinishedSessions:
     columns = {name: np.concatenate([day[name] for day in days]) for name in days[0]}
     order = np.lexsort((columns["connector"], columns["ended_s"]))
     columns = {name: column[order] for name, column in columns.items()}
     # Numbers without gaps, as the platform gives them.
     columns["vehicle"] = np.unique(columns["vehicle"], return_inverse=True)[1].astype(np.int64)
-    return Sessions(**columns)
+    return FinishedSessions(**columns)
 
 
 def _fleet(city: City) -> Fleet:

@@ -20,7 +20,7 @@ from chargewatch.evaluation.scores import Compared, Share, mean_interval
 from chargewatch.evaluation.situations import situation_figures, summed, wrong_in_situation
 from chargewatch.risk.engine import assess
 from chargewatch.risk.results import EngineConfig, RunResult
-from chargewatch.risk.run_inputs import Intervals, RunInputs, Sessions
+from chargewatch.risk.run_inputs import FinishedSessions, Intervals, RunInputs
 from chargewatch.simulators.city import City, make_city
 from chargewatch.simulators.truth import situation_row
 
@@ -54,7 +54,9 @@ def until(inputs: RunInputs, as_of_s: float) -> RunInputs:
         as_of_s=as_of_s,
         connector_intervals=before(inputs.connector_intervals),
         meter_intervals=before(inputs.meter_intervals),
-        sessions=Sessions(**{name: value[keep] for name, value in vars(inputs.sessions).items()}),
+        sessions=FinishedSessions(
+            **{name: value[keep] for name, value in vars(inputs.sessions).items()}
+        ),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from chargewatch.domain.arrays import Floats, Ints, sum_by_row
-from chargewatch.risk.feeders.blocks import YEAR_S, Layout
+from chargewatch.risk.feeders.blocks import YEAR_S, FeederLayout
 from chargewatch.risk.feeders.day import too_much
 from chargewatch.risk.registers import Quality
 from chargewatch.risk.run_inputs import Anchors, Fleet, Intervals, References
@@ -31,7 +31,7 @@ def direct_day(
     fleet: Fleet,
     references: References,
     *,
-    layout: Layout,
+    layout: FeederLayout,
     connector_day: Intervals,
     meter_day: Intervals,
 ) -> DirectDay:

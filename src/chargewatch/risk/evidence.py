@@ -29,7 +29,7 @@ from chargewatch.risk.feeders.statements import (
     with_meter,
 )
 from chargewatch.risk.parallel import in_threads
-from chargewatch.risk.rounds_input import City, in_series_u
+from chargewatch.risk.rounds_input import RoundsInput, in_series_u
 from chargewatch.risk.spreads import SessionsInTime, SessionWeights, Spreads
 from chargewatch.risk.vehicles import SessionPairs, VehicleGraph, session_pairs, vehicle_graph
 
@@ -85,7 +85,7 @@ class Pasts:
         return np.concatenate([values, np.zeros(self.of.size)])
 
 
-def no_pasts(city: City) -> Pasts:
+def no_pasts(city: RoundsInput) -> Pasts:
     """Return the connectors as they are."""
     return Pasts(
         of=np.zeros(0, dtype=np.int64),
@@ -95,7 +95,7 @@ def no_pasts(city: City) -> Pasts:
     )
 
 
-def pasts_before(city: City, changes: Changes) -> Pasts:
+def pasts_before(city: RoundsInput, changes: Changes) -> Pasts:
     """Return a past for each connector whose error stepped and that has evidence from before."""
     rows, anchors = city.statistics.sessions, city.inputs.anchors
     stepped = changes.alarm & (changes.slope_variance <= 0)
@@ -129,7 +129,7 @@ class Weighted:
     anchored: Ints  # (n,), verifications that count
     source: Bools  # (n,), something traceable bears on it
 
-    def of_present(self, city: City, pasts: Pasts) -> Weighted:
+    def of_present(self, city: RoundsInput, pasts: Pasts) -> Weighted:
         """Return the evidence of the n connectors alone, what leads through pasts in it."""
         size = city.size
         system = self.system
@@ -147,7 +147,7 @@ class Weighted:
         )
 
 
-def _age_weights(city: City, connector: Ints, *, size: int) -> Floats:
+def _age_weights(city: RoundsInput, connector: Ints, *, size: int) -> Floats:
     """Return the weights of sessions by age, scaled so that they state their own variance.
 
     With weights f the variance of a mean is sum f^2 / (sum f)^2 of a session's, so f is scaled by
@@ -163,7 +163,7 @@ def _age_weights(city: City, connector: Ints, *, size: int) -> Floats:
 
 
 def _session_graph(
-    city: City, known: Judgement, pasts: Pasts
+    city: RoundsInput, known: Judgement, pasts: Pasts
 ) -> tuple[VehicleGraph, Floats, Floats]:
     rows, spreads, changes = city.statistics.sessions, known.spreads, known.changes
     connector, size = pasts.connector, city.size + pasts.of.size
@@ -199,7 +199,7 @@ def _session_graph(
     return graph, base, precision
 
 
-def _stated(city: City, known: Judgement, pasts: Pasts) -> Stated:
+def _stated(city: RoundsInput, known: Judgement, pasts: Pasts) -> Stated:
     anchors, inputs = city.inputs.anchors, city.inputs
     use = np.isfinite(anchors.relative_error) & np.isfinite(anchors.standard_uncertainty)
     use &= anchors.verified_s <= inputs.as_of_s
@@ -228,7 +228,7 @@ def _stated(city: City, known: Judgement, pasts: Pasts) -> Stated:
 
 
 def _since_changes(
-    city: City, known: Judgement
+    city: RoundsInput, known: Judgement
 ) -> tuple[tuple[GainStatement, ...], Floats, Floats]:
     """Return feeders' statements and in-series evidence without what is older than a change."""
     changes = known.changes
@@ -263,7 +263,7 @@ def _evidence(view: FeederView, meter_u: Floats) -> FeederEvidence:
     )
 
 
-def weighted(city: City, known: Judgement, pasts: Pasts) -> Weighted:
+def weighted(city: RoundsInput, known: Judgement, pasts: Pasts) -> Weighted:
     """Return the evidence with the weights and spreads of the round before."""
     statements, direct_p, direct_s = _since_changes(city, known)
     spread = np.full(city.size, known.spreads.converter)

@@ -42,7 +42,7 @@ from chargewatch.risk.feeders.statements import (
 from chargewatch.risk.memory import CityStatistics, LastJudgement
 from chargewatch.risk.parallel import in_threads
 from chargewatch.risk.results import EngineConfig
-from chargewatch.risk.rounds_input import City, prepared
+from chargewatch.risk.rounds_input import RoundsInput, prepared
 from chargewatch.risk.run_inputs import RunInputs
 from chargewatch.risk.spreads import (
     FIRST_SPREADS,
@@ -81,7 +81,7 @@ class Inference:
     tail: Floats  # (s,), robust weights, for the next run
 
 
-def _first_judgement(city: City) -> Judgement:
+def _first_judgement(city: RoundsInput) -> Judgement:
     """Return what is known before the first round: nothing, or what the last run knew."""
     n, m, last = city.size, city.meter_u.size, city.statistics.judged
     layout, feeders = city.statistics.layout, city.statistics.feeders
@@ -139,14 +139,14 @@ def _last_judgement(known: Judgement, estimate: CityEstimate) -> LastJudgement:
     )
 
 
-def _levels(city: City, estimate: CityEstimate) -> tuple[Floats, Floats]:
+def _levels(city: RoundsInput, estimate: CityEstimate) -> tuple[Floats, Floats]:
     """Return mu by class of converter; c_k and kappa of the sessions."""
     split = city.models + city.converter_mean.size
     return estimate.level[city.models : split], estimate.level[split:]
 
 
 def _judged(
-    city: City,
+    city: RoundsInput,
     known: Judgement,
     evidence: Weighted,
     estimate: CityEstimate,
@@ -232,7 +232,7 @@ def _judged(
 
 
 def _with_meters(
-    city: City, judged: Judgement, evidence: Weighted, estimate: CityEstimate
+    city: RoundsInput, judged: Judgement, evidence: Weighted, estimate: CityEstimate
 ) -> Judgement:
     converters, kinds = _levels(city, estimate)
     shift, shift_u, suspect = judged.shift.copy(), judged.shift_u.copy(), judged.suspect.copy()

@@ -17,7 +17,7 @@ from chargewatch.risk.feeders.balance import (
     feeders_day,
     forget,
 )
-from chargewatch.risk.feeders.blocks import Layout, feeder_layout
+from chargewatch.risk.feeders.blocks import FeederLayout, feeder_layout
 from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.run_inputs import Intervals, RunInputs
 from chargewatch.risk.vehicles import SessionRows, chosen, joined, session_rows
@@ -52,7 +52,7 @@ class LastJudgement:
 class CityStatistics:
     """All that a run keeps; n connectors, d days of the series."""
 
-    layout: Layout
+    layout: FeederLayout
     feeders: tuple[FeederStatistics, ...]
     last_slot: int  # first slot that is not in yet
     last_session_s: float

@@ -29,7 +29,7 @@ LEAST_FREE = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class City:
+class RoundsInput:
     """What stays the same over the rounds; n connectors, s sessions, v nodes, m meters."""
 
     inputs: RunInputs
@@ -142,7 +142,7 @@ def _statements(statistics: CityStatistics) -> tuple[GainStatement, ...]:
     )
 
 
-def prepared(inputs: RunInputs, statistics: CityStatistics, *, config: EngineConfig) -> City:
+def prepared(inputs: RunInputs, statistics: CityStatistics, *, config: EngineConfig) -> RoundsInput:
     """Return what stays the same over the rounds."""
     fleet, layout = inputs.fleet, statistics.layout
     model, models = model_groups(fleet.model, fleet.is_dc)
@@ -151,7 +151,7 @@ def prepared(inputs: RunInputs, statistics: CityStatistics, *, config: EngineCon
     node, node_kind = _nodes(statistics)
     meter_u = np.maximum(np.nan_to_num(layout.meter_u, nan=UNKNOWN_METER_U), 1e-4)
     direct_precision, direct_score = _in_series(statistics, meter_u)
-    return City(
+    return RoundsInput(
         inputs=inputs,
         statistics=statistics,
         config=config,

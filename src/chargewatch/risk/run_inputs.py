@@ -85,7 +85,7 @@ class Intervals:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sessions:
+class FinishedSessions:
     """Finished charging sessions; shape (s,), sorted by (ended_s, session)."""
 
     connector: Ints
@@ -123,5 +123,5 @@ class RunInputs:
     references: References
     connector_intervals: Intervals
     meter_intervals: Intervals
-    sessions: Sessions
+    sessions: FinishedSessions
     anchors: Anchors

@@ -22,7 +22,7 @@ from scipy import sparse
 from chargewatch.domain.arrays import Bools, Floats, Ints, sum_by_row, sums_between
 from chargewatch.domain.times import SLOT_S
 from chargewatch.risk.parallel import in_threads
-from chargewatch.risk.run_inputs import UNKNOWN_POWER_W, Fleet, Intervals, Sessions
+from chargewatch.risk.run_inputs import UNKNOWN_POWER_W, FinishedSessions, Fleet, Intervals
 
 KINDS = 6
 SIDES = 2
@@ -71,7 +71,7 @@ class SessionRows:
         return self.kind // 3
 
 
-def session_loads(sessions: Sessions, fleet: Fleet, intervals: Intervals) -> Floats:
+def session_loads(sessions: FinishedSessions, fleet: Fleet, intervals: Intervals) -> Floats:
     """Return each session's load, weighted by energy, as a fraction of rated power, shape (s,).
 
     A cable loses in proportion to the square of the current, so of the session's energy in
@@ -103,7 +103,7 @@ def session_loads(sessions: Sessions, fleet: Fleet, intervals: Intervals) -> Flo
     return np.asarray(np.clip(power / rated, 0.0, LARGEST_LOAD))
 
 
-def session_rows(sessions: Sessions, fleet: Fleet, *, intervals: Intervals) -> SessionRows:
+def session_rows(sessions: FinishedSessions, fleet: Fleet, *, intervals: Intervals) -> SessionRows:
     """Return the sessions whose vehicle and battery energy are known; intervals tell their load."""
     energy = sessions.energy_wh
     dsoc = (sessions.soc_stop_pct - sessions.soc_start_pct) / 100.0

@@ -13,7 +13,7 @@ from chargewatch.domain.mpe import RuleSet
 from chargewatch.domain.times import DAY_S
 from chargewatch.risk.results import EngineConfig
 from chargewatch.runs.find_register_signals import Say
-from chargewatch.runs.plan import Plan
+from chargewatch.runs.plan import RunPlan
 from chargewatch.storage.database import Database
 
 
@@ -38,7 +38,7 @@ class RunContext:
     database: Database
     run_id: int
     as_of: datetime
-    plan: Plan
+    plan: RunPlan
     zone: ZoneInfo
     rules: RuleSet
     config: EngineConfig

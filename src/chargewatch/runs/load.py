@@ -17,7 +17,14 @@ import numpy as np
 from chargewatch.domain.arrays import Floats, Ints
 from chargewatch.domain.mpe import RuleSet
 from chargewatch.domain.times import SLOT_S
-from chargewatch.risk.run_inputs import Anchors, Fleet, Intervals, References, RunInputs, Sessions
+from chargewatch.risk.run_inputs import (
+    Anchors,
+    FinishedSessions,
+    Fleet,
+    Intervals,
+    References,
+    RunInputs,
+)
 from chargewatch.signals.findings import Limits, Names, limits_of
 from chargewatch.storage.archive import window as archives
 from chargewatch.storage.archive.window import Archive
@@ -241,7 +248,7 @@ def _sorted_intervals(parts: dict[str, list[Any]]) -> Intervals:
     )
 
 
-def make_sessions(registry: Registry, records: Records, limits: Limits) -> Sessions:
+def make_sessions(registry: Registry, records: Records, limits: Limits) -> FinishedSessions:
     """Return the engine's sessions from rows of the database."""
     # The key of the vehicle's name, not a number of this run: the next run goes on with it.
     vehicle = np.where(
@@ -254,7 +261,7 @@ def make_sessions(registry: Registry, records: Records, limits: Limits) -> Sessi
     ended_s = seconds_of(records["ended_at"])
     # A begin that a clock told before it was set says nothing of the time; the energy stands.
     started_s = np.maximum(seconds_of(records["started_at"]), ended_s - limits.longest_session_s)
-    return Sessions(
+    return FinishedSessions(
         connector=registry.connector_rows(records["connector_id"]),
         vehicle=vehicle.astype(np.int64),
         started_s=started_s,

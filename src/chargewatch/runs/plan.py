@@ -28,7 +28,7 @@ LATE_SHARE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class RunPlan:
     """Full, or on from an earlier run."""
 
     mode: str
@@ -68,7 +68,7 @@ async def make_plan(
     days: float,
     late: Mapping[int, int],
     config: Mapping[str, Any],
-) -> Plan:
+) -> RunPlan:
     """Return whether to go on from the newest earlier run, or why not.
 
     Where: late: the earliest day with new readings of each connector, days since 1970.
@@ -91,7 +91,7 @@ async def make_plan(
         if behind > LATE_SHARE * max(len(late), 1):
             prior, reason = None, f"late data of {behind} connectors"
     if prior is None:
-        return Plan(
+        return RunPlan(
             mode="full",
             first=window_first,
             window_first=window_first,
@@ -101,7 +101,7 @@ async def make_plan(
         )
     slot_s = engine_slot(prior["state"]) * float(SLOT_S)
     first = datetime.fromtimestamp(slot_s, UTC) - timedelta(hours=1)
-    return Plan(
+    return RunPlan(
         mode="nightly",
         first=max(min(first, as_of), window_first),
         window_first=window_first,
@@ -111,7 +111,7 @@ async def make_plan(
     )
 
 
-def state_of(plan: Plan, loaded: Loaded) -> RunState:
+def state_of(plan: RunPlan, loaded: Loaded) -> RunState:
     """Return what the run goes on from; an empty state of a full one."""
     if plan.prior is None:
         unknown = np.full(loaded.inputs.fleet.size, np.nan)
@@ -119,7 +119,7 @@ def state_of(plan: Plan, loaded: Loaded) -> RunState:
     return unpack_state(plan.prior["state"], loaded.registry)
 
 
-def scan_of(plan: Plan, as_of: datetime) -> Scan:
+def scan_of(plan: RunPlan, as_of: datetime) -> Scan:
     """Return which records are checked anew."""
     if plan.prior is None:
         return full_scan(plan.window_first, as_of)

@@ -38,7 +38,7 @@ class Affected:
 
 
 @dataclass(frozen=True)
-class Changes:
+class RollupChanges:
     """Stored rows to delete and computed rows to write."""
 
     stale: Records
@@ -143,7 +143,7 @@ def _key(rows: Records) -> Ints:
     return (rows["instrument"].astype(np.int64) << 32) | store.slots_of(rows["slot_at"])
 
 
-def changes_between(stored: Records, computed: Records, *, affected: Affected) -> Changes:
+def changes_between(stored: Records, computed: Records, *, affected: Affected) -> RollupChanges:
     """Return the stored rows to delete and the computed rows to write, where the two differ."""
     row = np.searchsorted(affected.ids, stored["instrument"])
     slot = store.slots_of(stored["slot_at"])
@@ -158,7 +158,7 @@ def changes_between(stored: Records, computed: Records, *, affected: Affected) -
     stale[in_stored[equal]] = False
     fresh = np.ones(len(computed), dtype=bool)
     fresh[in_computed[equal]] = False
-    return Changes(stored[stale], computed[fresh])
+    return RollupChanges(stored[stale], computed[fresh])
 
 
 def protected(

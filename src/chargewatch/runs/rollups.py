@@ -29,7 +29,7 @@ from chargewatch.runs.apart import is_of_the_data
 from chargewatch.runs.rollup_rows import (
     UNREGISTERED_RESOLUTION_WH,
     Affected,
-    Changes,
+    RollupChanges,
     affected_by,
     blocks_of,
     changes_between,
@@ -91,7 +91,7 @@ async def _refresh_part(
     affected: Affected,
     resolution_wh: Mapping[int, float],
     horizon_slot: int | None,
-) -> Changes:
+) -> RollupChanges:
     """Write what changed of a few instruments; runs in the caller's transaction."""
     computed = await asyncio.to_thread(
         compute_rows, readings, affected, resolution_wh=resolution_wh, dense=kind.number == 1
@@ -131,7 +131,7 @@ async def _refresh_apart(
     affected: Affected,
     resolution_wh: Mapping[int, float],
     horizon_slot: int | None,
-) -> tuple[list[Changes], list[int]]:
+) -> tuple[list[RollupChanges], list[int]]:
     """Write what changed of some instruments; return it, and those that it can't be done for.
 
     Halved until each that fails stands alone: one instrument's readings must not keep the others'
@@ -155,7 +155,7 @@ async def _refresh_apart(
             log.exception("rollup_failed kind=%s instrument=%d", kind.identifier, instrument)
             return [], [instrument]
     middle = (part.start + part.stop) // 2
-    done: list[Changes] = []
+    done: list[RollupChanges] = []
     failed: list[int] = []
     for half in (slice(part.start, middle), slice(middle, part.stop)):
         more, bad = await _refresh_apart(

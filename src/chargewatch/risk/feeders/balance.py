@@ -22,7 +22,7 @@ import numpy as np
 
 from chargewatch.domain.arrays import Bools, Floats, Ints
 from chargewatch.domain.times import SLOTS_A_DAY
-from chargewatch.risk.feeders.blocks import Group, Layout
+from chargewatch.risk.feeders.blocks import FeederLayout, Group
 from chargewatch.risk.feeders.day import FeederRows, dense_rows, split_day
 from chargewatch.risk.feeders.noise import (
     FLOOR_WH,
@@ -148,7 +148,7 @@ def _light_load(
 
 
 def feeders_day(
-    layout: Layout,
+    layout: FeederLayout,
     before: Sequence[FeederStatistics],
     *,
     fleet: Fleet,

@@ -36,7 +36,7 @@ class Group:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class FeederLayout:
     """All feeders by group, and where connectors and meters are in them."""
 
     groups: tuple[Group, ...]
@@ -63,7 +63,7 @@ def meter_uncertainty(references: References, *, as_of_s: float) -> Floats:
     )
 
 
-def feeder_layout(fleet: Fleet, references: References, *, as_of_s: float) -> Layout:
+def feeder_layout(fleet: Fleet, references: References, *, as_of_s: float) -> FeederLayout:
     """Return the feeders in padded blocks.
 
     A connector belongs to one block: of several feeder meters above it the one with the fewest
@@ -115,7 +115,7 @@ def feeder_layout(fleet: Fleet, references: References, *, as_of_s: float) -> La
         meter_group[meters] = len(groups)
         meter_row[meters] = np.arange(meters.size)
         groups.append(Group(size=int(size), meter=meters, member=member, same_side=side))
-    return Layout(
+    return FeederLayout(
         groups=tuple(groups),
         connector_group=connector_group,
         connector_row=connector_row,

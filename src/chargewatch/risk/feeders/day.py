@@ -9,7 +9,7 @@ import numpy as np
 
 from chargewatch.domain.arrays import Bools, Floats, Ints, sum_by_row
 from chargewatch.domain.times import SLOTS_A_DAY
-from chargewatch.risk.feeders.blocks import Group, Layout
+from chargewatch.risk.feeders.blocks import FeederLayout, Group
 from chargewatch.risk.feeders.noise import SLOT_H
 from chargewatch.risk.registers import Quality
 from chargewatch.risk.run_inputs import Fleet, Intervals
@@ -65,7 +65,7 @@ class FeederDay:
 
 
 def split_day(
-    layout: Layout, fleet: Fleet, *, connector_day: Intervals, meter_day: Intervals
+    layout: FeederLayout, fleet: Fleet, *, connector_day: Intervals, meter_day: Intervals
 ) -> FeederDay:
     """Return a day's intervals by chunk of feeders; those under no feeder are left out."""
     chunks = [(k, part) for k, group in enumerate(layout.groups) for part in _chunks(group)]
@@ -99,7 +99,13 @@ def split_day(
 
 
 def dense_rows(
-    group: Group, number: int, split: FeederDay, *, layout: Layout, day: int, resolution_wh: Floats
+    group: Group,
+    number: int,
+    split: FeederDay,
+    *,
+    layout: FeederLayout,
+    day: int,
+    resolution_wh: Floats,
 ) -> FeederRows:
     """Return the day's rows of one chunk of a group's feeders.
 
