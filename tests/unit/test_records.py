@@ -2,30 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
+from typing import Any
+
+import pytest
+from sqlalchemy import Table
 
 from chargewatch.api import models
-from chargewatch.domain.columns import Kind
+from chargewatch.domain.assessment import ASSESSMENT_COLUMNS, Assessment
+from chargewatch.domain.columns import Column, Kind
 from chargewatch.domain.session import SESSION_COLUMNS, TOLD_COLUMNS, Session
 from chargewatch.storage import tables
 from chargewatch.wire import payloads
+from documents import code, rows, section
 
 OF_THE_PLATFORM = {
     *("session_id", "operator_id", "station_id", "connector_id", "content_hash", "received_at")
 }
 
 
-def test_every_field_of_a_session_is_a_column() -> None:
-    assert [column.name for column in SESSION_COLUMNS] == [field.name for field in fields(Session)]
-    optional = {field.name for field in fields(Session) if "None" in str(field.type)}
-    assert {column.name for column in SESSION_COLUMNS if column.optional} == optional
+RECORDS = [
+    (Session, SESSION_COLUMNS, tables.charging_session, set(), OF_THE_PLATFORM),
+    (
+        *(Assessment, ASSESSMENT_COLUMNS, tables.assessment),
+        *({"connector", "station_id", "operator_id"}, {"run_id", "connector_id"}),
+    ),
+]
 
 
-def test_the_table_of_sessions_has_the_columns_of_a_session_and_the_platforms_own() -> None:
-    table = tables.charging_session.columns
-    assert set(table.keys()) == {c.name for c in SESSION_COLUMNS} | OF_THE_PLATFORM
-    nullable = {name for name, column in table.items() if column.nullable}
-    assert nullable == {column.name for column in SESSION_COLUMNS if column.optional}
+@pytest.mark.parametrize(("record", "columns", "table", "names", "keys"), RECORDS)
+def test_a_table_has_the_columns_of_its_record_and_its_own_keys(
+    record: Any, columns: Sequence[Column], table: Table, names: set[str], keys: set[str]
+) -> None:
+    declared = {column.name: column for column in columns}
+    assert list(declared) == [field.name for field in fields(record) if field.name not in names]
+    assert set(table.columns.keys()) == declared.keys() | keys
+    optional = {field.name for field in fields(record) if "None" in str(field.type)}
+    assert {name for name, column in declared.items() if column.optional} == optional
+    assert {name for name, column in table.columns.items() if column.nullable} == optional
+
+
+def test_every_column_of_an_assessment_is_documented_and_where_it_is_shown() -> None:
+    documented = {
+        name: set(shown.split(", ")) - {""}
+        for names, _, shown in rows(section("api.md", "An assessment"))
+        for name in code(names)
+    }
+    assert documented == {
+        column.name: {
+            place
+            for place, shown in (
+                ("list", column.in_list),
+                ("history", column.in_history),
+                ("export", column.in_export),
+            )
+            if shown
+        }
+        for column in ASSESSMENT_COLUMNS
+    }
+    for model, place in ((models.Pile, "list"), (models.HistoryPoint, "history")):
+        assert {name for name in documented if place in documented[name]} == (
+            model.model_fields.keys() & documented.keys()
+        )
+    assert documented.keys() == models.Assessment.model_fields.keys() - {"run_id", "as_of", "rules"}
 
 
 def test_a_message_tells_what_is_stored() -> None:

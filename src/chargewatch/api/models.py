@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from typing import Any
 
 from pydantic import BaseModel, Field
 
+from chargewatch.domain.assessment import ASSESSMENT_COLUMNS, AssessmentColumn
 from chargewatch.domain.columns import Form
 from chargewatch.domain.session import SESSION_COLUMNS, SessionColumn
 from chargewatch.wire.record_models import with_fields
@@ -50,44 +51,6 @@ class Me(BaseModel):
     operator_id: str | None
 
 
-class Pile(BaseModel):
-    """One connector with what the newest finished run says of it; fractions, never per cent."""
-
-    connector: str
-    pile: str | None
-    station_id: str
-    station_name: str | None
-    district: str | None
-    operator_id: str
-    operator_name: str | None
-    current: str | None
-    accuracy_class: str | None
-    model: str | None
-    registered: bool
-    relative_error: float | None = Field(description="null: not identifiable or not assessed")
-    standard_uncertainty: float | None
-    common_uncertainty: float | None
-    mpe: float | None
-    p_nonconforming: float | None
-    verdict: str | None
-    tier: str | None
-    priority_money: float | None = Field(description="expected overcharge per month, money")
-    data_to: datetime | None
-    latest_at: datetime | None
-    open_signals: list[str] | None
-
-
-class Piles(BaseModel):
-    """One page of the triage list."""
-
-    run_id: int | None
-    as_of: datetime | None
-    total: int
-    limit: int
-    offset: int
-    piles: list[Pile]
-
-
 class BudgetComponent(BaseModel):
     """One component of an uncertainty budget."""
 
@@ -104,6 +67,72 @@ class Drift(BaseModel):
     interval: list[datetime | None] = Field(description="between which times it changed")
 
 
+_FINDING_TYPES: Mapping[Form, Any] = {
+    Form.TEXT: str,
+    Form.TIME: datetime,
+    Form.REAL: float | None,  # NaN is null
+    Form.COUNT: int,
+}
+_LIST_NOTES = {
+    "relative_error": "null: not identifiable or not assessed",
+    "priority_money": "expected overcharge per month, money",
+}
+_FINDING_DOCUMENTS: Mapping[str, Any] = {"budget": list[BudgetComponent], "drift": Drift}
+
+
+def _finding_fields(columns: Iterable[AssessmentColumn]) -> dict[str, tuple[Any, Any]]:
+    found = {}
+    for column in columns:
+        shown = _FINDING_DOCUMENTS.get(column.name) or _FINDING_TYPES[column.kind.form]
+        found[column.name] = (shown | None if column.optional else shown, ...)
+    return found
+
+
+class PlacedPile(BaseModel):
+    """A connector and where it stands."""
+
+    connector: str
+    pile: str | None
+    station_id: str
+    station_name: str | None
+    district: str | None
+    operator_id: str
+    operator_name: str | None
+    current: str | None
+    accuracy_class: str | None
+    model: str | None
+    registered: bool
+
+
+@with_fields(
+    {
+        # Nothing is known of a connector that wasn't assessed.
+        name: (shown | None, Field(description=_LIST_NOTES.get(name)))
+        for name, (shown, _) in _finding_fields(c for c in ASSESSMENT_COLUMNS if c.in_list).items()
+    }
+)
+class AssessedPile(PlacedPile):
+    """A connector with the columns of its assessment that the list shows."""
+
+
+class Pile(AssessedPile):
+    """One connector with what the newest finished run says of it; fractions, never per cent."""
+
+    latest_at: datetime | None
+    open_signals: list[str] | None
+
+
+class Piles(BaseModel):
+    """One page of the triage list."""
+
+    run_id: int | None
+    as_of: datetime | None
+    total: int
+    limit: int
+    offset: int
+    piles: list[Pile]
+
+
 class Rules(BaseModel):
     """The rule set that a run took its MPE from."""
 
@@ -115,29 +144,21 @@ class Rules(BaseModel):
     checked_against_source: bool
 
 
-class Assessment(BaseModel):
-    """What one run says of a connector."""
+class RunOf(BaseModel):
+    """Which run says something."""
 
     run_id: int
     as_of: datetime
-    relative_error: float | None
-    standard_uncertainty: float | None
-    common_uncertainty: float | None
-    mpe: float | None
-    p_nonconforming: float | None
-    verdict: str
-    tier: str
-    priority_money: float | None
-    data_from: datetime | None
-    data_to: datetime | None
-    n_intervals: int
-    n_sessions: int
-    n_vehicles: int
-    n_direct: int
-    method: str
-    reason: str
-    budget: list[BudgetComponent]
-    drift: Drift | None
+
+
+@with_fields(_finding_fields(ASSESSMENT_COLUMNS))
+class Findings(RunOf):
+    """All columns of an assessment."""
+
+
+class Assessment(Findings):
+    """What one run says of a connector."""
+
     rules: Rules | None
 
 
@@ -220,18 +241,9 @@ class PileDetail(BaseModel):
     n_sessions_stored: int
 
 
-class HistoryPoint(BaseModel):
+@with_fields(_finding_fields(column for column in ASSESSMENT_COLUMNS if column.in_history))
+class HistoryPoint(RunOf):
     """What one run said."""
-
-    run_id: int
-    as_of: datetime
-    relative_error: float | None
-    standard_uncertainty: float | None
-    common_uncertainty: float | None
-    mpe: float | None
-    p_nonconforming: float | None
-    verdict: str
-    tier: str
 
 
 class History(BaseModel):

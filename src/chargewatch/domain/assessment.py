@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
+from chargewatch.domain.columns import Column, Kind, columns_of
 from chargewatch.domain.signal import Severity
 from chargewatch.domain.verdict import Tier, Verdict
 
@@ -14,31 +15,56 @@ ORANGE_PROBABILITY = 0.5
 YELLOW_PROBABILITY = 0.2
 
 
+@dataclass(frozen=True)
+class AssessmentColumn(Column):
+    """One column of an assessment; every one is stored, and answered of a single connector."""
+
+    in_list: bool = False  # in the list of piles and its CSV
+    in_history: bool = False  # what each run said of a connector
+    in_export: bool = False  # `chargewatch assessments`
+
+
+_FIGURE = AssessmentColumn(Kind.FINDING, in_list=True, in_history=True, in_export=True)
+_DECISION = AssessmentColumn(Kind.WORD, in_list=True, in_history=True, in_export=True)
+_EVIDENCE = AssessmentColumn(Kind.COUNT, in_export=True)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Assessment:
-    """One connector in one run; NaN means not known."""
+    """One connector in one run; NaN means not known.
+
+    This is the only list of an assessment's columns: the table, SELECT lists, exports and the
+    API's answers follow from it.
+    """
 
     connector: str
     station_id: str
     operator_id: str
-    relative_error: float
-    standard_uncertainty: float
-    common_uncertainty: float
-    mpe: float
-    p_nonconforming: float
-    verdict: Verdict
-    tier: Tier
-    priority_money: float
-    data_from: datetime | None
-    data_to: datetime | None
-    n_intervals: int
-    n_sessions: int
-    n_vehicles: int
-    n_direct: int
-    method: str
-    reason: str = ""
-    budget: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
-    drift: Mapping[str, Any] | None = None
+    relative_error: Annotated[float, _FIGURE]
+    standard_uncertainty: Annotated[float, _FIGURE]
+    common_uncertainty: Annotated[float, _FIGURE]
+    mpe: Annotated[float, _FIGURE]
+    p_nonconforming: Annotated[float, _FIGURE]
+    verdict: Annotated[Verdict, _DECISION]
+    tier: Annotated[Tier, _DECISION]
+    priority_money: Annotated[float, AssessmentColumn(Kind.FINDING, in_list=True)]
+    data_from: Annotated[datetime | None, AssessmentColumn(Kind.MOMENT, in_export=True)]
+    data_to: Annotated[datetime | None, AssessmentColumn(Kind.MOMENT, in_list=True, in_export=True)]
+    n_intervals: Annotated[int, _EVIDENCE]
+    n_sessions: Annotated[int, _EVIDENCE]
+    n_vehicles: Annotated[int, _EVIDENCE]
+    n_direct: Annotated[int, _EVIDENCE]
+    method: Annotated[str, AssessmentColumn(Kind.TEXT, in_export=True)]
+    reason: Annotated[str, AssessmentColumn(Kind.TEXT, default="")] = ""
+    # [{"component": ..., "standard_uncertainty": ...}]: adds up to standard_uncertainty.
+    budget: Annotated[Sequence[Mapping[str, Any]], AssessmentColumn(Kind.DOCUMENT)] = field(
+        default_factory=tuple
+    )
+    # {"alarm": bool, "statistic": ..., "changed_at": ..., "interval": [...]}
+    drift: Annotated[Mapping[str, Any] | None, AssessmentColumn(Kind.DOCUMENT)] = None
+
+
+ASSESSMENT_COLUMNS = columns_of(Assessment, AssessmentColumn)
 
 
 def tier_of(

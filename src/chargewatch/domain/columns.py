@@ -58,6 +58,7 @@ class Column:
     kind: Kind
     name: str = ""
     optional: bool = False
+    default: str | None = None  # what a table puts where a row doesn't tell it
 
 
 C = TypeVar("C", bound=Column)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 
 from chargewatch.domain.arrays import Bools, Floats
-from chargewatch.domain.assessment import Assessment, tier_of
+from chargewatch.domain.assessment import ASSESSMENT_COLUMNS, Assessment, tier_of
+from chargewatch.domain.columns import Kind
 from chargewatch.domain.signal import Severity, Signal
 from chargewatch.domain.times import EPOCH
 from chargewatch.domain.verdict import Tier
@@ -20,6 +22,13 @@ from chargewatch.signals.findings import Names, time_text
 
 BILLING_CODES = {"loss_adjusted_billing", "session_register_mismatch"}
 MONTH_DAYS = 30.0
+_OF_ENGINE = {field.name for field in fields(RunResult)}
+_FROM_ENGINE = tuple(
+    column.name
+    for column in ASSESSMENT_COLUMNS
+    if column.kind in (Kind.FINDING, Kind.COUNT) and column.name in _OF_ENGINE
+)
+"""Numbers that the engine gives as they are."""
 
 
 def _time(at_s: float) -> datetime | None:
@@ -133,19 +142,7 @@ def decide(
     money = money + np.nan_to_num(result.overcharge_per_month)
     empty = (np.isnan(loaded.last_reading_s) & np.isnan(result.data_to_s)).tolist()
     # Python's own numbers, a column at a time: one by one they take most of the time.
-    columns: dict[str, list[Any]] = {
-        name: getattr(result, name).tolist()
-        for name in (
-            "relative_error",
-            "standard_uncertainty",
-            "common_uncertainty",
-            "p_nonconforming",
-            "n_intervals",
-            "n_sessions",
-            "n_vehicles",
-            "n_direct",
-        )
-    }
+    columns: dict[str, list[Any]] = {name: getattr(result, name).tolist() for name in _FROM_ENGINE}
     columns["mpe"] = loaded.inputs.fleet.mpe.tolist()
     columns["priority_money"] = money.tolist()
     numbers = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -13,6 +13,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from chargewatch.domain.assessment import ASSESSMENT_COLUMNS
+from chargewatch.domain.columns import Form
 from chargewatch.errors import NotFoundError
 from chargewatch.storage.database import Database
 from chargewatch.storage.runs import results as store
@@ -20,26 +22,15 @@ from chargewatch.storage.runs import signals as signal_records
 
 _TEXT, _NUMBER, _COUNT, _TIME = pa.string(), pa.float64(), pa.int64(), pa.timestamp("us", tz="UTC")
 
+_TYPES = {Form.TEXT: _TEXT, Form.REAL: _NUMBER, Form.COUNT: _COUNT, Form.TIME: _TIME}
+
 ASSESSMENT_SCHEMA = pa.schema(
     [
         ("connector", _TEXT),
         ("station_id", _TEXT),
         ("operator_id", _TEXT),
         ("as_of", _TIME),
-        ("relative_error", _NUMBER),
-        ("standard_uncertainty", _NUMBER),
-        ("common_uncertainty", _NUMBER),
-        ("mpe", _NUMBER),
-        ("p_nonconforming", _NUMBER),
-        ("verdict", _TEXT),
-        ("tier", _TEXT),
-        ("data_from", _TIME),
-        ("data_to", _TIME),
-        ("n_intervals", _COUNT),
-        ("n_sessions", _COUNT),
-        ("n_vehicles", _COUNT),
-        ("n_direct", _COUNT),
-        ("method", _TEXT),
+        *((c.name, _TYPES[c.kind.form]) for c in ASSESSMENT_COLUMNS if c.in_export),
     ]
 )
 SIGNAL_SCHEMA = pa.schema(

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from chargewatch.domain.assessment import Assessment
+from chargewatch.domain.assessment import ASSESSMENT_COLUMNS, Assessment, AssessmentColumn
+from chargewatch.domain.columns import Kind
 from chargewatch.domain.mpe import RuleSet
 from chargewatch.domain.signal import Signal
 from chargewatch.risk.results import RunResult
@@ -82,29 +83,21 @@ def run_summary(
     }
 
 
+def _stored(column: AssessmentColumn, value: Any) -> Any:
+    """Return a value as the table of assessments takes it."""
+    if value is None:
+        return None
+    if column.kind == Kind.WORD:
+        return value.value
+    return orjson.dumps(value).decode() if column.kind == Kind.DOCUMENT else value
+
+
 def assessment_values(run_id: int, loaded: Loaded, row: int, found: Assessment) -> tuple[Any, ...]:
-    """Return a row of the table of assessments, in the order of its columns."""
+    """Return a row of the table of assessments, as `save_assessments` takes it."""
     return (
         run_id,
         int(loaded.registry.connector_ids[row]),
-        found.relative_error,
-        found.standard_uncertainty,
-        found.common_uncertainty,
-        found.mpe,
-        found.p_nonconforming,
-        found.verdict.value,
-        found.tier.value,
-        found.priority_money,
-        found.data_from,
-        found.data_to,
-        found.n_intervals,
-        found.n_sessions,
-        found.n_vehicles,
-        found.n_direct,
-        found.method,
-        found.reason,
-        orjson.dumps(found.budget).decode(),
-        None if found.drift is None else orjson.dumps(found.drift).decode(),
+        *(_stored(column, getattr(found, column.name)) for column in ASSESSMENT_COLUMNS),
     )
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from chargewatch.domain.assessment import ASSESSMENT_COLUMNS
 from chargewatch.domain.session import SESSION_COLUMNS
 from chargewatch.storage.pages.city import Scope
 
@@ -34,8 +35,8 @@ ASSESSMENT = text(
 )
 
 HISTORY = text(
-    "SELECT r.run_id, r.as_of, a.relative_error, a.standard_uncertainty, a.common_uncertainty, "
-    "a.mpe, a.p_nonconforming, a.verdict, a.tier "
+    "SELECT r.run_id, r.as_of, "  # noqa: S608
+    f"{', '.join(f'a.{column.name}' for column in ASSESSMENT_COLUMNS if column.in_history)} "
     "FROM assessment a JOIN risk_run r USING (run_id) "
     "WHERE a.connector_id = :connector_id AND r.state = 'finished' "
     "ORDER BY a.run_id DESC LIMIT :limit"

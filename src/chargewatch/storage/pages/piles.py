@@ -10,6 +10,7 @@ from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chargewatch.domain.arrays import Bools
+from chargewatch.domain.assessment import ASSESSMENT_COLUMNS
 from chargewatch.storage.database import Database
 from chargewatch.storage.pages.city import Scope
 from chargewatch.storage.pile_index import TIERS, PileIndex, Positions, read_index
@@ -17,10 +18,10 @@ from chargewatch.storage.pile_index import TIERS, PileIndex, Positions, read_ind
 STREAM_ROWS = 1_000
 
 ROWS = text(
-    "SELECT c.connector, c.pile, c.station_id, s.name AS station_name, s.district, c.operator_id, "
+    "SELECT c.connector, c.pile, c.station_id, s.name AS station_name, s.district, c.operator_id, "  # noqa: S608
     "o.name AS operator_name, c.current, c.accuracy_class, c.model, c.registered, "
-    "a.relative_error, a.standard_uncertainty, a.common_uncertainty, a.mpe, a.p_nonconforming, "
-    "a.verdict, a.tier, a.priority_money, a.data_to, l.at AS latest_at, "
+    f"{', '.join(f'a.{column.name}' for column in ASSESSMENT_COLUMNS if column.in_list)}, "
+    "l.at AS latest_at, "
     "(SELECT array_agg(DISTINCT g.code) FROM signal g "
     "WHERE g.connector = c.connector AND g.operator_id = c.operator_id "
     "AND g.station_id = c.station_id AND g.closed_run IS NULL) AS open_signals "

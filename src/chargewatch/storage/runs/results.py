@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 import orjson
 
+from chargewatch.domain.assessment import ASSESSMENT_COLUMNS
 from chargewatch.errors import DatabaseError
 from chargewatch.storage.database import Database
 from chargewatch.storage.locks import AdvisoryLock
@@ -18,29 +19,6 @@ from chargewatch.storage.newest_run import MOST_AHEAD, NOT_AHEAD
 IMPORT_TIMEOUT_S = 600.0
 STATES_KEPT = 3
 """Finished runs whose state is kept: the newest ones."""
-
-ASSESSMENT_COLUMNS = (
-    "run_id",
-    "connector_id",
-    "relative_error",
-    "standard_uncertainty",
-    "common_uncertainty",
-    "mpe",
-    "p_nonconforming",
-    "verdict",
-    "tier",
-    "priority_money",
-    "data_from",
-    "data_to",
-    "n_intervals",
-    "n_sessions",
-    "n_vehicles",
-    "n_direct",
-    "method",
-    "reason",
-    "budget",
-    "drift",
-)
 
 NEWEST_RUN = f"""
 SELECT run_id, mode, as_of, data_from, data_to, started_at, finished_at, version, configuration,
@@ -65,14 +43,13 @@ NEWER_RUN = f"""
 SELECT EXISTS (
   SELECT FROM risk_run WHERE state = 'finished' AND as_of > $1 AND {NOT_AHEAD})
 """  # noqa: S608 - a constant
-ASSESSMENTS = """
-SELECT c.connector, c.station_id, c.operator_id, r.as_of, a.relative_error,
-  a.standard_uncertainty, a.common_uncertainty, a.mpe, a.p_nonconforming, a.verdict, a.tier,
-  a.data_from, a.data_to, a.n_intervals, a.n_sessions, a.n_vehicles, a.n_direct, a.method
+ASSESSMENTS = f"""
+SELECT c.connector, c.station_id, c.operator_id, r.as_of,
+  {", ".join(f"a.{column.name}" for column in ASSESSMENT_COLUMNS if column.in_export)}
 FROM assessment a JOIN connector c USING (connector_id) JOIN risk_run r USING (run_id)
 WHERE a.run_id = $1
 ORDER BY c.operator_id COLLATE "C", c.station_id COLLATE "C", c.connector COLLATE "C"
-"""
+"""  # noqa: S608 - names of columns
 
 
 @asynccontextmanager
@@ -157,9 +134,12 @@ async def finish_run(
 
 
 async def save_assessments(connection: asyncpg.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Write assessments; values in the order of ASSESSMENT_COLUMNS, JSON as text."""
+    """Write assessments: run_id, connector_id, and the columns of the record; JSON as text."""
     await connection.copy_records_to_table(
-        "assessment", records=rows, columns=ASSESSMENT_COLUMNS, timeout=600
+        "assessment",
+        records=rows,
+        columns=("run_id", "connector_id", *(column.name for column in ASSESSMENT_COLUMNS)),
+        timeout=600,
     )
 
 

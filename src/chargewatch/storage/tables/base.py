@@ -36,6 +36,11 @@ _TYPES: dict[Form, Any] = {
 def record_columns(declared: Sequence[columns.Column]) -> list[Column[Any]]:
     """Return the columns of a table that holds a record of `domain`."""
     return [
-        Column(column.name, _TYPES[column.kind.form], nullable=column.optional)
+        Column(
+            column.name,
+            _TYPES[column.kind.form],
+            nullable=column.optional,
+            server_default=column.default,
+        )
         for column in declared
     ]

@@ -18,7 +18,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from chargewatch.storage.tables.base import Timestamp, metadata
+from chargewatch.domain.assessment import ASSESSMENT_COLUMNS
+from chargewatch.storage.tables.base import Timestamp, metadata, record_columns
 
 risk_run = Table(
     "risk_run",
@@ -44,27 +45,7 @@ assessment = Table(
     metadata,
     Column("run_id", BigInteger, ForeignKey("risk_run.run_id"), nullable=False),
     Column("connector_id", Integer, ForeignKey("connector.connector_id"), nullable=False),
-    # NaN: not identifiable (null in exports).
-    Column("relative_error", Double, nullable=False),
-    Column("standard_uncertainty", Double, nullable=False),
-    Column("common_uncertainty", Double, nullable=False),
-    Column("mpe", Double, nullable=False),
-    Column("p_nonconforming", Double, nullable=False),
-    Column("verdict", Text, nullable=False),
-    Column("tier", Text, nullable=False),
-    Column("priority_money", Double, nullable=False),
-    Column("data_from", Timestamp),
-    Column("data_to", Timestamp),
-    Column("n_intervals", Integer, nullable=False),
-    Column("n_sessions", Integer, nullable=False),
-    Column("n_vehicles", Integer, nullable=False),
-    Column("n_direct", Integer, nullable=False),
-    Column("method", Text, nullable=False),
-    Column("reason", Text, nullable=False, server_default=""),
-    # [{"component": ..., "standard_uncertainty": ...}]: adds up to standard_uncertainty.
-    Column("budget", JSONB, nullable=False),
-    # Drift: {"alarm": bool, "statistic": ..., "changed_at": ..., "interval": [...]}, or null.
-    Column("drift", JSONB),
+    *record_columns(ASSESSMENT_COLUMNS),
     PrimaryKeyConstraint("run_id", "connector_id"),
     Index(None, "connector_id", "run_id"),
 )

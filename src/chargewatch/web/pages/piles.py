@@ -14,6 +14,7 @@ from fastapi.responses import Response
 from chargewatch.api.context import Service, service_of
 from chargewatch.api.piles import MAX_OFFSET, pile_filter
 from chargewatch.api.slots import SlottedStream
+from chargewatch.domain.assessment import ASSESSMENT_COLUMNS
 from chargewatch.domain.signal import SIGNAL_SEVERITY
 from chargewatch.runs.exports import csv_cell
 from chargewatch.storage.pages import city as city_rows
@@ -28,6 +29,7 @@ from chargewatch.web.render import formats_of, render
 
 router = APIRouter()
 
+_DECISIONS = ("tier", "verdict")
 EXPORT_COLUMNS = (
     "connector",
     "pile",
@@ -36,15 +38,8 @@ EXPORT_COLUMNS = (
     "district",
     "operator_id",
     "operator_name",
-    "tier",
-    "verdict",
-    "relative_error",
-    "standard_uncertainty",
-    "common_uncertainty",
-    "mpe",
-    "p_nonconforming",
-    "priority_money",
-    "data_to",
+    *_DECISIONS,
+    *(c.name for c in ASSESSMENT_COLUMNS if c.in_list and c.name not in _DECISIONS),
     "latest_at",
     "open_signals",
 )
