@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from chargewatch.benches.faults_strikes import KINDS
+from chargewatch.benches.faults_strikes import STRIKE_KINDS
 from chargewatch.local.processes import temporary_folder
 from running import RunCommand
 
@@ -45,7 +45,7 @@ def test_a_city_loses_nothing_while_everything_breaks(run_command: RunCommand) -
         assert done.returncode == 0, done.stdout + done.stderr
         figures = json.loads(done.stdout)
         assert figures["good"] is True
-        missing = {kind.name for kind in KINDS} - set(figures["faults_by_kind"])
+        missing = {kind.name for kind in STRIKE_KINDS} - set(figures["faults_by_kind"])
         # Where root may neither mount nor limit: then the figures say so.
         assert missing <= ({"fill_database_disk"} if figures["left_out"] else set())
         assert figures["readings"] > 5_000

@@ -21,8 +21,8 @@ from tests.integration.ingest_service import publish, serving, until
 
 from chargewatch.errors import DatabaseError
 from chargewatch.ingest import broker as ingest_broker
-from chargewatch.ingest.batch import TimeLimits
 from chargewatch.ingest.broker import connection
+from chargewatch.ingest.contents.assembly import TimeLimits
 from chargewatch.ingest.shards import Shard
 from chargewatch.ingest.writer import BatchWriter, SessionInUseError
 from chargewatch.mqtt.address import parse_broker_url

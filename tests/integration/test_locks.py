@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 import orjson
 
 from chargewatch.domain.mpe import rule_set
-from chargewatch.ingest.batch import TimeLimits
+from chargewatch.ingest.contents.assembly import TimeLimits
 from chargewatch.ingest.message import Arrival, read_message
 from chargewatch.ingest.writer import BatchWriter
 from chargewatch.runs.rollups import refresh_rollups

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import orjson
 
-from chargewatch.ingest.batch import TimeLimits
+from chargewatch.ingest.contents.assembly import TimeLimits
 from chargewatch.ingest.message import Arrival, read_message
 from chargewatch.ingest.writer import BatchWriter
 from chargewatch.storage import registry as sql

@@ -11,7 +11,7 @@ import asyncpg
 import numpy as np
 import pytest
 
-from chargewatch.ingest.batch import SessionKeys
+from chargewatch.ingest.contents.assembly import SessionKeys
 from chargewatch.runs.rollups import refresh_rollups
 from chargewatch.storage.capabilities import Capabilities
 from chargewatch.storage.database import Database, open_database

@@ -10,7 +10,7 @@ import aiomqtt
 import pytest
 from tests.integration.production_mosquitto import DEPLOY
 
-KINDS = ("registers", "reference", "sessions", "status", "events")
+from chargewatch.wire.kinds import Kind
 
 
 def client(url: str, user: str) -> aiomqtt.Client:
@@ -32,16 +32,16 @@ async def test_operators_are_kept_apart(production_broker: str) -> None:
         client(production_broker, "OP1") as gateway,
     ):
         await platform.subscribe("cw/v1/#", qos=1)
-        for topic in (*KINDS, "receipt"):
+        for topic in (*Kind, "receipt"):
             await gateway.publish(f"cw/v1/OP2/S1/{topic}", b"{}", qos=1)
-        for topic in KINDS:
+        for topic in Kind:
             await gateway.publish(f"cw/v1/OP1/S1/{topic}", b"{}", qos=1)
         arrived = [(await asyncio.wait_for(anext(aiter(platform.messages)), 5)).topic.value]
         arrived += [
             (await asyncio.wait_for(anext(aiter(platform.messages)), 5)).topic.value
-            for _ in KINDS[1:]
+            for _ in list(Kind)[1:]
         ]
-    assert arrived == [f"cw/v1/OP1/S1/{topic}" for topic in KINDS]
+    assert arrived == [f"cw/v1/OP1/S1/{topic}" for topic in Kind]
 
 
 def test_every_number_of_the_configuration_is_explained() -> None:

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from chargewatch.benches.faults_strikes import KINDS, schedule
+from chargewatch.benches.faults_strikes import STRIKE_KINDS, schedule
 from chargewatch.benches.faults_verdict import Verdict, compare, judge_stream, read_record
 from chargewatch.storage.contents import Stream
 
@@ -37,7 +37,7 @@ def test_a_seed_repeats_its_faults() -> None:
 
 def test_a_short_run_has_every_kind() -> None:
     struck = {fault.kind.name for fault in schedule(seed=1, seconds=100)}
-    assert struck == {kind.name for kind in KINDS}
+    assert struck == {kind.name for kind in STRIKE_KINDS}
 
 
 def test_the_verdict_finds_what_is_lost_doubled_or_wrong() -> None:

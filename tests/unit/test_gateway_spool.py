@@ -25,6 +25,7 @@ from chargewatch.gateway.intake import (
 )
 from chargewatch.gateway.lines import Item, LineError, read_line
 from chargewatch.gateway.spool import DeadLetter, Spool, SpoolError, SpoolFullError
+from chargewatch.wire.kinds import Kind
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -47,7 +48,7 @@ def make_spool(tmp_path: Path) -> Iterator[MakeSpool]:
 
 def readings(count: int, *, size: int = 0) -> list[Item]:
     return [
-        Item("registers", json.dumps({"connector": f"C{n}", "x": "y" * size}).encode())
+        Item(Kind.REGISTERS, json.dumps({"connector": f"C{n}", "x": "y" * size}).encode())
         for n in range(count)
     ]
 

@@ -7,9 +7,10 @@ import re
 from typing import get_args
 
 from chargewatch.wire import payloads
+from chargewatch.wire.kinds import Kind
 from chargewatch.wire.receipts import MAX_ERRORS, receipt
 from chargewatch.wire.rejection import CODES, Rejection
-from chargewatch.wire.topics import KINDS, RECEIPT, topic
+from chargewatch.wire.topics import RECEIPT, topic
 from documents import code, first_codes, rows, section
 
 HOLDS = "What a message holds"
@@ -17,7 +18,7 @@ HOLDS = "What a message holds"
 
 def test_every_topic_is_documented_once() -> None:
     documented = first_codes(section("telemetry.md", "Connection"))
-    every = [topic("{operator_id}", "{station_id}", kind) for kind in (*KINDS, RECEIPT)]
+    every = [topic("{operator_id}", "{station_id}", kind) for kind in (*Kind, RECEIPT)]
     assert sorted(documented) == sorted(every)
 
 
@@ -45,15 +46,6 @@ def test_the_receipt_shown_has_the_fields_of_a_receipt() -> None:
     assert f"At most {MAX_ERRORS} errors" in text
 
 
-MESSAGES = {
-    "registers": (payloads.RegistersMessage, payloads.RegisterReading),
-    "reference": (payloads.ReferenceMessage, payloads.ReferenceReading),
-    "sessions": (payloads.SessionsMessage, payloads.ChargingSession),
-    "events": (payloads.EventsMessage, payloads.InstrumentEvent),
-    "status": (payloads.StatusMessage, payloads.StatusMessage),
-}
-
-
 def keys_of(model: type[payloads.BaseModel], *, required: bool = False) -> set[str]:
     """Return the keys of a model and of the models inside it, the envelope's left out."""
     parts: list[type[payloads.BaseModel]] = [model]
@@ -69,8 +61,8 @@ def keys_of(model: type[payloads.BaseModel], *, required: bool = False) -> set[s
 
 def test_every_key_of_every_message_is_documented_and_the_required_ones_are_bold() -> None:
     table = {code(row[0])[0]: row for row in rows(section("telemetry.md", HOLDS))}
-    assert list(table) == list(MESSAGES) == list(KINDS)
-    for kind, (message, item) in MESSAGES.items():
+    assert list(table) == list(payloads.MESSAGES) == list(Kind)
+    for kind, (message, item) in payloads.MESSAGES.items():
         _, a_list, keys = table[kind]
         assert set(code(a_list)) == (keys_of(message) if message is not item else set())
         assert set(code(keys)) == keys_of(item), kind

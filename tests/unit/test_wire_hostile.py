@@ -10,9 +10,10 @@ import pytest
 
 from chargewatch.wire.decode import decode
 from chargewatch.wire.evidence import message_evidence
+from chargewatch.wire.kinds import Kind
 from chargewatch.wire.personal import REDACTED
 from chargewatch.wire.rejection import RejectedMessage
-from chargewatch.wire.topics import KINDS, Topic
+from chargewatch.wire.topics import Topic
 
 SENT = "2026-03-01T08:15:02.120+08:00"
 READING = {"connector": "C1", "at": "2026-03-01T00:15:00Z", "energy_wh": 1}
@@ -46,7 +47,7 @@ def envelope(more: bytes) -> bytes:
 )
 def test_deep_nesting_is_malformed_on_every_topic(frame: bytes, depth: int):
     payload = envelope(frame.replace(b"%s", nested(depth)))
-    for kind in KINDS:
+    for kind in Kind:
         with pytest.raises(RejectedMessage) as caught:
             decode(Topic("OP1", "ST1", kind), payload)
         assert caught.value.code == "malformed"
@@ -58,7 +59,7 @@ def test_nesting_up_to_32_is_taken():
     for depth, taken in ((29, True), (30, False)):
         reading = orjson.dumps(READING)[:-1] + b',"x":' + nested(depth) + b"}"
         payload = envelope(b'"readings":[' + b",".join([reading] * 8) + b"]")
-        topic = Topic("OP1", "ST1", "registers")
+        topic = Topic("OP1", "ST1", Kind.REGISTERS)
         if taken:
             assert decode(topic, payload).unknown_keys == 8
         else:
@@ -122,7 +123,7 @@ def test_a_plain_vin_is_found_wherever_it_hides(where: str, packed: bool):
     "where", [w for w in HIDDEN if "twice" not in w and b"vehicle" in HIDDEN[w]]
 )
 def test_a_vin_is_in_no_detail(where: str):
-    topic = Topic("OP1", "ST1", "sessions")
+    topic = Topic("OP1", "ST1", Kind.SESSIONS)
     try:
         details = [r.detail for r in decode(topic, HIDDEN[where]).content.rejections]
     except RejectedMessage as exc:
@@ -137,7 +138,7 @@ def test_a_vin_is_in_no_detail(where: str):
 def test_a_plain_vin_is_refused_in_any_spelling(vehicle: str):
     item = READING | {"started_at": SENT, "ended_at": SENT, "start_wh": 1, "stop_wh": 1}
     payload = session(**item, billed_wh=0, vehicle=vehicle)
-    (rejection,) = decode(Topic("OP1", "ST1", "sessions"), payload).content.rejections
+    (rejection,) = decode(Topic("OP1", "ST1", Kind.SESSIONS), payload).content.rejections
     assert rejection.code == "personal_data"
 
 
@@ -177,20 +178,12 @@ def test_damaged_gzip_keeps_no_vin():
 )
 def test_what_c_clients_put_around_json_is_read(frame: bytes):
     text = frame.replace(b"%s", envelope(b'"readings":[' + orjson.dumps(READING) + b"]"))
-    topic = Topic("OP1", "ST1", "registers")
+    topic = Topic("OP1", "ST1", Kind.REGISTERS)
     assert decode(topic, text).items == 1
     assert decode(topic, gzip.compress(text) + bytes(9)).items == 1
 
 
-GOOD = {
-    "registers": ("readings", READING),
-    "reference": ("readings", {"meter": "M1", "at": SENT, "energy_wh": 2.5}),
-    "sessions": (
-        "sessions",
-        {"session": "s", "connector": "C", "started_at": SENT, "ended_at": SENT}
-        | {"start_wh": 1, "stop_wh": 2, "billed_wh": 1},
-    ),
-}
+WITH_ITEMS = [kind for kind in Kind if kind.facts.list_key is not None]
 
 ODD_ITEMS = [
     b"null",
@@ -228,20 +221,20 @@ ODD_ITEMS = [
 
 
 def fates(topic: Topic, items: list[bytes]) -> Any:
-    key = GOOD[topic.kind][0].encode()
-    content = decode(topic, envelope(b'"' + key + b'":[' + b",".join(items) + b"]")).content
+    key = str(topic.kind.facts.list_key).encode()
+    content: Any = decode(topic, envelope(b'"' + key + b'":[' + b",".join(items) + b"]")).content
     places = (
         [record.index for record in content.records]
-        if topic.kind == "sessions"
+        if hasattr(content, "records")
         else [content.place(row) for row in range(len(content.names))]
     )
     return places, [rejection.index for rejection in content.rejections]
 
 
-@pytest.mark.parametrize("kind", GOOD)
-def test_one_odd_item_never_changes_the_fate_of_the_good_ones(kind: str):
+@pytest.mark.parametrize("kind", WITH_ITEMS)
+def test_one_odd_item_never_changes_the_fate_of_the_good_ones(kind: Kind):
     topic = Topic("OP1", "ST1", kind)
-    base = GOOD[kind][1]
+    base = kind.facts.example("C1", SENT)
     good = orjson.dumps(base)
     merged = [
         orjson.dumps(base)[:-1] + b"," + odd[1:] for odd in ODD_ITEMS if odd.startswith(b'{"')
@@ -257,7 +250,7 @@ def test_numbers_and_texts_beyond_every_reader_are_refused_by_name():
     for value, word in ((b"1e999", "inf"), (b"9" * 400, "inf"), (b'"\\ud800"', "ud800")):
         item = orjson.dumps(READING).replace(b'"energy_wh":1', b'"energy_wh":' + value)
         payload = envelope(b'"readings":[' + item + b"]")
-        (rejection,) = decode(Topic("OP1", "ST1", "registers"), payload).content.rejections
+        (rejection,) = decode(Topic("OP1", "ST1", Kind.REGISTERS), payload).content.rejections
         assert rejection.code == "invalid_field"
         assert rejection.detail.startswith("readings[0].energy_wh")
         assert word in rejection.detail
@@ -281,7 +274,7 @@ def test_numbers_and_texts_beyond_every_reader_are_refused_by_name():
 def test_a_seq_is_a_whole_number_from_1_to_2_to_the_53(seq: bytes, taken: bool):
     items = b",".join([orjson.dumps(READING)] * 3)
     payload = b'{"seq":%s,"sent_at":"%s","readings":[%s]}' % (seq, SENT.encode(), items)
-    topic = Topic("OP1", "ST1", "registers")
+    topic = Topic("OP1", "ST1", Kind.REGISTERS)
     if taken:
         assert decode(topic, payload).envelope.seq == int(seq)
         return
@@ -291,7 +284,7 @@ def test_a_seq_is_a_whole_number_from_1_to_2_to_the_53(seq: bytes, taken: bool):
 
 
 def test_a_refused_message_counts_at_least_one():
-    topic = Topic("OP1", "ST1", "registers")
+    topic = Topic("OP1", "ST1", Kind.REGISTERS)
     for body in (b'"readings":[],"x":' + nested(40), b'"readings":null', b'"reading":[]'):
         with pytest.raises(RejectedMessage) as caught:
             decode(topic, envelope(body))
@@ -302,14 +295,14 @@ def test_a_refused_message_counts_at_least_one():
 def test_a_crowd_of_tiny_values_is_refused_before_it_is_unpacked():
     for crowd in (b"[" + b"{}," * 600_000 + b"{}]", b"[" + b"1," * 2_500_000 + b"1]"):
         with pytest.raises(RejectedMessage, match="too many values"):
-            decode(Topic("OP1", "ST1", "registers"), gzip.compress(envelope(b'"x":' + crowd)))
+            decode(Topic("OP1", "ST1", Kind.REGISTERS), gzip.compress(envelope(b'"x":' + crowd)))
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "gbk"])
 def test_another_encoding_is_told_by_its_first_odd_byte(encoding: str):
     text = envelope(b'"readings":[{"connector":"%s"}]' % "充电桩".encode()).decode()
     with pytest.raises(RejectedMessage) as caught:
-        decode(Topic("OP1", "ST1", "registers"), text.encode(encoding))
+        decode(Topic("OP1", "ST1", Kind.REGISTERS), text.encode(encoding))
     told = caught.value.detail
     assert told.startswith("not JSON: byte ")
     assert told.endswith(") is not UTF-8")
@@ -318,4 +311,4 @@ def test_another_encoding_is_told_by_its_first_odd_byte(encoding: str):
 def test_gzip_in_gzip_is_no_text():
     twice = gzip.compress(gzip.compress(envelope(b'"readings":[]')))
     with pytest.raises(RejectedMessage, match=r"byte 1 \(0x8b\) is not UTF-8"):
-        decode(Topic("OP1", "ST1", "registers"), twice, GZIP)
+        decode(Topic("OP1", "ST1", Kind.REGISTERS), twice, GZIP)

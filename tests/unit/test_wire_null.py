@@ -3,6 +3,7 @@
 import orjson
 
 from chargewatch.wire.decode import decode
+from chargewatch.wire.kinds import Kind
 from chargewatch.wire.payloads import ChargingSession
 from chargewatch.wire.topics import Topic
 
@@ -19,7 +20,7 @@ def message(key, item):
 
 def test_null_in_a_reading_is_not_told():
     reading = {"connector": "C", "at": AT, "energy_wh": 5}
-    topic = Topic("OP1", "S1", "registers")
+    topic = Topic("OP1", "S1", Kind.REGISTERS)
     plain = decode(topic, message("readings", reading))
     nulls = decode(topic, message("readings", reading | dict.fromkeys(OPTIONAL_OF_READING)))
     assert nulls.content.rejections == []
@@ -37,7 +38,7 @@ def test_null_in_a_session_is_not_told():
         "stop_wh": 2,
         "billed_wh": 1,
     }
-    topic = Topic("OP1", "S1", "sessions")
+    topic = Topic("OP1", "S1", Kind.SESSIONS)
     plain = decode(topic, message("sessions", session)).content
     nulls = decode(topic, message("sessions", session | dict.fromkeys(OPTIONAL_OF_SESSION))).content
     assert nulls.rejections == []
@@ -45,7 +46,7 @@ def test_null_in_a_session_is_not_told():
 
 
 def test_null_in_a_required_field_is_rejected():
-    topic = Topic("OP1", "S1", "registers")
+    topic = Topic("OP1", "S1", Kind.REGISTERS)
     reading = {"connector": "C", "at": AT, "energy_wh": None}
     rejected = decode(topic, message("readings", reading)).content.rejections
     assert {rejection.code for rejection in rejected} == {"invalid_field"}

@@ -11,31 +11,26 @@ from hypothesis import strategies as st
 
 from chargewatch.ingest.message import Arrival, read_message
 from chargewatch.wire.decode import Decoded, decode
-from chargewatch.wire.envelope import ITEM_LISTS
 from chargewatch.wire.evidence import message_evidence
-from chargewatch.wire.payloads import EVENT_KINDS
+from chargewatch.wire.kinds import Kind
 from chargewatch.wire.rejection import CODES, INTERNAL_ERROR, RejectedMessage
-from chargewatch.wire.topics import KINDS, Topic
+from chargewatch.wire.topics import Topic
 
 SENT = "2026-03-01T08:15:02.120+08:00"
 VIN = "LSVAA4182E2123456"
-ITEMS: dict[str, dict[str, Any]] = {
-    "registers": {"connector": "C1", "at": SENT, "energy_wh": 1.5, "session": "S"},
-    "reference": {"meter": "M1", "at": SENT, "energy_wh": 2},
+MORE: dict[str, dict[str, Any]] = {
     "sessions": {
-        "session": "s",
-        "connector": "C",
-        "started_at": SENT,
-        "ended_at": SENT,
-        "start_wh": 1,
-        "stop_wh": 2,
-        "billed_wh": 1,
         "vehicle": "v-1",
         "discount": "0.50",
         "periods": [{"from": SENT, "to": SENT, "energy_wh": 1, "energy_price": "0.78"}],
         "signed": {"format": "OCMF", "data": "OCMF|{}|{}"},
     },
-    "events": {"connector": "C1", "at": SENT, "kind": EVENT_KINDS[0], "start_wh": 0, "detail": "d"},
+    "events": {"start_wh": 0, "detail": "d"},
+}
+ITEMS = {
+    kind: kind.facts.example("C1", SENT) | MORE.get(kind, {})
+    for kind in Kind
+    if kind.facts.list_key is not None
 }
 KEYS = sorted({key for item in ITEMS.values() for key in item} | {"seq", "sent_at", "online"})
 
@@ -103,7 +98,7 @@ trees = st.recursive(
 
 
 @st.composite
-def odd_items(draw: st.DrawFn, kind: str) -> str:
+def odd_items(draw: st.DrawFn, kind: Kind) -> str:
     """Return an item of which something is other, or something else altogether."""
     if draw(st.booleans()):
         return draw(trees)
@@ -112,8 +107,8 @@ def odd_items(draw: st.DrawFn, kind: str) -> str:
     return _object(draw(st.permutations(pairs)))
 
 
-def envelope(kind: str, items: list[str], more: str = "") -> bytes:
-    body = f'"{ITEM_LISTS[kind]}":[{",".join(items)}]'
+def envelope(kind: Kind, items: list[str], more: str = "") -> bytes:
+    body = f'"{kind.facts.list_key}":[{",".join(items)}]'
     text = f'{{"seq":7,"sent_at":"{SENT}",{body}{more}}}'
     return text.encode("utf-8", "surrogatepass")
 
@@ -153,8 +148,8 @@ def check(kind: str, payload: bytes, content_type: str | None = None) -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from(KINDS), st.binary(max_size=300) | trees.map(lambda t: t.encode("utf-8")))
-def test_random_bytes_and_documents(kind: str, payload: bytes) -> None:
+@given(st.sampled_from(Kind), st.binary(max_size=300) | trees.map(lambda t: t.encode("utf-8")))
+def test_random_bytes_and_documents(kind: Kind, payload: bytes) -> None:
     for frame in (payload, b"\xef\xbb\xbf" + payload + b"\0", b"\x1f\x8b" + payload):
         check(kind, frame)
         check(kind, frame, "application/json+gzip")
@@ -168,7 +163,7 @@ def test_random_bytes_and_documents(kind: str, payload: bytes) -> None:
 
 @settings(max_examples=400, deadline=None)
 @given(st.data(), st.sampled_from(sorted(ITEMS)), st.integers(0, 8))
-def test_items_are_counted_and_judged_alone(data: st.DataObject, kind: str, count: int) -> None:
+def test_items_are_counted_and_judged_alone(data: st.DataObject, kind: Kind, count: int) -> None:
     odd = data.draw(odd_items(kind))
     good = orjson.dumps(ITEMS[kind]).decode()
     check(kind, envelope(kind, [good] * count + [odd]))

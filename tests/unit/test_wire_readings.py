@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from chargewatch.wire import readings
 from chargewatch.wire.decode import decode
+from chargewatch.wire.kinds import Kind
 from chargewatch.wire.payloads import CONTEXTS, Context, RegistersMessage
 from chargewatch.wire.rejection import CODES, RejectedMessage
-from chargewatch.wire.topics import KINDS, Topic
+from chargewatch.wire.topics import Topic
 
-TOPIC = Topic("OP1", "ST1", "registers")
+TOPIC = Topic("OP1", "ST1", Kind.REGISTERS)
 SENT = "2026-03-01T08:15:02.120+08:00"
 
 times = st.sampled_from(
@@ -78,7 +79,7 @@ def test_the_fast_way_says_what_the_exact_one_says_or_gives_up(items: list[dict[
 
 @settings(max_examples=500, deadline=None)
 @given(
-    st.sampled_from(KINDS),
+    st.sampled_from(Kind),
     st.binary(max_size=400)
     | st.recursive(
         st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
@@ -115,7 +116,7 @@ def test_the_fast_way_says_what_the_exact_one_says_or_gives_up(items: list[dict[
     ),
     st.sampled_from([None, "application/json", "application/json+gzip"]),
 )
-def test_any_bytes_are_decoded_or_raise_rejected_message(kind: str, payload: bytes, content_type):
+def test_any_bytes_are_decoded_or_raise_rejected_message(kind: Kind, payload: bytes, content_type):
     try:
         decoded = decode(Topic("OP1", "ST1", kind), payload, content_type)
     except RejectedMessage as exc:

@@ -9,6 +9,7 @@ import pytest
 
 from chargewatch.wire.decode import decode
 from chargewatch.wire.evidence import REDACTED, message_evidence
+from chargewatch.wire.kinds import Kind
 from chargewatch.wire.receipts import receipt
 from chargewatch.wire.rejection import RejectedMessage, Rejection
 from chargewatch.wire.topics import Topic, parse_topic
@@ -29,7 +30,7 @@ BASE = {
 
 def sessions(*items: Any) -> Any:
     payload = orjson.dumps({"seq": 1, "sent_at": SENT, "sessions": list(items)})
-    return decode(Topic("OP1", "ST1", "sessions"), payload).content
+    return decode(Topic("OP1", "ST1", Kind.SESSIONS), payload).content
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,7 @@ def test_a_plain_vin_is_not_kept_even_of_an_unreadable_message():
 
 
 def test_a_last_will_needs_no_envelope_and_a_status_does():
-    topic = Topic("OP1", "ST1", "status")
+    topic = Topic("OP1", "ST1", Kind.STATUS)
     for told in (b"", b',"seq":null', b',"seq":null,"sent_at":null'):
         will = decode(topic, b'{"online": false' + told + b"}")
         assert (will.envelope.seq, will.content.online) == (None, False)
@@ -130,7 +131,7 @@ def test_a_last_will_needs_no_envelope_and_a_status_does():
 
 
 def test_topics():
-    assert parse_topic("cw/v1/OP1/ST-1_a/status") == Topic("OP1", "ST-1_a", "status")
+    assert parse_topic("cw/v1/OP1/ST-1_a/status") == Topic("OP1", "ST-1_a", Kind.STATUS)
     for text in (
         "cw/v1/OP1/ST1/receipt",
         "cw/v2/OP1/ST1/status",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from enum import StrEnum
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -18,6 +17,7 @@ from chargewatch.domain.identity import is_identity
 from chargewatch.errors import DatabaseError
 from chargewatch.supervision import accounts
 from chargewatch.wire.envelope import MAX_PAYLOAD_BYTES
+from chargewatch.wire.kinds import Kind
 
 router = APIRouter(tags=["telemetry"])
 log = logging.getLogger(__name__)
@@ -25,16 +25,6 @@ log = logging.getLogger(__name__)
 BODY_TIMEOUT_S = 30.0
 # Longer than the intake's own limit, so that it can clean up behind itself.
 COMMIT_TIMEOUT_S = 75.0
-
-
-class Kind(StrEnum):
-    """The topics that a gateway may send."""
-
-    REGISTERS = "registers"
-    REFERENCE = "reference"
-    SESSIONS = "sessions"
-    EVENTS = "events"
-    STATUS = "status"
 
 
 async def _body(request: Request) -> bytes:
@@ -66,7 +56,7 @@ async def _taken(
     try:
         async with asyncio.timeout(COMMIT_TIMEOUT_S):
             receipt = await intake.submit(
-                kind=kind.value,
+                kind=kind,
                 operator_id=operator_id,
                 station_id=station_id,
                 payload=payload,

@@ -21,7 +21,7 @@ from chargewatch.local.processes import process_runs
 from chargewatch.local.proxy import Proxy
 from chargewatch.mqtt.address import broker_address
 from chargewatch.settings import Settings
-from chargewatch.wire import topics
+from chargewatch.wire.kinds import Kind
 
 MEAN_GAP_S = 3.6
 HOSTILE_STATION = "X1"
@@ -251,7 +251,7 @@ async def poison(ground: Ground) -> None:
     with contextlib.suppress(LinkLostError):
         async with asyncio.timeout(8), link.connect() as connection:
             for number in range(20):
-                kind = ground.chance.choice(topics.KINDS)
+                kind = ground.chance.choice(list(Kind))
                 payload = _malformed(ground.chance, number)
                 topic = f"cw/v1/{HOSTILE}/{HOSTILE_STATION}/{kind}"
                 await connection.publish(topic, payload)
@@ -322,7 +322,7 @@ def _fill(path: str) -> None:
 
 
 @dataclass(frozen=True)
-class Kind:
+class StrikeKind:
     """A fault, how often it strikes, and what it must not share with another at a time."""
 
     strike: Strike
@@ -335,28 +335,28 @@ class Kind:
         return self.strike.__name__
 
 
-KINDS = (
-    Kind(kill_ingest, 12, "ingest"),
-    Kind(pause_ingest, 4, "ingest"),
-    Kind(second_ingest, 2, "ingest"),
-    Kind(kill_broker, 10, "broker"),
-    Kind(pause_broker, 4, "broker"),
-    Kind(kill_database, 8, "database"),
-    Kind(kill_backend, 5, "database"),
-    Kind(pause_database, 4, "database"),
-    Kind(fill_database_disk, 4, "database"),
-    Kind(kill_gateway, 12, "gateway"),
-    Kind(pause_gateway, 4, "gateway"),
-    Kind(end_gateway, 6, "own gateway"),
-    Kind(fill_gateway_disk, 4, "gateway"),
-    Kind(double_gateway, 4, "own gateway"),
-    Kind(cut_link, 12, "link"),
-    Kind(half_open_link, 6, "link"),
-    Kind(slow_link, 5, "link"),
-    Kind(jump_clock, 4, "clock"),
-    Kind(jump_ingest_clock, 4, "ingest clock"),
-    Kind(migrate, 2, "migrate"),
-    Kind(poison, 5, "poison"),
+STRIKE_KINDS = (
+    StrikeKind(kill_ingest, 12, "ingest"),
+    StrikeKind(pause_ingest, 4, "ingest"),
+    StrikeKind(second_ingest, 2, "ingest"),
+    StrikeKind(kill_broker, 10, "broker"),
+    StrikeKind(pause_broker, 4, "broker"),
+    StrikeKind(kill_database, 8, "database"),
+    StrikeKind(kill_backend, 5, "database"),
+    StrikeKind(pause_database, 4, "database"),
+    StrikeKind(fill_database_disk, 4, "database"),
+    StrikeKind(kill_gateway, 12, "gateway"),
+    StrikeKind(pause_gateway, 4, "gateway"),
+    StrikeKind(end_gateway, 6, "own gateway"),
+    StrikeKind(fill_gateway_disk, 4, "gateway"),
+    StrikeKind(double_gateway, 4, "own gateway"),
+    StrikeKind(cut_link, 12, "link"),
+    StrikeKind(half_open_link, 6, "link"),
+    StrikeKind(slow_link, 5, "link"),
+    StrikeKind(jump_clock, 4, "clock"),
+    StrikeKind(jump_ingest_clock, 4, "ingest clock"),
+    StrikeKind(migrate, 2, "migrate"),
+    StrikeKind(poison, 5, "poison"),
 )
 
 
@@ -366,7 +366,7 @@ class Planned:
 
     number: int
     at_s: float
-    kind: Kind
+    kind: StrikeKind
 
 
 def schedule(*, seed: int, seconds: float) -> list[Planned]:
@@ -374,12 +374,12 @@ def schedule(*, seed: int, seconds: float) -> list[Planned]:
     chance = random.Random(seed)  # noqa: S311
     planned: list[Planned] = []
     at_s = chance.uniform(0.5, 2.0)
-    weights = [kind.weight for kind in KINDS]
+    weights = [kind.weight for kind in STRIKE_KINDS]
     while at_s < seconds:
         # Every kind once before chance decides, so that a short run has all of them.
         turn = len(planned)
-        first = sorted(KINDS, key=lambda kind: -kind.weight)
-        kind = first[turn] if turn < len(first) else chance.choices(KINDS, weights)[0]
+        first = sorted(STRIKE_KINDS, key=lambda kind: -kind.weight)
+        kind = first[turn] if turn < len(first) else chance.choices(STRIKE_KINDS, weights)[0]
         planned.append(Planned(turn, at_s, kind))
         at_s += chance.uniform(0.4 * MEAN_GAP_S, 1.6 * MEAN_GAP_S)
     return planned
@@ -391,7 +391,7 @@ async def strike_all(
     """Let every fault strike at its time; two of one target never at once."""
     loop = asyncio.get_running_loop()
     began = loop.time()
-    targets = {kind.target: asyncio.Lock() for kind in KINDS}
+    targets = {kind.target: asyncio.Lock() for kind in STRIKE_KINDS}
 
     async def one(fault: Planned) -> None:
         chance = random.Random(f"{seed}:fault:{fault.number}")  # noqa: S311

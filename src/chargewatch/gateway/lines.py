@@ -8,15 +8,8 @@ from typing import Any
 
 import orjson
 
-LIST_KEYS = {
-    "registers": "readings",
-    "reference": "readings",
-    "sessions": "sessions",
-    "events": "events",
-}
-"""Topics that get receipts, and the key of each one's list."""
+from chargewatch.wire.kinds import Kind, kind_named, kind_of_item
 
-STATUS = "status"
 MAX_DEPTH = 30
 """The contract allows 32; an item lies in a list in an object."""
 
@@ -34,7 +27,7 @@ class LineError(ValueError):
 class Item:
     """One reading, session or event, as JSON."""
 
-    kind: str
+    kind: Kind
     body: bytes
 
 
@@ -61,19 +54,18 @@ def read_line(line: bytes) -> Content:
     if type(document) is not dict:
         raise LineError("not a JSON object")
     _check_depth(document)
-    kind = document.pop("topic", None) or _kind_of(document)
-    if kind == STATUS:
+    kind = _kind_of(document)
+    list_key = kind.facts.list_key
+    if list_key is None:
         told = {key: value for key, value in document.items() if key not in _OWN_STATUS}
         return Content(status=told)
-    if not isinstance(kind, str) or kind not in LIST_KEYS:
-        raise LineError(f"unknown topic {kind!r}: use {', '.join(LIST_KEYS)} or {STATUS}")
-    listed = document.get(LIST_KEYS[kind], [document])
+    listed = document.get(list_key, [document])
     if type(listed) is not list:
-        raise LineError(f"{LIST_KEYS[kind]} is not a list")
+        raise LineError(f"{list_key} is not a list")
     return Content(items=tuple(_item(kind, entry) for entry in listed))
 
 
-def _item(kind: str, entry: Any) -> Item:
+def _item(kind: Kind, entry: Any) -> Item:
     try:
         body = orjson.dumps(entry)
     except orjson.JSONEncodeError as exc:
@@ -83,16 +75,16 @@ def _item(kind: str, entry: Any) -> Item:
     return Item(kind, body)
 
 
-def _kind_of(document: Mapping[str, Any]) -> str:
-    if "online" in document:
-        return STATUS
-    if "kind" in document:
-        return "events"
-    if "started_at" in document:
-        return "sessions"
-    if "energy_wh" in document:
-        return "reference" if "meter" in document else "registers"
-    raise LineError('can\'t tell what it is: give "topic"')
+def _kind_of(document: dict[str, Any]) -> Kind:
+    """Return what a line holds, and take its topic out."""
+    told = document.pop("topic", None)
+    kind = kind_named(told) if told else kind_of_item(document)
+    if kind is not None:
+        return kind
+    if not told:
+        raise LineError('can\'t tell what it is: give "topic"')
+    *others, last = Kind
+    raise LineError(f"unknown topic {told!r}: use {', '.join(others)} or {last}")
 
 
 def _check_depth(document: Any) -> None:

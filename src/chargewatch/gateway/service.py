@@ -16,10 +16,11 @@ import orjson
 
 from chargewatch.errors import BrokerError
 from chargewatch.gateway.intake import Block, Input, Line
-from chargewatch.gateway.lines import STATUS, Item, LineError, read_line
+from chargewatch.gateway.lines import Item, LineError, read_line
 from chargewatch.gateway.link import IN_FLIGHT, Connection, Link, LinkLostError, LinkOptions
 from chargewatch.gateway.spool import DeadLetter, Settled, Spool, Spooled, SpoolFullError
 from chargewatch.mqtt.address import BrokerAddress
+from chargewatch.wire.kinds import Kind
 from chargewatch.wire.topics import RECEIPT, topic
 
 log = logging.getLogger("chargewatch.gateway")
@@ -123,7 +124,7 @@ class GatewayService:
             client_id=f"{options.operator_id}:{options.station_id}",
             username=options.operator_id,
             receipt_topic=self._topic(RECEIPT),
-            will_topic=self._topic(STATUS),
+            will_topic=self._topic(Kind.STATUS),
             will_payload=b'{"online": false}',
             keepalive_s=options.keepalive_s,
         )
@@ -399,7 +400,7 @@ class GatewayService:
         while True:
             if told < REPEATED_STATUSES:
                 for payload in await self._on_disk(self._spool.recent_statuses):
-                    await connection.publish(self._topic(STATUS), payload)
+                    await connection.publish(self._topic(Kind.STATUS), payload)
             await self._publish_status(connection, online=True)
             told += 1
             self._status_changed.clear()
@@ -414,7 +415,7 @@ class GatewayService:
             payload = await self._on_disk(self._spool.add_status, online=online)
         except SpoolFullError:
             return  # it says so elsewhere, and a status without seq is none
-        await connection.publish(self._topic(STATUS), payload, retain=True)
+        await connection.publish(self._topic(Kind.STATUS), payload, retain=True)
 
     async def _say_goodbye(self, connection: Connection) -> None:
         """Tell that the station goes offline: an orderly end discards the last will."""

@@ -19,8 +19,9 @@ import orjson
 
 from chargewatch.errors import ChargewatchError
 from chargewatch.gateway.intake import Position
-from chargewatch.gateway.lines import LIST_KEYS, MAX_ITEM_BYTES, STATUS, Item
+from chargewatch.gateway.lines import MAX_ITEM_BYTES, Item
 from chargewatch.wire.envelope import MAX_ITEMS
+from chargewatch.wire.kinds import Kind, items_of
 
 DEAD_LETTERS_SHARE = 10
 """Dead letters take at most a tenth of the spool; the oldest go first."""
@@ -196,8 +197,8 @@ class Spool:
                 )
         return made
 
-    def _payload(self, kind: str, seq: int, bodies: Sequence[bytes]) -> bytes:
-        head = f'{{"seq":{seq},"sent_at":"{self.now()}","{LIST_KEYS[kind]}":['
+    def _payload(self, kind: Kind, seq: int, bodies: Sequence[bytes]) -> bytes:
+        head = f'{{"seq":{seq},"sent_at":"{self.now()}","{kind.facts.list_key}":['
         return head.encode() + b",".join(bodies) + b"]}"
 
     def now(self) -> str:
@@ -216,7 +217,7 @@ class Spool:
     def add_status(self, *, online: bool) -> bytes:
         """Return the next status; it and a few before it are kept, since none gets a receipt."""
         with self._transaction() as run:
-            seq = self._next_seq(run, STATUS)
+            seq = self._next_seq(run, Kind.STATUS)
             status = {
                 **self.told_status(),
                 "seq": seq,
@@ -376,9 +377,9 @@ def _take_lock(path: Path) -> IO[bytes]:
     return file
 
 
-def _messages(items: Sequence[Item], batch_items: int) -> Iterator[tuple[str, list[bytes]]]:
+def _messages(items: Sequence[Item], batch_items: int) -> Iterator[tuple[Kind, list[bytes]]]:
     """Yield the items of each topic in messages within the contract's limits."""
-    by_kind: dict[str, list[bytes]] = {}
+    by_kind: dict[Kind, list[bytes]] = {}
     for item in items:
         by_kind.setdefault(item.kind, []).append(item.body)
     for kind, bodies in by_kind.items():
@@ -397,7 +398,7 @@ def _rejected(
     kind: str, seq: int, payload: bytes, errors: Sequence[Mapping[str, Any]], rejected: int
 ) -> list[DeadLetter]:
     """Return a dead letter for each error; the whole message too when items are not named."""
-    listed = orjson.loads(payload)[LIST_KEYS[kind]]
+    listed: Any = items_of(orjson.loads(payload)) or []
     letters = []
     for error in errors:
         index = error.get("index")

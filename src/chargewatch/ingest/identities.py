@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from chargewatch.storage.intake.identities import IdentityRows, InstrumentRows
+from chargewatch.storage.intake.identities import IdentityRows, Instrument, InstrumentRows
 
 Owner = tuple[str, str]
 """operator_id, station_id."""
+
+INSTRUMENT_TABLES: dict[str, Instrument] = {"connector": "connector", "meter": "reference_meter"}
+"""By what an item may name an instrument, and the table that has it; claims are made in order."""
 
 
 class Instruments:
@@ -56,9 +59,9 @@ class Identities:
         self.meters = Instruments(rows.meters)
         self._stations = rows.stations
 
-    def of(self, kind: str) -> Instruments:
-        """Return the instruments that a topic kind speaks about."""
-        return self.meters if kind == "reference" else self.connectors
+    def of(self, key: str) -> Instruments:
+        """Return the instruments that items name under a key, one of INSTRUMENT_TABLES."""
+        return {"connector": self.connectors, "meter": self.meters}[key]
 
     def foreign_station(self, owner: Owner) -> str | None:
         """Return whose a station is when it is registered to another operator."""

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from chargewatch.errors import DatabaseError
-from chargewatch.ingest.batch import TimeLimits
+from chargewatch.ingest.contents.assembly import TimeLimits
 from chargewatch.ingest.message import Arrival, read_message
 from chargewatch.ingest.receipts import receipt_of
 from chargewatch.ingest.writer import BatchWriter
@@ -56,7 +56,7 @@ class Intake:
     ) -> dict[str, Any]:
         """Commit one message and return its receipt.
 
-        kind: one of wire.topics.KINDS. received_at: seconds since 1970 (default: now).
+        kind: of what; a wire.kinds.Kind. received_at: seconds since 1970 (default: now).
         Raises: DatabaseError when the database can't take it now; send the message again later.
         """
         received_s = time.time() if received_at is None else received_at

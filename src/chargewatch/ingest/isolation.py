@@ -17,6 +17,7 @@ import orjson
 
 from chargewatch.ingest.message import Arrival, Fate, Message, read_message, refuse_by_fault
 from chargewatch.storage.intake import faults
+from chargewatch.wire.kinds import Kind
 from chargewatch.wire.rejection import INTERNAL_ERROR
 from chargewatch.wire.topics import topic
 
@@ -38,26 +39,13 @@ def sound_messages(*, now_us: int) -> list[Message]:
     """Return one message of every kind that anything healthy can write, and a refused one."""
     at = datetime.fromtimestamp(now_us / 1e6, UTC).isoformat()
     envelope = {"seq": 1, "sent_at": at}
-    reading = {"at": at, "energy_wh": 1}
-    session: dict[str, object] = {
-        "session": PROBE,
-        "connector": PROBE,
-        "started_at": at,
-        "ended_at": at,
-    }
-    session |= {"currency": "CNY", "start_wh": 1, "stop_wh": 1, "billed_wh": 0}
-    contents: dict[str, dict[str, object]] = {
-        "registers": {"readings": [{**reading, "connector": PROBE, "session": PROBE}]},
-        "reference": {"readings": [{**reading, "meter": PROBE}]},
-        "sessions": {"sessions": [session]},
-        "events": {"events": [{"connector": PROBE, "at": at, "kind": "in_service"}]},
-        "status": {"online": True},
-    }
     messages = []
-    for kind, content in contents.items():
+    for kind in Kind:
+        item = kind.facts.example(PROBE, at)
+        content = item if kind.facts.list_key is None else {kind.facts.list_key: [item]}
         payload = orjson.dumps(envelope | content)
         messages.append(read_message(Arrival(topic(PROBE, PROBE, kind), payload, None, now_us)))
-    refused = read_message(Arrival(topic(PROBE, PROBE, "registers"), b"", None, now_us))
+    refused = read_message(Arrival(topic(PROBE, PROBE, Kind.REGISTERS), b"", None, now_us))
     refused.refuse(INTERNAL_ERROR, "a try")
     return [*messages, refused]
 

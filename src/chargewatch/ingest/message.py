@@ -12,9 +12,8 @@ from chargewatch.domain.times import EPOCH
 from chargewatch.storage.intake import faults
 from chargewatch.storage.intake.readings import DUPLICATE, STORED
 from chargewatch.wire.decode import Decoded, decode
-from chargewatch.wire.envelope import ITEM_LISTS, load_object
-from chargewatch.wire.events import Events
-from chargewatch.wire.readings import Columns
+from chargewatch.wire.envelope import load_object
+from chargewatch.wire.kinds import Kind
 from chargewatch.wire.rejection import (
     CONFLICT,
     INTERNAL_ERROR,
@@ -22,8 +21,7 @@ from chargewatch.wire.rejection import (
     RejectedMessage,
     Rejection,
 )
-from chargewatch.wire.sessions import Sessions
-from chargewatch.wire.topics import KINDS, Topic, parse_topic
+from chargewatch.wire.topics import Topic, parse_topic
 
 log = logging.getLogger("chargewatch.ingest")
 
@@ -87,8 +85,7 @@ class Message:
     @property
     def item_rejections(self) -> Sequence[Rejection]:
         """Items that could not be read."""
-        content = self.decoded.content if self.decoded is not None else None
-        return content.rejections if isinstance(content, Columns | Sessions | Events) else ()
+        return self.decoded.content.rejections if self.decoded is not None else ()
 
     def refuse(self, code: str, detail: str) -> RejectedMessage:
         """Refuse the whole message, whatever could be read of it."""
@@ -143,7 +140,7 @@ def read_message(arrival: Arrival) -> Message:
         message.refused = RejectedMessage(
             MALFORMED,
             "the topic is not cw/v1/{operator_id}/{station_id}/{kind} with one of "
-            f"{', '.join(KINDS)} and identities of [A-Za-z0-9_-]{{1,64}}",
+            f"{', '.join(Kind)} and identities of [A-Za-z0-9_-]{{1,64}}",
         )
         return message
     try:
@@ -185,7 +182,8 @@ def _told(topic: Topic, arrival: Arrival) -> tuple[int | None, int]:
     """Return seq and number of items of a message that the decoder failed on, as far as told."""
     try:
         document = load_object(arrival.payload, arrival.content_type)
-        seq, items = document.get("seq"), document.get(ITEM_LISTS.get(topic.kind, ""))
+        list_key = topic.kind.facts.list_key
+        seq, items = document.get("seq"), document.get(list_key) if list_key is not None else None
     except Exception as exc:
         if faults.is_environment(exc) and not isinstance(exc, RejectedMessage):
             raise

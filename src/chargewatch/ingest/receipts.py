@@ -43,7 +43,7 @@ def receipt_messages(
         return []
     stations: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for message, fate in zip(messages, fates, strict=True):
-        if message.topic is None or message.topic.kind == "status":
+        if message.topic is None or not message.topic.kind.facts.has_receipt:
             continue
         if which == "errors" and not fate.rejected:
             continue

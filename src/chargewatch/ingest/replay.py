@@ -15,7 +15,7 @@ import asyncpg
 
 from chargewatch.domain.times import EPOCH
 from chargewatch.errors import DatabaseError
-from chargewatch.ingest.batch import TimeLimits
+from chargewatch.ingest.contents.assembly import TimeLimits
 from chargewatch.ingest.message import (
     Arrival,
     Fate,

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chargewatch.errors import BrokerError, DatabaseError
-from chargewatch.ingest.batch import TimeLimits
 from chargewatch.ingest.broker import end_session, shown_id
+from chargewatch.ingest.contents.assembly import TimeLimits
 from chargewatch.ingest.figures import watch_broker_queue
 from chargewatch.ingest.health import Health, Look
 from chargewatch.ingest.inbox import BATCH_BYTES, Inbox

@@ -6,31 +6,25 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Sequence
-from datetime import timedelta
 from typing import Any, Protocol
-
-import numpy as np
 
 from chargewatch import __version__
 from chargewatch.domain.identity import StreamKey
 from chargewatch.errors import DatabaseError
 from chargewatch.ingest.batch import (
     Batch,
-    ReadingRows,
-    SessionKeys,
-    TimeLimits,
     assemble,
     refuse_foreign_stations,
     unknown_instruments,
 )
-from chargewatch.ingest.identities import Identities
+from chargewatch.ingest.contents.assembly import SessionKeys, TimeLimits, Writing
+from chargewatch.ingest.identities import INSTRUMENT_TABLES, Identities
 from chargewatch.ingest.isolation import Isolation, sound_messages
-from chargewatch.ingest.message import Fate, Message, moment_of
+from chargewatch.ingest.message import Fate, Message
 from chargewatch.ingest.rejected import ledger_entries, quarantine_rows, replay_rows
 from chargewatch.storage.intake import faults
 from chargewatch.storage.intake.broker_sessions import Slot, open_session
 from chargewatch.storage.intake.connection import hold_name, open_ingest_connection
-from chargewatch.storage.intake.events import store_events
 from chargewatch.storage.intake.identities import (
     claim_instruments,
     claims_stand,
@@ -43,21 +37,7 @@ from chargewatch.storage.intake.ledger import (
     record_messages,
 )
 from chargewatch.storage.intake.quarantine import record_replays, store_quarantine
-from chargewatch.storage.intake.readings import (
-    CONFLICT,
-    DUPLICATE,
-    STORED,
-    NewestReadings,
-    load_newest,
-    mark_pending,
-    newest_rows,
-    pending_days,
-    store_readings,
-    update_latest,
-)
-from chargewatch.storage.intake.sessions import store_session_names, store_sessions
-from chargewatch.storage.intake.status import StatusRow, store_statuses
-from chargewatch.wire.rejection import CONFLICT as CONFLICT_CODE
+from chargewatch.storage.intake.readings import NewestReadings, load_newest
 
 log = logging.getLogger("chargewatch.ingest")
 
@@ -247,11 +227,11 @@ class BatchWriter:
         return await self._transaction(messages, identities, staged_only=True)
 
     async def _claim(self, messages: Sequence[Message], identities: Identities) -> None:
-        for table, claims in unknown_instruments(messages, identities).items():
+        for key, claims in unknown_instruments(messages, identities).items():
             if claims:
+                table = INSTRUMENT_TABLES[key]
                 rows = await claim_instruments(self._connection, table, sorted(claims))
-                of = identities.connectors if table == "connector" else identities.meters
-                of.add_claims(rows)
+                identities.of(key).add_claims(rows)
                 log.info("instruments_claimed table=%s count=%d", table, len(rows))
 
     async def _transaction(
@@ -279,12 +259,17 @@ class BatchWriter:
         keys = [(*m.owner, m.topic.kind) for m in batch.messages if m.topic is not None]
         streams = await lock_streams(connection, keys, known=self._streams)
         await self._require_claims(batch)
-        await self._write_readings(batch, batch.registers, staged_only=staged_only)
-        await self._write_readings(batch, batch.references, staged_only=staged_only)
-        await self._write_sessions(batch)
-        await store_session_names(connection, batch.session_names)
-        await self._write_events(batch)
-        await self._write_statuses(batch)
+        writing = Writing(
+            connection,
+            batch.messages,
+            batch.fates,
+            self._limits,
+            self._newest,
+            batch.session_names,
+            staged_only,
+        )
+        for rows in batch.rows:
+            await rows.write(writing)
         await store_quarantine(
             connection, quarantine_rows(batch, identities), rows_a_day=self._quarantine_a_day
         )
@@ -297,85 +282,16 @@ class BatchWriter:
         """Raise ClaimMergedError when a claim of the batch is no more; keep the others."""
         if self._identities is None:
             return
-        connectors = sorted(batch.connector_ids() & self._identities.connectors.claims)
-        meters = sorted(batch.meter_ids() & self._identities.meters.claims)
+        connectors = sorted(batch.ids("connector") & self._identities.connectors.claims)
+        meters = sorted(batch.ids("meter") & self._identities.meters.claims)
         if (connectors or meters) and not await claims_stand(
             self._connection, connectors=connectors, meters=meters
         ):
             raise ClaimMergedError("an import has merged a claim since the registry was read")
 
-    async def _write_readings(self, batch: Batch, rows: ReadingRows, *, staged_only: bool) -> None:
-        if not rows.size:
-            return
-        result = await store_readings(
-            self._connection,
-            rows.table,
-            rows.records,
-            newest=self._newest,
-            # Of reference meters no newest reading is kept: there are few, staging does.
-            staged_only=staged_only or rows.table.kind != 0,
-        )
-        size = len(batch.messages)
-        for fate_code, name in ((STORED, "stored"), (DUPLICATE, "duplicate")):
-            counts = np.bincount(rows.message[result.fate == fate_code], minlength=size)
-            for number in np.flatnonzero(counts):
-                setattr(batch.fates[number], name, int(counts[number]))
-        for row in np.flatnonzero(result.fate == CONFLICT):
-            place = int(rows.place[row])
-            batch.fates[rows.message[row]].reject(
-                place,
-                CONFLICT_CODE,
-                f"readings[{place}]: {float(result.kept_wh[row]):.15g} Wh is stored already for "
-                f"{np.datetime_as_string(rows.records['at'][row], unit='us')}Z",
-            )
-        stored = rows.records[result.fate == STORED]
-        if len(stored):
-            await mark_pending(self._connection, pending_days(rows.table, stored))
-            if rows.table.kind == 0:
-                latest = newest_rows(rows.table, stored)
-                received_us = max(m.arrival.received_us for m in batch.messages)
-                await update_latest(self._connection, latest, received_us=received_us)
-
-    async def _write_sessions(self, batch: Batch) -> None:
-        codes = await store_sessions(self._connection, [row for _, _, row in batch.sessions])
-        for (number, place, row), code in zip(batch.sessions, codes, strict=True):
-            detail = f"sessions[{place}]: session {row.session} is stored already"
-            batch.fates[number].settle(place, code, f"{detail} with other content")
-
-    async def _write_events(self, batch: Batch) -> None:
-        codes = await store_events(self._connection, [row for _, _, row in batch.events])
-        for (number, place, row), code in zip(batch.events, codes, strict=True):
-            detail = f"events[{place}]: {row.kind} of that time is stored already"
-            batch.fates[number].settle(place, code, f"{detail} with other content")
-
-    async def _write_statuses(self, batch: Batch) -> None:
-        rows = []
-        for number, status in batch.statuses:
-            message = batch.messages[number]
-            sent_us = message.decoded.envelope.sent_at_us if message.decoded else None
-            rows.append(
-                StatusRow(
-                    *message.owner,
-                    online=status.online,
-                    received_at=moment_of(message.arrival.received_us),
-                    sent_at=None if sent_us is None or sent_us < 0 else moment_of(sent_us),
-                    clock_offset_ms=status.clock_offset_ms,
-                    backlog=status.backlog,
-                    firmware=status.firmware,
-                )
-            )
-        max_future = timedelta(seconds=self._limits.max_future_s)
-        newer = await store_statuses(self._connection, rows, max_future=max_future)
-        for (number, _), is_newer in zip(batch.statuses, newer, strict=True):
-            setattr(batch.fates[number], "stored" if is_newer else "duplicate", 1)
-
     def _remember(self, batch: Batch, streams: dict[StreamKey, int], *, distrust: bool) -> None:
         """Take into the caches what the commit made true."""
         self._streams.update(streams)
         self._session_keys.add_stored(list(batch.session_names))
-        for rows in (batch.registers, batch.references):
-            if rows.size and rows.table.kind == 0:
-                instruments = rows.records[rows.table.instrument]
-                if distrust:
-                    self._newest.distrust(instruments)
-                self._newest.advance(instruments, rows.records["at"].view(np.int64))
+        for rows in batch.rows:
+            rows.remember(self._newest, distrust=distrust)

@@ -32,7 +32,8 @@ from chargewatch.signals.stations import (
 )
 from chargewatch.storage.bulk import seconds_of
 from chargewatch.storage.runs import inputs as store
-from chargewatch.wire.envelope import ITEM_LISTS, load_object
+from chargewatch.wire.envelope import load_object
+from chargewatch.wire.kinds import items_of
 from chargewatch.wire.rejection import CONFLICT, RejectedMessage
 
 
@@ -189,9 +190,7 @@ def _conflicting_items(row: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
         document = load_object(bytes(row["payload"]), row["content_type"])
     except RejectedMessage:
         document = {}
-    listed = next(
-        (document[key] for key in ITEM_LISTS.values() if isinstance(document.get(key), list)), None
-    )
+    listed = items_of(document)
     found = []
     for error in orjson.loads(row["errors"]):
         if error["code"] != CONFLICT:

@@ -18,6 +18,9 @@ from chargewatch.simulators.publisher import (
     Will,
 )
 from chargewatch.simulators.receipts import ReceiptBook
+from chargewatch.wire.kinds import Kind
+from chargewatch.wire.topics import RECEIPT, is_retained
+from chargewatch.wire.topics import topic as wire_topic
 
 AHEAD = 2_000
 """Messages that are made ahead of the gateways."""
@@ -38,18 +41,18 @@ def timed(
     for at_s, topic, body in messages:
         first = at_s if first is None else first
         due = 0.0 if speed is None else max(0.0, (at_s - first) / speed)
-        yield Outgoing(topic=topic, payload=body, retain=topic.endswith("/status"), due_s=due)
+        yield Outgoing(topic=topic, payload=body, retain=is_retained(topic), due_s=due)
 
 
 def gateway_of(topic: str) -> Gateway:
     """Return the gateway of a topic's station: client id, user and last will of the contract."""
     _, _, operator, station, _ = topic.split("/")
-    will = Will(topic=f"cw/v1/{operator}/{station}/status", payload=b'{"online":false}')
+    will = Will(topic=wire_topic(operator, station, Kind.STATUS), payload=b'{"online":false}')
     return Gateway(
         client_id=f"{operator}:{station}",
         username=operator,
         will=will,
-        receipts=f"cw/v1/{operator}/{station}/receipt",
+        receipts=wire_topic(operator, station, RECEIPT),
     )
 
 

@@ -11,6 +11,7 @@ import orjson
 
 from chargewatch.errors import InputFileError
 from chargewatch.simulators.publisher import Outgoing
+from chargewatch.wire.topics import is_retained
 
 
 def open_binary(path: Path) -> IO[bytes]:
@@ -55,4 +56,4 @@ def _message(line: bytes, place: str) -> Outgoing:
     if not topic or "#" in topic or "+" in topic or "\x00" in topic:
         raise InputFileError(f"{place}: {topic!r} is no topic one can publish to")
     body = payload.encode() if isinstance(payload, str) else orjson.dumps(payload)
-    return Outgoing(topic=topic, payload=body, retain=topic.endswith("/status"))
+    return Outgoing(topic=topic, payload=body, retain=is_retained(topic))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import orjson
 
-from chargewatch.wire.topics import RECEIPT
+from chargewatch.wire.topics import RECEIPT, has_receipt
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class ReceiptBook:
     def expect(self, number: int, topic: str, payload: bytes) -> bool:
         """Note a message that is published; return whether a receipt of its own will come."""
         seq = _seq_of(payload)
-        if topic.endswith("/status") or seq is None or (topic, seq) in self._numbers:
+        if not has_receipt(topic) or seq is None or (topic, seq) in self._numbers:
             return False
         if not self._sent:
             self._newest = time.monotonic()

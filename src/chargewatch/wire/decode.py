@@ -9,9 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from chargewatch.wire import fields
 from chargewatch.wire.envelope import (
-    ITEM_LISTS,
     MAX_DEPTH,
     Envelope,
     is_nested_deeper,
@@ -20,30 +18,9 @@ from chargewatch.wire.envelope import (
     read_envelope,
     read_items,
 )
-from chargewatch.wire.events import Events, read_events
-from chargewatch.wire.readings import Columns, read_reference, read_registers
+from chargewatch.wire.kinds import Content
 from chargewatch.wire.rejection import MALFORMED, RejectedItem, RejectedMessage
-from chargewatch.wire.sessions import Sessions, read_sessions
 from chargewatch.wire.topics import Topic
-
-_READINGS_KEYS = frozenset({"seq", "sent_at", "readings"})
-_SESSIONS_KEYS = frozenset({"seq", "sent_at", "sessions"})
-_EVENTS_KEYS = frozenset({"seq", "sent_at", "events"})
-_STATUS_KEYS = frozenset({"seq", "sent_at", "online", "clock_offset_ms", "backlog", "firmware"})
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What a gateway says about itself."""
-
-    online: bool
-    clock_offset_ms: float | None
-    backlog: int | None
-    firmware: str | None
-    may_nest: bool = False
-
-
-Content = Columns | Sessions | Events | Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,39 +36,25 @@ class Decoded:
     @property
     def unknown_keys(self) -> int:
         """Number of keys that this version does not know."""
-        inner = 0 if isinstance(self.content, Status) else self.content.unknown_keys
-        return self.envelope.unknown_keys + inner
+        return self.envelope.unknown_keys + self.content.unknown_keys
 
     @property
     def rounded(self) -> int:
         """Number of energies that had more than three decimals."""
-        return 0 if isinstance(self.content, Status) else self.content.rounded
+        return self.content.rounded
 
 
-def _decode_readings(document: dict[str, Any], topic: Topic) -> Decoded:
-    envelope = read_envelope(document, topic, "readings", known=_READINGS_KEYS)
-    items = read_items(document, "readings", envelope.seq)
-    read = read_registers if topic.kind == "registers" else read_reference
-    return Decoded(envelope, len(items), read(items, topic))
-
-
-def _decode_sessions(document: dict[str, Any], topic: Topic) -> Decoded:
-    envelope = read_envelope(document, topic, "sessions", known=_SESSIONS_KEYS)
-    items = read_items(document, "sessions", envelope.seq)
-    return Decoded(envelope, len(items), read_sessions(items, topic))
-
-
-def _decode_events(document: dict[str, Any], topic: Topic) -> Decoded:
-    envelope = read_envelope(document, topic, "events", known=_EVENTS_KEYS)
-    items = read_items(document, "events", envelope.seq)
-    return Decoded(envelope, len(items), read_events(items, topic))
+def _decode_items(document: dict[str, Any], topic: Topic, list_key: str) -> Decoded:
+    envelope = read_envelope(document, topic)
+    items = read_items(document, list_key, envelope.seq)
+    return Decoded(envelope, len(items), topic.kind.facts.read(items, topic))
 
 
 def _last_will_envelope(document: dict[str, Any], topic: Topic) -> Envelope:
     """Return the envelope of a last will, which was written before it was sent."""
     stand_ins = {"seq": 1, "sent_at": "1970-01-01T00:00:00Z"}
     absent = {key: value for key, value in stand_ins.items() if document.get(key) is None}
-    envelope = read_envelope(document | absent, topic, "", known=_STATUS_KEYS)
+    envelope = read_envelope(document | absent, topic)
     return replace(
         envelope,
         seq=None if "seq" in absent else envelope.seq,
@@ -99,39 +62,17 @@ def _last_will_envelope(document: dict[str, Any], topic: Topic) -> Envelope:
     )
 
 
-def _decode_status(document: dict[str, Any], topic: Topic) -> Decoded:
+def _decode_whole(document: dict[str, Any], topic: Topic) -> Decoded:
+    """Return a message that is its own item; only such ones can be last wills."""
     if document.get("online") is False:
         envelope = _last_will_envelope(document, topic)
     else:
-        envelope = read_envelope(document, topic, "", known=_STATUS_KEYS)
+        envelope = read_envelope(document, topic)
     try:
-        status = _status(document)
+        content = topic.kind.facts.read(document, topic)
     except RejectedItem as exc:
         raise RejectedMessage(exc.code, exc.detail, seq=envelope.seq) from None
-    return Decoded(envelope, 1, status)
-
-
-def _status(document: dict[str, Any]) -> Status:
-    online = fields.required(document, "online", "message")
-    if type(online) is not bool:
-        raise fields.invalid("online", "is not true or false")
-    offset = backlog = firmware = None
-    if document.get("clock_offset_ms") is not None:
-        offset = fields.number(document["clock_offset_ms"], "clock_offset_ms")
-    if document.get("backlog") is not None:
-        backlog = fields.whole_number(document["backlog"], "backlog", least=0)
-    if document.get("firmware") is not None:
-        firmware = fields.text_value(document["firmware"], "firmware", least=0)
-    return Status(online, offset, backlog, firmware)
-
-
-_DECODERS = {
-    "registers": _decode_readings,
-    "reference": _decode_readings,
-    "sessions": _decode_sessions,
-    "events": _decode_events,
-    "status": _decode_status,
-}
+    return Decoded(envelope, 1, content)
 
 
 def decode(topic: Topic, payload: bytes, content_type: str | None = None) -> Decoded:
@@ -141,8 +82,12 @@ def decode(topic: Topic, payload: bytes, content_type: str | None = None) -> Dec
     """
     text = plain_payload(payload, content_type)
     document = object_of(text)
+    list_key = topic.kind.facts.list_key
     try:
-        decoded = _DECODERS[topic.kind](document, topic)
+        if list_key is None:
+            decoded = _decode_whole(document, topic)
+        else:
+            decoded = _decode_items(document, topic, list_key)
     except RejectedMessage as exc:
         _refuse_deep(document, exc.seq, exc.items)
         raise
@@ -150,7 +95,7 @@ def decode(topic: Topic, payload: bytes, content_type: str | None = None) -> Dec
     if decoded.content.may_nest:
         _refuse_deep(document, decoded.envelope.seq, decoded.items)
     elif decoded.envelope.unknown_keys:
-        rest = {key: value for key, value in document.items() if key != ITEM_LISTS.get(topic.kind)}
+        rest = {key: value for key, value in document.items() if key != list_key}
         _refuse_deep(rest, decoded.envelope.seq, decoded.items)
     return replace(decoded, size=len(text))
 

@@ -20,13 +20,6 @@ MAX_UNPACKED_BYTES = 16 << 20
 MAX_ITEMS = 10_000
 MAX_DEPTH = 32
 GZIP_CONTENT_TYPE = "application/json+gzip"
-ITEM_LISTS = {
-    "registers": "readings",
-    "reference": "readings",
-    "sessions": "sessions",
-    "events": "events",
-}
-"""The key under which a topic's messages hold their items."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _PIECE = 1024
@@ -215,14 +208,12 @@ def is_nested_deeper(value: dict[str, Any] | list[Any], limit: int = MAX_DEPTH) 
     return True
 
 
-def _countable(document: dict[str, Any], list_key: str) -> int:
-    items = document.get(list_key)
+def _countable(document: dict[str, Any], list_key: str | None) -> int:
+    items = None if list_key is None else document.get(list_key)
     return len(items) if type(items) is list else 1
 
 
-def read_envelope(
-    document: dict[str, Any], topic: Topic, list_key: str, *, known: frozenset[str]
-) -> Envelope:
+def read_envelope(document: dict[str, Any], topic: Topic) -> Envelope:
     """Return a message's envelope; RejectedMessage with its seq when that could be read."""
     seq: int | None = None
     try:
@@ -231,9 +222,9 @@ def read_envelope(
         fields.own_identity(document, "", topic.operator_id, topic.station_id)
     except RejectedItem as exc:
         raise RejectedMessage(
-            exc.code, exc.detail, seq=seq, items=_countable(document, list_key)
+            exc.code, exc.detail, seq=seq, items=_countable(document, topic.kind.facts.list_key)
         ) from None
-    return Envelope(seq, sent_at_us, sum(key not in known for key in document))
+    return Envelope(seq, sent_at_us, len(document.keys() - topic.kind.keys))
 
 
 def read_items(document: dict[str, Any], list_key: str, seq: int | None) -> list[Any]:

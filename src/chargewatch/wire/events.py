@@ -51,6 +51,14 @@ class Events:
         """Whether lists or objects may be where this version knows none."""
         return bool(self.unknown_keys or self.rejections)
 
+    def named(self, key: str) -> set[str]:
+        """Return the connectors, or reference meters, that events name."""
+        return {name for record in self.records if (name := getattr(record, key)) is not None}
+
+    def session_names(self) -> set[str]:
+        """Return no sessions."""
+        return set()
+
 
 def _name(item: dict[str, Any], key: str, path: str) -> str | None:
     return None if item.get(key) is None else fields.name(item[key], f"{path}.{key}")

@@ -238,3 +238,13 @@ class ReceiptsMessage(_Wire):
     """Payload of cw/v1/{operator_id}/{station_id}/receipt."""
 
     receipts: list[Receipt]
+
+
+MESSAGES: dict[str, tuple[type[BaseModel], type[BaseModel]]] = {
+    "registers": (RegistersMessage, RegisterReading),
+    "reference": (ReferenceMessage, ReferenceReading),
+    "sessions": (SessionsMessage, ChargingSession),
+    "events": (EventsMessage, InstrumentEvent),
+    "status": (StatusMessage, StatusMessage),
+}
+"""The models of a message and of one item of it, by kind."""

@@ -64,6 +64,15 @@ class Columns:
         """Return the place in the message of a row of the columns."""
         return row if self.index is None else int(self.index[row])
 
+    def named(self, key: str) -> set[str]:
+        """Return the instruments that readings name, of the one key that names any."""
+        del key
+        return set(self.names)
+
+    def session_names(self) -> set[str]:
+        """Return the sessions that readings name."""
+        return {session for session in self.sessions or () if session is not None}
+
 
 class _OddError(Exception):
     """The fast way gives up; the exact one finds out why."""

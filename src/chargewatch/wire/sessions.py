@@ -59,6 +59,14 @@ class Sessions:
         """Whether lists or objects may be where this version knows none."""
         return bool(self.unknown_keys or self.rejections)
 
+    def named(self, key: str) -> set[str]:
+        """Return the connectors that sessions name."""
+        return {getattr(record, key) for record in self.records}
+
+    def session_names(self) -> set[str]:
+        """Return the sessions that are named."""
+        return {record.session for record in self.records}
+
 
 def _label(value: Any, path: str) -> str:
     return fields.name(value, path, limit=fields.MAX_TEXT)

@@ -22,7 +22,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from chargewatch.storage.tables.base import Timestamp, metadata
 
-# One row per station and topic kind (registers, reference, sessions, events, status).
+# One row per station and topic kind (wire.kinds).
 ledger_stream = Table(
     "ledger_stream",
     metadata,

@@ -1,0 +1,1 @@
+"""How each kind of content becomes rows and is written: one module a kind."""
