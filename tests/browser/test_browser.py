@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
+from chargewatch.web import site
+
 pytestmark = pytest.mark.browser
 
 PASSWORD = "correct-horse-battery"
 RULES = (Path(__file__).parent / "accessibility.js").read_text(encoding="utf-8")
 PAGES = (
-    "/",
-    "/piles",
-    "/piles/TJ0001-01-1",
+    *(
+        page.address(connector="TJ0001-01-1", station_id="TJ0001")
+        for page in site.PAGES
+        if page.whole and not page.public
+    ),
     "/piles/TJ0001-05-1",
-    "/stations",
-    "/stations/TJ0001",
-    "/signals",
-    "/system",
     "/nothing-here",
 )
 Open = Callable[..., object]

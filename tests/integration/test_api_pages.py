@@ -24,24 +24,23 @@ from chargewatch.storage.tables import (
     signal,
     station,
 )
+from chargewatch.web import site as site_map
 from chargewatch.web.server import address_of, listen, make_server
 from web_client import Site, open_site
 
 PAGES = (
-    "/",
-    "/piles",
+    *(
+        page.address(connector="TJ0001-01-1", station_id="TJ0001")
+        for page in site_map.PAGES
+        if page.whole and not page.public
+    ),
     "/piles?tier=red&tier=grey&q=TJ&sort=error&page=1",
-    "/piles/TJ0001-01-1",
     "/piles/TJ0001-05-1",
     "/piles/TJ0001-06-1",
     "/piles/TJ0001-01-1?sessions=2",
-    "/stations",
-    "/stations/TJ0001",
     "/stations/TJ0001?days=30",
     "/stations/TJ0009",
-    "/signals",
     "/signals?state=all&code=register_jump&station=TJ0001",
-    "/system",
     "/system?show=gaps&station=TJ0001&code=conflict",
 )
 
@@ -72,7 +71,7 @@ async def test_every_page_is_whole_in_both_languages(site: Site, language: str) 
         assert not re.search(r"<script(?![^>]*\bsrc=)|\sstyle=|<style", answer.text), path
 
 
-@pytest.mark.parametrize("path", ["/", "/piles", "/stations", "/signals", "/system"])
+@pytest.mark.parametrize("path", [page.path for page in site_map.SECTIONS])
 async def test_empty_pages_say_what_to_do_next(empty_site: Site, path: str) -> None:
     answer = await empty_site.client.get(path)
     assert answer.status_code == 200

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from chargewatch.web import site as web_site
 from running import RunCommand
 from web_client import Site, open_site
 
@@ -30,16 +31,9 @@ ADDRESSES = (
     "/stations/TJ0001",
     "/me",
 )
-PAGES = (
-    "/",
-    "/piles",
-    "/piles.csv",
-    "/stations",
-    "/signals?state=all",
-    "/system",
-    "/piles/TJ0001-01-1",
-    "/stations/TJ0001",
-)
+OF_OP2 = {"connector": "TJ0001-01-1", "station_id": "TJ0001"}
+PAGES = [page.address(**OF_OP2) for page in web_site.PAGES if not page.public]
+PAGES.append("/signals?state=all")
 # TJ0001, TJ0004, TJ0007 and TJ0010 belong to OP2, the others to OP1.
 FOREIGN = re.compile(r"TJ00(02|03|05|06|08|09|11|12)|OP1\b|津充运营")
 

@@ -12,6 +12,8 @@ from fastapi import FastAPI
 from chargewatch.api.routes import api_router
 from chargewatch.supervision.accounts import Role
 from chargewatch.web import pages
+from chargewatch.web.language import LANGUAGES, Translator
+from chargewatch.web.site import PAGES, SECTIONS, modules
 from documents import SOURCE, code, page, rows, section
 from web_routes import Address, addresses
 
@@ -76,6 +78,30 @@ def test_every_page_is_documented_and_no_other() -> None:
     for module in pkgutil.iter_modules(pages.__path__):
         app.include_router(importlib.import_module(f"chargewatch.web.pages.{module.name}").router)
     every = {address.path for address in addresses(app)} - NO_PAGES
+    assert every == {page.path for page in PAGES}
+    assert {module.name for module in pkgutil.iter_modules(pages.__path__)} == set(modules())
     table = page("pages.md").partition("\n## ")[0]
     documented = {word for row in rows(table) for word in code(" ".join(row)) if word[0] == "/"}
     assert documented == every
+
+
+def test_every_section_of_the_navigation_has_a_name_in_both_languages() -> None:
+    for language in LANGUAGES:
+        assert all(Translator(language)(f"nav.{each.name}") for each in SECTIONS)
+
+
+def test_a_path_lies_in_one_section() -> None:
+    held = {
+        path: [each.name for each in SECTIONS if each.holds(path)]
+        for path in ("/", "/piles", "/piles/A", "/stations/B", "/system", "/login", "/nothing")
+    }
+    assert held == {
+        "/": ["overview"],
+        "/piles": ["piles"],
+        "/piles/A": ["piles"],
+        "/stations/B": ["stations"],
+        "/system": ["system"],
+        "/login": [],
+        "/nothing": [],
+    }
+    assert PAGES[3].address(connector="a/b c") == "/piles/a%2Fb%20c"

@@ -30,6 +30,7 @@ from chargewatch.storage.pages import piles as pile_list_rows
 from chargewatch.storage.pages.piles import PileFilter
 from chargewatch.supervision import accounts
 from chargewatch.supervision.accounts import Role
+from chargewatch.web.site import PAGES
 
 START_TIMEOUT_S = 60.0
 ASK_TIMEOUT_S = 60.0
@@ -140,19 +141,18 @@ async def _targets(database: Database) -> dict[str, str]:
         operators = await city_rows.operators(connection, scope=None)
     if not page.rows or not operators:
         raise BenchError("the database has no connectors: import a registry or run the demo first")
-    pile, station = quote(page.rows[0]["connector"]), quote(page.rows[0]["station_id"])
+    connector, station_id = page.rows[0]["connector"], page.rows[0]["station_id"]
+    pile, station = quote(connector), quote(station_id)
     operator = quote(operators[0]["operator_id"])
     api = "/api/v1"
     return {
-        "page overview": "/",
-        "page piles": "/piles",
+        **{
+            f"page {page.name}": page.address(connector=connector, station_id=station_id)
+            for page in PAGES
+            if page.whole and not page.public
+        },
         "page piles, red": "/piles?tier=red",
         "page piles, operator by error": f"/piles?operator={operator}&sort=error",
-        "page pile": f"/piles/{pile}",
-        "page stations": "/stations",
-        "page station": f"/stations/{station}",
-        "page signals": "/signals",
-        "page system": "/system",
         "api piles": f"{api}/piles",
         "api piles, page 21": f"{api}/piles?offset=1000",
         "api piles, by error": f"{api}/piles?sort=error",

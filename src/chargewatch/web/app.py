@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from importlib import import_module
 from typing import Any
 
 import asyncpg
@@ -22,9 +23,9 @@ from chargewatch.api.routes import PREFIX, api_router
 from chargewatch.errors import ChargewatchError
 from chargewatch.settings import Settings
 from chargewatch.storage.database import Database
+from chargewatch.web import site
 from chargewatch.web.assets import static_folder
-from chargewatch.web.pages import overview, pile, piles, session, signals, stations, system
-from chargewatch.web.pages.session import YEAR_S
+from chargewatch.web.pages.session import YEAR_S, redirect_to_log_in
 from chargewatch.web.render import render
 from chargewatch.web.security import BodyLimit, HeadRequests, SecurityHeaders
 
@@ -50,7 +51,7 @@ def _answer_error(
     if asked_path(request).startswith(PREFIX):
         return error_answer(status, code, message, headers=headers)
     if status == 401:
-        return session.redirect_to_log_in(request)
+        return redirect_to_log_in(request)
     page = render(
         request, "error.html", account=None, status=status, code=code, message=message,
         http_status=status,
@@ -136,16 +137,9 @@ def create_app(settings: Settings, database: Database, *, intake: Intake | None 
     app.add_middleware(HeadRequests)
     app.add_middleware(SecurityHeaders, secure=settings.secure_cookies)
     _install_error_handlers(app)
-    for module in (
-        overview,
-        piles,
-        pile,
-        signals,
-        stations,
-        system,
-        session,
-    ):
-        app.include_router(module.router, include_in_schema=False)
+    for module in site.modules():
+        page = import_module(f"chargewatch.web.pages.{module}")
+        app.include_router(page.router, include_in_schema=False)
     app.mount("/static", PinnedStaticFiles(directory=static_folder()), name="static")
 
     @app.get("/favicon.ico", include_in_schema=False)
