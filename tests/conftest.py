@@ -30,6 +30,8 @@ pytest.register_assert_rewrite("tests.integration.ingest_fleet", "tests.integrat
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SERVICES = CHECKOUT / "scripts" / "services"
+NO_DISK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+"""Settings of PostgreSQL: nothing here outlives the session, so nothing waits for the disk."""
 
 
 @pytest.hookimpl(trylast=True)
@@ -131,15 +133,23 @@ def _make_template(admin_url: str) -> TemplateDatabase:
     name = f"template_{uuid.uuid4().hex[:16]}"
     asyncio.run(_execute(admin_url, f"CREATE DATABASE {name} TEMPLATE template0"))
     asyncio.run(_migrate(with_database(admin_url, name)))
+    # TimescaleDB keeps a scheduler in every database that it may connect to, and a database that
+    # somebody is connected to can't be cloned: every clone would wait for seconds.
+    asyncio.run(
+        _execute(
+            admin_url,
+            f"ALTER DATABASE {name} ALLOW_CONNECTIONS false",
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+            f"WHERE datname = '{name}'",
+        )
+    )
     return TemplateDatabase(admin_url, name)
 
 
 @pytest.fixture(scope="session")
 def embedded_server(engine_folder: Path) -> Iterator[TemplateDatabase]:
     """PostgreSQL from the wheel with a migrated template; one for the whole session."""
-    # Nothing here outlives the session: no need to wait for the disk.
-    options = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-    with EmbeddedPostgres(engine_folder / "postgres", options=options) as server:
+    with EmbeddedPostgres(engine_folder / "postgres", options=NO_DISK) as server:
         yield _make_template(server.url_of("postgres"))
 
 
@@ -166,7 +176,15 @@ def timescale_server(engine_folder: Path) -> Iterator[TemplateDatabase]:
         ).stdout
         prefix = "export CHARGEWATCH_DATABASE_URL="
         lines = [line for line in printed.splitlines() if line.startswith(prefix)]
-        yield _make_template(lines[0].removeprefix(prefix).strip("'\""))
+        url = lines[0].removeprefix(prefix).strip("'\"")
+        asyncio.run(
+            _execute(
+                url,
+                *(f"ALTER SYSTEM SET {name} = {value}" for name, value in NO_DISK.items()),
+                "SELECT pg_reload_conf()",
+            )
+        )
+        yield _make_template(url)
     finally:
         subprocess.run([str(SERVICES), "stop"], env=environment, check=True, timeout=120)
 
