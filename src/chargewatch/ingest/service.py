@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from chargewatch.errors import BrokerError, DatabaseError
 from chargewatch.ingest.broker import end_session, shown_id
+from chargewatch.ingest.broker_figures import watch_broker_queue
 from chargewatch.ingest.contents.assembly import TimeLimits
-from chargewatch.ingest.figures import watch_broker_queue
 from chargewatch.ingest.health import Health, Look
 from chargewatch.ingest.inbox import BATCH_BYTES, Inbox
 from chargewatch.ingest.message import Arrival, Fate, Message, read_some
