@@ -34,5 +34,9 @@ class EngineError(ChargewatchError):
     """An embedded engine could not be started."""
 
 
+class BenchError(ChargewatchError):
+    """A measurement could not be made."""
+
+
 class NotFoundError(ChargewatchError):
     """What was asked for does not exist."""

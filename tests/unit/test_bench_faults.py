@@ -7,11 +7,11 @@ from collections import Counter
 from pathlib import Path
 
 from chargewatch.benches.faults_strikes import STRIKE_KINDS, schedule
-from chargewatch.benches.faults_verdict import Verdict, compare, judge_stream, read_record
-from chargewatch.storage.contents import Stream
+from chargewatch.benches.faults_verdict import FaultVerdict, compare, judge_stream, read_record
+from chargewatch.storage.contents import StreamBooks
 
 
-def stream(**changes: int | str) -> Stream:
+def stream(**changes: int | str) -> StreamBooks:
     values: dict[str, int | str] = {
         "operator_id": "CITY",
         "station_id": "ST000",
@@ -25,7 +25,7 @@ def stream(**changes: int | str) -> Stream:
         "open_gaps": 0,
         "restarts": 0,
     }
-    return Stream(**{**values, **changes})  # type: ignore[arg-type]
+    return StreamBooks(**{**values, **changes})  # type: ignore[arg-type]
 
 
 def test_a_seed_repeats_its_faults() -> None:
@@ -42,10 +42,10 @@ def test_a_short_run_has_every_kind() -> None:
 
 def test_the_verdict_finds_what_is_lost_doubled_or_wrong() -> None:
     sent = {("C", 1): 1.0, ("C", 2): 2.0, ("C", 3): 3.0}
-    good = Verdict()
+    good = FaultVerdict()
     compare(sent, dict(sent), Counter(sent.keys()), good)
     assert good.good
-    bad = Verdict()
+    bad = FaultVerdict()
     stored = {("C", 1): 1.0, ("C", 2): 9.0, ("C", 7): 7.0}
     compare(sent, stored, Counter({("C", 1): 2, ("C", 2): 1, ("C", 7): 1}), bad)
     assert (bad.lost, bad.doubled, bad.wrong) == (1, 1, 2)
@@ -63,7 +63,7 @@ def test_the_verdict_reads_the_books() -> None:
         ({"operator_id": "EVIL", "stored": 0, "duplicate": 0, "rejected": 10}, True),
         ({"operator_id": "EVIL", "stored": 0}, False),
     ):
-        verdict = Verdict()
+        verdict = FaultVerdict()
         judge_stream(stream(**changes), verdict)
         assert verdict.good is good, changes
 

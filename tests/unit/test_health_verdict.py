@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from chargewatch.ingest import health
-from chargewatch.ingest.health import LOOK_S, Health, Look
+from chargewatch.ingest.health import LOOK_S, IngestHealth, Look
 
 IDLE = Look(connected=True, subscribed=True, waiting=0, finished=0, database_away="")
 LIMIT_S = 30.0
@@ -19,7 +19,7 @@ class Watched:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.look, self.told = 1000.0, IDLE, 0.0
         monkeypatch.setattr(health.time, "monotonic", lambda: self.now)
-        self.health = Health(lambda: self.look, limit_s=LIMIT_S, tell=self._tell)
+        self.health = IngestHealth(lambda: self.look, limit_s=LIMIT_S, tell=self._tell)
         self.health.look_now()
 
     def _tell(self, stalled_s: float) -> None:
@@ -80,7 +80,7 @@ def test_event_loop_that_stands_still_is_told(watched: Watched) -> None:
 
 def test_service_that_was_not_connected_yet_is_not_well() -> None:
     seen = replace(IDLE, connected=False, subscribed=False)
-    health_of_it = Health(lambda: seen, limit_s=LIMIT_S)
+    health_of_it = IngestHealth(lambda: seen, limit_s=LIMIT_S)
     for _ in range(2):
         document = health_of_it.verdict().document()
         assert document["status"] == "failing"

@@ -21,7 +21,7 @@ import click
 
 from chargewatch import __version__
 from chargewatch.console import json_option, print_json, run_async, say, settings_of
-from chargewatch.errors import ChargewatchError
+from chargewatch.errors import BenchError
 from chargewatch.settings import Settings
 from chargewatch.storage.database import Database, open_database
 from chargewatch.storage.migrate import require_newest_schema
@@ -34,10 +34,6 @@ from chargewatch.web.site import PAGES
 
 START_TIMEOUT_S = 60.0
 ASK_TIMEOUT_S = 60.0
-
-
-class BenchError(ChargewatchError):
-    """The benchmark can't be run on this database."""
 
 
 @asynccontextmanager

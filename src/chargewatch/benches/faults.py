@@ -13,10 +13,10 @@ from typing import Any
 
 import click
 
-from chargewatch.benches.faults_city import City
+from chargewatch.benches.faults_city import FaultCity
 from chargewatch.benches.faults_site import Site, open_site
 from chargewatch.benches.faults_strikes import Planned, schedule, strike_all
-from chargewatch.benches.faults_verdict import Verdict, judge
+from chargewatch.benches.faults_verdict import FaultVerdict, judge
 from chargewatch.console import json_option, print_json, run_async, say, settings_of
 from chargewatch.errors import ChargewatchError
 from chargewatch.local.broker import Program, choose_program
@@ -36,7 +36,7 @@ class LossError(ChargewatchError):
     """Something was lost, doubled, wrong or left open."""
 
 
-async def _prepare(site: Site, city: City) -> None:
+async def _prepare(site: Site, city: FaultCity) -> None:
     """Let the gateways publish before there is anybody, then migrate and start ingest."""
     async with open_database(site.database.url) as database:
         await migrate(database, revision=RELEASED_SCHEMA)
@@ -47,7 +47,7 @@ async def _prepare(site: Site, city: City) -> None:
     site.ingest.start()
 
 
-async def _drain(city: City) -> float:
+async def _drain(city: FaultCity) -> float:
     """Wait until every message has its receipt; return how long that took."""
     began = time.monotonic()
     while any((await city.backlogs()).values()):
@@ -80,7 +80,7 @@ async def _run(
     struck: Counter[str] = Counter()
     disk_mb = DISK_MB + round(DISK_MB_A_MINUTE * seconds / 60)
     async with open_site(folder, disk_mb=disk_mb, program=program) as site:
-        city = City(site, stations=stations, processes=min(3, stations - 1), seed=seed)
+        city = FaultCity(site, stations=stations, processes=min(3, stations - 1), seed=seed)
         began = time.monotonic()
         try:
             await _prepare(site, city)
@@ -126,8 +126,8 @@ async def _show(struck: Counter[str], planned: int) -> None:
 
 def _figures(
     site: Site,
-    city: City,
-    verdict: Verdict,
+    city: FaultCity,
+    verdict: FaultVerdict,
     struck: Counter[str],
     *,
     seconds: float,

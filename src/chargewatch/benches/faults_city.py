@@ -29,7 +29,7 @@ ABRUPT_END_S = 10.0
 
 
 @dataclass
-class Station:
+class FaultStation:
     """Makes readings, sessions and events and writes each down, as the record of the truth."""
 
     station_id: str
@@ -105,7 +105,7 @@ class Station:
 class OwnGateway:
     """A gateway in this process: the same code as the command, ended without warning."""
 
-    def __init__(self, station: Station, spool: Path, address: BrokerAddress) -> None:
+    def __init__(self, station: FaultStation, spool: Path, address: BrokerAddress) -> None:
         self.station, self.spool_path, self._address = station, spool, address
         self._task: asyncio.Task[None] | None = None
         self._service: GatewayService | None = None
@@ -160,7 +160,7 @@ def gateway_options(station_id: str) -> GatewayOptions:
     )
 
 
-def open_spool(path: Path, station: Station) -> Spool:
+def open_spool(path: Path, station: FaultStation) -> Spool:
     """Return a station's spool; its messages tell the station's own time."""
     return Spool(
         path,
@@ -172,7 +172,7 @@ def open_spool(path: Path, station: Station) -> Spool:
     )
 
 
-class City:
+class FaultCity:
     """All stations and their gateways; a few of these are processes of their own."""
 
     def __init__(self, site: Site, *, stations: int, processes: int, seed: int) -> None:
@@ -182,7 +182,7 @@ class City:
         folder = site.folder / "stations"
         folder.mkdir()
         self.stations = [
-            Station(
+            FaultStation(
                 f"ST{n:03d}",
                 folder / f"ST{n:03d}.jsonl",
                 random.Random(f"{seed}:{n}"),  # noqa: S311
@@ -197,11 +197,11 @@ class City:
             for station in self.stations[processes:]
         ]
 
-    def spool_of(self, station: Station) -> Path:
+    def spool_of(self, station: FaultStation) -> Path:
         """Return where a station's spool is."""
         return station.path.with_suffix(".spool")
 
-    def _process(self, station: Station, url: str) -> Supervised:
+    def _process(self, station: FaultStation, url: str) -> Supervised:
         arguments = [
             *("gateway", str(station.path), "--operator", OPERATOR),
             *("--station", station.station_id, "--spool", str(self.spool_of(station))),
@@ -252,7 +252,7 @@ class City:
         lines = folder / "lines"
         lines.touch()
         copy_spool(gateway.spool_path, folder / "spool")
-        twin = Station(gateway.station.station_id, lines, random.Random(0))  # noqa: S311
+        twin = FaultStation(gateway.station.station_id, lines, random.Random(0))  # noqa: S311
         return OwnGateway(twin, folder / "spool", self._address)
 
     async def backlogs(self) -> dict[str, int]:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
-from chargewatch.benches.faults_city import City, OwnGateway
+from chargewatch.benches.faults_city import FaultCity, OwnGateway
 from chargewatch.benches.faults_site import HOSTILE, Site, Supervised
 from chargewatch.benches.processor_time import children
 from chargewatch.errors import ChargewatchError
@@ -32,7 +32,7 @@ class Ground:
     """What a fault strikes, and the chance that is its own."""
 
     site: Site
-    city: City
+    city: FaultCity
     chance: random.Random
 
     async def moment(self, least_s: float = 0.2, most_s: float = 2.0) -> None:
@@ -386,7 +386,7 @@ def schedule(*, seed: int, seconds: float) -> list[Planned]:
 
 
 async def strike_all(
-    planned: list[Planned], site: Site, city: City, *, seed: int, struck: Counter[str]
+    planned: list[Planned], site: Site, city: FaultCity, *, seed: int, struck: Counter[str]
 ) -> None:
     """Let every fault strike at its time; two of one target never at once."""
     loop = asyncio.get_running_loop()

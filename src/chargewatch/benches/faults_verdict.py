@@ -9,14 +9,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from chargewatch.benches.faults_city import City, Station
+from chargewatch.benches.faults_city import FaultCity, FaultStation
 from chargewatch.benches.faults_site import OPERATOR
 from chargewatch.benches.scratch import scratch_connection
 from chargewatch.storage import contents
 
 
 @dataclass
-class Verdict:
+class FaultVerdict:
     """What went wrong; all zero when nothing did."""
 
     readings: int = 0
@@ -91,9 +91,9 @@ def read_record(path: Path) -> Record:
     return record
 
 
-async def judge(url: str, city: City) -> Verdict:
+async def judge(url: str, city: FaultCity) -> FaultVerdict:
     """Compare every station's record with the tables, and the books with themselves."""
-    verdict = Verdict()
+    verdict = FaultVerdict()
     connection = await scratch_connection(url)
     try:
         for station in city.stations:
@@ -106,7 +106,7 @@ async def judge(url: str, city: City) -> Verdict:
     return verdict
 
 
-async def _judge_station(connection: Any, station: Station, verdict: Verdict) -> None:
+async def _judge_station(connection: Any, station: FaultStation, verdict: FaultVerdict) -> None:
     record = read_record(station.path)
     rows = await contents.station_readings(connection, OPERATOR, station.station_id)
     sessions = await contents.station_sessions(connection, OPERATOR, station.station_id)
@@ -121,7 +121,7 @@ async def _judge_station(connection: Any, station: Station, verdict: Verdict) ->
 
 
 def compare(
-    sent: dict[Any, float], stored: dict[Any, float], times: Counter[Any], verdict: Verdict
+    sent: dict[Any, float], stored: dict[Any, float], times: Counter[Any], verdict: FaultVerdict
 ) -> None:
     """Count what was sent and isn't stored, and what is stored twice, otherwise or unasked."""
     for key, value in sent.items():
@@ -137,7 +137,7 @@ def compare(
     verdict.doubled += sum(count - 1 for count in times.values())
 
 
-def judge_stream(stream: contents.Stream, verdict: Verdict) -> None:
+def judge_stream(stream: contents.StreamBooks, verdict: FaultVerdict) -> None:
     """Count what is wrong with the books of one stream."""
     name = f"{stream.operator_id}/{stream.station_id}/{stream.topic}"
     if not stream.balances:

@@ -20,7 +20,7 @@ from chargewatch.benches.ingest_limit import copy_limit
 from chargewatch.benches.ingest_publisher import Load, default_begin
 from chargewatch.benches.processor_time import listener, peak_memory_mb, processor_s
 from chargewatch.benches.scratch import register_fleet, scratch_database
-from chargewatch.errors import ChargewatchError
+from chargewatch.errors import BenchError
 from chargewatch.settings import Settings
 
 BACKLOG_S = 1.2
@@ -29,12 +29,8 @@ BACKLOG_S = 1.2
 WARM_UP_S = 5.0
 
 
-class BenchError(ChargewatchError):
-    """A measurement could not be made."""
-
-
 @dataclass(frozen=True)
-class Figures:
+class IngestCounters:
     """Ingest's own counters at one moment."""
 
     at_s: float
@@ -42,11 +38,11 @@ class Figures:
     readings: float
     lag_buckets: dict[float, float]
 
-    def rate(self, before: Figures) -> float:
+    def rate(self, before: IngestCounters) -> float:
         """Return readings committed a second since an earlier moment."""
         return (self.readings - before.readings) / (self.at_s - before.at_s)
 
-    def lag_s(self, quantile: float, before: Figures) -> float:
+    def lag_s(self, quantile: float, before: IngestCounters) -> float:
         """Return a quantile of arrival to commit since an earlier moment, s (interpolated)."""
         counts = {
             edge: count - before.lag_buckets.get(edge, 0.0)
@@ -64,7 +60,7 @@ class Figures:
         return float("nan")
 
 
-def _scrape(port: int) -> Figures:
+def _scrape(port: int) -> IngestCounters:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
         text = answer.read().decode()
     messages = readings = 0.0
@@ -79,7 +75,7 @@ def _scrape(port: int) -> Figures:
             readings += float(value)
         elif name.startswith("chargewatch_ingest_arrival_to_commit_seconds_bucket"):
             buckets[float(name.partition('le="')[2].partition('"')[0])] = float(value)
-    return Figures(time.monotonic(), messages, readings, buckets)
+    return IngestCounters(time.monotonic(), messages, readings, buckets)
 
 
 @dataclass
@@ -92,13 +88,13 @@ class Running:
     shards: int
     ingests: list[asyncio.subprocess.Process]
 
-    async def figures(self) -> Figures:
+    async def figures(self) -> IngestCounters:
         """Return the counters of all ingest processes together."""
         parts = [
             await asyncio.to_thread(_scrape, self.metrics_port + n) for n in range(self.shards)
         ]
         edges = {edge for part in parts for edge in part.lag_buckets}
-        return Figures(
+        return IngestCounters(
             parts[0].at_s,
             sum(part.messages for part in parts),
             sum(part.readings for part in parts),

@@ -130,7 +130,7 @@ def packets(load: Load) -> Iterator[bytes]:
         message += 1
 
 
-class Publisher:
+class PacketPublisher:
     """Sends packets as the limit, the rate and the broker's acknowledgements allow."""
 
     def __init__(self, sock: socket.socket, load: Load, rate: float) -> None:
@@ -206,7 +206,7 @@ def main() -> None:
         begin=datetime.fromisoformat(arguments.begin),
     )
     # The address holds a password: not on the command line, where everybody sees it.
-    Publisher(connect(os.environ["CHARGEWATCH_MQTT_URL"]), load, arguments.rate).run()
+    PacketPublisher(connect(os.environ["CHARGEWATCH_MQTT_URL"]), load, arguments.rate).run()
 
 
 def default_begin() -> datetime:

@@ -12,19 +12,19 @@ from rich.console import Console
 from rich.table import Table
 
 from chargewatch.console import json_option, print_json, run_async, settings_of
-from chargewatch.local.demo import SUPERVISOR, Demo, Finding, Outcome, run_demo
+from chargewatch.local.demo import SUPERVISOR, Demo, DemoFinding, Outcome, run_demo
 from chargewatch.simulators.scenario import parse_overrides
 
 SHOWN = 15
 
 
-def _estimate(finding: Finding) -> str:
+def _estimate(finding: DemoFinding) -> str:
     if finding.relative_error is None or finding.standard_uncertainty is None:
         return "-"
     return f"{100 * finding.relative_error:+.2f} ± {200 * finding.standard_uncertainty:.2f} %"
 
 
-def _signals(finding: Finding) -> str:
+def _signals(finding: DemoFinding) -> str:
     if not finding.true_signals and not finding.found_signals:
         return ""
     injected = ", ".join(finding.true_signals) or "none"

@@ -46,7 +46,7 @@ INSTALL = "pip install 'chargewatch[demo]'"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Check:
+class Diagnosis:
     """One thing that was looked at: what was found, what one loses by it, and the next step."""
 
     name: str
@@ -66,12 +66,12 @@ class BrokerAnswer:
     maximum_packet_bytes: int | None
 
 
-def _python() -> Check:
+def _python() -> Diagnosis:
     found = f"chargewatch {__version__} on Python {platform.python_version()}, {sys.platform}"
-    return Check(name="python", state="ok", found=found)
+    return Diagnosis(name="python", state="ok", found=found)
 
 
-def features_check(capabilities: Capabilities) -> Check:
+def features_check(capabilities: Capabilities) -> Diagnosis:
     """Return what an engine can do, as a failure where its compression would lose readings."""
     have = {
         "hypertables": capabilities.hypertables,
@@ -81,25 +81,25 @@ def features_check(capabilities: Capabilities) -> Check:
     found = ", ".join(f"{name}: {'yes' if is_there else 'no'}" for name, is_there in have.items())
     if fault := capabilities.columnstore_fault:
         step = "upgrade TimescaleDB (ALTER EXTENSION timescaledb UPDATE); compress nothing before"
-        return Check(name="features", state="failed", found=f"{found}; {fault}", next_step=step)
+        return Diagnosis(name="features", state="failed", found=f"{found}; {fault}", next_step=step)
     if all(have.values()):
-        return Check(name="features", state="ok", found=found)
+        return Diagnosis(name="features", state="ok", found=found)
     if capabilities.hypertables:
         step = "the community edition of TimescaleDB adds compression; without it, retention is "
         step += "done by `chargewatch db retention`"
     else:
         step = "fine for a demo and small fleets; for a city install TimescaleDB 2.19 or newer"
     lost = capabilities.losses
-    return Check(name="features", state="note", found=found, lost=lost, next_step=step)
+    return Diagnosis(name="features", state="note", found=found, lost=lost, next_step=step)
 
 
-def _rules(settings: Settings) -> Check:
+def _rules(settings: Settings) -> Diagnosis:
     """Return by which regulation runs of today judge, and whether it holds."""
     try:
         rules = rule_set(settings.mpe_rules)
     except ChargewatchError as exc:
         step = "set CHARGEWATCH_MPE_RULES to one of them"
-        return Check(name="rules", state="failed", found=str(exc), next_step=step)
+        return Diagnosis(name="rules", state="failed", found=str(exc), next_step=step)
     holds = f"from {rules.valid_from}" + (f" to {rules.valid_until}" if rules.valid_until else "")
     found = f"{rules.name}: {rules.regulation}, {holds}"
     if not rules.checked_against_source:
@@ -109,15 +109,15 @@ def _rules(settings: Settings) -> Check:
         found += ", not in force today"
     is_sound = in_force and rules.checked_against_source
     step = "" if is_sound else "compare it with the regulation, or choose CHARGEWATCH_MPE_RULES"
-    return Check(name="rules", state="ok" if is_sound else "note", found=found, next_step=step)
+    return Diagnosis(name="rules", state="ok" if is_sound else "note", found=found, next_step=step)
 
 
-async def _quarantine(database: Database) -> Check:
+async def _quarantine(database: Database) -> Diagnosis:
     async with database.connect() as connection:
         waiting = await message_rows.quarantine_waiting(connection, scope=None)
     if not waiting:
-        return Check(name="quarantine", state="ok", found="nothing waits to be read again")
-    return Check(
+        return Diagnosis(name="quarantine", state="ok", found="nothing waits to be read again")
+    return Diagnosis(
         name="quarantine",
         state="note",
         found=f"{waiting} messages that the platform failed on wait to be read again",
@@ -125,10 +125,10 @@ async def _quarantine(database: Database) -> Check:
     )
 
 
-def archive_check(archive: WalArchive) -> Check:
+def archive_check(archive: WalArchive) -> Diagnosis:
     """Return whether what was committed lies in a second place soon."""
     if not archive.is_on:
-        return Check(
+        return Diagnosis(
             name="backup",
             state="note",
             found="the server archives no WAL",
@@ -137,7 +137,7 @@ def archive_check(archive: WalArchive) -> Check:
             next_step="see docs/operating.md, Backup",
         )
     if archive.failed_file:
-        return Check(
+        return Diagnosis(
             name="backup",
             state="failed",
             found=f"the server can't archive {archive.failed_file}: WAL heaps up on its disk",
@@ -145,18 +145,18 @@ def archive_check(archive: WalArchive) -> Check:
         )
     newest = archive.last_archived_at
     since = "nothing yet" if newest is None else f"newest file {newest:%Y-%m-%d %H:%M:%S} UTC"
-    return Check(name="backup", state="ok", found=f"the server archives its WAL, {since}")
+    return Diagnosis(name="backup", state="ok", found=f"the server archives its WAL, {since}")
 
 
-async def _archive(database: Database) -> Check:
+async def _archive(database: Database) -> Diagnosis:
     async with database.connect() as connection:
         return archive_check(await wal_archive(connection))
 
 
-async def _database(settings: Settings) -> list[Check]:
+async def _database(settings: Settings) -> list[Diagnosis]:
     if not settings.database_url:
         return [
-            Check(
+            Diagnosis(
                 name="database",
                 state="note",
                 found="CHARGEWATCH_DATABASE_URL is not set",
@@ -172,12 +172,14 @@ async def _database(settings: Settings) -> list[Check]:
             if have == need:
                 more.append(await _quarantine(database))
     except ChargewatchError as exc:
-        return [Check(name="database", state="failed", found=str(exc), next_step="mend and repeat")]
+        return [
+            Diagnosis(name="database", state="failed", found=str(exc), next_step="mend and repeat")
+        ]
     is_newest = have == need
     return [
-        Check(name="database", state="ok", found=f"{capabilities.engine} at {address}"),
+        Diagnosis(name="database", state="ok", found=f"{capabilities.engine} at {address}"),
         features_check(capabilities),
-        Check(
+        Diagnosis(
             name="schema",
             state="ok" if is_newest else "failed",
             found=f"revision {have or 'none'}, this version needs {need}",
@@ -252,9 +254,9 @@ def _await_answer(client: paho.Client, answers: list[Any], *, wait_s: float) -> 
             return
 
 
-def _broker(settings: Settings) -> Check:
+def _broker(settings: Settings) -> Diagnosis:
     if not settings.mqtt_url:
-        return Check(
+        return Diagnosis(
             name="broker",
             state="note",
             found="CHARGEWATCH_MQTT_URL is not set",
@@ -264,7 +266,7 @@ def _broker(settings: Settings) -> Check:
         answer = ask_broker(settings)
     except ChargewatchError as exc:
         step = "check CHARGEWATCH_MQTT_URL and that the broker runs and knows this user"
-        return Check(name="broker", state="failed", found=str(exc), next_step=step)
+        return Diagnosis(name="broker", state="failed", found=str(exc), next_step=step)
     parts = urlsplit(settings.mqtt_url)
     name = answer.version or "a broker that doesn't tell its name"
     found = f"{name}, {answer.protocol} at {parts.hostname}:{parts.port or 1883}"
@@ -275,35 +277,37 @@ def _broker(settings: Settings) -> Check:
     limit = answer.maximum_packet_bytes
     if limit is not None and limit < 1_100_000:
         step = "the telemetry contract allows payloads of 1 MiB: raise the broker's limit"
-        return Check(name="broker", state="failed", found=found, next_step=step)
+        return Diagnosis(name="broker", state="failed", found=found, next_step=step)
     lost = "" if answer.version else "ingest's figure of what waits at the broker"
-    return Check(name="broker", state="ok", found=found, lost=lost)
+    return Diagnosis(name="broker", state="ok", found=found, lost=lost)
 
 
-def _demo_database() -> Check:
+def _demo_database() -> Diagnosis:
     if wheel_programs() is None:
-        return Check(name="demo database", state="note", found="none", next_step=INSTALL)
+        return Diagnosis(name="demo database", state="note", found="none", next_step=INSTALL)
     plain = Capabilities(postgres_version="18", timescale_version=None, timescale_license=None)
     found = f"{plain.engine} from a wheel"
-    return Check(name="demo database", state="ok", found=found, lost=plain.losses)
+    return Diagnosis(name="demo database", state="ok", found=found, lost=plain.losses)
 
 
-def _demo_broker(wanted: str) -> Check:
+def _demo_broker(wanted: str) -> Diagnosis:
     name, program = "demo broker", choose_program(wanted)
     mosquitto = mosquitto_program()
     if program == "mosquitto":
         if mosquitto is None:
             step = "install the package mosquitto, or unset CHARGEWATCH_BROKER_PROGRAM"
-            return Check(name=name, state="failed", found="no Mosquitto", next_step=step)
-        return Check(name=name, state="ok", found=f"Mosquitto at {mosquitto}", lost=LOSSES[program])
+            return Diagnosis(name=name, state="failed", found="no Mosquitto", next_step=step)
+        return Diagnosis(
+            name=name, state="ok", found=f"Mosquitto at {mosquitto}", lost=LOSSES[program]
+        )
     if not rumqttd_available():
-        return Check(name=name, state="note", found="none", next_step=INSTALL)
+        return Diagnosis(name=name, state="note", found="none", next_step=INSTALL)
     step = "install Mosquitto" if mosquitto is None else "unset CHARGEWATCH_BROKER_PROGRAM"
     found = "rumqttd from a wheel"
-    return Check(name=name, state="note", found=found, lost=LOSSES[program], next_step=step)
+    return Diagnosis(name=name, state="note", found=found, lost=LOSSES[program], next_step=step)
 
 
-def _embedded(settings: Settings) -> list[Check]:
+def _embedded(settings: Settings) -> list[Diagnosis]:
     return [_demo_database(), _demo_broker(settings.broker_program)]
 
 

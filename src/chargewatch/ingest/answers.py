@@ -12,7 +12,7 @@ import orjson
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from chargewatch.errors import SettingError
-from chargewatch.ingest.health import Health
+from chargewatch.ingest.health import IngestHealth
 
 CLIENT_S = 5.0
 """How long a client may take over its request."""
@@ -29,7 +29,9 @@ class _Handler(WSGIRequestHandler):
         """Say nothing: every scrape would be a line."""
 
 
-def answer_questions(host: str, port: int, *, registry: CollectorRegistry, health: Health) -> None:
+def answer_questions(
+    host: str, port: int, *, registry: CollectorRegistry, health: IngestHealth
+) -> None:
     """Answer `GET /healthz` and, at any other path, with the metrics.
 
     Raises: SettingError when the port can't be listened on.

@@ -45,7 +45,7 @@ class Look:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class HealthVerdict:
     """The answer to who asks."""
 
     ok: bool
@@ -61,7 +61,7 @@ class Verdict:
         return {"status": status, **figures, "stalled_s": round(self.stalled_s, 1)}
 
 
-class Health:
+class IngestHealth:
     """Remembers when the service last got on."""
 
     def __init__(
@@ -95,7 +95,7 @@ class Health:
         self._last, self._looked_at = look, now
         self._tell(now - self._well_at)
 
-    def verdict(self) -> Verdict:
+    def verdict(self) -> HealthVerdict:
         """Judge by the last look; any thread may ask."""
         now, last = time.monotonic(), self._last
         stalled_s = now - self._well_at
@@ -106,7 +106,7 @@ class Health:
         else:
             reason = last.trouble
         ok = self._has_begun and stalled_s <= self.limit_s
-        return Verdict(
+        return HealthVerdict(
             ok=ok,
             reason="" if ok else reason,
             stalled_s=stalled_s if reason else 0.0,

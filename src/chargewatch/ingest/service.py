@@ -15,7 +15,7 @@ from chargewatch.errors import BrokerError, DatabaseError
 from chargewatch.ingest.broker import end_session, shown_id
 from chargewatch.ingest.broker_figures import watch_broker_queue
 from chargewatch.ingest.contents.assembly import TimeLimits
-from chargewatch.ingest.health import Health, Look
+from chargewatch.ingest.health import IngestHealth, Look
 from chargewatch.ingest.inbox import BATCH_BYTES, Inbox
 from chargewatch.ingest.message import Arrival, Fate, Message, read_some
 from chargewatch.ingest.metrics import IngestMetrics
@@ -132,7 +132,9 @@ class IngestService:
             hook=hook,
         )
         self._database_away = ""
-        self.health = Health(self._look, limit_s=settings.stalled_s, tell=self.metrics.stalled.set)
+        self.health = IngestHealth(
+            self._look, limit_s=settings.stalled_s, tell=self.metrics.stalled.set
+        )
         self._stop = asyncio.Event()
 
     def stop(self) -> None:

@@ -20,10 +20,10 @@ from chargewatch.errors import EngineError
 from chargewatch.local.processes import (
     LOCALHOST,
     START_ATTEMPTS,
-    Account,
     ChildProcess,
     FolderLock,
     Lifetime,
+    SystemUser,
     end_process,
     free_port,
     make_engine_folder,
@@ -179,7 +179,7 @@ class EmbeddedBroker(Lifetime):
         self._lock = FolderLock(self.folder / "lock")
         self._process: ChildProcess | None = None
         # Only Mosquitto changes its user: rumqttd needs this Python, perhaps in a closed home.
-        own = Account(os.geteuid(), os.getegid())
+        own = SystemUser(os.geteuid(), os.getegid())
         self._account = service_account() if self.program == "mosquitto" else own
 
     @property

@@ -22,8 +22,8 @@ from chargewatch.errors import EngineError
 from chargewatch.local.engines import Engine, Engines, engines
 from chargewatch.local.processes import (
     LOCALHOST,
-    Account,
     ChildProcess,
+    SystemUser,
     free_port,
     port_answers,
     port_is_free,
@@ -52,7 +52,7 @@ Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class DemoFinding:
     """One connector that is wrong or was flagged: the truth beside the finding."""
 
     connector: str
@@ -75,7 +75,7 @@ class Outcome:
     flagged: int
     false_flags: int
     seconds: float
-    findings: Sequence[Finding]
+    findings: Sequence[DemoFinding]
     missed: Sequence[str]
     engines: Mapping[str, Engine]
 
@@ -161,7 +161,7 @@ class Demo:
             f"chargewatch {arguments[0]}",
             [sys.executable, "-m", "chargewatch", *arguments],
             log=self.folder / f"{arguments[0]}.log",
-            account=Account(os.geteuid(), os.getegid()),
+            account=SystemUser(os.geteuid(), os.getegid()),
             folder=self.folder,
             environment=self.environment(),
         )
@@ -328,13 +328,13 @@ def _findings(
     truth: Mapping[str, Any],
     found: Mapping[str, Mapping[str, Any]],
     signals: Sequence[Mapping[str, Any]],
-) -> list[Finding]:
+) -> list[DemoFinding]:
     raised: dict[str, set[str]] = {}
     for signal in signals:
         if signal["connector"]:
             raised.setdefault(signal["connector"], set()).add(signal["code"])
     return [
-        Finding(
+        DemoFinding(
             connector=row["connector"],
             true_error=row["relative_error"],
             # Nobody knows the class of an unregistered connector but its simulator.

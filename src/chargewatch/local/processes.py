@@ -100,7 +100,7 @@ def default_data_folder() -> Path:
 
 
 @dataclass(frozen=True)
-class Account:
+class SystemUser:
     """The user that engines run as."""
 
     uid: int
@@ -127,10 +127,10 @@ class Account:
         return [] if self.is_other else None
 
 
-def service_account() -> Account:
+def service_account() -> SystemUser:
     """Return whom engines run as: this user, or nobody when this is root."""
     if os.geteuid() != 0:
-        return Account(os.geteuid(), os.getegid())
+        return SystemUser(os.geteuid(), os.getegid())
     try:
         entry = pwd.getpwnam(SERVICE_USER)
     except KeyError as exc:
@@ -138,7 +138,7 @@ def service_account() -> Account:
             f"PostgreSQL refuses to run as root and this system has no user {SERVICE_USER!r}: "
             "run chargewatch as a normal user"
         ) from exc
-    return Account(entry.pw_uid, entry.pw_gid)
+    return SystemUser(entry.pw_uid, entry.pw_gid)
 
 
 def closed_parent(path: Path) -> Path | None:
@@ -149,7 +149,7 @@ def closed_parent(path: Path) -> Path | None:
     return None
 
 
-def make_engine_folder(folder: Path, *, account: Account) -> None:
+def make_engine_folder(folder: Path, *, account: SystemUser) -> None:
     """Make a folder that the engines' user owns and nobody else can read (mode 0700).
 
     Raises: EngineError when another user's folder above it is closed to that user.
@@ -166,7 +166,7 @@ def make_engine_folder(folder: Path, *, account: Account) -> None:
     folder.chmod(0o700)
 
 
-def write_private(path: Path, content: str, *, account: Account | None = None) -> None:
+def write_private(path: Path, content: str, *, account: SystemUser | None = None) -> None:
     """Write a file that only its owner can read (mode 0600)."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -263,7 +263,7 @@ class ChildProcess:
         arguments: Sequence[str | Path],
         *,
         log: Path,
-        account: Account,
+        account: SystemUser,
         folder: Path,
         environment: Mapping[str, str] | None = None,
         stop_signal: signal.Signals = signal.SIGTERM,

@@ -8,7 +8,7 @@ import asyncpg
 
 
 @dataclass(frozen=True)
-class Stream:
+class StreamBooks:
     """The books of one station and topic."""
 
     operator_id: str
@@ -75,7 +75,7 @@ async def station_events(
     return [(row[0], row[1]) for row in rows]
 
 
-async def streams(connection: asyncpg.Connection) -> list[Stream]:
+async def streams(connection: asyncpg.Connection) -> list[StreamBooks]:
     """Return the books of every stream."""
     rows = await connection.fetch(
         "SELECT s.operator_id, s.station_id, s.topic, s.messages, s.received, s.stored, "
@@ -84,4 +84,4 @@ async def streams(connection: asyncpg.Connection) -> list[Stream]:
         "FROM ledger_stream s",
         timeout=120,
     )
-    return [Stream(*row) for row in rows]
+    return [StreamBooks(*row) for row in rows]

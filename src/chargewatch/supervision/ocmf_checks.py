@@ -39,7 +39,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
-class Check:
+class RecordCheck:
     """One check: signature, key, schema, identity, register or clock."""
 
     name: str
@@ -67,13 +67,13 @@ class Facts:
 class SignedVerdict:
     """All checks of a session's records, and what later sessions are compared with."""
 
-    checks: tuple[Check, ...]
+    checks: tuple[RecordCheck, ...]
     first: int  # counter of the first record; -1: it has none
     last: int
     counter: str  # which counter: its context, and the gateway or meter that counts
     digests: tuple[bytes, ...]
 
-    def of(self, name: str) -> Check:
+    def of(self, name: str) -> RecordCheck:
         """Return a check by its name."""
         return next(check for check in self.checks if check.name == name)
 
@@ -83,7 +83,7 @@ class SignedVerdict:
         return self.of("signature").state is State.FAILED
 
     @property
-    def failed(self) -> tuple[Check, ...]:
+    def failed(self) -> tuple[RecordCheck, ...]:
         """The checks that failed."""
         return tuple(check for check in self.checks if check.state is State.FAILED)
 
@@ -103,7 +103,7 @@ def check_records(text: str, facts: Facts) -> SignedVerdict:
     readings = [reading for record in records for reading in record.readings]
     signature, key = _signature(records, facts)
     checks = (
-        Check("schema", State.OK),
+        RecordCheck("schema", State.OK),
         signature,
         key,
         _identity(records, facts),
@@ -122,7 +122,10 @@ def check_records(text: str, facts: Facts) -> SignedVerdict:
 
 def _unreadable(reason: str) -> SignedVerdict:
     unknown = ("signature", "key", "identity", "register", "clock")
-    checks = (Check("schema", State.FAILED, reason), *(Check(n, State.UNKNOWN) for n in unknown))
+    checks = (
+        RecordCheck("schema", State.FAILED, reason),
+        *(RecordCheck(n, State.UNKNOWN) for n in unknown),
+    )
     return SignedVerdict(checks, -1, -1, "", ())
 
 
@@ -138,7 +141,7 @@ def _key(text: str | None) -> SigningKey | None:
         return None
 
 
-def _signature(records: Sequence[OcmfRecord], facts: Facts) -> tuple[Check, Check]:
+def _signature(records: Sequence[OcmfRecord], facts: Facts) -> tuple[RecordCheck, RecordCheck]:
     """Return the checks of signature and key.
 
     The registered key decides. Without one a record is held against the key that came with it,
@@ -147,22 +150,22 @@ def _signature(records: Sequence[OcmfRecord], facts: Facts) -> tuple[Check, Chec
     registered = _key(facts.registered_key)
     told = _key(facts.told_key or next((r.own_key for r in records if r.own_key), None))
     if registered is not None:
-        key = Check("key", State.OK)
+        key = RecordCheck("key", State.OK)
         if told is not None and told.der_hex != registered.der_hex:
-            key = Check("key", State.FAILED, "the public key told is not the registered one")
+            key = RecordCheck("key", State.FAILED, "the public key told is not the registered one")
         state, reason = _all_genuine(records, registered)
-        return Check("signature", state, reason), key
+        return RecordCheck("signature", state, reason), key
     if facts.registered_key:
-        key = Check("key", State.UNKNOWN, "the registered key can't be read")
+        key = RecordCheck("key", State.UNKNOWN, "the registered key can't be read")
     else:
-        key = Check("key", State.UNKNOWN, "no key is registered")
+        key = RecordCheck("key", State.UNKNOWN, "no key is registered")
     if told is None:
-        return Check("signature", State.UNKNOWN, "no key to verify with"), key
+        return RecordCheck("signature", State.UNKNOWN, "no key to verify with"), key
     state, reason = _all_genuine(records, told)
     if state is State.FAILED:
-        key = Check("key", State.FAILED, f"of the key that came with it: {reason}")
-        return Check("signature", State.UNKNOWN, "no key is registered"), key
-    return Check("signature", state, reason or "under the key that came with it"), key
+        key = RecordCheck("key", State.FAILED, f"of the key that came with it: {reason}")
+        return RecordCheck("signature", State.UNKNOWN, "no key is registered"), key
+    return RecordCheck("signature", state, reason or "under the key that came with it"), key
 
 
 def _all_genuine(records: Sequence[OcmfRecord], key: SigningKey) -> tuple[State, str]:
@@ -174,21 +177,23 @@ def _all_genuine(records: Sequence[OcmfRecord], key: SigningKey) -> tuple[State,
     return State.OK, ""
 
 
-def _identity(records: Sequence[OcmfRecord], facts: Facts) -> Check:
+def _identity(records: Sequence[OcmfRecord], facts: Facts) -> RecordCheck:
     """Return whether the records' meter is registered at this connector, or at another one."""
     for record in records:
         for told in (record.meter_serial, record.gateway_serial):
             owners = facts.meters.get(plain_serial(told)) if plain_serial(told) else None
             if owners and facts.connector in owners:
-                return Check("identity", State.OK)
+                return RecordCheck("identity", State.OK)
             if owners and told == record.meter_serial:
-                return Check(
+                return RecordCheck(
                     "identity",
                     State.FAILED,
                     # Not which one: it may be another operator's, and this one reads the finding.
                     f"meter {told[:64]} is registered at another connector",
                 )
-    return Check("identity", State.UNKNOWN, "the registry doesn't have the meter's serial number")
+    return RecordCheck(
+        "identity", State.UNKNOWN, "the registry doesn't have the meter's serial number"
+    )
 
 
 def _energies(readings: Sequence[OcmfReading]) -> dict[str, tuple[OcmfReading, OcmfReading]]:
@@ -205,7 +210,7 @@ def _energies(readings: Sequence[OcmfReading]) -> dict[str, tuple[OcmfReading, O
     return {obis: (begins[obis], ends[obis]) for obis in begins if obis in ends}
 
 
-def _register(readings: Sequence[OcmfReading], facts: Facts) -> Check:
+def _register(readings: Sequence[OcmfReading], facts: Facts) -> RecordCheck:
     """Return whether a signed register grew by what the session says.
 
     Differences only: the signed register may count from the begin of the charge where the
@@ -213,20 +218,24 @@ def _register(readings: Sequence[OcmfReading], facts: Facts) -> Check:
     """
     pairs = _energies(readings)
     if not pairs or not math.isfinite(facts.stop_wh - facts.start_wh):
-        return Check("register", State.UNKNOWN, "the records don't hold begin and end of a charge")
+        return RecordCheck(
+            "register", State.UNKNOWN, "the records don't hold begin and end of a charge"
+        )
     metered = Decimal(repr(facts.stop_wh)) - Decimal(repr(facts.start_wh))
     grown = []
     for begin, end in pairs.values():
         if begin.energy_wh is None or end.energy_wh is None:
             continue
         if not (begin.usable and end.usable):
-            return Check("register", State.UNKNOWN, "the meter says that the energy is not usable")
+            return RecordCheck(
+                "register", State.UNKNOWN, "the meter says that the energy is not usable"
+            )
         step = max(begin.step_wh, end.step_wh)
         slack = 2 * (step + Decimal(repr(float(facts.resolution_wh)))) + ROUNDING_WH
         grown.append(end.energy_wh - begin.energy_wh)
         if abs(grown[-1] - metered) <= slack:
-            return Check("register", State.OK)
-    return Check(
+            return RecordCheck("register", State.OK)
+    return RecordCheck(
         "register",
         State.FAILED,
         f"the signed register grew by {_shown(grown[0])} Wh, the session says {_shown(metered)} Wh",
@@ -238,7 +247,7 @@ def _shown(energy: Decimal) -> str:
     return text.rstrip("0").rstrip(".")
 
 
-def _clock(readings: Sequence[OcmfReading], facts: Facts) -> Check:
+def _clock(readings: Sequence[OcmfReading], facts: Facts) -> RecordCheck:
     """Return whether the records' times are those of the session, as far as their clock tells."""
     compared = 0
     for reading in readings:
@@ -251,12 +260,12 @@ def _clock(readings: Sequence[OcmfReading], facts: Facts) -> Check:
         at_s = facts.started_s if begins else facts.ended_s
         compared += 1
         if abs(reading.at_s - at_s) > allowed:
-            return Check(
+            return RecordCheck(
                 "clock",
                 State.FAILED,
                 f"the signed {'begin' if begins else 'end'} {reading.at_text[:40]} is "
                 f"{reading.at_s - at_s:+.0f} s from the session's",
             )
     if not compared:
-        return Check("clock", State.UNKNOWN, "the meter's clock was not set")
-    return Check("clock", State.OK)
+        return RecordCheck("clock", State.UNKNOWN, "the meter's clock was not set")
+    return RecordCheck("clock", State.OK)

@@ -27,7 +27,7 @@ from chargewatch.wire.registry_file import ListSource, RegistryFile
 
 
 @dataclass(frozen=True)
-class Change:
+class RowChange:
     """A registered row that would change; by field, what it is and what it would be."""
 
     list: str
@@ -45,7 +45,7 @@ class Preview:
     changed: dict[str, int] = field(default_factory=dict)
     unchanged: dict[str, int] = field(default_factory=dict)
     added: dict[str, list[str]] = field(default_factory=dict)
-    changes: list[Change] = field(default_factory=list)
+    changes: list[RowChange] = field(default_factory=list)
     notices: Sequence[str] = field(default_factory=tuple)
     sources: Sequence[ListSource] = field(default_factory=tuple)
     told: Sequence[str] = field(default_factory=tuple)
@@ -61,7 +61,7 @@ class Preview:
             fields = {
                 key: {"before": old[key], "after": new[key]} for key in new if old[key] != new[key]
             }
-            self.changes.append(Change(name, identifier, fields))
+            self.changes.append(RowChange(name, identifier, fields))
 
 
 class _Look:

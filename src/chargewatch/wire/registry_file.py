@@ -17,8 +17,8 @@ from pydantic import ValidationError
 
 from chargewatch.errors import RegistryFileError
 from chargewatch.wire.registry.archive import (
-    Archive,
     Member,
+    RegistryZip,
     is_left_by_a_system,
     members_of_folder,
     members_of_zip,
@@ -28,7 +28,7 @@ from chargewatch.wire.registry.csv_rows import read_csv
 from chargewatch.wire.registry.json_rows import read_json
 from chargewatch.wire.registry.notes import ListSource, Notes, RawRow, readable, refuse
 from chargewatch.wire.registry.tables import Table, list_named, rows_of_table
-from chargewatch.wire.registry.values import Reading, is_blank, shown
+from chargewatch.wire.registry.values import CurrentRow, is_blank, shown
 from chargewatch.wire.registry.workbook import Workbook, is_workbook
 from chargewatch.wire.registry_models import LISTS, Row
 
@@ -115,7 +115,7 @@ def _read_archive(path: Path, content: bytes, notes: Notes) -> RawLists:
     suffix = path.suffix.lower()
     if not content.startswith(b"PK") and suffix in {".xlsx", ".xlsm"}:
         raise RegistryFileError(f"{path.name}: is not an XLSX workbook; save it as .xlsx again")
-    archive = Archive(path.name, content)
+    archive = RegistryZip(path.name, content)
     names = {name.casefold() for name in archive.paths}
     if "xl/workbook.bin" in names:
         raise RegistryFileError(f"{path.name}: is a binary workbook (.xlsb); save it as .xlsx")
@@ -155,7 +155,7 @@ def _read_raw(path: Path, notes: Notes) -> tuple[str, RawLists]:
     raise RegistryFileError(f"{path.name}: {_FORMS}")
 
 
-def _validate(raw: RawRow, model: type[Row], reading: Reading) -> PlacedRow | None:
+def _validate(raw: RawRow, model: type[Row], reading: CurrentRow) -> PlacedRow | None:
     """Return the valid row; what is wrong with it is noted."""
     values = {key: value for key, value in raw.values.items() if not is_blank(value)}
     try:
@@ -218,7 +218,7 @@ def read_registry_file(
     rows: dict[str, list[PlacedRow]] = {}
     for name, model in LISTS.items():
         found = (
-            _validate(raw_row, model, Reading(raw_row.file, raw_row.line, notes, ZoneInfo(zone)))
+            _validate(raw_row, model, CurrentRow(raw_row.file, raw_row.line, notes, ZoneInfo(zone)))
             for raw_row in raw.get(name, [])
         )
         rows[name] = [placed for placed in found if placed is not None]

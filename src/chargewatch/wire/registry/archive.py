@@ -30,7 +30,7 @@ def is_left_by_a_system(path: str) -> bool:
     return "__MACOSX" in parts or name.startswith((".", "~$")) or name.casefold() in _IGNORED
 
 
-class Budget:
+class UnpackingBudget:
     """Bytes that a registry file may still unpack."""
 
     def __init__(self, name: str) -> None:
@@ -51,7 +51,7 @@ class Budget:
 class Bounded(io.RawIOBase):
     """A stream whose bytes are counted as they are read."""
 
-    def __init__(self, stream: IO[bytes], budget: Budget) -> None:
+    def __init__(self, stream: IO[bytes], budget: UnpackingBudget) -> None:
         self._stream = stream
         self._budget = budget
 
@@ -66,12 +66,12 @@ class Bounded(io.RawIOBase):
         return b"".join(iter(lambda: self.read(1 << 20), b""))
 
 
-class Archive:
+class RegistryZip:
     """An open zip file; whatever is wrong with it is a RegistryFileError."""
 
     def __init__(self, name: str, content: bytes) -> None:
         self.name = name
-        self.budget = Budget(name)
+        self.budget = UnpackingBudget(name)
         with self._errors():
             self._zip = zipfile.ZipFile(io.BytesIO(content))
         self._members: dict[str, zipfile.ZipInfo] = {}
@@ -143,7 +143,7 @@ class Member:
     read: Callable[[], bytes]
 
 
-def members_of_zip(archive: Archive) -> list[Member]:
+def members_of_zip(archive: RegistryZip) -> list[Member]:
     """Return the files of a zip."""
     return [Member(path, partial(archive.read, path)) for path in archive.paths]
 
@@ -153,7 +153,7 @@ def members_of_folder(folder: Path) -> list[Member]:
 
     Raises: RegistryFileError when they are too many; OSError when it can't be read.
     """
-    budget = Budget(folder.name)
+    budget = UnpackingBudget(folder.name)
     members: list[Member] = []
     for root, folders, names in os.walk(folder, onerror=_raise):
         folders.sort()
@@ -172,10 +172,10 @@ def read_file(path: Path) -> bytes:
 
     Raises: RegistryFileError when they are too many; OSError when it can't be read.
     """
-    return _read(path, Budget(path.name))
+    return _read(path, UnpackingBudget(path.name))
 
 
-def _read(path: Path, budget: Budget) -> bytes:
+def _read(path: Path, budget: UnpackingBudget) -> bytes:
     # A pipe or device would have no end.
     if not stat.S_ISREG(path.stat().st_mode):
         raise RegistryFileError(f"{path}: is not a file")

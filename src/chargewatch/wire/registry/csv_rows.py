@@ -13,8 +13,8 @@ from chargewatch.wire.registry.encoding import decode
 from chargewatch.wire.registry.notes import Notes
 from chargewatch.wire.registry.tables import (
     HEADER_WITHIN,
-    Line,
     Table,
+    TableLine,
     filled,
     known_columns,
     refuse_too_many,
@@ -41,7 +41,7 @@ def read_csv(name: str, content: bytes, list_name: str, notes: Notes) -> Table:
         for number, cells in _lines(text, separator):
             found = filled(cells)
             if found:
-                lines.append(Line(number + skipped, found))
+                lines.append(TableLine(number + skipped, found))
                 refuse_too_many(name, len(lines))
     except _BadLineError as exc:
         raise RegistryFileError(f"{name}, line {exc.line + skipped}: {exc}") from exc

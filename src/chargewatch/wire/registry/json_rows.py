@@ -10,7 +10,7 @@ from chargewatch.errors import RegistryFileError
 from chargewatch.wire.registry.encoding import decode
 from chargewatch.wire.registry.json_text import JsonTextError, decoder
 from chargewatch.wire.registry.notes import ListSource, Notes, RawRow, readable
-from chargewatch.wire.registry.tables import LIMITS, Columns, list_named
+from chargewatch.wire.registry.tables import LIMITS, TableColumns, list_named
 from chargewatch.wire.registry_models import LISTS
 
 
@@ -99,7 +99,7 @@ class _Document:
             self.notes.tell(f"{self.name}: the list {key!r} was read as {name}")
         place = readable(f"{self.name}: {key}")
         rows = self.rows[name] = []
-        columns = Columns(name, place, self.notes)
+        columns = TableColumns(name, place, self.notes)
 
         def item(position: int) -> int:
             value, end = self.value(place, position)

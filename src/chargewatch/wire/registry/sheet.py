@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from chargewatch.errors import RegistryFileError
-from chargewatch.wire.registry.tables import LIMITS, Line, column_index, refuse_too_many
+from chargewatch.wire.registry.tables import LIMITS, TableLine, column_index, refuse_too_many
 from chargewatch.wire.registry.values import Formula, SheetNumber, is_blank
 from chargewatch.wire.registry.xml_events import Attributes
 
@@ -25,7 +25,7 @@ def unescape(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Formats:
+class CellFormats:
     """What the cells of a workbook refer to."""
 
     texts: Sequence[str]
@@ -37,7 +37,7 @@ class Formats:
 class Sheet:
     """What a sheet holds."""
 
-    lines: list[Line] = field(default_factory=list)
+    lines: list[TableLine] = field(default_factory=list)
     merged: list[tuple[int, int, str]] = field(default_factory=list)
     hidden_lines: int = 0
     hidden_columns: bool = False
@@ -46,7 +46,7 @@ class Sheet:
 class SheetReader:
     """Reads a sheet's XML; the dimension that it claims is not asked."""
 
-    def __init__(self, place: str, formats: Formats) -> None:
+    def __init__(self, place: str, formats: CellFormats) -> None:
         self.place = place
         self.formats = formats
         self.sheet = Sheet()
@@ -117,7 +117,7 @@ class SheetReader:
     def _end_line(self) -> None:
         if not self._cells:
             return
-        self.sheet.lines.append(Line(self._line, self._cells))
+        self.sheet.lines.append(TableLine(self._line, self._cells))
         self.sheet.hidden_lines += self._hidden
         refuse_too_many(self.place, len(self.sheet.lines))
         if self._count > LIMITS.cells:

@@ -18,7 +18,7 @@ HEADER_WITHIN = 20
 
 
 @dataclass
-class Limits:
+class FileLimits:
     """What a file may hold at most, so that a small one can't fill the memory."""
 
     unpacked_bytes: int = 512 * 1024 * 1024
@@ -27,11 +27,11 @@ class Limits:
     members: int = 10_000
 
 
-LIMITS = Limits()
+LIMITS = FileLimits()
 
 
 @dataclass(frozen=True)
-class Line:
+class TableLine:
     """A line of a table that holds something: its number and its filled cells by column."""
 
     number: int
@@ -48,7 +48,7 @@ class Table:
 
     list: str
     place: str
-    lines: Sequence[Line]
+    lines: Sequence[TableLine]
     merged: Sequence[tuple[int, int, str]] = ()
 
 
@@ -86,7 +86,7 @@ def letters(column: int) -> str:
     return name
 
 
-class Columns:
+class TableColumns:
     """Names of a list's columns, as a file writes them."""
 
     def __init__(self, name: str, place: str, notes: Notes) -> None:
@@ -180,8 +180,8 @@ def _header_index(table: Table, notes: Notes) -> int | None:
     return at
 
 
-def _columns_of(table: Table, header: Line, notes: Notes) -> dict[int, str | None]:
-    names = Columns(table.list, table.place, notes)
+def _columns_of(table: Table, header: TableLine, notes: Notes) -> dict[int, str | None]:
+    names = TableColumns(table.list, table.place, notes)
     columns: dict[int, str | None] = {}
     for index, cell in header.cells.items():
         text = cell if isinstance(cell, str) else str(cell)
@@ -197,7 +197,7 @@ def _columns_of(table: Table, header: Line, notes: Notes) -> dict[int, str | Non
 
 
 def _has_required(
-    table: Table, header: Line, columns: Mapping[int, str | None], notes: Notes
+    table: Table, header: TableLine, columns: Mapping[int, str | None], notes: Notes
 ) -> bool:
     missing = [name for name in LISTS[table.list].required() if name not in columns.values()]
     for name in missing:
@@ -205,7 +205,7 @@ def _has_required(
     return not missing
 
 
-def _refuse_merged(table: Table, header: Line, notes: Notes) -> None:
+def _refuse_merged(table: Table, header: TableLine, notes: Notes) -> None:
     """A merged cell has a value in its first cell only: the others would be empty."""
     filled = {line.number: line.cells for line in table.lines}
     for first, last, reference in table.merged:

@@ -1,7 +1,7 @@
 """Values of cells: what their column makes of them, and what was told about it.
 
 Every function takes a value as it stands in the file (text, a JSON value, a cell of a sheet) and
-pydantic's information, whose context is the `Reading` of the row. What is certain is taken and
+pydantic's information, whose context is the `CurrentRow` of the row. What is certain is taken and
 told; what isn't raises ValueError with the reason.
 """
 
@@ -82,7 +82,7 @@ class Formula:
 
 
 @dataclass(frozen=True)
-class Reading:
+class CurrentRow:
     """The row that is read, for what is told about its cells."""
 
     file: str
@@ -127,7 +127,7 @@ def _is_unseen(character: str) -> bool:
 
 def _tell(info: ValidationInfo, what: str, given: object, taken: object = "") -> None:
     reading = info.context
-    if isinstance(reading, Reading):
+    if isinstance(reading, CurrentRow):
         reading.tell(info.field_name, what, given, taken)
 
 
@@ -445,7 +445,7 @@ def read_date(value: object, info: ValidationInfo) -> date:
 
 def read_moment(value: object, info: ValidationInfo) -> datetime:
     """Return a moment; one without an offset is local time of the city, and told."""
-    zone = info.context.zone if isinstance(info.context, Reading) else ZoneInfo("Asia/Shanghai")
+    zone = info.context.zone if isinstance(info.context, CurrentRow) else ZoneInfo("Asia/Shanghai")
     serial = _as_serial(value, info)
     if serial is not None:
         moment, is_local = _moment_of_serial(serial).replace(tzinfo=zone), True

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from chargewatch.errors import RegistryFileError
-from chargewatch.wire.registry.archive import Archive
+from chargewatch.wire.registry.archive import RegistryZip
 from chargewatch.wire.registry.notes import Notes
-from chargewatch.wire.registry.sheet import Formats, Sheet, SheetReader, unescape
+from chargewatch.wire.registry.sheet import CellFormats, Sheet, SheetReader, unescape
 from chargewatch.wire.registry.tables import Table, list_named
 from chargewatch.wire.registry.xml_events import Attributes, attribute, read_xml
 
@@ -151,7 +151,7 @@ def _number(text: str | None) -> int:
 class Workbook:
     """An open workbook."""
 
-    def __init__(self, archive: Archive, notes: Notes) -> None:
+    def __init__(self, archive: RegistryZip, notes: Notes) -> None:
         self.archive = archive
         self.notes = notes
         # Some writers differ in case between a reference and the part's name.
@@ -193,14 +193,14 @@ class Workbook:
                 return target
         return None
 
-    def formats(self) -> Formats:
+    def formats(self) -> CellFormats:
         """Return what cells refer to: shared texts, styles, the system of dates."""
         strings, styles = _Strings(), _Styles()
         if (part := self._part_of("sharedStrings")) is not None:
             self._read(part, strings)
         if (part := self._part_of("styles")) is not None:
             self._read(part, styles)
-        return Formats(strings.texts, styles.kinds(), self.index.is_1904)
+        return CellFormats(strings.texts, styles.kinds(), self.index.is_1904)
 
     def tables(self) -> list[Table]:
         """Return the tables of the sheets that are named after lists; the others are noted."""
@@ -244,7 +244,7 @@ class Workbook:
         return Table(name, place, sheet.lines, sheet.merged)
 
 
-def is_workbook(archive: Archive) -> bool:
+def is_workbook(archive: RegistryZip) -> bool:
     """Whether a zip holds a workbook."""
     return any(path.casefold().endswith("xl/workbook.xml") for path in archive.paths) or (
         "[content_types].xml" in {path.casefold() for path in archive.paths}
