@@ -16,7 +16,7 @@ from chargewatch.domain.times import DAY_S, EPOCH
 from chargewatch.runs.apart import LeftOut, each_apart, rows_of
 from chargewatch.runs.find_register_signals import Say, Scan, ScanContext, scan_readings
 from chargewatch.runs.find_station_signals import LateEnergy, station_findings
-from chargewatch.runs.load import Loaded, Rows
+from chargewatch.runs.load import Loaded, Rows, as_told
 from chargewatch.runs.tariff_curves import load_curves
 from chargewatch.runs.verify_signed import Verified, signature_checks
 from chargewatch.signals.declarations import Declarations, frequent_declarations
@@ -74,9 +74,7 @@ def billed_sessions(loaded: Loaded) -> tuple[BilledSessions, Ints]:
             connector=connector[order],
             started_s=started[order],
             ended_s=seconds_of(records["ended_at"])[order],
-            start_wh=records["start_wh"][order],
-            stop_wh=records["stop_wh"][order],
-            billed_wh=records["billed_wh"][order],
+            **as_told(records[order], BilledSessions),
         ),
         order,
     )
@@ -265,14 +263,7 @@ async def _money(
         connector=loaded.registry.connector_rows(part["connector_id"]),
         started_s=seconds_of(part["started_at"]),
         ended_s=seconds_of(part["ended_at"]),
-        start_wh=part["start_wh"].copy(),
-        stop_wh=part["stop_wh"].copy(),
-        billed_wh=part["billed_wh"].copy(),
-        energy_fee=part["energy_fee"].copy(),
-        service_fee=part["service_fee"].copy(),
-        other_fee=part["other_fee"].copy(),
-        discount=part["discount"].copy(),
-        total_fee=part["total_fee"].copy(),
+        **as_told(part, Fees),
     )
     priced = await archives.periods(
         connection,
@@ -323,12 +314,7 @@ def _by_sessions(
     ]
     explained = np.isin(billed.name, np.array(off, np.int64))
     explained |= np.isin(_day_keys(billed.connector, billed.ended_s), np.array(wrecked, np.int64))
-    battery = BatterySessions(
-        soc_start_pct=records["soc_start_pct"].astype(float),
-        soc_stop_pct=records["soc_stop_pct"].astype(float),
-        battery_capacity_wh=records["battery_capacity_wh"].copy(),
-        bms_energy_wh=records["bms_energy_wh"].copy(),
-    )
+    battery = BatterySessions(**as_told(records, BatterySessions))
     found += soc_findings(billed, battery, explained=explained, limits=loaded.limits)
     return [replace(finding, origin="window") for finding in found]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from itertools import pairwise
@@ -15,6 +15,7 @@ import asyncpg
 import numpy as np
 
 from chargewatch.domain.arrays import Floats, Ints
+from chargewatch.domain.columns import Form
 from chargewatch.domain.mpe import RuleSet
 from chargewatch.domain.times import SLOT_S
 from chargewatch.risk.run_inputs import (
@@ -248,6 +249,12 @@ def _sorted_intervals(parts: dict[str, list[Any]]) -> Intervals:
     )
 
 
+def as_told(records: Records, arrays: type[Any]) -> dict[str, Floats]:
+    """Return the columns of sessions that a class of arrays takes by their own names."""
+    numbers = {c.name for c in store.RUN_COLUMNS if c.kind.form != Form.TIME}
+    return {f.name: records[f.name].astype(float) for f in fields(arrays) if f.name in numbers}
+
+
 def make_sessions(registry: Registry, records: Records, limits: Limits) -> FinishedSessions:
     """Return the engine's sessions from rows of the database."""
     # The key of the vehicle's name, not a number of this run: the next run goes on with it.
@@ -267,13 +274,9 @@ def make_sessions(registry: Registry, records: Records, limits: Limits) -> Finis
         started_s=started_s,
         ended_s=ended_s,
         energy_wh=records["stop_wh"] - records["start_wh"],
-        billed_wh=records["billed_wh"].copy(),
-        soc_start_pct=records["soc_start_pct"].astype(float),
-        soc_stop_pct=records["soc_stop_pct"].astype(float),
-        battery_capacity_wh=records["battery_capacity_wh"].copy(),
-        bms_energy_wh=records["bms_energy_wh"].copy(),
         interrupted=records["interrupted"].copy(),
         energy_price=price,
+        **as_told(records, FinishedSessions),
     )
 
 
