@@ -8,8 +8,8 @@ from datetime import date
 import numpy as np
 
 from chargewatch.domain.mpe import rule_set, rule_sets
-from chargewatch.signals.findings import limits_of
-from chargewatch.signals.stations import Clocks, Messages, clock_findings
+from chargewatch.signals.rules.clock_skew import clock_findings
+from chargewatch.signals.stations import Clocks, Messages
 
 CN = rule_set("CN-2022")
 
@@ -25,9 +25,7 @@ def test_the_clock_limit_of_the_rules_is_that_of_the_checks() -> None:
     clocks = Clocks(station=np.array([0]), at_s=np.array([1.8e9]), offset_s=np.array([60.0]))
     nothing = Messages(station=np.empty(0, np.int64), sent_s=np.empty(0), received_s=np.empty(0))
     found = {
-        limit_s: clock_findings(
-            nothing, clocks, limits=limits_of(replace(CN, clock_limit_s=limit_s))
-        )
+        limit_s: clock_findings(nothing, clocks, clock_limit_s=limit_s)
         for limit_s in (CN.clock_limit_s, 30.0)
     }
     assert found[180.0] == []

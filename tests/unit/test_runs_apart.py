@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from chargewatch.errors import DatabaseError
-from chargewatch.runs.apart import MOST_LEFT_OUT, each_apart, left_out_findings
+from chargewatch.runs.apart import MOST_LEFT_OUT, each_apart
+from chargewatch.signals.registry import findings_of
+from chargewatch.signals.stations import NotJudged
 
 STATIONS = np.arange(40)
 
@@ -34,7 +36,7 @@ def test_the_stations_that_fail_are_left_out_and_named():
     assert [item.station for item in left] == [0, 17, 39]
     assert left[0].error == "ZeroDivisionError: odd data"
     assert len(calls) < 45
-    finding = left_out_findings(left, as_of_s=86_400.0 * 20_000)[1]
+    finding = findings_of(NotJudged(left=left, as_of_s=86_400.0 * 20_000))[1]
     assert (finding.code, finding.kind, finding.row) == ("not_judged", "station", 17)
     assert "step" in finding.detail
 

@@ -1,24 +1,20 @@
 """No finding of one connector depends on what is odd in another's data: to the bit."""
 
 import numpy as np
+from facts import CLOCK_LIMIT_S, block_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rules import LIMITS
 
 from chargewatch.domain.arrays import sums_between
-from chargewatch.signals.idle import (
-    BilledSessions,
-    discontinuities,
-    endless_sessions,
-    idle_consumption,
-    sessions_off_register,
-    timeline,
-)
-from chargewatch.signals.registers import Piles, Readings, register_findings, time_keys
-from chargewatch.signals.sessions import billing_findings
+from chargewatch.signals.billing import Billing
+from chargewatch.signals.money import BilledPeriods, Fees
+from chargewatch.signals.registers import Piles, Readings, time_keys
+from chargewatch.signals.registry import findings_of
+from chargewatch.signals.rules.clock_skew import clock_findings, find_endless
+from chargewatch.signals.rules.fee_mismatch import fee_findings
+from chargewatch.signals.rules.idle_consumption import find as idle_consumption
+from chargewatch.signals.sessions import BilledSessions
 from chargewatch.signals.stations import Clocks, Messages
-from chargewatch.signals.stations import clock_findings as clock_of
-from chargewatch.signals.tariffs import BilledPeriods, Fees, clock_findings, fee_findings
 
 BASE_S = 1_790_000_000.0
 AS_OF_S = BASE_S + 40 * 86_400.0
@@ -103,8 +99,6 @@ def findings(before, after, sessions_before, sessions_after):
         billed_wh=columns[5],
     )
     piles = Piles(rated_power_w=np.full(3, 7000.0), resolution_wh=np.ones(3))
-    options = {"base_s": BASE_S, "limits": LIMITS}
-    moment = {"complete": np.ones(3, bool), "as_of_s": AS_OF_S}
     fees = Fees(
         **{
             name: getattr(billed, name)
@@ -127,15 +121,19 @@ def findings(before, after, sessions_before, sessions_after):
         service_price=np.zeros(2 * len(told)),
     )
     with np.errstate(all="ignore"):
-        found, pairs = register_findings(readings, piles, limits=LIMITS)
-        found += idle_consumption(pairs, billed, **moment, **options)
-        found += sessions_off_register(pairs, billed, **options)
-        found += discontinuities(pairs, billed, **moment, **options)
-        found += endless_sessions(billed, limits=LIMITS)
-        found += billing_findings(billed, resolution_wh=np.ones(len(told)), limits=LIMITS)
-        line = timeline(readings, base_s=BASE_S)
-        found += clock_findings(fees, periods, line, pairs, limits=LIMITS)
-        found += fee_findings(fees, periods, resolution_wh=np.ones(len(told)), limits=LIMITS)
+        found = findings_of(
+            block_of(
+                readings,
+                piles,
+                sessions=billed,
+                fees=fees,
+                periods=periods,
+                as_of_s=AS_OF_S,
+                base_s=BASE_S,
+            )
+        )
+        found += findings_of(Billing(sessions=billed, resolution_wh=np.ones(len(told))))
+        found += fee_findings(fees, periods, resolution_wh=np.ones(len(told)))
     mine = [finding for finding in found if finding.row == HONEST]
     return sorted(repr(f).replace(f"'session': {f.row}", "") for f in map(without_names, mine))
 
@@ -179,7 +177,7 @@ def test_a_clock_before_boot_hides_nothing_of_a_neighbour_and_is_a_finding():
         name=np.array([4]),
         connector=np.array([2]),
     )
-    (finding,) = endless_sessions(session, limits=LIMITS)
+    (finding,) = find_endless(Billing(sessions=session, resolution_wh=np.ones(1)))
     assert (finding.code, finding.row) == ("clock_skew", 2)
     assert "1970-01-01T00:01:49" in finding.detail
 
@@ -205,7 +203,8 @@ def test_a_flood_of_odd_messages_hides_no_wrong_clock(times, flood):
     odd = [(times[k % len(times)], BASE_S + 36_000.0 * k / flood) for k in range(flood)]
 
     def mine(*stations):
-        return [f for f in clock_of(messages_of(*stations), NO_CLOCKS, limits=LIMITS) if f.row == 1]
+        found = clock_findings(messages_of(*stations), NO_CLOCKS, clock_limit_s=CLOCK_LIMIT_S)
+        return [finding for finding in found if finding.row == 1]
 
     alone = mine((0, good), (1, late))
     assert [finding.code for finding in alone] == ["clock_skew"]
@@ -228,7 +227,8 @@ def test_power_below_zero_while_the_register_grows_is_a_mismatch():
             is_end=none,
         )
         piles = Piles(rated_power_w=np.array([7000.0]), resolution_wh=np.ones(1))
-        return [f.code for f in register_findings(readings, piles, limits=LIMITS)[0]]
+        found = findings_of(block_of(readings, piles, as_of_s=AS_OF_S, base_s=BASE_S))
+        return [f.code for f in found if f.code != "idle_consumption"]
 
     growing = 1e5 + 7000 / 60 * np.arange(60)
     assert found(np.full(60, 7000.0), growing) == []
@@ -265,7 +265,6 @@ def idle_of(rows):
     )
     size = max(rows) + 1
     piles = Piles(rated_power_w=np.full(size, 7000.0), resolution_wh=np.ones(size))
-    _, pairs = register_findings(readings, piles, limits=LIMITS)
     billed = BilledSessions(
         name=np.arange(2),
         connector=np.array(rows, np.int64),
@@ -276,12 +275,7 @@ def idle_of(rows):
         billed_wh=np.zeros(2),
     )
     found = idle_consumption(
-        pairs,
-        billed,
-        complete=np.ones(size, bool),
-        as_of_s=AS_OF_S,
-        base_s=BASE_S,
-        limits=LIMITS,
+        block_of(readings, piles, sessions=billed, as_of_s=AS_OF_S, base_s=BASE_S)
     )
     return [(rows.index(finding.row), finding.value) for finding in found]
 

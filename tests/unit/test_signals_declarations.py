@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
-from rules import LIMITS
+from facts import block_of
 
 from chargewatch.domain.times import DAY_S
-from chargewatch.signals.declarations import CLOCK_S, Declarations, frequent_declarations
-from chargewatch.signals.idle import BilledSessions, discontinuities
-from chargewatch.signals.registers import Piles, Readings, pairs_of, register_findings
+from chargewatch.signals.declarations import CLOCK_S, Declarations
+from chargewatch.signals.registers import Piles, Readings, pairs_of
+from chargewatch.signals.registry import findings_of
+from chargewatch.signals.rules import register_discontinuity
+from chargewatch.signals.sessions import BilledSessions
 
 T0 = 20_500 * DAY_S
 PILES = Piles(rated_power_w=np.full(3, 7000.0), resolution_wh=np.ones(3))
@@ -41,8 +43,13 @@ def declared(*events):
 
 
 def found(given, *events):
-    findings, _ = register_findings(given, PILES, limits=LIMITS, declarations=declared(*events))
-    return [(f.code, f.row, round(f.first_s - T0)) for f in findings]
+    return [(f.code, f.row, round(f.first_s - T0)) for f in findings(given, declared(*events))]
+
+
+def findings(given, declarations):
+    """Return what readings alone prove: whatever else flows, flows outside any session."""
+    found = findings_of(block_of(given, PILES, declarations=declarations))
+    return [f for f in found if f.code != "idle_consumption"]
 
 
 FALL = [50_000, 50_100, 200, 300, 400]  # between 600 and 1200 s
@@ -69,16 +76,10 @@ def test_a_declaration_of_another_connector_explains_nothing():
 def test_one_declaration_silences_one_fall():
     twice = [50_000, 50_100, 40_000, 200, 300]  # falls after 600 and after 1200 s
     assert len(found(readings(twice, step_s=60.0))) == 1  # both on one day: one finding of two
-    findings, _ = register_findings(
-        readings(twice, step_s=60.0), PILES, limits=LIMITS, declarations=declared((0, 150, False))
-    )
-    assert [f.count for f in findings] == [1]
-    assert findings[0].first_s == T0 + 60
+    (left,) = findings(readings(twice, step_s=60.0), declared((0, 150, False)))
+    assert (left.count, left.first_s) == (1, T0 + 60)
     both = declared((0, 100, False), (0, 150, False))
-    findings, _ = register_findings(
-        readings(twice, step_s=60.0), PILES, limits=LIMITS, declarations=both
-    )
-    assert findings == []
+    assert findings(readings(twice, step_s=60.0), both) == []
 
 
 def test_a_jump_and_a_change_of_unit_are_explained_too():
@@ -91,7 +92,7 @@ def test_a_jump_and_a_change_of_unit_are_explained_too():
 def test_a_new_meter_ends_what_its_step_could_say():
     given = readings([1000, 1010, 1500, 1510])  # 490 Wh in 10 min: could be energy
     for replaced in (False, True):
-        pairs = pairs_of(given, PILES, limits=LIMITS, declarations=declared((0, 700, replaced)))
+        pairs = pairs_of(given, PILES, declarations=declared((0, 700, replaced)))
         assert pairs.declared.tolist() == [False, replaced, False]
 
 
@@ -109,14 +110,15 @@ def test_a_declared_change_between_two_sessions_explains_their_registers():
     def codes(*events):
         return [
             finding.code
-            for finding in discontinuities(
-                pairs_of(readings([]), PILES, limits=LIMITS),
-                sessions,
-                complete=np.ones(3, bool),
-                as_of_s=T0 + DAY_S,
-                base_s=T0,
-                limits=LIMITS,
-                declarations=declared(*events),
+            for finding in register_discontinuity.find(
+                block_of(
+                    readings([]),
+                    PILES,
+                    sessions=sessions,
+                    declarations=declared(*events),
+                    as_of_s=T0 + DAY_S,
+                    base_s=T0,
+                )
             )
         ]
 
@@ -126,12 +128,12 @@ def test_a_declared_change_between_two_sessions_explains_their_registers():
 
 def test_a_declaration_every_week_is_a_finding():
     weekly = declared(*((0, k * 7 * DAY_S, False) for k in range(6)), (1, 0, True))
-    findings = frequent_declarations(weekly)
-    assert [(f.code, f.row, f.day) for f in findings] == [
+    often = findings_of(weekly)
+    assert [(f.code, f.row, f.day) for f in often] == [
         ("frequent_declarations", 0, 20_500 + 7 * k) for k in (3, 4, 5)
     ]
-    assert findings[0].value == 4
+    assert often[0].value == 4
     monthly = declared(*((0, k * 31 * DAY_S, False) for k in range(6)))
     one_day = declared(*((0, k * 60, False) for k in range(50)))
     for honest in (monthly, one_day, declared()):
-        assert frequent_declarations(honest) == []
+        assert findings_of(honest) == []

@@ -2,19 +2,15 @@
 
 import numpy as np
 import pytest
+from facts import block_of
 from hypothesis import given
 from hypothesis import strategies as st
-from rules import LIMITS
 
 from chargewatch.domain.times import DAY_S
-from chargewatch.signals.findings import Names, merge_findings
-from chargewatch.signals.registers import (
-    Piles,
-    Readings,
-    is_rollover,
-    register_findings,
-    without_unit_days,
-)
+from chargewatch.signals.findings import Names
+from chargewatch.signals.merge import merge_findings
+from chargewatch.signals.registers import Piles, Readings, is_rollover
+from chargewatch.signals.registry import findings_of, without_explained
 
 T0 = 20_500 * DAY_S
 PILES = Piles(rated_power_w=np.array([7000.0, 7000.0]), resolution_wh=np.array([1.0, 1.0]))
@@ -35,8 +31,9 @@ def readings(energy, *, step_s=60.0, power=np.nan, at=None, reset=(), session=0,
 
 
 def codes(given_readings, piles=PILES):
-    found, _ = register_findings(given_readings, piles, limits=LIMITS)
-    return sorted(finding.code for finding in without_unit_days(found))
+    """Return what readings alone prove: whatever else flows, flows outside any session."""
+    found = without_explained(findings_of(block_of(given_readings, piles)))
+    return sorted(finding.code for finding in found if finding.code != "idle_consumption")
 
 
 def charge(n=60, power=6000.0, start=100_000.0, step_s=60.0, gain=1.0):
@@ -48,7 +45,7 @@ def test_steady_charging_raises_nothing():
 
 
 def test_a_falling_register_is_a_decrease():
-    found, _ = register_findings(readings([5000, 5010, 4000, 4010]), PILES, limits=LIMITS)
+    found = findings_of(block_of(readings([5000, 5010, 4000, 4010]), PILES))
     assert [f.code for f in found] == ["register_decrease"]
     assert found[0].value == -1010
     assert found[0].limit == -1
@@ -156,9 +153,7 @@ def test_a_true_register_raises_nothing_however_it_is_read(gaps, power, resoluti
 
 def test_findings_of_several_days_merge_into_one_signal():
     energy = [5000.0, 4000.0, 5000.0, 4000.0]
-    found, _ = register_findings(
-        readings(energy, at=[0, 60, 2 * DAY_S, 2 * DAY_S + 60]), PILES, limits=LIMITS
-    )
+    found = findings_of(block_of(readings(energy, at=[0, 60, 2 * DAY_S, 2 * DAY_S + 60]), PILES))
     names = Names(
         connector=["C1", "C2"],
         connector_station=["S", "S"],
@@ -166,7 +161,7 @@ def test_findings_of_several_days_merge_into_one_signal():
         station=["S"],
         station_operator=["O"],
     )
-    (signal,) = merge_findings(found, names)
+    (signal,) = (s for s in merge_findings(found, names) if s.code == "register_decrease")
     assert signal.count == 2
     assert signal.connector == "C1"
     assert signal.station_id == "S"

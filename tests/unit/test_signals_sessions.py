@@ -3,22 +3,15 @@
 from dataclasses import replace
 
 import numpy as np
-from rules import LIMITS
+from facts import block_of
 
 from chargewatch.domain.times import DAY_S
-from chargewatch.signals.idle import (
-    BilledSessions,
-    discontinuities,
-    idle_consumption,
-    sessions_off_register,
-)
-from chargewatch.signals.registers import Piles, Readings, pairs_of
-from chargewatch.signals.sessions import (
-    BatterySessions,
-    billing_findings,
-    soc_findings,
-)
-from chargewatch.signals.signed import SignedSessions, signature_findings
+from chargewatch.signals.billing import Billing
+from chargewatch.signals.registers import Piles, Readings
+from chargewatch.signals.registry import findings_of
+from chargewatch.signals.rules import idle_consumption, register_discontinuity, soc_implausible
+from chargewatch.signals.sessions import BatterySessions, BilledSessions
+from chargewatch.signals.signed import Signatures, SignedSessions
 
 T0 = 20_500 * DAY_S
 BASE = T0 - 10 * DAY_S
@@ -40,9 +33,9 @@ def sessions(rows):
     )
 
 
-def pairs(at, energy, session=0, power=np.nan):
+def given_readings(at, energy, session=0, power=np.nan):
     n = len(at)
-    given = Readings(
+    return Readings(
         connector=np.zeros(n, np.int64),
         at_s=T0 + np.asarray(at, float),
         energy_wh=np.asarray(energy, float),
@@ -52,48 +45,49 @@ def pairs(at, energy, session=0, power=np.nan):
         is_begin=np.zeros(n, bool),
         is_end=np.zeros(n, bool),
     )
-    return pairs_of(given, PILES, limits=LIMITS)
+
+
+def block(given, done, complete=True, as_of_s=AS_OF):
+    return block_of(given, PILES, sessions=done, complete=complete, as_of_s=as_of_s, base_s=BASE)
 
 
 def idle(given, done, complete=True, as_of_s=AS_OF):
-    return idle_consumption(
-        given,
-        done,
-        complete=np.array([complete]),
-        as_of_s=as_of_s,
-        base_s=BASE,
-        limits=LIMITS,
-    )
+    return idle_consumption.find(block(given, done, complete=complete, as_of_s=as_of_s))
 
 
 EVERY_10_MIN = np.arange(0, DAY_S, 600.0)
 
 
 def test_a_leak_of_fifteen_watts_is_idle_consumption():
-    found = idle(pairs(EVERY_10_MIN, 1000 + np.floor(EVERY_10_MIN * 15 / 3600)), sessions([]))
+    found = idle(
+        given_readings(EVERY_10_MIN, 1000 + np.floor(EVERY_10_MIN * 15 / 3600)), sessions([])
+    )
     assert [f.code for f in found] == ["idle_consumption"]
     assert 350 < found[0].value < 361
 
 
 def test_creep_below_fifty_watt_hours_a_day_is_none():
-    assert idle(pairs(EVERY_10_MIN, 1000 + np.floor(EVERY_10_MIN * 2 / 3600)), sessions([])) == []
+    assert (
+        idle(given_readings(EVERY_10_MIN, 1000 + np.floor(EVERY_10_MIN * 2 / 3600)), sessions([]))
+        == []
+    )
 
 
 def test_energy_inside_a_session_is_not_idle():
     energy = 1000 + np.clip(EVERY_10_MIN - 6000, 0, 6000) * 2
     done = sessions([(6000, 12_000, 1000, 13_000, 12_000)])
-    assert idle(pairs(EVERY_10_MIN, energy), done) == []
-    assert len(idle(pairs(EVERY_10_MIN, energy), sessions([]))) == 1
+    assert idle(given_readings(EVERY_10_MIN, energy), done) == []
+    assert len(idle(given_readings(EVERY_10_MIN, energy), sessions([]))) == 1
 
 
 def test_readings_that_name_a_session_explain_its_missing_record():
     energy = 1000 + np.clip(EVERY_10_MIN - 6000, 0, 6000) * 2
     named = np.where((EVERY_10_MIN >= 6000) & (EVERY_10_MIN <= 12_000), 7, 0)
-    assert idle(pairs(EVERY_10_MIN, energy, session=named), sessions([])) == []
+    assert idle(given_readings(EVERY_10_MIN, energy, session=named), sessions([])) == []
 
 
 def test_a_long_span_counts_only_where_no_message_is_missing():
-    given = pairs([0, 10_000], [1000, 9000])
+    given = given_readings([0, 10_000], [1000, 9000])
     assert len(idle(given, sessions([]), complete=True)) == 1
     assert idle(given, sessions([]), complete=False) == []
 
@@ -101,53 +95,47 @@ def test_a_long_span_counts_only_where_no_message_is_missing():
 def test_a_session_that_still_runs_is_not_idle():
     energy = 1000 + np.clip(EVERY_10_MIN - 80_000, 0, None) * 1.5
     power = np.where(EVERY_10_MIN >= 80_000, 5400.0, 0.0)
-    given = pairs(EVERY_10_MIN, energy, power=power)
+    given = given_readings(EVERY_10_MIN, energy, power=power)
     assert idle(given, sessions([]), as_of_s=T0 + DAY_S) == []
     assert len(idle(given, sessions([]), as_of_s=T0 + 4 * DAY_S)) == 1
 
 
 def off(given, done):
-    return sessions_off_register(given, done, base_s=BASE, limits=LIMITS)
+    found = findings_of(block(given, done))
+    return [f for f in found if f.code in {"unit_fault", "session_register_mismatch"}]
 
 
 def test_a_session_between_its_readings_is_on_the_register():
-    given = pairs([0, 600, 1200, 1800], [1000, 1000, 2000, 2000])
+    given = given_readings([0, 600, 1200, 1800], [1000, 1000, 2000, 2000])
     assert off(given, sessions([(600, 1200, 1000, 2000, 1000)])) == []
     # Between readings any value between them is possible.
     assert off(given, sessions([(900, 1500, 1400, 2000, 600)])) == []
 
 
 def test_a_session_off_the_register_is_found_with_its_distance():
-    given = pairs([0, 600, 1200, 1800], [1000, 1000, 2000, 2000])
+    given = given_readings([0, 600, 1200, 1800], [1000, 1000, 2000, 2000])
     found = off(given, sessions([(600, 1200, 1000, 2500, 1500)]))
     assert [f.code for f in found] == ["session_register_mismatch"]
     assert found[0].value == 500
 
 
 def test_a_session_in_kilowatt_hours_is_a_unit_fault():
-    given = pairs([0, 600, 1200, 1800], [100_000, 100_000, 101_000, 101_000])
+    given = given_readings([0, 600, 1200, 1800], [100_000, 100_000, 101_000, 101_000])
     assert {f.code for f in off(given, sessions([(600, 1200, 100, 101, 1)]))} == {"unit_fault"}
 
 
 def gaps(given, done, complete=True):
-    return discontinuities(
-        given,
-        done,
-        complete=np.array([complete]),
-        as_of_s=AS_OF,
-        base_s=BASE,
-        limits=LIMITS,
-    )
+    return register_discontinuity.find(block(given, done, complete=complete))
 
 
 def test_a_session_that_starts_where_the_last_one_ended_is_continuous():
-    given = pairs([0, 600, 1200, 4000, 5000], [1000, 1000, 2000, 2000, 3000])
+    given = given_readings([0, 600, 1200, 4000, 5000], [1000, 1000, 2000, 2000, 3000])
     done = sessions([(600, 1200, 1000, 2000, 1000), (4000, 5000, 2000, 3000, 1000)])
     assert gaps(given, done) == []
 
 
 def test_a_session_that_starts_elsewhere_is_a_discontinuity():
-    given = pairs([0, 600, 1200, 4000, 5000, 6000], [1000, 1000, 2000, 2000, 3000, 3000])
+    given = given_readings([0, 600, 1200, 4000, 5000, 6000], [1000, 1000, 2000, 2000, 3000, 3000])
     for start in (2600, 1500):
         done = sessions([(600, 1200, 1000, 2000, 1000), (4000, 5000, start, 3000, 1000)])
         assert [f.code for f in gaps(given, done)] == ["register_discontinuity"]
@@ -155,20 +143,22 @@ def test_a_session_that_starts_elsewhere_is_a_discontinuity():
 
 def test_a_missing_session_explains_a_step_forward():
     at = [0, 600, 1200, 2000, 3000, 4000, 5000]
-    given = pairs(at, [1000, 1000, 2000, 2000, 2800, 2800, 3800], session=[0, 1, 1, 2, 2, 0, 3])
+    given = given_readings(
+        at, [1000, 1000, 2000, 2000, 2800, 2800, 3800], session=[0, 1, 1, 2, 2, 0, 3]
+    )
     done = sessions([(600, 1200, 1000, 2000, 1000), (4000, 5000, 2800, 3800, 1000)])
     assert gaps(given, done) == []
 
 
 def test_without_readings_only_a_complete_station_proves_a_step_forward():
-    nothing = pairs([], [])
+    nothing = given_readings([], [])
     done = sessions([(600, 1200, 1000, 2000, 1000), (4000, 5000, 2800, 3800, 1000)])
     assert len(gaps(nothing, done, complete=True)) == 1
     assert gaps(nothing, done, complete=False) == []
 
 
 def billing(rows):
-    return billing_findings(sessions(rows), resolution_wh=np.ones(len(rows)), limits=LIMITS)
+    return findings_of(Billing(sessions=sessions(rows), resolution_wh=np.ones(len(rows))))
 
 
 def many(ratios, energy=20_000.0):
@@ -216,7 +206,7 @@ def soc(energy, start, stop, capacity=60_000.0, bms=np.nan, explained=False):
         battery_capacity_wh=np.array([capacity], float),
         bms_energy_wh=np.array([bms], float),
     )
-    return soc_findings(rows, battery, explained=np.array([explained]), limits=LIMITS)
+    return soc_implausible.soc_findings(rows, battery, explained=np.array([explained]))
 
 
 def test_energy_and_state_of_charge_within_a_factor_of_two_are_plausible():
@@ -248,6 +238,10 @@ def signed(counters, valid=None, last=None):
         first_record=100 + np.arange(n),
         last_record=100 + np.arange(n),
     )
+
+
+def signature_findings(given, complete):
+    return findings_of(Signatures(signed=given, complete=complete))
 
 
 def counter_codes(given, complete=True):

@@ -1,20 +1,21 @@
 """Signals of clocks, silence, messages and registration."""
 
 import numpy as np
-from rules import LIMITS
+from facts import CLOCK_LIMIT_S
 
 from chargewatch.domain.times import DAY_S
+from chargewatch.signals.registry import findings_of
+from chargewatch.signals.rules.clock_skew import clock_findings
 from chargewatch.signals.stations import (
     Cadence,
     Clocks,
+    Conflicts,
+    Listening,
+    MessageCounts,
+    MessageGaps,
     Messages,
-    clock_findings,
-    conflict_findings,
-    missing_message_findings,
-    restart_findings,
-    silence_findings,
-    unregistered_findings,
-    verification_findings,
+    Sold,
+    Unregistered,
 )
 
 T0 = 20_500 * DAY_S
@@ -33,7 +34,7 @@ def messages(stations=5, days=3, *, skew=None, arrival=None, every_s=300.0):
 
 
 def skewed(given, clocks=NO_CLOCKS):
-    return sorted({f.row for f in clock_findings(given, clocks, limits=LIMITS)})
+    return sorted({f.row for f in clock_findings(given, clocks, clock_limit_s=CLOCK_LIMIT_S)})
 
 
 def replayed(true_s):
@@ -70,7 +71,7 @@ def test_a_status_tells_of_its_own_clock():
     clocks = Clocks(
         station=np.array([0, 1]), at_s=np.array([T0, T0]), offset_s=np.array([-200.0, 12.0])
     )
-    (found,) = clock_findings(messages(), clocks, limits=LIMITS)
+    (found,) = clock_findings(messages(), clocks, clock_limit_s=CLOCK_LIMIT_S)
     assert (found.kind, found.row, found.value) == ("station", 0, -200.0)
 
 
@@ -86,7 +87,7 @@ def silence(last_ago_s, gap_s, station=None, readings=100):
         readings=np.full(size, readings),
     )
     places = np.zeros(size, np.int64) if station is None else np.array(station)
-    found = silence_findings(cadence, places, as_of_s=T0, limits=LIMITS)
+    found = findings_of(Listening(cadence=cadence, station=places, as_of_s=T0))
     return [(f.kind, f.row) for f in found]
 
 
@@ -107,19 +108,18 @@ def test_a_connector_that_never_sent_is_not_silent():
 
 
 def test_missing_messages_are_counted_with_first_and_last():
-    (found,) = missing_message_findings(
-        [
-            {
-                "station": 3,
-                "topic": topic,
-                "first_seq": first,
-                "last_seq": last,
-                "from_s": T0,
-                "to_s": T0 + 60,
-            }
-            for topic, first, last in (("registers", 10, 14), ("sessions", 3, 3))
-        ]
-    )
+    holes = [
+        {
+            "station": 3,
+            "topic": topic,
+            "first_seq": first,
+            "last_seq": last,
+            "from_s": T0,
+            "to_s": T0 + 60,
+        }
+        for topic, first, last in (("registers", 10, 14), ("sessions", 3, 3))
+    ]
+    (found,) = findings_of(MessageGaps(holes=holes))
     assert (found.kind, found.row, found.count) == ("station", 3, 6)
     assert found.records[0] == {"topic": "registers", "first_seq": 10, "last_seq": 14}
 
@@ -129,43 +129,45 @@ def test_conflicts_are_grouped_by_instrument_and_day():
         {"kind": "connector", "row": 1, "at_s": T0 + k * 40_000, "detail": "two values", "id": k}
         for k in range(4)
     ]
-    found = conflict_findings(rows)
+    found = findings_of(Conflicts(rows=rows))
     assert [(f.day, f.count) for f in found] == [(20_500, 3), (20_501, 1)]
 
 
 def test_an_unregistered_connector_is_named_with_its_first_and_last_data():
-    (found,) = unregistered_findings(
-        "connector",
-        np.array([4]),
+    unknown = Unregistered(
+        kind="connector",
+        rows=np.array([4]),
         first_s=np.array([T0]),
         last_s=np.array([T0 + 60]),
         readings=np.array([7]),
     )
+    (found,) = findings_of(unknown)
     assert (found.row, found.first_s, found.last_s, found.value) == (4, T0, T0 + 60, 7.0)
 
 
 def test_selling_without_valid_verification_is_found_only_for_registered_connectors():
-    found = verification_findings(
-        np.array([np.nan, T0 - 9 * DAY_S, T0 + DAY_S, np.nan]),
-        sold_wh=np.array([5000.0, 7000.0, 0.0, 5000.0]),
-        first_sold_s=np.array([T0, T0, np.nan, T0]),
-        last_sold_s=np.array([T0, T0, np.nan, T0]),
+    sold = Sold(
+        valid_until_s=np.array([np.nan, T0 - 9 * DAY_S, T0 + DAY_S, np.nan]),
+        energy_wh=np.array([5000.0, 7000.0, 0.0, 5000.0]),
+        first_s=np.array([T0, T0, np.nan, T0]),
+        last_s=np.array([T0, T0, np.nan, T0]),
         registered=np.array([True, True, True, False]),
-        limits=LIMITS,
     )
+    found = findings_of(sold)
     assert [f.row for f in found] == [0, 1]
     assert found[0].detail.startswith("no passed verification")
 
 
 def test_a_jump_of_the_counter_is_told_apart_and_counts_once():
     hole = {"station": 3, "topic": "registers", "from_s": T0, "to_s": T0 + 15}
-    (found,) = missing_message_findings(
-        [
+    gaps = MessageGaps(
+        holes=[
             {**hole, "first_seq": 2, "last_seq": 28, "implausible": False},
             {**hole, "first_seq": 30, "last_seq": 1_760_000_000_000, "implausible": True},
         ],
         crowded=[{"station": 3, "topic": "status", "gaps": 5, "missing": 2**40, "at_s": T0}],
     )
+    (found,) = findings_of(gaps)
     assert (found.count, found.value) == (2**40 + 28, 2**40 + 27)
     assert "seq of registers jumps by" in found.detail
     assert "status has too many gaps" in found.detail
@@ -175,7 +177,7 @@ def test_a_count_that_begins_anew_again_and_again_is_found():
     def found(*days_ago):
         times = [T0 - days * 86_400 for days in days_ago]
         stream = {"station": 1, "topic": "registers", "restarted_s": times}
-        return restart_findings([stream], as_of_s=T0, limits=LIMITS)
+        return findings_of(MessageCounts(streams=[stream], as_of_s=T0))
 
     assert found(20, 15, 9, 3, 1) == []
     assert [(f.code, f.count) for f in found(9, 5, 3, 1)] == [("sequence_restart", 3)]

@@ -2,19 +2,14 @@
 
 import numpy as np
 import pytest
-from rules import LIMITS
+from facts import CLOCK_LIMIT_S
 
 from chargewatch.domain.times import DAY_S
-from chargewatch.signals.idle import timeline
+from chargewatch.signals.money import BilledPeriods, Fees, tariff_curve
 from chargewatch.signals.registers import Piles, Readings, pairs_of
-from chargewatch.signals.tariffs import (
-    BilledPeriods,
-    Fees,
-    clock_findings,
-    fee_findings,
-    tariff_curve,
-    tariff_findings,
-)
+from chargewatch.signals.rules.fee_mismatch import fee_findings
+from chargewatch.signals.rules.tariff_mismatch import edge_findings, tariff_findings
+from chargewatch.signals.timeline import timeline
 
 MIDNIGHT = 20_500 * DAY_S
 NIGHT, DAY = (0.35, 0.40), (0.80, 0.40)
@@ -79,7 +74,7 @@ def fees(
 
 
 def fee_codes(*args, **options):
-    sums = fee_findings(*fees(*args, **options), resolution_wh=np.array([1.0]), limits=LIMITS)
+    sums = fee_findings(*fees(*args, **options), resolution_wh=np.array([1.0]))
     return [f.code for f in sums]
 
 
@@ -138,7 +133,7 @@ def prices(periods, used=None):
     return [
         f.detail
         for f in tariff_findings(
-            *fees(periods), [used or curve()], curve_of=np.array([0]), limits=LIMITS
+            *fees(periods), [used or curve()], curve_of=np.array([0]), clock_limit_s=CLOCK_LIMIT_S
         )
     ]
 
@@ -162,7 +157,7 @@ def test_a_price_that_goes_on_past_its_edge_is_found():
 
 def test_without_a_registered_tariff_no_price_is_wrong():
     found = tariff_findings(
-        *fees([(8, 9, 1000, 9.0, 9.0)]), [], curve_of=np.array([-1]), limits=LIMITS
+        *fees([(8, 9, 1000, 9.0, 9.0)]), [], curve_of=np.array([-1]), clock_limit_s=CLOCK_LIMIT_S
     )
     assert found == []
 
@@ -205,12 +200,12 @@ def clock(shift_h):
     piles = Piles(rated_power_w=np.array([7000.0]), resolution_wh=np.array([1.0]))
     first = 6000.0 * (1 + shift_h)
     session, periods = fees([(6, 7, first, *NIGHT), (7, 8, 12_000 - first, *DAY)])
-    return clock_findings(
+    return edge_findings(
         session,
         periods,
         timeline(given, base_s=MIDNIGHT - DAY_S),
-        pairs_of(given, piles, limits=LIMITS),
-        limits=LIMITS,
+        pairs_of(given, piles),
+        clock_limit_s=CLOCK_LIMIT_S,
     )
 
 

@@ -5,8 +5,8 @@ from functools import cache
 import pytest
 from simulated import Published, small_city
 
-from chargewatch.domain.signal import SIGNAL_SEVERITY
 from chargewatch.errors import InputFileError
+from chargewatch.signals.registry import RULES
 from chargewatch.simulators.faults import FAULTS
 
 ONLY_REGISTRY = {"unregistered", "expired", "unverified"}
@@ -75,7 +75,7 @@ def test_truth_asks_for_the_signals_of_the_fault_on_its_target_only(name):
     key = "connector" if kind.on == "connector" else "station_id"
     asked = {row[key]: set(row["signals"]) for row in rows if row["signals"]}
     assert asked == ({fault["target"]: set(kind.signals)} if kind.signals else {})
-    assert set(kind.signals) | set(kind.allowed) <= set(SIGNAL_SEVERITY)
+    assert set(kind.signals) | set(kind.allowed) <= set(RULES)
 
 
 @pytest.mark.parametrize("name", sorted(ONLY_REGISTRY))

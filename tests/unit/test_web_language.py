@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from chargewatch.domain.signal import SIGNAL_SEVERITY
 from chargewatch.domain.verdict import Tier, Verdict
 from chargewatch.risk.results import BUDGET_COMPONENTS
+from chargewatch.signals.registry import RULES
 from chargewatch.supervision.accounts import Role
 from chargewatch.web.language import LANGUAGES, Translator, choose_language, messages
 
@@ -39,7 +39,7 @@ def test_every_text_is_shown_somewhere() -> None:
     unused = {key for key in messages("en") if key not in named}
     assert {key for key in unused if key.rpartition(".")[0] not in groups} == set()
     for group, words in {
-        "signal": SIGNAL_SEVERITY,
+        "signal": RULES,
         "tier": Tier,
         "tier.meaning": Tier,
         "verdict": Verdict,
@@ -60,7 +60,7 @@ def test_every_text_that_pages_name_exists() -> None:
 @pytest.mark.parametrize(
     "key",
     [
-        *(f"signal.{code}" for code in SIGNAL_SEVERITY),
+        *(f"signal.{code}" for code in RULES),
         *(f"tier.{tier}" for tier in Tier),
         *(f"tier.meaning.{tier}" for tier in Tier),
         *(f"verdict.{verdict}" for verdict in Verdict),

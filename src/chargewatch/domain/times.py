@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 DAY_S = 86_400
 SLOT_S = 900
 """Energies are kept by slots of 15 minutes since 1970."""
 SLOTS_A_DAY = DAY_S // SLOT_S
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def time_text(at_s: float) -> str:
+    """Return a time, s since 1970, as RFC 3339 in UTC."""
+    return (EPOCH + timedelta(seconds=round(float(at_s), 3))).isoformat()

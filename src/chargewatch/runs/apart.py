@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 import asyncpg
 import numpy as np
 
 from chargewatch.domain.arrays import Bools, Ints
-from chargewatch.domain.times import DAY_S
 from chargewatch.errors import ChargewatchError
 from chargewatch.risk.run_inputs import Intervals, RunInputs
-from chargewatch.signals.findings import Finding
+from chargewatch.signals.stations import LeftOut
 
 log = logging.getLogger("chargewatch.runs")
 
@@ -32,15 +31,6 @@ _NOT_OF_THE_DATA = (
 
 Result = TypeVar("Result")
 Columns = TypeVar("Columns")
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A station that a step could not be done for."""
-
-    station: int
-    step: str
-    error: str
 
 
 def is_of_the_data(error: BaseException) -> bool:
@@ -106,32 +96,6 @@ def _culprits(
                 middle = part.size // 2
                 waiting += [part[:middle], part[middle:]]
     return found
-
-
-def left_out_findings(left: Sequence[LeftOut], *, as_of_s: float) -> list[Finding]:
-    """Return one finding a station that the run could not judge whole."""
-    steps: dict[int, list[LeftOut]] = {}
-    for item in left:
-        steps.setdefault(item.station, []).append(item)
-    return [
-        Finding(
-            code="not_judged",
-            kind="station",
-            row=station,
-            day=int(as_of_s // DAY_S),
-            first_s=as_of_s,
-            last_s=as_of_s,
-            count=len(items),
-            value=float(len(items)),
-            limit=0.0,
-            detail=(
-                "the platform failed on this station's data, which were left out of: "
-                + ", ".join(dict.fromkeys(item.step for item in items))
-            ),
-            records=[{"step": item.step, "error": item.error} for item in items[:5]],
-        )
-        for station, items in sorted(steps.items())
-    ]
 
 
 def inputs_of(inputs: RunInputs, stations: Ints) -> RunInputs:

@@ -18,7 +18,7 @@ from chargewatch import __version__
 from chargewatch.domain.mpe import rule_set
 from chargewatch.domain.signal import Signal
 from chargewatch.risk.results import EngineConfig, RunResult
-from chargewatch.runs.apart import LeftOut, is_of_the_data, left_out_findings
+from chargewatch.runs.apart import is_of_the_data
 from chargewatch.runs.context import RunContext, Stopwatch
 from chargewatch.runs.decide import decide, tiers
 from chargewatch.runs.estimate import Advanced, add_blocks, estimate
@@ -30,7 +30,9 @@ from chargewatch.runs.record import assessment_values, data_span, result_digest,
 from chargewatch.runs.rollups import refresh_rollups
 from chargewatch.runs.state import RunState, pack_state
 from chargewatch.settings import Settings
-from chargewatch.signals.findings import RULE_VERSION, in_order, merge_findings
+from chargewatch.signals.merge import RULE_VERSION, in_order, merge_findings
+from chargewatch.signals.registry import findings_of
+from chargewatch.signals.stations import LeftOut, NotJudged
 from chargewatch.storage import pile_index
 from chargewatch.storage.archive.window import Archive, open_archive, session_names
 from chargewatch.storage.database import Database
@@ -287,8 +289,8 @@ async def _decide(
     Where: out: stations that the engine has no result for.
     """
     loaded, as_of = data.loaded, context.as_of
-    left = left_out_findings([*found.left, *data.left, *out], as_of_s=as_of.timestamp())
-    signals = in_order([*signals, *merge_findings(left, loaded.registry.names)])
+    left = NotJudged(left=[*found.left, *data.left, *out], as_of_s=as_of.timestamp())
+    signals = in_order([*signals, *merge_findings(findings_of(left), loaded.registry.names)])
     packed, assessments = await asyncio.gather(
         asyncio.to_thread(
             pack_state,

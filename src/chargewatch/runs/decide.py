@@ -14,11 +14,11 @@ from chargewatch.domain.arrays import Bools, Floats
 from chargewatch.domain.assessment import ASSESSMENT_COLUMNS, Assessment, tier_of
 from chargewatch.domain.columns import Kind
 from chargewatch.domain.signal import Severity, Signal
-from chargewatch.domain.times import EPOCH
+from chargewatch.domain.times import EPOCH, time_text
 from chargewatch.domain.verdict import Tier
 from chargewatch.risk.results import RunResult
 from chargewatch.runs.load import Loaded
-from chargewatch.signals.findings import Names, time_text
+from chargewatch.signals.findings import Names
 
 BILLING_CODES = {"loss_adjusted_billing", "session_register_mismatch"}
 MONTH_DAYS = 30.0

@@ -14,10 +14,11 @@ from chargewatch.risk.engine import advance, assess
 from chargewatch.risk.memory import Arrays
 from chargewatch.risk.results import EngineConfig, RunResult
 from chargewatch.risk.run_inputs import RunInputs
-from chargewatch.runs.apart import LeftOut, each_apart, inputs_of
+from chargewatch.runs.apart import each_apart, inputs_of
 from chargewatch.runs.context import RunContext
 from chargewatch.runs.find_station_signals import LateEnergy
 from chargewatch.runs.load import Loaded, blocks, read_block
+from chargewatch.signals.stations import LeftOut
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,32 +6,22 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
 import asyncpg
 import numpy as np
 
 from chargewatch.domain.arrays import Bools, Floats, Ints
 from chargewatch.domain.times import DAY_S
-from chargewatch.runs.apart import LeftOut, each_apart
+from chargewatch.runs.apart import each_apart
 from chargewatch.runs.load import Loaded
+from chargewatch.signals.block import Block
 from chargewatch.signals.declarations import Declarations
 from chargewatch.signals.findings import Finding
-from chargewatch.signals.idle import (
-    BilledSessions,
-    discontinuities,
-    idle_consumption,
-    sessions_off_register,
-    timeline,
-)
-from chargewatch.signals.registers import (
-    Pairs,
-    Piles,
-    Readings,
-    pairs_of,
-    register_findings,
-)
-from chargewatch.signals.tariffs import BilledPeriods, Fees, clock_findings
+from chargewatch.signals.money import BilledPeriods, Fees
+from chargewatch.signals.registers import Pairs, Piles, Readings
+from chargewatch.signals.registry import findings_of
+from chargewatch.signals.sessions import BilledSessions
+from chargewatch.signals.stations import LeftOut
 from chargewatch.storage.bulk import Records, seconds_of
 from chargewatch.storage.runs import inputs as store
 from chargewatch.wire.payloads import CONTEXTS
@@ -140,14 +130,22 @@ def _without_readings(context: ScanContext) -> list[Finding]:
         is_begin=none.astype(bool),
         is_end=none.astype(bool),
     )
-    return discontinuities(
-        pairs_of(nothing, context.piles, limits=context.loaded.limits),
-        sessions_of(context.billed, silent),
+    return findings_of(_block(context, nothing, silent))
+
+
+def _block(context: ScanContext, readings: Readings, rows: Ints) -> Block:
+    """Return the readings of some connectors (rows ascending) with what lies beside them."""
+    return Block(
+        readings=readings,
+        piles=context.piles,
+        sessions=sessions_of(context.billed, rows),
+        declarations=context.declarations.of(rows),
+        fees=context.fees,
+        periods=_periods_of(context, rows),
         complete=context.complete,
-        declarations=context.declarations.of(silent),
         as_of_s=context.as_of_s,
         base_s=context.base_s,
-        limits=context.loaded.limits,
+        clock_limit_s=context.loaded.clock_limit_s,
     )
 
 
@@ -197,25 +195,9 @@ def _check_block(
     )
     if readings.at_s.size < 2:
         return []
-    declarations = context.declarations.of(rows)
-    found, pairs = register_findings(
-        readings, context.piles, limits=context.loaded.limits, declarations=declarations
-    )
-    _fill_cadence(pairs, gap_s, count)
-    billed = sessions_of(context.billed, rows)
-    options: dict[str, Any] = {"base_s": context.base_s, "limits": context.loaded.limits}
-    moment: dict[str, Any] = {"complete": context.complete, "as_of_s": context.as_of_s}
-    found += idle_consumption(pairs, billed, **moment, **options)
-    found += sessions_off_register(pairs, billed, **options)
-    found += discontinuities(pairs, billed, declarations=declarations, **moment, **options)
-    found += clock_findings(
-        context.fees,
-        _periods_of(context, rows),
-        timeline(readings, base_s=context.base_s),
-        pairs,
-        limits=context.loaded.limits,
-    )
-    return [replace(f, origin="readings") for f in found if f.day >= first_day]
+    block = _block(context, readings, rows)
+    _fill_cadence(block.pairs, gap_s, count)
+    return [replace(f, origin="readings") for f in findings_of(block) if f.day >= first_day]
 
 
 def sessions_of(billed: BilledSessions, rows: Ints) -> BilledSessions:

@@ -13,41 +13,24 @@ import numpy as np
 
 from chargewatch.domain.arrays import Bools, Floats, Ints
 from chargewatch.domain.times import DAY_S, EPOCH
-from chargewatch.runs.apart import LeftOut, each_apart, rows_of
+from chargewatch.runs.apart import each_apart, rows_of
 from chargewatch.runs.find_register_signals import Say, Scan, ScanContext, scan_readings
 from chargewatch.runs.find_station_signals import LateEnergy, station_findings
 from chargewatch.runs.load import Loaded, Rows, as_told
 from chargewatch.runs.tariff_curves import load_curves
 from chargewatch.runs.verify_signed import Verified, signature_checks
-from chargewatch.signals.declarations import Declarations, frequent_declarations
-from chargewatch.signals.findings import Finding
-from chargewatch.signals.idle import (
-    BilledSessions,
-    endless_sessions,
-)
-from chargewatch.signals.registers import (
-    Piles,
-    without_unit_days,
-)
-from chargewatch.signals.sessions import (
-    BatterySessions,
-    billing_findings,
-    soc_findings,
-)
-from chargewatch.signals.stations import Cadence
-from chargewatch.signals.tariffs import (
-    BilledPeriods,
-    Fees,
-    TariffCurve,
-    fee_findings,
-    tariff_findings,
-)
+from chargewatch.signals.billing import Billing
+from chargewatch.signals.declarations import Declarations
+from chargewatch.signals.findings import DAY_KEY, Finding
+from chargewatch.signals.money import BilledPeriods, Fees, Money, TariffCurve
+from chargewatch.signals.registers import Piles
+from chargewatch.signals.registry import findings_of, without_explained
+from chargewatch.signals.sessions import BatterySessions, BilledSessions, Charges
+from chargewatch.signals.stations import Cadence, LeftOut
 from chargewatch.storage.archive import window as archives
 from chargewatch.storage.bulk import seconds_of
 from chargewatch.storage.runs import inputs as store
 
-DAY_KEY = 1_000_000
-"""More days than any row has: (row, day) as one number."""
 OVERLAP_S = 600.0
 """Sessions that came so long before the last run began may have been committed after it read."""
 
@@ -153,9 +136,7 @@ async def find_signals(
     left += out
     kept = _kept(prior, scan, checked=checked, checked_fees=checked_fees)
     findings = [*kept, *by_readings, *by_fees, *stations, *signed]
-    findings += [
-        replace(finding, origin="window") for finding in frequent_declarations(context.declarations)
-    ]
+    findings += [replace(finding, origin="window") for finding in findings_of(context.declarations)]
     by_sessions, out = await asyncio.to_thread(
         each_apart,
         "bills and states of charge",
@@ -164,7 +145,7 @@ async def find_signals(
     )
     findings += by_sessions
     return Found(
-        findings=without_unit_days(findings), cadence=cadence, verified=verified, left=left + out
+        findings=without_explained(findings), cadence=cadence, verified=verified, left=left + out
     )
 
 
@@ -179,16 +160,15 @@ def _check_fees(
         periods = rows_of(periods, wanted[periods.session])
         periods = replace(periods, session=number[periods.session])
         fees = rows_of(fees, wanted)
-    found = [
-        *fee_findings(
-            fees,
-            periods,
-            resolution_wh=fleet.resolution_wh[fees.connector],
-            limits=context.loaded.limits,
-        ),
-        *tariff_findings(fees, periods, curves, curve_of=curve_of, limits=context.loaded.limits),
-    ]
-    return [replace(finding, origin="fees") for finding in found]
+    money = Money(
+        fees=fees,
+        periods=periods,
+        resolution_wh=fleet.resolution_wh[fees.connector],
+        curves=curves,
+        curve_of=curve_of,
+        clock_limit_s=context.loaded.clock_limit_s,
+    )
+    return [replace(finding, origin="fees") for finding in findings_of(money)]
 
 
 async def _declarations(connection: asyncpg.Connection, loaded: Loaded, scan: Scan) -> Declarations:
@@ -297,25 +277,10 @@ def _by_sessions(
     if not wanted.all():
         records, billed = records[wanted], rows_of(billed, wanted)
     resolution = loaded.inputs.fleet.resolution_wh[billed.connector]
-    found = billing_findings(billed, resolution_wh=resolution, limits=loaded.limits)
-    found += endless_sessions(billed, limits=loaded.limits)
-    off = [
-        record["session"]
-        for finding in (*findings, *found)
-        if finding.code in {"unit_fault", "session_register_mismatch"}
-        for record in finding.records
-        if "session" in record
-    ]
-    wrecked = [
-        finding.row * DAY_KEY + finding.day + later
-        for finding in (*findings, *found)
-        if finding.code in {"unit_fault", "stuck_register", "register_jump", "register_decrease"}
-        for later in (0, 1)
-    ]
-    explained = np.isin(billed.name, np.array(off, np.int64))
-    explained |= np.isin(_day_keys(billed.connector, billed.ended_s), np.array(wrecked, np.int64))
+    found = findings_of(Billing(sessions=billed, resolution_wh=resolution))
     battery = BatterySessions(**as_told(records, BatterySessions))
-    found += soc_findings(billed, battery, explained=explained, limits=loaded.limits)
+    charges = Charges(sessions=billed, battery=battery, found=[*findings, *found])
+    found += findings_of(charges)
     return [replace(finding, origin="window") for finding in found]
 
 

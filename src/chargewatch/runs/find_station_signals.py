@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,20 +15,23 @@ import orjson
 from chargewatch.domain.arrays import Bools, Floats, Ints
 from chargewatch.domain.times import DAY_S, SLOT_S
 from chargewatch.risk.run_inputs import Intervals
-from chargewatch.runs.apart import LeftOut, each_apart, rows_of
+from chargewatch.runs.apart import each_apart, rows_of
 from chargewatch.runs.load import Loaded, Rows
-from chargewatch.signals.findings import Finding, Limits
+from chargewatch.signals.findings import Finding
+from chargewatch.signals.registry import findings_of
+from chargewatch.signals.rules.sequence_restart import RESTART_WINDOW_S
 from chargewatch.signals.stations import (
     Cadence,
     Clocks,
+    Conflicts,
+    LeftOut,
+    Listening,
+    MessageCounts,
+    MessageGaps,
     Messages,
-    clock_findings,
-    conflict_findings,
-    missing_message_findings,
-    restart_findings,
-    silence_findings,
-    unregistered_findings,
-    verification_findings,
+    SentTimes,
+    Sold,
+    Unregistered,
 )
 from chargewatch.storage.bulk import seconds_of
 from chargewatch.storage.runs import inputs as store
@@ -74,40 +77,44 @@ async def station_findings(
     def of(stations: Ints) -> Bools:
         return np.isin(fleet.station, stations)
 
-    def clock_checks(stations: Ints) -> list[Finding]:
-        return _clocks(
-            rows_of(messages, np.isin(messages.station, stations)),
-            rows_of(clocks, np.isin(clocks.station, stations)),
-            loaded.limits,
-        )
-
-    def silence_checks(stations: Ints) -> list[Finding]:
-        heard = replace(cadence, readings=np.where(of(stations), cadence.readings, 0))
-        return silence_findings(
-            heard, fleet.station, as_of_s=as_of.timestamp(), limits=loaded.limits
-        )
-
-    checks: dict[str, Callable[[Ints], list[Finding]]] = {
-        "clocks": clock_checks,
-        "silence": silence_checks,
-        "missing messages": lambda stations: missing_message_findings(
-            _at(stations, gaps), _at(stations, crowded)
-        ),
-        "counts": lambda stations: restart_findings(
-            _at(stations, restarted), as_of_s=as_of.timestamp(), limits=loaded.limits
-        ),
+    facts: dict[str, Callable[[Ints], Sequence[Any]]] = {
+        "clocks": lambda stations: [
+            SentTimes(
+                messages=rows_of(messages, np.isin(messages.station, stations)),
+                clocks=rows_of(clocks, np.isin(clocks.station, stations)),
+                clock_limit_s=loaded.clock_limit_s,
+            )
+        ],
+        "silence": lambda stations: [
+            Listening(
+                cadence=replace(cadence, readings=np.where(of(stations), cadence.readings, 0)),
+                station=fleet.station,
+                as_of_s=as_of.timestamp(),
+            )
+        ],
+        "missing messages": lambda stations: [
+            MessageGaps(holes=_at(stations, gaps), crowded=_at(stations, crowded))
+        ],
+        "counts": lambda stations: [
+            MessageCounts(streams=_at(stations, restarted), as_of_s=as_of.timestamp())
+        ],
         "unregistered instruments": lambda stations: _unregistered(
             loaded, unknown_meters, of(stations)
         ),
-        "verifications": lambda stations: _verifications(loaded, late, of(stations)),
+        "verifications": lambda stations: [_sold(loaded, late, of(stations))],
     }
-    found, left = conflict_findings(conflicts), []
+    found, left = findings_of(Conflicts(rows=conflicts)), []
     everywhere = np.arange(len(loaded.registry.places))
-    for step, check in checks.items():
-        more, out = await asyncio.to_thread(each_apart, step, everywhere, check)
+    for step, make in facts.items():
+        more, out = await asyncio.to_thread(each_apart, step, everywhere, _check_of(make))
         found += more
         left += out
     return found, left
+
+
+def _check_of(make: Callable[[Ints], Sequence[Any]]) -> Callable[[Ints], list[Finding]]:
+    """Return what makes the facts of some stations and holds them against all rules."""
+    return lambda stations: [finding for facts in make(stations) for finding in findings_of(facts)]
 
 
 def _at(stations: Ints, rows: Rows) -> Rows:
@@ -119,7 +126,7 @@ async def _counts(
     connection: asyncpg.Connection, loaded: Loaded, *, as_of: datetime
 ) -> tuple[Rows, Rows]:
     """Return the streams with too many gaps, and those that began to count anew, of late."""
-    since = as_of - timedelta(seconds=loaded.limits.restart_window_s)
+    since = as_of - timedelta(seconds=RESTART_WINDOW_S.value)
     streams = [
         {
             "station": loaded.registry.place_rows[row["operator_id"], row["station_id"]],
@@ -171,14 +178,6 @@ async def _messages(
         received_s=seconds_of(records["received_at"]),
     )
     return messages, clocks
-
-
-def _clocks(messages: Messages, clocks: Clocks, limits: Limits) -> list[Finding]:
-    """Return the findings of clocks; those that rest on messages belong to the messages' day."""
-    return [
-        finding if "status_at" in finding.records[0] else replace(finding, origin="messages")
-        for finding in clock_findings(messages, clocks, limits=limits)
-    ]
 
 
 def _conflicting_items(row: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
@@ -262,8 +261,8 @@ async def _unknown_meters(
     return await store.rows(connection, store.METER_SPANS, unknown, first, as_of)
 
 
-def _unregistered(loaded: Loaded, meters: Rows, wanted: Bools) -> list[Finding]:
-    """Return findings of the wanted connectors (rows of Fleet), and of meters at their stations."""
+def _unregistered(loaded: Loaded, meters: Rows, wanted: Bools) -> list[Unregistered]:
+    """Return those of the wanted connectors (rows of Fleet), and of meters at their stations."""
     registry, fleet = loaded.registry, loaded.inputs.fleet
     ended = seconds_of(loaded.sessions["ended_at"])
     rows_of = registry.connector_rows(loaded.sessions["connector_id"])
@@ -274,9 +273,9 @@ def _unregistered(loaded: Loaded, meters: Rows, wanted: Bools) -> list[Finding]:
     )
     begun = np.fmin(begun, last)
     sessions = np.bincount(rows_of, minlength=fleet.size).astype(np.int64)
-    found = unregistered_findings(
-        "connector",
-        heard,
+    connectors = Unregistered(
+        kind="connector",
+        rows=heard,
         first_s=begun[heard],
         last_s=last[heard],
         readings=np.maximum(sessions[heard], 1),
@@ -292,14 +291,14 @@ def _unregistered(loaded: Loaded, meters: Rows, wanted: Bools) -> list[Finding]:
     # A meter belongs to no connector: with its station, or with none where all are wanted.
     chosen = np.flatnonzero(wanted.all() | np.isin(station, np.unique(fleet.station[wanted])))
     spans = [meters[k] for k in chosen.tolist()]
-    found += unregistered_findings(
-        "meter",
-        rows[chosen],
+    unknown = Unregistered(
+        kind="meter",
+        rows=rows[chosen],
         first_s=np.array([span["first_at"].timestamp() for span in spans], float),
         last_s=np.array([span["last_at"].timestamp() for span in spans], float),
         readings=np.array([span["readings"] for span in spans], np.int64),
     )
-    return found
+    return [connectors, unknown]
 
 
 def _extreme(function: np.ufunc, rows: Any, values: Any, size: int) -> Floats:
@@ -337,8 +336,8 @@ class LateEnergy:
         )
 
 
-def _verifications(loaded: Loaded, by_register: LateEnergy, wanted: Bools) -> list[Finding]:
-    """Return findings of the wanted connectors that sold energy after their verification's end.
+def _sold(loaded: Loaded, by_register: LateEnergy, wanted: Bools) -> Sold:
+    """Return what the wanted connectors sold after their verification's end.
 
     Energy is that of finished sessions or, when that is more, of the register's rollups.
     """
@@ -351,11 +350,10 @@ def _verifications(loaded: Loaded, by_register: LateEnergy, wanted: Bools) -> li
     by_session = np.bincount(rows[after], weights=energy[after], minlength=fleet.size)
     first = _extreme(np.fmin, rows[after], started[after], fleet.size)
     last = _extreme(np.fmax, rows[after], ended[after], fleet.size)
-    return verification_findings(
-        until,
-        sold_wh=np.maximum(by_session, by_register.energy_wh).astype(float),
-        first_sold_s=np.fmin(first, by_register.first_s),
-        last_sold_s=np.fmax(last, by_register.last_s),
+    return Sold(
+        valid_until_s=until,
+        energy_wh=np.maximum(by_session, by_register.energy_wh).astype(float),
+        first_s=np.fmin(first, by_register.first_s),
+        last_s=np.fmax(last, by_register.last_s),
         registered=fleet.registered & wanted,
-        limits=loaded.limits,
     )

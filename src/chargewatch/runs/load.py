@@ -26,7 +26,8 @@ from chargewatch.risk.run_inputs import (
     References,
     RunInputs,
 )
-from chargewatch.signals.findings import Limits, Names, limits_of
+from chargewatch.signals.findings import Names
+from chargewatch.signals.sessions import LONGEST_SESSION_S
 from chargewatch.storage.archive import window as archives
 from chargewatch.storage.archive.window import Archive
 from chargewatch.storage.bulk import Records, seconds_of
@@ -62,7 +63,7 @@ class Loaded:
     """What one run reads, besides the raw readings that are streamed."""
 
     inputs: RunInputs  # without intervals and sessions: `read_block` adds them
-    limits: Limits  # of the checks, by the run's rule set
+    clock_limit_s: float  # by the run's rule set
     registry: Registry
     sessions: Records  # of the window, in the order of their end
     meter_ids: Ints  # of RunInputs.references
@@ -255,7 +256,7 @@ def as_told(records: Records, arrays: type[Any]) -> dict[str, Floats]:
     return {f.name: records[f.name].astype(float) for f in fields(arrays) if f.name in numbers}
 
 
-def make_sessions(registry: Registry, records: Records, limits: Limits) -> FinishedSessions:
+def make_sessions(registry: Registry, records: Records) -> FinishedSessions:
     """Return the engine's sessions from rows of the database."""
     # The key of the vehicle's name, not a number of this run: the next run goes on with it.
     vehicle = np.where(
@@ -267,7 +268,7 @@ def make_sessions(registry: Registry, records: Records, limits: Limits) -> Finis
         )
     ended_s = seconds_of(records["ended_at"])
     # A begin that a clock told before it was set says nothing of the time; the energy stands.
-    started_s = np.maximum(seconds_of(records["started_at"]), ended_s - limits.longest_session_s)
+    started_s = np.maximum(seconds_of(records["started_at"]), ended_s - LONGEST_SESSION_S.value)
     return FinishedSessions(
         connector=registry.connector_rows(records["connector_id"]),
         vehicle=vehicle.astype(np.int64),
@@ -349,7 +350,6 @@ async def load(
     day = as_of.astimezone(zone).date()
     verifications = await store.rows(connection, store.VERIFICATIONS, day)
     records = await archives.sessions(connection, archive, first=first, last=as_of)
-    limits = limits_of(rules)
     inputs = RunInputs(
         as_of_s=as_of.timestamp(),
         from_s=first.timestamp(),
@@ -357,14 +357,14 @@ async def load(
         references=references,
         connector_intervals=_no_intervals(),
         meter_intervals=_no_intervals(),
-        sessions=make_sessions(registry, records[:0], limits),
+        sessions=make_sessions(registry, records[:0]),
         anchors=_anchors(verifications, registry, zone),
     )
     years = rules.verification_period_years
     ids = registry.connector_ids
     return Loaded(
         inputs=inputs,
-        limits=limits,
+        clock_limit_s=rules.clock_limit_s,
         registry=registry,
         sessions=records,
         meter_ids=meter_ids,
@@ -403,7 +403,7 @@ async def read_block(
             first=first,
             last=last,
         ),
-        sessions=make_sessions(loaded.registry, loaded.sessions[inside], loaded.limits),
+        sessions=make_sessions(loaded.registry, loaded.sessions[inside]),
     )
 
 

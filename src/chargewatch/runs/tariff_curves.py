@@ -13,7 +13,7 @@ import orjson
 from chargewatch.domain.arrays import Ints
 from chargewatch.domain.times import DAY_S
 from chargewatch.runs.load import Loaded
-from chargewatch.signals.tariffs import TariffCurve, tariff_curve
+from chargewatch.signals.money import TariffCurve, tariff_curve
 from chargewatch.storage.runs import inputs as store
 
 

@@ -13,10 +13,12 @@ import asyncpg
 import numpy as np
 
 from chargewatch.domain.arrays import Bools, Ints
-from chargewatch.runs.apart import LeftOut, is_of_the_data
+from chargewatch.runs.apart import is_of_the_data
 from chargewatch.runs.load import Loaded
 from chargewatch.signals.findings import Finding
-from chargewatch.signals.signed import SignedSessions, signature_findings
+from chargewatch.signals.registry import findings_of
+from chargewatch.signals.signed import Signatures, SignedSessions
+from chargewatch.signals.stations import LeftOut
 from chargewatch.storage.archive.window import signed_rows
 from chargewatch.storage.bulk import Records, seconds_of
 from chargewatch.supervision.ocmf_checks import (
@@ -173,7 +175,8 @@ async def signature_checks(
             for name in ("first", "last", "counter", "first_record", "last_record")
         },
     )
-    return await asyncio.to_thread(signature_findings, signed, complete=complete), verified, left
+    found = await asyncio.to_thread(findings_of, Signatures(signed=signed, complete=complete))
+    return found, verified, left
 
 
 def _remembered(

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from chargewatch.domain.arrays import Bools, Floats, Ints
-from chargewatch.domain.times import DAY_S
-from chargewatch.signals.findings import Finding, findings_by_day, time_text
 
 CLOCK_S = 300.0
 """How far a declared time may lie outside of the two readings around the step.
@@ -21,11 +19,6 @@ The gateway stamps both; its clock may be off by 180 s before that is a finding 
 notices a new meter within its reading cycle of a minute or two.
 """
 
-MOST_DAYS = 3
-"""A meter is replaced once in years; works on it may take a few days, not every week."""
-WITHIN_DAYS = 30
-
-_DAY_SPAN = 1_000_000
 _SPAN_S = float(1 << 34)
 """More than any time since 1970, s; of 100,000 connectors a quarter of a second is still told."""
 
@@ -109,35 +102,6 @@ def declared_steps(
     around &= start_s[place] <= declarations.at_s[replaced]
     explained[place[around]] = True
     return explained
-
-
-def frequent_declarations(declarations: Declarations) -> list[Finding]:
-    """Return findings of connectors whose register is declared to have changed again and again.
-
-    More than MOST_DAYS days with a declaration in WITHIN_DAYS days.
-    """
-    day = np.floor(declarations.at_s / DAY_S).astype(np.int64)
-    new = np.ones(day.size, bool)
-    new[1:] = (np.diff(day) != 0) | (np.diff(declarations.connector) != 0)
-    rows, days, at_s = declarations.connector[new], day[new], declarations.at_s[new]
-    # Days of a connector from the first one within the span to this one.
-    keys = rows * _DAY_SPAN + days
-    count = np.arange(keys.size) + 1
-    count -= np.searchsorted(
-        keys, np.maximum(keys - (WITHIN_DAYS - 1), rows * _DAY_SPAN), side="left"
-    )
-    bad = np.flatnonzero(count > MOST_DAYS)
-    return findings_by_day(
-        "frequent_declarations",
-        rows[bad],
-        at_s[bad],
-        value=count[bad].astype(float),
-        limit=float(MOST_DAYS),
-        detail=lambda k: (
-            f"changes of the register were declared on {count[bad[k]]} of {WITHIN_DAYS} days"
-        ),
-        record=lambda k: {"at": time_text(at_s[bad[k]])},
-    )
 
 
 def _nearest(

@@ -7,10 +7,22 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 
+from chargewatch.signals.merge import SENTENCES
+from chargewatch.signals.registry import RULES
+
 LANGUAGES: Mapping[str, str] = {"zh": "中文", "en": "English"}
 """Code to the language's own name."""
 
 FALLBACK = "en"
+
+
+def _words_of_signals() -> dict[str, str]:
+    """Return the English words of signals, which stand in their rules."""
+    sentences = [*SENTENCES, *(said for rule in RULES.values() for said in rule.sentences)]
+    return {
+        **{f"signal.{rule.code}": rule.title for rule in RULES.values()},
+        **{f"finding.{sentence.name}": sentence.plain for sentence in sentences},
+    }
 
 
 @cache
@@ -20,7 +32,7 @@ def messages(language: str) -> Mapping[str, str]:
     found: dict[str, str] = json.loads(
         folder.joinpath(f"{language}.json").read_text(encoding="utf-8")
     )
-    return found
+    return found if language != FALLBACK else found | _words_of_signals()
 
 
 def choose_language(cookie: str | None, accept_language: str) -> str:

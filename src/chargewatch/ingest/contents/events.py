@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from chargewatch.domain.conflict import EVENT_STORED
 from chargewatch.ingest.contents.assembly import Assembly, Rows, Writing, foreign_detail
 from chargewatch.ingest.message import Message, moment_of
 from chargewatch.storage.intake.events import EventRow, store_events
@@ -32,8 +33,8 @@ class EventRows(Rows):
         """Store the events."""
         codes = await store_events(writing.connection, [row for _, _, row in self._rows])
         for (number, place, row), code in zip(self._rows, codes, strict=True):
-            detail = f"events[{place}]: {row.kind} of that time is stored already"
-            writing.fates[number].settle(place, code, f"{detail} with other content")
+            conflict = EVENT_STORED(place=place, kind=row.kind)
+            writing.fates[number].settle(place, code, conflict)
 
 
 def _event(work: Assembly, message: Message, record: EventRecord) -> EventRow | tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from chargewatch.domain.conflict import READING_STORED
 from chargewatch.ingest.contents.assembly import Assembly, Rows, Writing, foreign_detail
 from chargewatch.ingest.message import Message
 from chargewatch.storage.bulk import Records
@@ -142,8 +143,11 @@ class ReadingRows(Rows):
             writing.fates[self.message[row]].reject(
                 place,
                 CONFLICT_CODE,
-                f"readings[{place}]: {float(result.kept_wh[row]):.15g} Wh is stored already for "
-                f"{np.datetime_as_string(self.records['at'][row], unit='us')}Z",
+                READING_STORED(
+                    place=place,
+                    energy=float(result.kept_wh[row]),
+                    at=f"{np.datetime_as_string(self.records['at'][row], unit='us')}Z",
+                ),
             )
         stored = self.records[result.fate == STORED]
         if len(stored):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from chargewatch.domain.conflict import SESSION_STORED
 from chargewatch.domain.session import SESSION_COLUMNS
 from chargewatch.ingest.contents.assembly import Assembly, Rows, Writing, foreign_detail
 from chargewatch.ingest.message import Message, moment_of
@@ -46,8 +47,8 @@ class SessionRows(Rows):
         """Store the sessions, and the names of sessions of the whole batch."""
         codes = await store_sessions(writing.connection, [row for _, _, row in self._rows])
         for (number, place, row), code in zip(self._rows, codes, strict=True):
-            detail = f"sessions[{place}]: session {row.session} is stored already"
-            writing.fates[number].settle(place, code, f"{detail} with other content")
+            conflict = SESSION_STORED(place=place, session=row.session)
+            writing.fates[number].settle(place, code, conflict)
         await store_session_names(writing.connection, writing.session_names)
 
 

@@ -15,8 +15,8 @@ from chargewatch.api.context import Service, service_of
 from chargewatch.api.piles import MAX_OFFSET, pile_filter
 from chargewatch.api.slots import SlottedStream
 from chargewatch.domain.assessment import ASSESSMENT_COLUMNS
-from chargewatch.domain.signal import SIGNAL_SEVERITY
 from chargewatch.runs.exports import csv_cell
+from chargewatch.signals.registry import RULES
 from chargewatch.storage.pages import city as city_rows
 from chargewatch.storage.pages import piles as pile_list_rows
 from chargewatch.storage.pages.city import PAGE_ROWS
@@ -91,7 +91,7 @@ async def list_piles(
         parameters=filter_parameters(wanted),
         operators=operators,
         districts=district_names(),
-        signal_codes_known=sorted(SIGNAL_SEVERITY),
+        signal_codes_known=sorted(RULES),
         sorts=SORTS,
         page=page,
         page_rows=PAGE_ROWS,

@@ -9,7 +9,8 @@ from fastapi.responses import Response
 
 from chargewatch.api.context import service_of
 from chargewatch.api.piles import BeforeId
-from chargewatch.domain.signal import SIGNAL_SEVERITY, Severity
+from chargewatch.domain.signal import Severity
+from chargewatch.signals.registry import RULES
 from chargewatch.storage.pages import messages as message_rows
 from chargewatch.storage.pages.city import PAGE_ROWS
 from chargewatch.web.pages.session import Visitor
@@ -49,6 +50,6 @@ async def list_signals(
         before=before,
         next_before=rows[PAGE_ROWS - 1]["signal_id"] if len(rows) > PAGE_ROWS else None,
         wanted={"code": code, "severity": severity, "station": station, "state": state},
-        codes=sorted(SIGNAL_SEVERITY),
+        codes=sorted(RULES),
         severities=[item.value for item in Severity],
     )

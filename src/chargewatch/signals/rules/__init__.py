@@ -1,0 +1,1 @@
+"""The integrity signals, one rule a module; `signals.registry` lists them."""
