@@ -1,6 +1,6 @@
 """A small city with its own physics, for the tests of the risk engine."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -30,22 +30,17 @@ class City:
     vehicle_scale: np.ndarray
 
 
+def finished_sessions(connector, **told):
+    """Return sessions of which nothing is known but what is told."""
+    untold = np.full(len(connector), np.nan)
+    columns = {field.name: untold for field in fields(FinishedSessions)}
+    columns["interrupted"] = np.zeros(len(connector), dtype=bool)
+    return FinishedSessions(**(columns | {"connector": connector} | told))
+
+
 def no_sessions():
-    none, ints = np.zeros(0), np.zeros(0, dtype=np.int64)
-    return FinishedSessions(
-        connector=ints,
-        vehicle=ints,
-        started_s=none,
-        ended_s=none,
-        energy_wh=none,
-        billed_wh=none,
-        soc_start_pct=none,
-        soc_stop_pct=none,
-        battery_capacity_wh=none,
-        bms_energy_wh=none,
-        interrupted=np.zeros(0, dtype=bool),
-        energy_price=none,
-    )
+    ints = np.zeros(0, dtype=np.int64)
+    return finished_sessions(ints, vehicle=ints)
 
 
 def no_intervals():
@@ -253,7 +248,7 @@ def make_city(
         ),
         connector_intervals=connector_intervals,
         meter_intervals=meter_intervals,
-        sessions=FinishedSessions(**table),
+        sessions=finished_sessions(**table),
         anchors=Anchors(
             connector=who,
             verified_s=np.full(anchors, (START_DAY - 60) * DAY),

@@ -8,12 +8,12 @@ from importlib.resources import files
 
 import numpy as np
 import pytest
-from engine_city import no_anchors, no_intervals
+from engine_city import finished_sessions, no_anchors, no_intervals
 
 from chargewatch.domain.verdict import Verdict
 from chargewatch.risk.engine import assess
 from chargewatch.risk.results import EngineConfig
-from chargewatch.risk.run_inputs import Anchors, FinishedSessions, Fleet, References, RunInputs
+from chargewatch.risk.run_inputs import Anchors, Fleet, References, RunInputs
 
 # Fourteen months of few sessions: no forgetting, and all days are kept.
 CONFIG = EngineConfig(half_life_days=1e5, drift_days=500)
@@ -45,10 +45,9 @@ def real_inputs():
     vehicle = [number.setdefault(group_of(r), len(number)) for r in rows]
     energy = np.array([float(r["energy_wh"]) for r in rows])
     ended = np.array([seconds(r["departure"]) for r in rows])
-    nan = np.full(energy.size, np.nan)
     none = np.zeros(0)
-    sessions = FinishedSessions(
-        connector=np.array([int(r["connector"] == "CCS2") for r in rows]),
+    sessions = finished_sessions(
+        np.array([int(r["connector"] == "CCS2") for r in rows]),
         vehicle=np.array(vehicle),
         ended_s=ended,
         started_s=np.array([seconds(r["arrival"]) for r in rows]),
@@ -56,10 +55,6 @@ def real_inputs():
         billed_wh=energy,
         soc_start_pct=np.array([float(r["soc_arrival_pct"]) for r in rows]),
         soc_stop_pct=np.array([float(r["soc_departure_pct"]) for r in rows]),
-        battery_capacity_wh=nan,
-        bms_energy_wh=nan,
-        interrupted=np.zeros(energy.size, bool),
-        energy_price=nan,
     )
     return RunInputs(
         as_of_s=float(ended.max()) + 60.0,

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+from engine_city import finished_sessions
 
 from chargewatch.domain.times import SLOT_S
-from chargewatch.risk.run_inputs import FinishedSessions, Fleet, Intervals
+from chargewatch.risk.run_inputs import Fleet, Intervals
 from chargewatch.risk.spreads import anchor_wander
 from chargewatch.risk.vehicles import local_centres, session_loads, session_rows
 
@@ -26,8 +27,8 @@ def fleet(*, compensated=(False, False)):
 
 def session(connector, begin_slots, end_slots, energy_wh):
     one = np.ones(1)
-    return FinishedSessions(
-        connector=np.array([connector]),
+    return finished_sessions(
+        np.array([connector]),
         vehicle=np.array([0]),
         started_s=begin_slots * SLOT_S * one,
         ended_s=end_slots * SLOT_S * one,
@@ -35,9 +36,7 @@ def session(connector, begin_slots, end_slots, energy_wh):
         billed_wh=energy_wh * one,
         soc_start_pct=20.0 * one,
         soc_stop_pct=70.0 * one,
-        battery_capacity_wh=np.nan * one,
         bms_energy_wh=0.95 * energy_wh * one,
-        interrupted=np.array([False]),
         energy_price=one,
     )
 
