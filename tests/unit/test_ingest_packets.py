@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chargewatch.ingest.packets import (
-    MAX_BODY_BYTES,
+    MAX_PACKET_BODY_BYTES,
     Connack,
     PacketError,
     PacketSplitter,
@@ -87,7 +87,7 @@ def test_a_message_with_more_properties_than_are_kept_can_be_refused_and_acknowl
     size = len(properties)
     number = bytes([size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80, size >> 14 & 0x7F | 0x80])
     body = b"\0\1t" + b"\0\x09" + number + bytes([size >> 21]) + properties + b"payload"
-    read = read_publication(0x32, body[:MAX_BODY_BYTES])
+    read = read_publication(0x32, body[:MAX_PACKET_BODY_BYTES])
     assert (read.topic, read.mid, read.qos, read.payload) == ("t", 9, 1, b"")
 
 

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 PERIOD_S = 5.0
 # What a view hasn't taken by then is old: the newest value is what it shows.
-MAX_WAITING = 500
+MAX_UNSENT = 500
 
 DATABASE_AWAY = (OSError, TimeoutError, SQLAlchemyError, asyncpg.PostgresError,
                  asyncpg.InterfaceError)  # fmt: skip
@@ -61,7 +61,7 @@ class LiveFeed:
     @asynccontextmanager
     async def subscribe(self, wanted: LiveFilter) -> AsyncIterator[Readings]:
         """Yield a queue into which new readings come."""
-        queue = Readings(MAX_WAITING)
+        queue = Readings(MAX_UNSENT)
         self._views[queue] = wanted
         if self._task is None:
             self._task = asyncio.create_task(self._follow())

@@ -30,7 +30,7 @@ router = APIRouter(tags=["piles"])
 MAX_READINGS = 20_000
 MAX_OFFSET = 1_000_000
 
-TIERS = frozenset(tier.value for tier in Tier)
+TIER_NAMES = frozenset(tier.value for tier in Tier)
 Limit = Annotated[int, Query(ge=1, le=500)]
 Offset = Annotated[int, Query(ge=0, le=MAX_OFFSET)]
 BeforeId = Annotated[int | None, Query(ge=1, le=2**63 - 1)]
@@ -75,7 +75,7 @@ def pile_filter(
     Raises: ApiError 422 that lists the known words.
     """
     wanted = tuple(sorted({name for part in tier or () for name in part.split(",") if name}))
-    unknown = set(wanted) - TIERS
+    unknown = set(wanted) - TIER_NAMES
     if unknown:
         names = ", ".join(item.value for item in Tier)
         raise ApiError(422, "unknown_tier", f"no tier {sorted(unknown)[0]!r}; known: {names}")

@@ -15,12 +15,12 @@ from chargewatch.api import (
     telemetry,
 )
 
-PREFIX = "/api/v1"
+API_PREFIX = "/api/v1"
 
 
 def api_router() -> APIRouter:
     """Return the router of /api/v1."""
-    router = APIRouter(prefix=PREFIX)
+    router = APIRouter(prefix=API_PREFIX)
     for module in (session, piles, stations, runs, ledger, telemetry, events, health):
         router.include_router(module.router)
     return router

@@ -27,7 +27,7 @@ from chargewatch.storage.migrate import migrate
 
 RELEASED_SCHEMA = "0005"
 """The run begins with this schema: the first migration happens while gateways publish."""
-DRAIN_S = 180.0
+CATCH_UP_S = 180.0
 DISK_MB = 512
 DISK_MB_A_MINUTE = 16
 
@@ -51,7 +51,7 @@ async def _drain(city: FaultCity) -> float:
     """Wait until every message has its receipt; return how long that took."""
     began = time.monotonic()
     while any((await city.backlogs()).values()):
-        if time.monotonic() - began > DRAIN_S:
+        if time.monotonic() - began > CATCH_UP_S:
             break
         await asyncio.sleep(0.5)
     return time.monotonic() - began

@@ -12,17 +12,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from chargewatch.benches.faults_site import OPERATOR, Site, Supervised
+from chargewatch.benches.faults_site import CITY_OPERATOR, Site, Supervised
 from chargewatch.gateway.intake import FileInput
 from chargewatch.gateway.service import GatewayOptions, GatewayService
 from chargewatch.gateway.spool import Spool, copy_spool, look_into_spool
 from chargewatch.mqtt.address import BrokerAddress, broker_address
 from chargewatch.settings import Settings
 
-CONNECTORS = 4
+STATION_CONNECTORS = 4
 TICK_S = 0.5
 RESEND_S = 5.0
-KEEPALIVE_S = 3
+GATEWAY_KEEPALIVE_S = 3
 RECONNECT_MAX_S = 1.0
 SPOOL_MB = 256
 ABRUPT_END_S = 10.0
@@ -48,7 +48,9 @@ class FaultStation:
 
     def write(self) -> None:
         """Append one tick's lines: on disk before any gateway sees them."""
-        lines = [self._reading("connector", f"{self.station_id}-{n}") for n in range(CONNECTORS)]
+        lines = [
+            self._reading("connector", f"{self.station_id}-{n}") for n in range(STATION_CONNECTORS)
+        ]
         if self.chance.random() < 0.2:
             lines.append(self._reading("meter", f"{self.station_id}-M"))
         if self.chance.random() < 0.03:
@@ -75,7 +77,7 @@ class FaultStation:
 
     def _session(self) -> dict[str, object]:
         self._sessions += 1
-        name = f"{self.station_id}-{self.chance.randrange(CONNECTORS)}"
+        name = f"{self.station_id}-{self.chance.randrange(STATION_CONNECTORS)}"
         stop = self._energy[name]
         return {
             "session": f"S-{self.station_id}-{self._sessions}",
@@ -90,7 +92,7 @@ class FaultStation:
     def _event(self) -> dict[str, object]:
         self._events += 1
         return {
-            "connector": f"{self.station_id}-{self.chance.randrange(CONNECTORS)}",
+            "connector": f"{self.station_id}-{self.chance.randrange(STATION_CONNECTORS)}",
             "at": self.now().isoformat(timespec="milliseconds"),
             "kind": "seal_opened",
             "detail": f"E-{self.station_id}-{self._events}",
@@ -151,10 +153,10 @@ class OwnGateway:
 def gateway_options(station_id: str) -> GatewayOptions:
     """Return the options of the benchmark's gateways: as quick as its faults."""
     return GatewayOptions(
-        operator_id=OPERATOR,
+        operator_id=CITY_OPERATOR,
         station_id=station_id,
         resend_s=RESEND_S,
-        keepalive_s=KEEPALIVE_S,
+        keepalive_s=GATEWAY_KEEPALIVE_S,
         reconnect_max_s=RECONNECT_MAX_S,
         status_s=20.0,
     )
@@ -164,7 +166,7 @@ def open_spool(path: Path, station: FaultStation) -> Spool:
     """Return a station's spool; its messages tell the station's own time."""
     return Spool(
         path,
-        operator_id=OPERATOR,
+        operator_id=CITY_OPERATOR,
         station_id=station.station_id,
         max_bytes=SPOOL_MB << 20,
         batch_items=1_000,
@@ -177,7 +179,7 @@ class FaultCity:
 
     def __init__(self, site: Site, *, stations: int, processes: int, seed: int) -> None:
         self._site = site
-        url = site.url_for(OPERATOR)
+        url = site.url_for(CITY_OPERATOR)
         self._address = broker_address(Settings(mqtt_url=url))
         folder = site.folder / "stations"
         folder.mkdir()
@@ -203,9 +205,9 @@ class FaultCity:
 
     def _process(self, station: FaultStation, url: str) -> Supervised:
         arguments = [
-            *("gateway", str(station.path), "--operator", OPERATOR),
+            *("gateway", str(station.path), "--operator", CITY_OPERATOR),
             *("--station", station.station_id, "--spool", str(self.spool_of(station))),
-            *("--resend-s", str(RESEND_S), "--keepalive-s", str(KEEPALIVE_S)),
+            *("--resend-s", str(RESEND_S), "--keepalive-s", str(GATEWAY_KEEPALIVE_S)),
             *("--reconnect-max-s", str(RECONNECT_MAX_S), "--status-s", "20"),
             *("--spool-mb", str(SPOOL_MB)),
         ]

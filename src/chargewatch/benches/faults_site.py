@@ -33,7 +33,7 @@ time.time_ns = lambda: _time_ns() + _offset() * 1_000_000_000
 """
 """A clock for ingest that can be set: Python imports it before everything else."""
 
-OPERATOR = "CITY"
+CITY_OPERATOR = "CITY"
 HOSTILE = "EVIL"
 
 
@@ -227,7 +227,7 @@ async def open_site(folder: Path, *, disk_mb: int, program: Program) -> AsyncIte
         stack.callback(database.stop)
         await asyncio.to_thread(database.start)
         broker = EmbeddedBroker(
-            folder / "broker", port=free_port(), operators=(OPERATOR, HOSTILE), program=program
+            folder / "broker", port=free_port(), operators=(CITY_OPERATOR, HOSTILE), program=program
         )
         stack.callback(broker.stop)
         await asyncio.to_thread(broker.start)

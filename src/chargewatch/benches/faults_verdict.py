@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from chargewatch.benches.faults_city import FaultCity, FaultStation
-from chargewatch.benches.faults_site import OPERATOR
+from chargewatch.benches.faults_site import CITY_OPERATOR
 from chargewatch.benches.scratch import scratch_connection
 from chargewatch.storage import contents
 
@@ -108,9 +108,9 @@ async def judge(url: str, city: FaultCity) -> FaultVerdict:
 
 async def _judge_station(connection: Any, station: FaultStation, verdict: FaultVerdict) -> None:
     record = read_record(station.path)
-    rows = await contents.station_readings(connection, OPERATOR, station.station_id)
-    sessions = await contents.station_sessions(connection, OPERATOR, station.station_id)
-    events = await contents.station_events(connection, OPERATOR, station.station_id)
+    rows = await contents.station_readings(connection, CITY_OPERATOR, station.station_id)
+    sessions = await contents.station_sessions(connection, CITY_OPERATOR, station.station_id)
+    events = await contents.station_events(connection, CITY_OPERATOR, station.station_id)
     verdict.readings += len(record.readings)
     verdict.sessions += len(record.sessions)
     verdict.events += len(record.events)
@@ -146,7 +146,7 @@ def judge_stream(stream: contents.StreamBooks, verdict: FaultVerdict) -> None:
     verdict.messages += stream.messages
     verdict.items_received += stream.received
     verdict.duplicates += stream.duplicate
-    if stream.operator_id != OPERATOR:
+    if stream.operator_id != CITY_OPERATOR:
         return
     verdict.count_restarts += stream.restarts
     if stream.topic == "status":

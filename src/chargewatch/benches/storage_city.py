@@ -11,12 +11,12 @@ import asyncpg
 import numpy as np
 
 from chargewatch.domain.times import SLOTS_A_DAY
+from chargewatch.domain.verdict import TIER_ORDER
 from chargewatch.storage.bulk import Records, copy_records_in
 from chargewatch.storage.pile_index import rebuild
 from chargewatch.storage.runs.rollups import INTERVAL, SLOT_US, Kind, slot_of
 
-CONNECTORS_A_STATION = 12
-TIERS = ("red", "orange", "yellow", "grey", "green")
+CONNECTORS_A_SITE = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class CitySize:
     @property
     def stations(self) -> int:
         """Number of stations, each with one feeder meter."""
-        return -(-self.connectors // CONNECTORS_A_STATION)
+        return -(-self.connectors // CONNECTORS_A_SITE)
 
 
 END = datetime(2026, 3, 31, tzinfo=UTC)
@@ -122,12 +122,12 @@ async def write_registry(connection: asyncpg.Connection, size: CitySize, *, runs
     values = {
         "stations": size.stations,
         "connectors": size.connectors,
-        "each": CONNECTORS_A_STATION,
+        "each": CONNECTORS_A_SITE,
         "sessions": size.sessions,
         "closed_signals": size.closed_signals,
         "end": END.isoformat(),
         "runs": runs - 1,
-        "tiers": json.dumps(TIERS).replace('"', "'"),
+        "tiers": json.dumps([tier.value for tier in TIER_ORDER]).replace('"', "'"),
     }
     for statement in (_REGISTRY + ";" + _RUNS).format(**values).split(";\n"):
         await connection.execute(statement, timeout=1800)

@@ -12,7 +12,7 @@ from scipy.stats import beta, norm, t
 
 from chargewatch.domain.arrays import Bools, Floats
 
-COVERAGE_FACTOR = float(norm.ppf(0.975))
+NORMAL_975 = float(norm.ppf(0.975))
 RELIABILITY_EDGES = (0.0, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99, 1.0)
 
 
@@ -79,7 +79,7 @@ def coverage(compared: Compared) -> Share:
     """Return how many 95 % intervals hold the true error."""
     known = compared.identified
     miss = np.abs(compared.relative_error - compared.true_error)
-    held = miss <= COVERAGE_FACTOR * compared.standard_uncertainty
+    held = miss <= NORMAL_975 * compared.standard_uncertainty
     return Share(int(np.sum(held & known)), int(np.sum(known)))
 
 

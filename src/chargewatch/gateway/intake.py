@@ -37,7 +37,7 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class LineBlock:
     """Lines that came together; `position` stands behind them."""
 
     lines: list[Line]
@@ -47,7 +47,7 @@ class Block:
 class Input(Protocol):
     """Gives blocks until its end."""
 
-    async def read(self) -> Block | None:
+    async def read(self) -> LineBlock | None:
         """Return the next block, an empty one when nothing new is there, None at the end."""
 
     def leave(self) -> list[Line]:
@@ -125,11 +125,11 @@ class FileInput:
         """Close the file."""
         self._file.close()
 
-    async def read(self) -> Block | None:
+    async def read(self) -> LineBlock | None:
         """Return the next lines; they are read in a thread."""
         return await asyncio.to_thread(self._read)
 
-    def _read(self) -> Block | None:
+    def _read(self) -> LineBlock | None:
         if self._ended:
             return None
         data = self._file.read(BLOCK_BYTES)
@@ -140,16 +140,16 @@ class FileInput:
             return self._block(self._splitter.end())
         return self._next_file()
 
-    def _next_file(self) -> Block:
+    def _next_file(self) -> LineBlock:
         """Return what a rotated or cut file leaves, and begin its successor."""
         here = os.fstat(self._file.fileno())
         try:
             there = self._path.stat()
         except OSError:
-            return Block([])  # renamed, and its successor isn't there yet
+            return LineBlock([])  # renamed, and its successor isn't there yet
         replaced = (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino)
         if not replaced and here.st_size >= self._splitter.offset:
-            return Block([])
+            return LineBlock([])
         if replaced and (data := self._file.read(BLOCK_BYTES)):
             # Written after the last read and before it was renamed.
             return self._block(self._splitter.feed(data))
@@ -157,12 +157,12 @@ class FileInput:
         self._file.close()
         self._file = self._open()
         self._splitter = LineSplitter()
-        return Block(lines)
+        return LineBlock(lines)
 
-    def _block(self, lines: list[Line]) -> Block:
+    def _block(self, lines: list[Line]) -> LineBlock:
         offset = self._splitter.offset
         position = Position(str(self._path), self._fingerprint(offset), offset, self._splitter.line)
-        return Block(lines, position)
+        return LineBlock(lines, position)
 
     def _fingerprint(self, offset: int) -> bytes:
         """Return what tells this file from another of the same name, as far as it was taken."""
@@ -181,7 +181,7 @@ class PipeInput:
         self._splitter = LineSplitter()
         self._ended = False
 
-    async def read(self) -> Block | None:
+    async def read(self) -> LineBlock | None:
         """Wait for more and return its lines."""
         if self._ended:
             return None
@@ -189,8 +189,8 @@ class PipeInput:
         data = os.read(self._descriptor, BLOCK_BYTES)
         if not data:
             self._ended = True
-            return Block(self._splitter.end())
-        return Block(self._splitter.feed(data))
+            return LineBlock(self._splitter.end())
+        return LineBlock(self._splitter.feed(data))
 
     async def _readable(self) -> None:
         loop = asyncio.get_running_loop()

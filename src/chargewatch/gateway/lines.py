@@ -8,10 +8,11 @@ from typing import Any
 
 import orjson
 
+from chargewatch.wire.envelope import MAX_DEPTH
 from chargewatch.wire.kinds import Kind, kind_named, kind_of_item
 
-MAX_DEPTH = 30
-"""The contract allows 32; an item lies in a list in an object."""
+MAX_ITEM_DEPTH = MAX_DEPTH - 2
+"""An item lies in a list in an object."""
 
 MAX_ITEM_BYTES = 1_000_000
 """Leaves room for the envelope within 1 MiB."""
@@ -91,8 +92,8 @@ def _check_depth(document: Any) -> None:
     level, depth = [document], 0
     while level:
         depth += 1
-        if depth > MAX_DEPTH:
-            raise LineError(f"nested deeper than {MAX_DEPTH}")
+        if depth > MAX_ITEM_DEPTH:
+            raise LineError(f"nested deeper than {MAX_ITEM_DEPTH}")
         inner: list[Any] = []
         for value in level:
             inside = value.values() if type(value) is dict else value

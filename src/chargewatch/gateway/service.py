@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import orjson
 
 from chargewatch.errors import BrokerError
-from chargewatch.gateway.intake import Block, Input, Line
+from chargewatch.gateway.intake import Input, Line, LineBlock
 from chargewatch.gateway.lines import Item, LineError, read_line
 from chargewatch.gateway.link import IN_FLIGHT, Connection, Link, LinkLostError, LinkOptions
 from chargewatch.gateway.spool import DeadLetter, Settled, Spool, Spooled, SpoolFullError
@@ -191,14 +191,14 @@ class GatewayService:
             await self._stopped_within(self._options.linger_s)
         if self._stop.is_set():
             if left := self._source.leave():
-                await self._spool_block(Block(left))
+                await self._spool_block(LineBlock(left))
             return
         self._input_ended = True
         log.info("input_ended lines=%d", self.totals.lines)
         self._wake.set()
         await self._check_drained()
 
-    async def _next_block(self) -> Block | None:
+    async def _next_block(self) -> LineBlock | None:
         """Return the next block; None at the end of the input or at `stop`."""
         reading = asyncio.create_task(self._source.read())
         stopping = asyncio.create_task(self._stop.wait())
@@ -217,7 +217,7 @@ class GatewayService:
         except TimeoutError:
             return False
 
-    async def _spool_block(self, block: Block) -> None:
+    async def _spool_block(self, block: LineBlock) -> None:
         items: list[Item] = []
         dead: list[DeadLetter] = []
         status: dict[str, Any] = {}

@@ -30,7 +30,7 @@ from chargewatch.mqtt.address import BrokerAddress
 log = logging.getLogger("chargewatch.ingest")
 
 QUEUE_TOPIC = "$SYS/broker/store/messages/count"
-STEADY_S = 60.0
+WORTH_REOPENING_S = 60.0
 """A connection that held so long is opened again after a loss."""
 
 
@@ -46,9 +46,9 @@ async def watch_broker_queue(
         try:
             refusal = await _watch(address, take)
         except aiomqtt.MqttError as exc:
-            refusal = "" if time.monotonic() - began > STEADY_S else str(exc)
+            refusal = "" if time.monotonic() - began > WORTH_REOPENING_S else str(exc)
         take(math.nan)
-        if source.generation != generation and time.monotonic() - began <= STEADY_S:
+        if source.generation != generation and time.monotonic() - began <= WORTH_REOPENING_S:
             refusal = refusal or "ingest's own connection was lost meanwhile"
     log.info("broker_figures_unavailable reason=%s; they are not asked for again", refusal)
 

@@ -23,7 +23,7 @@ MAXIMUM_PACKET_SIZE = 0x27
 MAX_TOPIC_BYTES = 1_024
 """What is kept of a topic: the contract's have 151 bytes at most, MQTT's 65,535."""
 MAX_CONTENT_TYPE_BYTES = 256
-MAX_BODY_BYTES = 4 << 20
+MAX_PACKET_BODY_BYTES = 4 << 20
 """What is kept of a packet: a payload of more than the contract's 1 MiB is refused anyway."""
 
 # Properties of MQTT 5 and how long their values are; -1: a length of two bytes first; -2: two such
@@ -120,7 +120,7 @@ def read_publication(first_byte: int, body: bytes) -> Publication:
             at += 2
         size, at = _number(body, at)
         end = at + size
-        if end > len(body) >= MAX_BODY_BYTES and qos != 3:
+        if end > len(body) >= MAX_PACKET_BODY_BYTES and qos != 3:
             # Nothing of the payload was kept, so many properties come before it. To be refused
             # and acknowledged: as a fault of the connection it would come again for ever.
             return Publication(topic, b"", mid, qos, None)
@@ -198,7 +198,7 @@ class PacketSplitter:
     """
 
     def __init__(
-        self, take: Callable[[int, bytes], None], *, max_body: int = MAX_BODY_BYTES
+        self, take: Callable[[int, bytes], None], *, max_body: int = MAX_PACKET_BODY_BYTES
     ) -> None:
         self._take = take
         self._max_body = max_body

@@ -9,7 +9,7 @@ from chargewatch.ingest.message import Fate, Message
 from chargewatch.wire.receipts import encode_receipts, receipt
 from chargewatch.wire.topics import RECEIPT, topic
 
-MAX_PAYLOAD_BYTES = 64 << 10
+MAX_RECEIPT_BYTES = 64 << 10
 """A gateway may have little memory, and a broker may cut at a limit that it has not told."""
 
 PACKET_OVERHEAD_BYTES = 10
@@ -51,7 +51,7 @@ def receipt_messages(
     result = []
     for owner, receipts in stations.items():
         name = topic(*owner, RECEIPT)
-        limit = MAX_PAYLOAD_BYTES
+        limit = MAX_RECEIPT_BYTES
         if max_packet is not None:
             limit = min(limit, max_packet - len(name) - PACKET_OVERHEAD_BYTES)
         result += [(name, payload) for payload in encode_receipts(receipts, limit=limit)]

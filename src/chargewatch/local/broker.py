@@ -32,6 +32,7 @@ from chargewatch.local.processes import (
     service_account,
     write_private,
 )
+from chargewatch.wire.envelope import MAX_PAYLOAD_BYTES
 
 Program = Literal["mosquitto", "rumqttd"]
 
@@ -47,7 +48,7 @@ LOSSES: dict[Program, str] = {
 
 PLATFORM = "platform"
 SIMULATOR = "simulator"
-MAX_PAYLOAD_BYTES = 2 * 1024 * 1024
+MAX_MESSAGE_BYTES = 2 * MAX_PAYLOAD_BYTES
 """Twice the contract's limit, so that it is the platform that refuses and writes down why."""
 MAX_QUEUED_MESSAGES = 1_000_000
 MAX_QUEUED_BYTES = 1024 * 1024 * 1024
@@ -303,7 +304,7 @@ class EmbeddedBroker(Lifetime):
             port=self.port,
             host=LOCALHOST,
             folder=folder,
-            max_payload=MAX_PAYLOAD_BYTES,
+            max_payload=MAX_MESSAGE_BYTES,
             max_messages=MAX_QUEUED_MESSAGES,
             max_bytes=MAX_QUEUED_BYTES,
         )
@@ -326,7 +327,7 @@ class EmbeddedBroker(Lifetime):
             users = ", ".join(f'"{user}" = "{word}"' for user, word in self._passwords.items())
             auth = f"auth = {{ {users} }}"
         configuration = RUMQTTD_CONFIGURATION.format(
-            host=LOCALHOST, port=self.port, max_payload=MAX_PAYLOAD_BYTES, auth=auth
+            host=LOCALHOST, port=self.port, max_payload=MAX_MESSAGE_BYTES, auth=auth
         )
         write_private(self._work_folder / "rumqttd.toml", configuration)
         return [sys.executable, "-c", RUMQTTD_SCRIPT, self._work_folder / "rumqttd.toml"]

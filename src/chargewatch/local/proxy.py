@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
-CHUNK_BYTES = 4096
+PUMP_BYTES = 4096
 
 
 @dataclass(eq=False)
@@ -104,7 +104,7 @@ class Proxy:
         self, link: _Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         with suppress(OSError):
-            while data := await reader.read(CHUNK_BYTES):
+            while data := await reader.read(PUMP_BYTES):
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
                 if link.swallowed:

@@ -17,13 +17,13 @@ from scipy.special import ndtr
 from chargewatch.domain.arrays import Bools, Floats
 
 SHARE_START = np.array([0.90, 0.05, 0.05])
-SPREAD_START = np.array([0.35, 1.0, 3.0])
+PART_SPREAD_START = np.array([0.35, 1.0, 3.0])
 """Standard deviations of the parts, in MPE; only the first is estimated."""
 SHARE_COUNTS = np.array([45.0, 2.5, 2.5])
 """What is believed of the shares before any data, as if so many connectors had been seen."""
-SPREAD_COUNTS = 10.0
+PART_SPREAD_COUNTS = 10.0
 SPREAD_RANGE = (0.1, 0.7)
-LARGEST_SAMPLE = 5_000
+POPULATION_SAMPLE = 5_000
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Population:
     spread: Floats
 
 
-PRIOR_POPULATION = Population(SHARE_START, SPREAD_START)
+PRIOR_POPULATION = Population(SHARE_START, PART_SPREAD_START)
 
 
 def responsibilities(
@@ -58,10 +58,10 @@ def estimate_population(
     """
     known = np.isfinite(error) & np.isfinite(standard_uncertainty)
     # Three numbers don't need a whole city: every k-th connector tells them as well.
-    step = max(1, int(known.sum()) // LARGEST_SAMPLE)
+    step = max(1, int(known.sum()) // POPULATION_SAMPLE)
     x = (error[known] / mpe[known])[::step]
     u2 = ((standard_uncertainty[known] / mpe[known]) ** 2)[::step]
-    share, spread = SHARE_START.copy(), SPREAD_START.copy()
+    share, spread = SHARE_START.copy(), PART_SPREAD_START.copy()
     if x.size == 0:
         return Population(share, spread)
     one = np.ones_like(x)
@@ -76,8 +76,8 @@ def estimate_population(
         gain = bulk2 / (bulk2 + u2)
         second = (gain * x) ** 2 + gain * u2
         mass = weight[:, 0]
-        bulk2 = (float(mass @ second) + SPREAD_COUNTS * SPREAD_START[0] ** 2) / (
-            float(mass.sum()) + SPREAD_COUNTS
+        bulk2 = (float(mass @ second) + PART_SPREAD_COUNTS * PART_SPREAD_START[0] ** 2) / (
+            float(mass.sum()) + PART_SPREAD_COUNTS
         )
         spread[0] = np.clip(np.sqrt(bulk2), *SPREAD_RANGE)
     return Population(share, spread)

@@ -12,7 +12,7 @@ from chargewatch.risk.feeders.day import too_much
 from chargewatch.risk.registers import Quality
 from chargewatch.risk.run_inputs import Anchors, Fleet, Intervals, References
 
-CLOCK_S = 1.0
+CLOCK_OFFSET_U_S = 1.0
 """Standard uncertainty of the offset between two clocks, s."""
 LEAST_WH = 200.0
 UNUSABLE = int(Quality.RESET | Quality.FAULT | Quality.GAP)
@@ -69,7 +69,7 @@ def direct_day(
     if references.size:
         step = step + np.nan_to_num(references.resolution_wh[reference], nan=1.0) ** 2
     power = safe_other / np.maximum(rows, 1) * 4.0
-    variance = (step / 6.0 + (CLOCK_S * power / 3600.0) ** 2) / safe_other**2
+    variance = (step / 6.0 + (CLOCK_OFFSET_U_S * power / 3600.0) ** 2) / safe_other**2
     return DirectDay(
         estimate=np.where(usable, np.log(safe_own / safe_other), np.nan),
         precision=np.where(usable, 1.0 / variance, 0.0),

@@ -26,7 +26,7 @@ LEAST_DAYS = 3
 """Days with data that a change needs after it to be found, and on either side to be suspected."""
 CHANGE_SHARE = 0.005
 """Share of connectors that change within the days that are kept, before any data."""
-LARGEST_SAMPLE = 5_000
+CHANGE_PRIOR_SAMPLE = 5_000
 DRIFT_MARGIN = 2.0
 """A drift must explain the days better than a step by this much log likelihood."""
 LEAST_ODDS = -5.0
@@ -321,7 +321,7 @@ def day_to_day_variance(estimate: Floats, precision: Floats, *, rounds: int = 20
     day, which no single day can tell from the meter's error. 0 for fewer than 50 innovations.
     """
     # One number doesn't need a whole city: every k-th connector tells it as well.
-    step = max(1, estimate.shape[0] // LARGEST_SAMPLE)
+    step = max(1, estimate.shape[0] // CHANGE_PRIOR_SAMPLE)
     estimate, precision = estimate[::step], precision[::step]
     begin = np.zeros(estimate.shape[0], dtype=np.int64)
 

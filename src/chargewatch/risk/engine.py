@@ -19,7 +19,7 @@ from chargewatch.risk.results import BUDGET_COMPONENTS, EngineConfig, RunResult
 from chargewatch.risk.rounds_input import UNKNOWN_MPE
 from chargewatch.risk.run_inputs import RunInputs
 from chargewatch.risk.uncertainty import light_load, uncertainty_budget
-from chargewatch.risk.vehicles import KINDS
+from chargewatch.risk.vehicles import PAIR_KINDS
 
 WIDEST_MPE = 4.0
 """An estimate whose standard uncertainty is above so many MPE is not one."""
@@ -335,7 +335,7 @@ def _summary(inference: Inference, decided: _Decided) -> dict[str, float]:
         "cable_loss_ac": float(inference.estimate.level[-2]),
         "cable_loss_dc": float(inference.estimate.level[-1]),
     }
-    for kind in range(KINDS):
+    for kind in range(PAIR_KINDS):
         name = f"{('bms', 'soc_capacity', 'soc')[kind % 3]}_{'dc' if kind >= 3 else 'ac'}"
         out[f"session_spread_{name}"] = float(inference.spreads.session[kind])
         out[f"vehicle_spread_{name}"] = float(inference.spreads.vehicle[kind])

@@ -54,7 +54,7 @@ from chargewatch.risk.spreads import (
     sessions_in_time,
     site_spread,
 )
-from chargewatch.risk.vehicles import KINDS, session_score
+from chargewatch.risk.vehicles import PAIR_KINDS, session_score
 
 FEW_DRAWS = 64_000
 """Rounds before the last draw so many numbers in all, at least 3 and at most 8 a connector."""
@@ -107,7 +107,7 @@ def _first_judgement(city: RoundsInput) -> Judgement:
         ),
         weights=SessionWeights(
             tail=city.statistics.sessions.tail.astype(np.float64),
-            inflation=np.ones(KINDS) if last is None else last.inflation,
+            inflation=np.ones(PAIR_KINDS) if last is None else last.inflation,
             node_tail=np.ones(city.node_kind.size),
         ),
         in_time=None,

@@ -12,8 +12,8 @@ from chargewatch.risk.estimator import CityEstimate, CitySystem
 from chargewatch.risk.feeders.statements import DC_SPREAD_START, FeederView
 from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.vehicles import (
-    KINDS,
-    SPREAD_START,
+    PAIR_KINDS,
+    SESSION_SPREAD_START,
     VEHICLE_START,
     SessionRows,
     VehicleGraph,
@@ -45,7 +45,7 @@ class Spreads:
 
 
 FIRST_SPREADS = Spreads(
-    session=SPREAD_START,
+    session=SESSION_SPREAD_START,
     vehicle=VEHICLE_START,
     converter=DC_SPREAD_START,
     site=SITE_SPREAD_START,
@@ -138,15 +138,17 @@ def session_spreads(
         seed: of the draws.
     """
     scale = vehicle_scales(graph, estimate.error, level=level)
-    own = rows.log_ratio - level[rows.kind] - level[KINDS + rows.side] * rows.load - scale[node]
+    own = (
+        rows.log_ratio - level[rows.kind] - level[PAIR_KINDS + rows.side] * rows.load - scale[node]
+    )
     residual = own - estimate.error[rows.connector]
     fit, vehicle_fit = _fitted_variance(graph, node, rows.connector, estimate, seed=seed)
     session, vehicle = before.session.copy(), before.vehicle.copy()
-    inflation = np.ones(KINDS)
+    inflation = np.ones(PAIR_KINDS)
     tail, good = tail_weights(residual, base), trusted(residual, base)
     node_variance = before.vehicle[graph.kind] ** 2
     node_tail = np.minimum(5.0 / (4.0 + scale**2 / node_variance), 1.25)
-    for kind in range(KINDS):
+    for kind in range(PAIR_KINDS):
         mine = rows.kind == kind
         if mine.any():
             count = float(good[mine].sum())
@@ -179,7 +181,7 @@ def sessions_in_time(
     level: Floats,
 ) -> SessionsInTime:
     """Return what sessions say of their connectors at their time; arguments: `session_spreads`."""
-    told = rows.log_ratio - level[rows.kind] - level[KINDS + rows.side] * rows.load
+    told = rows.log_ratio - level[rows.kind] - level[PAIR_KINDS + rows.side] * rows.load
     elsewhere, its_variance = _elsewhere(
         node, graph, residual=told - estimate.error[rows.connector], precision=precision
     )

@@ -24,26 +24,26 @@ from chargewatch.domain.times import SLOT_S
 from chargewatch.risk.parallel import in_threads
 from chargewatch.risk.run_inputs import UNKNOWN_POWER_W, FinishedSessions, Fleet, Intervals
 
-KINDS = 6
+PAIR_KINDS = 6
 SIDES = 2
 """AC and DC; side of a kind: kind // 3."""
-LEVELS = KINDS + SIDES
+LEVELS = PAIR_KINDS + SIDES
 """What all sessions share: c_k by kind, then kappa by side."""
-LEVEL_MEAN = np.array([0.0] * KINDS + [0.005] * SIDES)
-LEVEL_PRECISION = np.array([1e-4] * KINDS + [0.003**-2.0] * SIDES)
+LEVEL_MEAN = np.array([0.0] * PAIR_KINDS + [0.005] * SIDES)
+LEVEL_PRECISION = np.array([1e-4] * PAIR_KINDS + [0.003**-2.0] * SIDES)
 """Prior of the levels. The kinds have next to none, but one without sessions must not divide; the
 cables of charging piles lose 0.3 to 1 % at full load."""
 LARGEST_LOAD = 1.2
 SOC_RESOLUTION = 0.01
 """Step of the state of charge that vehicles tell; two roundings give sqrt(2/12) of it."""
-TAIL_DEGREES = 5.0
+SESSION_TAIL_DEGREES = 5.0
 """Degrees of freedom of the Student weights of sessions."""
-NEIGHBOURS = 5
+NEAR_SESSIONS = 5
 """Sessions from which the error at a time is guessed to judge those of a connector that changed."""
-LARGEST_SAMPLE = 100_000
+PAIR_SAMPLE = 100_000
 GARBAGE_SHARE = 0.05
 GARBAGE_SPREAD = 0.4
-SPREAD_START = np.array([0.02, 0.03, 0.03, 0.02, 0.03, 0.03])
+SESSION_SPREAD_START = np.array([0.02, 0.03, 0.03, 0.02, 0.03, 0.03])
 """Standard deviations of n to start from, by kind, SOC resolution apart."""
 VEHICLE_START = np.array([0.03, 0.05, 0.4, 0.03, 0.05, 0.4])
 """Standard deviations of c_v to start from, by kind."""
@@ -268,7 +268,7 @@ def vehicle_graph(
         pairs.connector * SIDES + side, loads, size=connectors * SIDES
     ).reshape(connectors, SIDES)
     # What is left of a vehicle's pull on the level of its kind: t (1 - w / D); on kappa likewise.
-    kind_score = sum_by_row(node_kind, mean * (1.0 - weight * pull), size=KINDS)
+    kind_score = sum_by_row(node_kind, mean * (1.0 - weight * pull), size=PAIR_KINDS)
     load_score = sum_by_row(side, precision * load * log_ratio, size=SIDES)
     load_score = load_score - sum_by_row(node_kind // 3, node_load * pull * mean, size=SIDES)
     return VehicleGraph(
@@ -308,19 +308,19 @@ def session_coupling(graph: VehicleGraph) -> tuple[Floats, Floats]:
     each = np.zeros((graph.nodes, LEVELS))
     row = np.arange(graph.nodes)
     each[row, graph.kind] = graph.weight
-    each[row, KINDS + graph.kind // 3] = graph.node_load
+    each[row, PAIR_KINDS + graph.kind // 3] = graph.node_load
     own = -(each.T @ (graph.pull[:, None] * each))
-    for level in range(KINDS):
+    for level in range(PAIR_KINDS):
         mine = graph.kind == level
         own[level, level] += graph.weight[mine].sum()
         load = graph.node_load[mine].sum()
-        own[level, KINDS + level // 3] += load
-        own[KINDS + level // 3, level] += load
-    own[range(KINDS, LEVELS), range(KINDS, LEVELS)] += graph.load_squared
+        own[level, PAIR_KINDS + level // 3] += load
+        own[PAIR_KINDS + level // 3, level] += load
+    own[range(PAIR_KINDS, LEVELS), range(PAIR_KINDS, LEVELS)] += graph.load_squared
     coupling = np.asarray(
         graph.weights @ ((graph.kind[:, None] == range(LEVELS)) - graph.pull[:, None] * each)
     )
-    coupling[:, KINDS:] += graph.connector_load
+    coupling[:, PAIR_KINDS:] += graph.connector_load
     return coupling, own
 
 
@@ -342,7 +342,7 @@ def session_score(graph: VehicleGraph, error: Floats, *, level: Floats) -> Float
 def vehicle_scales(graph: VehicleGraph, error: Floats, *, level: Floats) -> Floats:
     """Return the conditional means of c_v given gamma (n,) and the levels (LEVELS,), shape (v,)."""
     fitted = graph.weights_t @ error + graph.weight * level[graph.kind]
-    fitted = fitted + graph.node_load * level[KINDS + graph.kind // 3]
+    fitted = fitted + graph.node_load * level[PAIR_KINDS + graph.kind // 3]
     return np.asarray(graph.pull * (graph.node_mean - fitted))
 
 
@@ -381,25 +381,27 @@ def trusted(residual: Floats, variance: Floats) -> Floats:
 
 def tail_weights(residual: Floats, variance: Floats) -> Floats:
     """Return robust weights, shape (s,): Student's (nu + 1) / (nu + r^2 / v) times `trusted`."""
-    student = (TAIL_DEGREES + 1.0) / (TAIL_DEGREES + residual**2 / variance)
+    student = (SESSION_TAIL_DEGREES + 1.0) / (SESSION_TAIL_DEGREES + residual**2 / variance)
     return np.asarray(student * trusted(residual, variance))
 
 
 def local_centres(connector: Ints, at_s: Floats, residual: Floats) -> Floats:
     """Return for each session the median of its connector's nearest ones in time, shape (s,).
 
-    The `NEIGHBOURS` sessions around it, itself among them; at the ends the nearest ones.
+    The `NEAR_SESSIONS` sessions around it, itself among them; at the ends the nearest ones.
     """
     order = np.lexsort((at_s, connector))
     who = connector[order]
     row = np.arange(who.size)
     first = np.searchsorted(who, who)
     last = np.searchsorted(who, who, side="right") - 1
-    begin = np.maximum(np.minimum(row - NEIGHBOURS // 2, last - NEIGHBOURS + 1), first)
-    place = np.minimum(begin[:, None] + np.arange(NEIGHBOURS), last[:, None])
+    begin = np.maximum(np.minimum(row - NEAR_SESSIONS // 2, last - NEAR_SESSIONS + 1), first)
+    place = np.minimum(begin[:, None] + np.arange(NEAR_SESSIONS), last[:, None])
     out = np.empty(residual.size)
     # The median of an odd number of values, without a look for NaN.
-    out[order] = np.partition(residual[order][place], NEIGHBOURS // 2, axis=1)[:, NEIGHBOURS // 2]
+    out[order] = np.partition(residual[order][place], NEAR_SESSIONS // 2, axis=1)[
+        :, NEAR_SESSIONS // 2
+    ]
     return out
 
 
@@ -412,7 +414,7 @@ def tail_inflation(residual: Floats, variance: Floats) -> float:
     """
     if residual.size < 30:
         return 1.0
-    every = max(1, residual.size // LARGEST_SAMPLE)
+    every = max(1, residual.size // PAIR_SAMPLE)
     residual, variance = residual[::every], variance[::every]
     scale = np.sqrt(variance)
     step = 1e-3 * scale

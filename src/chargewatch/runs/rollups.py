@@ -48,7 +48,7 @@ log = logging.getLogger("chargewatch.runs")
 
 MOST_TRIES = 100
 """Blocks of one refresh that may be repeated because a claim was merged meanwhile."""
-BLOCK_INSTRUMENTS = 10_000
+ROLLUP_INSTRUMENTS = 10_000
 """Instruments of one day that are taken together."""
 WRITERS_TIMEOUT_S = 60.0
 
@@ -184,7 +184,7 @@ async def _refresh_block(
     if not await due.wait_for_older_writers(connection, kind, day=day, timeout_s=WRITERS_TIMEOUT_S):
         return False
     async with connection.transaction(isolation="repeatable_read"):
-        ids = await due.claimed_instruments(connection, kind, day=day, limit=BLOCK_INSTRUMENTS)
+        ids = await due.claimed_instruments(connection, kind, day=day, limit=ROLLUP_INSTRUMENTS)
         readings = await store.read_readings(connection, kind, day=day, ids=ids)
         horizon = await store.kept_from(connection, kind.readings)
         affected = affected_by(readings, day=day)
@@ -237,7 +237,7 @@ async def _refresh_kind(
             if day is None or (limit_days is not None and len(days | {day}) > limit_days):
                 return
             # All of the day at once, so that older writers are waited for once and not a block.
-            while await due.claim(connection, kind, day=day, limit=BLOCK_INSTRUMENTS):
+            while await due.claim(connection, kind, day=day, limit=ROLLUP_INSTRUMENTS):
                 pass
         days.add(day)
         try:

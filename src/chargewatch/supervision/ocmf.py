@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from chargewatch.domain.signing_key import SigningKey
 from chargewatch.errors import ChargewatchError
 
-MOST_RECORDS = 100
+MOST_SIGNED_RECORDS = 100
 """Records of one session; a meter writes one or two."""
 
 _HASHES: dict[str, type[hashes.HashAlgorithm]] = {
@@ -99,8 +99,8 @@ def read_records(text: str) -> list[OcmfRecord]:
     records: list[OcmfRecord] = []
     for parts in _parts(_plain(text)):
         records.append(_record(*parts))
-        if len(records) > MOST_RECORDS:
-            raise OcmfError(f"more than {MOST_RECORDS} records of one session")
+        if len(records) > MOST_SIGNED_RECORDS:
+            raise OcmfError(f"more than {MOST_SIGNED_RECORDS} records of one session")
     if not records:
         raise OcmfError("not an OCMF record: expected OCMF|{...}|{...}")
     return records

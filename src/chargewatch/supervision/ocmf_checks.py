@@ -24,7 +24,7 @@ from chargewatch.supervision.ocmf import (
     verify,
 )
 
-CLOCK_S = {"S": 180.0, "I": 3_600.0}
+CLOCK_TOLERANCE_S = {"S": 180.0, "I": 3_600.0}
 """How far a synchronised and an informative clock of a meter may be from the session's, s."""
 ROUNDING_WH = Decimal(1)
 _END_KINDS = tuple("ELRAP")
@@ -251,7 +251,7 @@ def _clock(readings: Sequence[OcmfReading], facts: Facts) -> RecordCheck:
     """Return whether the records' times are those of the session, as far as their clock tells."""
     compared = 0
     for reading in readings:
-        allowed = CLOCK_S.get(reading.clock)
+        allowed = CLOCK_TOLERANCE_S.get(reading.clock)
         begins = reading.kind.startswith("B")
         if allowed is None or reading.at_s is None:
             continue

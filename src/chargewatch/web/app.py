@@ -19,13 +19,13 @@ from chargewatch import __version__
 from chargewatch.api.addresses import EncodedSlashes, asked_path, refuse_nul
 from chargewatch.api.context import Intake, Service
 from chargewatch.api.errors import ApiError, error_answer
-from chargewatch.api.routes import PREFIX, api_router
+from chargewatch.api.routes import API_PREFIX, api_router
 from chargewatch.errors import ChargewatchError
 from chargewatch.settings import Settings
 from chargewatch.storage.database import Database
 from chargewatch.web import site
 from chargewatch.web.assets import static_folder
-from chargewatch.web.pages.session import YEAR_S, redirect_to_log_in
+from chargewatch.web.pages.session import KEPT_FOR_S, redirect_to_log_in
 from chargewatch.web.render import render
 from chargewatch.web.security import BodyLimit, HeadRequests, SecurityHeaders
 
@@ -40,7 +40,7 @@ class PinnedStaticFiles(StaticFiles):
         response = super().file_response(*args, **kwargs)  # type: ignore[arg-type]
         scope = args[2] if len(args) > 2 else kwargs["scope"]
         pinned = isinstance(scope, dict) and b"v=" in scope.get("query_string", b"")
-        lifetime = f"public, max-age={YEAR_S}, immutable" if pinned else "no-cache"
+        lifetime = f"public, max-age={KEPT_FOR_S}, immutable" if pinned else "no-cache"
         response.headers["cache-control"] = lifetime
         return response
 
@@ -48,7 +48,7 @@ class PinnedStaticFiles(StaticFiles):
 def _answer_error(
     request: Request, status: int, code: str, message: str, headers: dict[str, str] | None = None
 ) -> Response:
-    if asked_path(request).startswith(PREFIX):
+    if asked_path(request).startswith(API_PREFIX):
         return error_answer(status, code, message, headers=headers)
     if status == 401:
         return redirect_to_log_in(request)
@@ -108,7 +108,7 @@ def _api() -> FastAPI:
         title="chargewatch",
         version=__version__,
         summary="Metering supervision of EV charging piles",
-        openapi_url=f"{PREFIX}/openapi.json",
+        openapi_url=f"{API_PREFIX}/openapi.json",
         docs_url=None,
         redoc_url=None,
         dependencies=[Depends(refuse_nul)],
@@ -132,7 +132,7 @@ def create_app(settings: Settings, database: Database, *, intake: Intake | None 
     """
     app = _api()
     app.state.service = Service(settings, database, intake)
-    app.add_middleware(BodyLimit, own_limit=f"{PREFIX}/telemetry/")
+    app.add_middleware(BodyLimit, own_limit=f"{API_PREFIX}/telemetry/")
     app.add_middleware(EncodedSlashes)
     app.add_middleware(HeadRequests)
     app.add_middleware(SecurityHeaders, secure=settings.secure_cookies)

@@ -56,7 +56,7 @@ DAY_SPREAD = 0.01
 LARGEST_SHIFT = 0.3
 FIRST_LOAD_NOISE = 0.03
 """Noise that grows with load on a feeder's first day, fraction: its losses are not known yet."""
-TAIL_DEGREES = 4.0
+INTERVAL_TAIL_DEGREES = 4.0
 """Degrees of freedom of the Student weights of intervals."""
 LIGHT_LOAD = 0.2
 
@@ -332,7 +332,9 @@ def _noise_found(
         load_factor=load_factor,
         load_noise=np.full(early.shape, LOAD_NOISE),
         wander=blended(old.wander_variance, np.maximum(wander, 1.0), fallback=WANDER_START_W**2),
-        heavy=np.maximum((TAIL_DEGREES + residual**2 / variance) / (TAIL_DEGREES + 1.0), 1.0),
+        heavy=np.maximum(
+            (INTERVAL_TAIL_DEGREES + residual**2 / variance) / (INTERVAL_TAIL_DEGREES + 1.0), 1.0
+        ),
         present=present,
         strange=strange,
     )

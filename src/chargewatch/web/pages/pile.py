@@ -22,7 +22,7 @@ from chargewatch.web.render import formats_of, render
 
 router = APIRouter()
 
-SESSION_ROWS = 25
+SESSIONS_SHOWN = 25
 CHANGE_ROWS = 50
 
 
@@ -101,7 +101,7 @@ async def show_pile(
     request: Request,
     account: Visitor,
     key: Key,
-    sessions: Annotated[int, Query(ge=1, le=MAX_OFFSET // SESSION_ROWS)] = 1,
+    sessions: Annotated[int, Query(ge=1, le=MAX_OFFSET // SESSIONS_SHOWN)] = 1,
 ) -> Response:
     """Show everything about one connector."""
     service = service_of(request)
@@ -125,7 +125,7 @@ async def show_pile(
         )
         n_sessions = await pile_rows.session_count(connection, connector_id)
         session_rows = await pile_rows.sessions(
-            connection, connector_id, limit=SESSION_ROWS, offset=(sessions - 1) * SESSION_ROWS
+            connection, connector_id, limit=SESSIONS_SHOWN, offset=(sessions - 1) * SESSIONS_SHOWN
         )
         changes = await pile_rows.declared_changes(
             connection,
@@ -153,6 +153,6 @@ async def show_pile(
         changes=changes,
         n_sessions=n_sessions,
         sessions_page=sessions,
-        session_page_rows=SESSION_ROWS,
+        session_page_rows=SESSIONS_SHOWN,
         texts=chart_texts(formats),
     )

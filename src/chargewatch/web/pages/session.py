@@ -24,7 +24,8 @@ router = APIRouter()
 
 FORM_COOKIE = "chargewatch_form"
 FORM_SECRET = re.compile(r"[A-Za-z0-9_-]{22}")
-YEAR_S = 31_536_000
+KEPT_FOR_S = 31_536_000
+"""How long a browser keeps the choice of language and theme, and files that never change."""
 
 
 def redirect_to_log_in(request: Request) -> Response:
@@ -138,7 +139,7 @@ async def prefer(
     service = service_of(request)
     response = RedirectResponse(local_path(target), status_code=303)
     if language in LANGUAGES:
-        _set_cookie(service, response, LANGUAGE_COOKIE, language, YEAR_S)
+        _set_cookie(service, response, LANGUAGE_COOKIE, language, KEPT_FOR_S)
     if theme in THEMES:
-        _set_cookie(service, response, THEME_COOKIE, theme, YEAR_S)
+        _set_cookie(service, response, THEME_COOKIE, theme, KEPT_FOR_S)
     return response
