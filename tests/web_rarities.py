@@ -7,18 +7,21 @@ from typing import Any
 
 from sqlalchemy import insert, select, update
 
+from chargewatch.domain.assessment import ASSESSMENT_COLUMNS
+from chargewatch.domain.columns import Kind
+from chargewatch.domain.session import SESSION_COLUMNS
 from chargewatch.storage import tables
 from chargewatch.storage.database import Database
 
-SESSION: dict[str, Any] = {
-    "energy_fee": "9.96",
-    "service_fee": "5.11",
-    "other_fee": "1.00",
-    "discount": "0.74",
-    "battery_capacity_wh": 75_000.0,
-    "bms_energy_wh": 12_000.0,
-    "stop_reason": "EVDisconnected",
-    "periods": [
+OF_SESSIONS: dict[Kind, Any] = {
+    Kind.PSEUDONYM: "v-00000001",
+    Kind.CURRENCY: "CNY",
+    Kind.MONEY: "9.96",
+    Kind.DISCOUNT: "0.74",
+    Kind.PERCENT: 54.0,
+    Kind.CAPACITY: 75_000.0,
+    Kind.FREE_TEXT: "EVDisconnected",
+    Kind.PERIODS: [
         {
             "from": "2026-03-01T08:00:00+00:00",
             "to": "2026-03-01T09:00:00+00:00",
@@ -33,6 +36,12 @@ SESSION: dict[str, Any] = {
         },
     ],
 }
+SESSION = {
+    column.name: OF_SESSIONS[column.kind]
+    for column in SESSION_COLUMNS
+    if column.optional and column.kind != Kind.SIGNED
+}
+FINDINGS = {column.name: 0.5 for column in ASSESSMENT_COLUMNS if column.kind == Kind.FINDING}
 
 
 async def fill_rarities(database: Database) -> None:
@@ -53,7 +62,7 @@ async def fill_rarities(database: Database) -> None:
             .values(cable_loss_compensated=False),
             update(tables.assessment)
             .where(tables.assessment.c.connector_id == 1)
-            .values(drift=drift),
+            .values(drift=drift, **FINDINGS),
             update(tables.register_reading)
             .where(tables.register_reading.c.connector_id == 1)
             .values(soc_pct=54.0),
