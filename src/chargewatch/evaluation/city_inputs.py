@@ -87,7 +87,9 @@ def _connector_intervals(city: City, readings: list[Readings], as_of_s: float) -
     t_s = np.concatenate([r.t_s for r in readings])
     energy = np.concatenate([r.energy_wh for r in readings])
     reset = np.concatenate([r.context for r in readings]) == RESET
-    at = t_s + city.origin_s + _clock_s(city)[city.layout.connectors.station[connector]]
+    station, clocks = city.layout.connectors.station[connector], city.clocks
+    told_s = clocks.read_s(station, t_s) + clocks.shift_s(station, t_s)
+    at = told_s + city.origin_s
     order = np.lexsort((at, connector))
     return interval_energy(
         connector[order],
@@ -99,21 +101,15 @@ def _connector_intervals(city: City, readings: list[Readings], as_of_s: float) -
     )
 
 
-def _clock_s(city: City) -> Floats:
-    """Return by how much the stations' clocks are off, s."""
-    clock = np.zeros(city.layout.stations.size)
-    for k, fault in city.faults.of_kind("clock").items():
-        clock[k] = fault["offset_s"]
-    return clock
-
-
 def _meter_intervals(city: City, meters: list[tuple[Floats, Floats]], as_of_s: float) -> Intervals:
     size = city.layout.meters.size
     times = np.concatenate([m[0] for m in meters]) if meters else np.zeros(0)
     registers = np.concatenate([m[1] for m in meters], axis=1) if meters else np.zeros((size, 0))
+    station = city.layout.meters.station[:, None]
+    shift = city.clocks.shift_s(station, np.broadcast_to(times, (size, times.size)))
     return interval_energy(
         np.repeat(np.arange(size), times.size),
-        (times + city.origin_s + _clock_s(city)[city.layout.meters.station][:, None]).ravel(),
+        (times + city.origin_s + shift).ravel(),
         registers.ravel(),
         reset=np.zeros(registers.size, dtype=bool),
         resolution_wh=city.layout.meters.resolution_wh,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
 
 import numpy as np
 
 from chargewatch.domain.arrays import Floats, Ints
 from chargewatch.domain.times import DAY_S
+from chargewatch.simulators.wire_form import HOME_ZONE, OFFSET_S
 
 
 @dataclass(frozen=True)
@@ -40,17 +43,24 @@ class Periods:
 
 
 def split_periods(
-    plan: Ints, begin_s: Floats, *, end_s: Floats, from_local_s: float, shift_s: Floats
+    plan: Ints,
+    begin_s: Floats,
+    *,
+    end_s: Floats,
+    from_local_s: float,
+    shift_s: Floats,
+    zone: str = HOME_ZONE,
 ) -> Periods:
     """Return the tariff periods of sessions, shape (k,); ``shift_s`` moves the billing clock.
 
-    A billing clock that is late by ``shift_s`` changes price that much after the true edge.
+    A billing clock that is late by ``shift_s`` changes price that much after the true edge. In
+    another zone prices change by the clocks on its walls, daylight saving included.
     """
     parts = []
     for number, prices in enumerate(PLANS):
         rows = np.flatnonzero(plan == number)
         if rows.size:
-            parts.append(_split(prices, rows, (begin_s, end_s, shift_s), from_local_s))
+            parts.append(_split(prices, rows, (begin_s, end_s, shift_s), from_local_s, zone))
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     order = np.lexsort((columns[1], columns[0]))
     session, begin, end, energy, service = (column[order] for column in columns)
@@ -64,16 +74,22 @@ def split_periods(
 
 
 def _split(
-    plan: DayPrices, rows: Ints, times: tuple[Floats, Floats, Floats], from_local_s: float
+    plan: DayPrices,
+    rows: Ints,
+    times: tuple[Floats, Floats, Floats],
+    from_local_s: float,
+    zone: str,
 ) -> tuple[Ints, Floats, Floats, Ints, Ints]:
     begin, end, shift = (x[rows] for x in times)
     # Local clock as the billing sees it.
     to_clock = from_local_s - shift
     first_day = np.floor((begin + to_clock).min() / DAY_S)
     days = int((end + to_clock).max() / DAY_S - first_day) + 2
-    starts = np.array(plan.begin_h) * 3600.0
-    edges = (first_day + np.arange(days)[:, None]) * DAY_S + starts
-    edges = edges.ravel()
+    if zone == HOME_ZONE:
+        starts = np.array(plan.begin_h) * 3600.0
+        edges = ((first_day + np.arange(days)[:, None]) * DAY_S + starts).ravel()
+    else:
+        edges = _wall_edges(plan, int(first_day) - 1, days + 2, ZoneInfo(zone))
     low = np.searchsorted(edges, begin + to_clock, side="right") - 1
     high = np.searchsorted(edges, end + to_clock, side="left") - 1
     count = np.maximum(high - low, 0) + 1
@@ -92,6 +108,15 @@ def _split(
         np.array(plan.energy_price_e4)[slot],
         np.array(plan.service_price_e4)[slot],
     )
+
+
+def _wall_edges(plan: DayPrices, first_day: int, days: int, zone: ZoneInfo) -> Floats:
+    """Return when prices change by a zone's clocks, as seconds of the home zone's clock."""
+    dates = [date(1970, 1, 1) + timedelta(days=first_day + k) for k in range(days)]
+    moments = [
+        datetime.combine(day, time(hour), tzinfo=zone) for day in dates for hour in plan.begin_h
+    ]
+    return np.array([moment.timestamp() + OFFSET_S for moment in moments])
 
 
 def fee_cents(energy_wh: Floats, price_e4: Ints) -> Ints:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,15 +10,14 @@ from numpy.typing import NDArray
 
 from chargewatch.domain.arrays import Floats, Ints
 from chargewatch.simulators.billing import Periods, fee_cents, money, price, split_periods
+from chargewatch.simulators.clocks import Clocks
 from chargewatch.simulators.draws import Draws
 from chargewatch.simulators.faults import Fault, Faults
+from chargewatch.simulators.honest_bills import HonestBills
 from chargewatch.simulators.layout import Layout
 from chargewatch.simulators.metering import Block, EnergyLedger
 from chargewatch.simulators.ocmf import Reading, ocmf_record, public_key_hex
 from chargewatch.simulators.readings import Registers
-
-TimeText = Callable[[Floats, Ints], list[str]]
-"""Texts of times (simulation clock) as the stations of connectors tell them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,21 +45,20 @@ class Bills:
         *,
         ledger: EnergyLedger,
         registers: Registers,
-        time_text: TimeText,
+        clocks: Clocks,
     ) -> None:
         self._layout, self._draws = layout, draws
         self._ledger, self._registers = ledger, registers
-        self._time_text = time_text
+        self._clocks = clocks
         self._all_faults = faults
         self._faults: dict[int, Fault] = {i: found[0] for i, found in faults.of_connector.items()}
         n = layout.connectors.size
+        self._honest = HonestBills(draws, faults)
+        self._unscoped = set(faults.of_kind("signed_scope"))
         self._shift_s = np.zeros(n)
         self._price_factor = np.ones(n)
         for i, fault in faults.of_kind("tou_clock").items():
             self._shift_s[i] = fault["offset_s"]
-        for k, fault in faults.of_kind("clock").items():
-            # Prices change by the gateway's clock; where it is ahead, they change too early.
-            self._shift_s[layout.connectors.station == k] = -fault["offset_s"]
         for i, fault in faults.of_kind("tariff").items():
             self._price_factor[i] = 1 + fault["extra"]
         self._page: dict[int, int] = {}
@@ -78,7 +75,8 @@ class Bills:
             s.start_s[rows],
             end_s=s.end_s[rows],
             from_local_s=self._ledger.from_local_s,
-            shift_s=self._shift_s[connector],
+            zone=self._clocks.zone,
+            shift_s=self._billing_shift_s(connector, s.start_s[rows]),
         )
         if np.any(self._shift_s[connector]):
             self._count_moved(block, rows, periods)
@@ -88,13 +86,14 @@ class Bills:
         billed = np.round(stop - start, 3)
         billed, energy = self._overbilled(s.connector[rows], rows, block, (billed, energy, periods))
         factor = self._price_factor[of_period]
-        periods = Periods(
-            session=periods.session,
-            begin_s=periods.begin_s,
-            end_s=periods.end_s,
-            energy_price_e4=np.round(periods.energy_price_e4 * factor).astype(np.int64),
-            service_price_e4=periods.service_price_e4,
+        address = (connector, s.day[rows], s.number[rows])
+        prices = self._honest.prices(
+            np.round(periods.energy_price_e4 * factor).astype(np.int64),
+            periods.service_price_e4,
+            periods.session,
+            address,
         )
+        periods = replace(periods, energy_price_e4=prices[0], service_price_e4=prices[1])
         cents = [
             np.bincount(periods.session, weights=fee_cents(energy, p), minlength=rows.size)
             for p in (periods.energy_price_e4, periods.service_price_e4)
@@ -110,6 +109,14 @@ class Bills:
             period_wh=energy,
         )
 
+    def _billing_shift_s(self, connector: Ints, start_s: Floats) -> Floats:
+        """Return by how much prices change too late: by the gateway's clock, or one of their own.
+
+        Where the clock is ahead, they change too early.
+        """
+        clock = self._clocks.shift_s(self._layout.connectors.station[connector], start_s)
+        return np.where(clock == 0, self._shift_s[connector], -clock)
+
     def _count_moved(self, block: Block, rows: Ints, told: Periods) -> None:
         """Count sessions whose energy falls into other periods by a billing clock that is off."""
         s = block.sessions
@@ -119,6 +126,7 @@ class Bills:
             s.start_s[rows],
             end_s=s.end_s[rows],
             from_local_s=self._ledger.from_local_s,
+            zone=self._clocks.zone,
             shift_s=np.zeros(rows.size),
         )
         for k, i in enumerate(connector.tolist()):
@@ -182,8 +190,9 @@ class Bills:
         """Return the sessions as JSON objects, in the order of ``finished``."""
         s, rows = block.sessions, finished.row
         connector = s.connector[rows]
-        begin = self._time_text(s.start_s[rows], connector)
-        end = self._time_text(s.end_s[rows], connector)
+        station = self._layout.connectors.station[connector]
+        begin = self._clocks.texts(station, s.start_s[rows])
+        end = self._clocks.texts(station, s.end_s[rows])
         periods = self._period_rows(finished, connector)
         told = []
         for k, row in enumerate(rows):
@@ -208,6 +217,8 @@ class Bills:
                 "periods": periods[k],
                 "stop_reason": "EmergencyStop" if s.interrupted[row] else "EVDisconnected",
             }
+            address = (i, int(s.day[row]), int(s.number[row]))
+            self._honest.tell(session, (energy_cents, service_cents), address)
             if s.tells_soc[row]:
                 session |= self._battery(block, int(row))
             if self._layout.connectors.signs[i]:
@@ -218,8 +229,9 @@ class Bills:
     def _period_rows(self, finished: Finished, connector: Ints) -> list[list[dict[str, Any]]]:
         p = finished.periods
         rows: list[list[dict[str, Any]]] = [[] for _ in connector]
-        begin = self._time_text(p.begin_s, connector[p.session])
-        end = self._time_text(p.end_s, connector[p.session])
+        station = self._layout.connectors.station[connector[p.session]]
+        begin = self._clocks.texts(station, p.begin_s)
+        end = self._clocks.texts(station, p.end_s)
         for k, session in enumerate(p.session):
             rows[int(session)].append(
                 {
@@ -250,17 +262,18 @@ class Bills:
         page = self._page.get(i, 0) + 1
         self._page[i] = page
         secret = signing_secret(self._draws, self._layout, i)
+        zero_wh = session["start_wh"] if i in self._unscoped else 0
         data = ocmf_record(
             self._layout.connectors.name[i],
             (
                 Reading(
                     at=_ocmf_time(session["started_at"]),
-                    energy_kwh=round(session["start_wh"] / 1000, 6),
+                    energy_kwh=round((session["start_wh"] - zero_wh) / 1000, 6),
                     kind="B",
                 ),
                 Reading(
                     at=_ocmf_time(session["ended_at"]),
-                    energy_kwh=round(session["stop_wh"] / 1000, 6),
+                    energy_kwh=round((session["stop_wh"] - zero_wh) / 1000, 6),
                     kind="E",
                 ),
             ),

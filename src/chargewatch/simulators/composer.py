@@ -6,35 +6,36 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from chargewatch.domain.arrays import Floats, Ints
+from chargewatch.domain.arrays import Ints
 from chargewatch.simulators.bills import session_name
+from chargewatch.simulators.clocks import Clocks
 from chargewatch.simulators.draws import Draws
 from chargewatch.simulators.faults import Faults
 from chargewatch.simulators.layout import Layout
 from chargewatch.simulators.metering import Block
 from chargewatch.simulators.readings import CONTEXTS, Readings
-from chargewatch.simulators.wire_form import reading_texts, time_texts
+from chargewatch.simulators.wire_form import reading_texts
 
 Objects = NDArray[np.object_]
 
 
 class Composer:
-    """Writes readings as JSON; ``clock_s`` is by how much each station's clock is off."""
+    """Writes readings as JSON; times are those of the stations' clocks."""
 
     def __init__(
         self,
         layout: Layout,
         draws: Draws,
         *,
-        origin_s: float,
-        clock_s: Floats,
+        clocks: Clocks,
         electrical: bool,
         faults: Faults,
     ) -> None:
         self._layout, self._draws = layout, draws
-        self._origin_s, self._clock_s = origin_s, clock_s
+        self._clocks = clocks
         self._electrical = electrical
         self._faults = faults
+        self._nameless = np.isin(layout.connectors.station, list(faults.of_kind("late_session")))
         self._conflicts = faults.of_kind("conflict")
         self._names: Objects = np.array(layout.connectors.name, dtype=object)
         self._soc: Objects = np.array([f',"soc_pct":{k}' for k in range(101)] + [""], dtype=object)
@@ -42,16 +43,13 @@ class Composer:
             [f',"context":"{name}"' if name else "" for name in CONTEXTS], dtype=object
         )
 
-    def times(self, t_s: Floats, connector: Ints) -> list[str]:
-        """Return times as the stations of connectors tell them."""
-        shift = self._clock_s[self._layout.connectors.station[connector]]
-        return time_texts(self._origin_s + t_s + shift)
-
     def readings(self, block: Block, readings: Readings) -> list[str]:
         """Return readings as JSON objects, in their order."""
+        station = self._layout.connectors.station[readings.connector]
+        read_s = self._clocks.read_s(station, readings.t_s)
         return reading_texts(
             self._names[readings.connector].tolist(),
-            self.times(readings.t_s, readings.connector),
+            self._clocks.texts(station, read_s),
             energy_wh=readings.energy_wh,
             power_w=readings.power_w,
             extra=self._extras(block, readings),
@@ -65,6 +63,7 @@ class Composer:
             [f',"session":"{session_name(self._layout, block, int(row))}"' for row in rows],
             dtype=object,
         )
+        names[self._nameless[block.sessions.connector[rows]]] = ""
         soc = np.where(np.isnan(readings.soc_pct[inside]), 101, readings.soc_pct[inside])
         told = self._soc[soc.astype(np.int64)]
         context = self._contexts[readings.context[inside]]

@@ -60,6 +60,8 @@ class Delivery:
                 back_s = begin_s + parameters["length_days"] * DAY_S
                 if begin_s <= packet.due_s < back_s:
                     return [replace(packet, due_s=back_s)]
+            case "constant_delay":
+                return [replace(packet, due_s=packet.due_s + parameters["delay_s"])]
             case "offline" if packet.due_s >= begin_s:
                 return []
         return [packet]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,28 +12,10 @@ import numpy as np
 from chargewatch.domain.arrays import Bools
 from chargewatch.errors import InputFileError
 from chargewatch.simulators.draws import Draws
+from chargewatch.simulators.fault_kind import FaultKind
 from chargewatch.simulators.layout import ONE_PHASE_W, Layout
+from chargewatch.simulators.oddities import ODDITIES
 from chargewatch.simulators.scenario import Scenario
-
-
-@dataclass(frozen=True, kw_only=True)
-class FaultKind:
-    """One row of the table.
-
-    ``signals`` must be raised on the faulty connector (or station). ``allowed`` may be raised as
-    a consequence: it is neither missing when absent nor false when present. Times in parameters
-    are days before the end of the history. ``needs`` is what a connector must have for it.
-    """
-
-    name: str
-    meaning: str
-    on: str = "connector"
-    needs: str = ""
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    signals: tuple[str, ...] = ()
-    allowed: tuple[str, ...] = ()
-    changes_error: bool = False
-
 
 _REGISTER_WRECK = (
     "register_decrease",
@@ -329,8 +311,8 @@ _KINDS = (
     ),
 )
 
-FAULTS: Mapping[str, FaultKind] = {kind.name: kind for kind in _KINDS}
-"""Every fault by name."""
+FAULTS: Mapping[str, FaultKind] = {kind.name: kind for kind in (*_KINDS, *ODDITIES)}
+"""Every fault and oddity by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -340,6 +322,10 @@ class Fault:
     kind: FaultKind
     target: int
     parameters: Mapping[str, Any]
+
+    def __contains__(self, name: str) -> bool:
+        """Return whether it has a parameter."""
+        return name in self.parameters
 
     def __getitem__(self, name: str) -> Any:
         """Return a parameter."""
@@ -427,14 +413,16 @@ def _having(layout: Layout, what: str) -> Bools:
     """Return which connectors have what a fault needs."""
     connectors = layout.connectors
     three_phases = ~connectors.is_dc & (connectors.rated_w > ONE_PHASE_W)
-    return {
+    kinds: dict[str, Bools] = {
         "": np.ones(connectors.size, dtype=bool),
         "signature": connectors.signs,
         "DC": connectors.is_dc,
         "three phases": three_phases,
+        "fine register": connectors.resolution_wh == 1,
         # Vehicles take what the pile of one phase offers, nearly always.
         "varying load": connectors.is_dc | three_phases,
-    }[what]
+    }
+    return kinds[what]
 
 
 def _kind(name: str) -> FaultKind:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from chargewatch.domain.times import DAY_S
 from chargewatch.simulators.charging import Demand
 from chargewatch.simulators.cheats import Cheats
+from chargewatch.simulators.clocks import Clocks
 from chargewatch.simulators.draws import Draws
 from chargewatch.simulators.faults import Faults, assign_faults
 from chargewatch.simulators.layout import Layout, make_layout
@@ -38,6 +39,12 @@ class History:
         )
 
     @property
+    def clocks(self) -> Clocks:
+        """The stations' clocks."""
+        zone = self.scenario.time_zone
+        return Clocks(self.layout, self.faults, origin_s=self.origin_s, zone=zone)
+
+    @property
     def history_cadence(self) -> Cadence:
         """How often the city reads and sends during its history."""
         s = self.scenario
@@ -66,6 +73,7 @@ class History:
             self.draws,
             self.faults,
             parts=(demand, ledger),
+            clocks=self.clocks,
             origin_s=self.origin_s,
             end_s=end_s,
             electrical=self.scenario.electrical,

@@ -14,6 +14,10 @@ from chargewatch.simulators.faults import Faults
 from chargewatch.simulators.layout import Layout
 from chargewatch.simulators.metering import Block, EnergyLedger, Sample
 
+DECLARED = ("declared_reset", "new_meter")
+EVENTS = ("rollover", "reset", "jump", "unit", "restored_register", *DECLARED)
+NEW_METER_WH = 20_000.0
+"""Least energy of the session in which a new meter's register grows a thousandfold."""
 PERIODIC, BEGIN, END, RESET = 0, 1, 2, 3
 CONTEXTS = (None, "Transaction.Begin", "Transaction.End", "Register.Reset")
 
@@ -56,20 +60,26 @@ class Registers:
 
     def __init__(self, layout: Layout, faults: Faults, *, end_s: float) -> None:
         n = layout.connectors.size
-        self._layout, self._faults = layout, faults
+        self._faults = faults
+        self._start_wh = layout.connectors.register_wh.copy()
+        self._step_wh = layout.connectors.resolution_wh.copy()
+        for i, fault in faults.of_kind("coarse_register").items():
+            self._step_wh[i] = fault["step_wh"]
         self._at = np.full(n, np.inf)
         self._offset_wh = np.zeros(n)
         self._unit_from = np.full(n, np.inf)
         self._unit_until = np.full(n, np.inf)
         self._waiting: dict[int, tuple[str, float, float]] = {}
-        for name in ("rollover", "reset", "declared_reset", "jump", "unit"):
+        for name in EVENTS:
             for i, fault in faults.of_kind(name).items():
                 at = end_s - fault["begin_days"] * DAY_S
-                amount = fault.parameters.get("part", fault.parameters.get("energy_wh", 1.0))
+                amount = next(
+                    (fault[key] for key in ("part", "energy_wh", "lost_wh") if key in fault), 1.0
+                )
                 self._waiting[i] = (name, at, amount)
                 if name == "unit":
                     self._unit_until[i] = at + fault["length_days"] * DAY_S
-        self.declared = {i: float("inf") for i in faults.of_kind("declared_reset")}
+        self.declared = {i: float("inf") for name in DECLARED for i in faults.of_kind(name)}
 
     def enter_day(self, ledger: EnergyLedger, block: Block, day: int) -> None:
         """Settle the events of a day: each happens a minute before a session, so never in one."""
@@ -77,6 +87,9 @@ class Registers:
             if nominal >= (day + 1) * DAY_S:
                 continue
             mine = (block.sessions.connector == i) & block.fresh
+            energy = block.indicated_wh[:, -1]
+            if name == "new_meter":
+                mine &= energy >= NEW_METER_WH
             starts = block.sessions.start_s[mine & (block.sessions.start_s >= nominal)]
             if not starts.size:
                 continue
@@ -87,24 +100,28 @@ class Registers:
                 self._unit_from[i] = at
                 continue
             sample = ledger.sample(block, np.array([i]), np.array([at]))
-            now = self._layout.connectors.register_wh[i] + float(sample.indicated_wh[0])
-            step = self._layout.connectors.resolution_wh[i]
+            now = self._start_wh[i] + float(sample.indicated_wh[0])
+            step = self._step_wh[i]
             # From just below a power of ten a restart looks like an honest rollover.
             if name == "rollover" and now >= 0.9 * 10 ** np.ceil(np.log10(now)):
                 self._faults.strike(name, i, -1)
             self._at[i] = at
             self._offset_wh[i] = {
                 "jump": amount,
+                "restored_register": -amount,
                 "reset": -np.floor(now * amount / step) * step,
             }.get(name, -np.floor(now / step) * step)
-            if name == "declared_reset":
+            if name == "new_meter":
+                first = energy[mine & (block.sessions.start_s >= nominal)][0]
+                self._offset_wh[i] += np.round(first / 1000 / step) * step
+            if name in DECLARED:
                 self.declared[i] = at
 
     def told_wh(self, connector: Ints, t_s: Floats, sample: Sample) -> Floats:
         """Return the registers as told, Wh, shape (r,)."""
-        base = self._layout.connectors.register_wh[connector] + sample.indicated_wh
+        base = self._start_wh[connector] + sample.indicated_wh
         base = base + np.where(t_s >= self._at[connector], self._offset_wh[connector], 0.0)
-        step = self._layout.connectors.resolution_wh[connector]
+        step = self._step_wh[connector]
         register = np.floor(base / step) * step
         wrong = (t_s >= self._unit_from[connector]) & (t_s < self._unit_until[connector])
         return np.asarray(np.where(wrong, np.round(register / 1000, 3), register))
@@ -135,6 +152,16 @@ class Sampler:
             self._power_factor[i] = fault["factor"]
         for i, fault in faults.of_kind("silent").items():
             self.silent_from[i] = end_s - fault["begin_days"] * DAY_S
+        self._only_charging = np.zeros(n, dtype=bool)
+        self._only_charging[list(faults.of_kind("reads_while_charging"))] = True
+        self._refresh_s = np.zeros(n)
+        self._read_s = np.zeros(n)
+        for i, fault in faults.of_kind("slow_register").items():
+            self._refresh_s[i], self._read_s[i] = fault["refresh_s"], fault["read_s"]
+        for i, fault in faults.of_kind("new_meter").items():
+            self._read_s[i] = fault["read_s"]
+        for k, fault in faults.of_kind("clock_set_back").items():
+            self._read_s[layout.connectors.station == k] = fault["read_s"]
 
     def hidden(self, block: Block) -> Bools:
         """Return which sessions of a block are withheld, shape (k,)."""
@@ -158,7 +185,10 @@ class Sampler:
         # Inside a session that is told, the periodic readings are those of the charging grid.
         idle = np.arange(connector.size) < parts[0][0].size
         visible = sample.in_session & ~hidden[sample.row]
-        keep = ~(idle & visible) & (t_s < self.silent_from[connector])
+        self._show_refreshed(block, sample, connector, t_s)
+        keep = ~(idle & (visible | self._only_charging[connector])) & (
+            t_s < self.silent_from[connector]
+        )
         rows = np.flatnonzero(keep)
         station = self._layout.connectors.station[connector[rows]]
         window = np.floor(t_s[rows] / cadence.message_s)
@@ -200,6 +230,18 @@ class Sampler:
             context=context[rows],
         )
 
+    def _show_refreshed(self, block: Block, sample: Sample, connector: Ints, t_s: Floats) -> None:
+        """Put in place what slow registers show: that of their last refresh, begin or end."""
+        rows = np.flatnonzero(self._refresh_s[connector] > 0)
+        if not rows.size:
+            return
+        every = self._refresh_s[connector[rows]]
+        s, row = block.sessions, sample.row[rows]
+        edge = np.where(t_s[rows] < s.end_s[row], s.start_s[row], s.end_s[row])
+        shown_s = np.maximum(np.floor(t_s[rows] / every) * every, edge)
+        shown = self._ledger.sample(block, connector[rows], shown_s, want=("indicated",))
+        sample.indicated_wh[rows] = shown.indicated_wh
+
     def _idle(self, cadence: Cadence, begin_s: float, end_s: float) -> tuple[Ints, Floats, int]:
         connectors, stations = self._layout.connectors, self._layout.stations
         phase = stations.phase_s[connectors.station]
@@ -223,14 +265,15 @@ class Sampler:
         rows = np.flatnonzero(shown & (s.end_s > span[0]) & (s.start_s < span[1]))
         station = self._layout.connectors.station[s.connector[rows]]
         phase = self._layout.stations.phase_s[station]
-        step_s = cadence.charging_s
+        own = self._read_s[s.connector[rows]]
+        step_s = np.where(own > 0, own, cadence.charging_s)
         low = np.maximum(s.start_s[rows] + 0.5, span[0])
         high = np.minimum(s.end_s[rows], span[1])
         first = np.ceil((low - phase) / step_s)
         count = np.maximum(np.ceil((high - phase) / step_s) - first, 0).astype(np.int64)
         part = np.repeat(np.arange(rows.size), count)
         step = np.arange(part.size) - np.repeat(np.cumsum(count) - count, count)
-        return s.connector[rows][part], (first[part] + step) * step_s + phase[part], PERIODIC
+        return s.connector[rows][part], (first[part] + step) * step_s[part] + phase[part], PERIODIC
 
 
 def _session_points(

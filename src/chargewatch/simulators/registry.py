@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 
@@ -47,7 +48,7 @@ def registry_document(
         "verifications": _verifications(
             scenario, draws, (layout, faults, kept), (from_s, to_s, healthy_error)
         ),
-        "tariffs": _tariffs(layout, from_s),
+        "tariffs": _tariffs(layout, from_s, ZoneInfo(scenario.time_zone)),
     }
 
 
@@ -189,8 +190,9 @@ def _verifications(
     return rows
 
 
-def _tariffs(layout: Layout, from_s: float) -> list[dict[str, Any]]:
-    valid_from = f"{_day(from_s - 60 * DAY_S)}T00:00:00+08:00"
+def _tariffs(layout: Layout, from_s: float, zone: ZoneInfo) -> list[dict[str, Any]]:
+    first = datetime.combine(_day(from_s - 60 * DAY_S), time(), tzinfo=zone)
+    valid_from = first.isoformat()
     stations = layout.stations
     return [
         {

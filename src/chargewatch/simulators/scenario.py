@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from importlib.resources import files
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from chargewatch.errors import InputFileError
+from chargewatch.simulators.wire_form import HOME_ZONE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,7 @@ class Scenario:
     message_s: int = 3600
     reference_cadence_s: int = 900
     reference_message_s: int = 21_600
+    time_zone: str = HOME_ZONE  # of tariffs and of the times that are told
     electrical: bool = False  # voltage and current in the readings
     faults: tuple[FaultSpec, ...] = ()
 
@@ -110,10 +113,21 @@ def _built(values: Mapping[str, Any]) -> Scenario:
             raise InputFileError(
                 f"scenario {values['name']}: {name} is a {type(default).__name__}, not {value!r}"
             )
+    if "time_zone" in checked:
+        _check_zone(checked["time_zone"])
     for name in ("days", "stations", "operators", "charging_cadence_s", "message_s"):
         if name in checked and checked[name] <= 0:
             raise InputFileError(f"scenario {values['name']}: {name} must be greater than 0")
     return Scenario(**checked)
+
+
+def _check_zone(name: str) -> None:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as exc:
+        raise InputFileError(
+            f"time_zone {name!r}: no such zone; write one such as Europe/Berlin"
+        ) from exc
 
 
 def _fault_spec(row: FaultSpec | str | Mapping[str, Any]) -> FaultSpec:

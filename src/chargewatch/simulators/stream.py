@@ -14,6 +14,7 @@ from chargewatch.domain.arrays import Floats, Ints
 from chargewatch.domain.times import DAY_S
 from chargewatch.simulators.bills import Bills
 from chargewatch.simulators.charging import Demand
+from chargewatch.simulators.clocks import Clocks
 from chargewatch.simulators.composer import Composer
 from chargewatch.simulators.delivery import Delivery
 from chargewatch.simulators.draws import Draws
@@ -28,7 +29,6 @@ from chargewatch.simulators.wire_form import (
     dump,
     envelope,
     reference_texts,
-    time_text,
     time_texts,
 )
 
@@ -65,6 +65,7 @@ class PacketStream:
         faults: Faults,
         *,
         parts: tuple[Demand, EnergyLedger],
+        clocks: Clocks,
         origin_s: float,
         end_s: float,
         electrical: bool,
@@ -75,16 +76,13 @@ class PacketStream:
         self.sampler = Sampler(
             layout, draws, faults, ledger=self.ledger, registers=self.registers, end_s=end_s
         )
-        self.clock_s = np.zeros(layout.stations.size)
-        for k, fault in faults.of_kind("clock").items():
-            self.clock_s[k] = fault["offset_s"]
+        self.clocks = clocks
         conflicts = faults.of_kind("conflict")
         self._conflicting_stations = {int(layout.connectors.station[i]) for i in conflicts}
         self._composer = Composer(
             layout,
             draws,
-            origin_s=origin_s,
-            clock_s=self.clock_s,
+            clocks=clocks,
             electrical=electrical,
             faults=faults,
         )
@@ -94,7 +92,7 @@ class PacketStream:
             faults,
             ledger=self.ledger,
             registers=self.registers,
-            time_text=self._composer.times,
+            clocks=clocks,
         )
         self.feeders = Feeders(layout, draws, ledger=self.ledger)
         self._delivery = Delivery(layout, draws, faults, end_s=end_s)
@@ -102,6 +100,10 @@ class PacketStream:
             f"cw/v1/{operator_id(int(operator))}/{name}/"
             for name, operator in zip(layout.stations.name, layout.stations.operator, strict=True)
         ]
+        self._session_delay_s = np.zeros(layout.stations.size)
+        for k, fault in faults.of_kind("late_session").items():
+            self._session_delay_s[k] = fault["delay_s"]
+        self._waiting: list[tuple[float, int, Packet]] = []
         self._sequence: dict[tuple[int, str], int] = {}
         self._order = 0
         self._day = -1
@@ -125,9 +127,10 @@ class PacketStream:
     def packets(self, cadence: Cadence, *, begin_s: float, end_s: float) -> Iterator[Packet]:
         """Yield the messages about begin_s <= t < end_s (simulation time), when they are due.
 
-        ``end_s`` may be infinite; memory stays bounded by a chunk and the late messages.
+        ``end_s`` may be infinite; memory stays bounded by a chunk and the late messages. What is
+        due more than an hour after ``end_s`` stays for the next call.
         """
-        waiting: list[tuple[float, int, Packet]] = []
+        waiting = self._waiting
         low = begin_s
         while low < end_s:
             high = min(self.chunk_end(cadence, low), end_s)
@@ -138,7 +141,7 @@ class PacketStream:
             while waiting and waiting[0][0] < high:
                 yield self._count(heapq.heappop(waiting)[2])
             low = high
-        while waiting:
+        while waiting and waiting[0][0] < end_s + 3600:
             yield self._count(heapq.heappop(waiting)[2])
 
     def chunk_end(self, cadence: Cadence, low: float) -> float:
@@ -179,7 +182,7 @@ class PacketStream:
 
     def _packet(self, kind: str, station: int, *, due_s: float, items: list[str]) -> Packet:
         sequence = self._next(kind, station)
-        sent_at = time_text(self.origin_s + due_s + float(self.clock_s[station]))
+        sent_at = self.clocks.text(station, due_s)
         key = "sessions" if kind == "sessions" else "readings"
         body = envelope(sequence, sent_at, key=key, items=items)
         return Packet(due_s, self._topics[station] + kind, body, kind, station, len(items))
@@ -198,9 +201,11 @@ class PacketStream:
             for k in stations.tolist():
                 document = {
                     "seq": self._next("status", k),
-                    "sent_at": time_text(self.origin_s + float(due[k] + self.clock_s[k])),
+                    "sent_at": self.clocks.text(k, float(due[k])),
                     "online": True,
-                    "clock_offset_ms": round(float(jitter[k] + 1000 * self.clock_s[k])),
+                    "clock_offset_ms": round(
+                        float(jitter[k]) + 1000 * self.clocks.shift_of(k, float(due[k]))
+                    ),
                     "backlog": 0,
                     "firmware": "2.4.1",
                 }
@@ -249,8 +254,8 @@ class PacketStream:
             sent = (self._sent_s(owners, last, cadence) + 0.3).tolist()
             plain = time_texts(self.origin_s + times[column])
             for k, (begin, end), due in zip(owners.tolist(), pairwise(bounds), sent, strict=True):
-                shift = float(self.clock_s[k])
-                at = time_texts(self.origin_s + times[column] + shift) if shift else plain
+                is_plain = self.clocks.is_plain(k)
+                at = plain if is_plain else self.clocks.texts(np.array([k]), times[column])
                 items = [
                     item
                     for j in order[begin:end].tolist()
@@ -280,7 +285,8 @@ class PacketStream:
         edge = np.flatnonzero((np.diff(station) != 0) | (np.diff(window) != 0)) + 1
         bounds = [0, *edge.tolist(), rows.size]
         first = np.array(bounds[:-1])
-        sent = (self._sent_s(station[first], window[first], cadence) + 0.5).tolist()
+        sent = self._sent_s(station[first], window[first], cadence) + 0.5
+        sent = (sent + self._session_delay_s[station[first]]).tolist()
         owner = station[first].tolist()
         for (begin, end), k, due in zip(pairwise(bounds), owner, sent, strict=True):
             items = [dump(session).decode() for session in told[begin:end]]

@@ -14,6 +14,7 @@ import orjson
 
 from chargewatch.domain.arrays import Floats
 
+HOME_ZONE = "Asia/Shanghai"
 OFFSET = "+08:00"
 OFFSET_S = 8 * 3600
 ZONE = timezone(timedelta(seconds=OFFSET_S))
