@@ -9,6 +9,7 @@ import numpy as np
 from chargewatch.domain.arrays import Bools, Floats, Ints, sum_by_row
 from chargewatch.domain.times import DAY_S
 from chargewatch.risk.drift import (
+    DriftFindings,
     Suspicions,
     day_to_day_variance,
     find_changes,
@@ -131,6 +132,46 @@ def _days(statistics: CityStatistics, as_of_s: float, keep: int) -> Ints:
     return np.arange(known.min(), last + 1) if known.size else known
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Series:
+    """Daily estimates and their precisions by what they come from, shape (n, days)."""
+
+    metered: Floats
+    metered_p: Floats
+    session: Floats
+    session_p: Floats
+
+    def joined(self) -> tuple[Floats, Floats]:
+        """Return the estimates joined by their precisions, each from its own mean."""
+        precision = self.metered_p + self.session_p
+        metered = self.metered_p * _centred(self.metered, self.metered_p)
+        estimate = metered + self.session_p * _centred(self.session, self.session_p)
+        return estimate / np.where(precision > 0, precision, 1.0), precision
+
+
+def _daily_series(
+    statistics: CityStatistics,
+    days: Ints,
+    *,
+    is_dc: Bools,
+    residual: Floats,
+    information: Floats,
+    mpe: Floats,
+) -> _Series:
+    """Return the daily series with the variance between days added to each."""
+    metered, metered_p = metered_series(statistics, days)
+    session, session_p = session_series(
+        statistics, days, connectors=mpe.size, residual=residual, information=information
+    )
+    for kind in (False, True):
+        mine = is_dc == kind
+        extra = day_to_day_variance(metered[mine], metered_p[mine])
+        own = np.maximum(extra, (DAY_WANDER_MPE * mpe[mine]) ** 2)
+        metered_p[mine] = with_variance(metered_p[mine], own[:, None])
+    session_p = with_variance(session_p, day_to_day_variance(session, session_p))
+    return _Series(metered=metered, metered_p=metered_p, session=session, session_p=session_p)
+
+
 def changes_of_city(
     inputs: RunInputs,
     statistics: CityStatistics,
@@ -154,23 +195,18 @@ def changes_of_city(
         mpe: shape (n,).
         config: k, h and days of the CUSUM.
     """
-    n = mpe.size
     days = _days(statistics, inputs.as_of_s, config.drift_days)
     if days.size == 0:
-        return no_changes(n)
-    metered, metered_p = metered_series(statistics, days)
-    session, session_p = session_series(
-        statistics, days, connectors=n, residual=residual, information=information
+        return no_changes(mpe.size)
+    series = _daily_series(
+        statistics,
+        days,
+        is_dc=inputs.fleet.is_dc,
+        residual=residual,
+        information=information,
+        mpe=mpe,
     )
-    for crossing in (False, True):
-        mine = inputs.fleet.is_dc == crossing
-        extra = day_to_day_variance(metered[mine], metered_p[mine])
-        own = np.maximum(extra, (DAY_WANDER_MPE * mpe[mine]) ** 2)
-        metered_p[mine] = with_variance(metered_p[mine], own[:, None])
-    session_p = with_variance(session_p, day_to_day_variance(session, session_p))
-    precision = metered_p + session_p
-    estimate = metered_p * _centred(metered, metered_p) + session_p * _centred(session, session_p)
-    estimate = estimate / np.where(precision > 0, precision, 1.0)
+    estimate, precision = series.joined()
     found = find_changes(
         estimate,
         precision,
@@ -178,24 +214,31 @@ def changes_of_city(
         reference=config.drift_reference,
         limit=config.drift_limit,
     )
+    return _followed(series, found, days, estimate=estimate, precision=precision)
+
+
+def _followed(
+    series: _Series, found: DriftFindings, days: Ints, *, estimate: Floats, precision: Floats
+) -> Changes:
+    """Return the changes found, drifts told from steps, and what the meters say since."""
     rows = np.flatnonzero(found.alarm)
     drifts = find_drifts(estimate[rows], precision[rows])
     changed, low, high = found.changed.copy(), found.low.copy(), found.high.copy()
     drifting = rows[drifts.is_drift]
     changed[drifting] = drifts.begin[drifts.is_drift]
     low[drifting], high[drifting] = drifts.low[drifts.is_drift], drifts.high[drifts.is_drift]
-    size, slope, slope_variance, z, z_precision = (np.zeros(n) for _ in range(5))
+    size, slope, slope_variance, z, z_precision = (np.zeros(found.alarm.size) for _ in range(5))
     slope[drifting] = drifts.slope[drifts.is_drift]
     slope_variance[drifting] = drifts.variance[drifts.is_drift]
     size[rows] = np.abs(level_change(estimate[rows], precision[rows], changed[rows]))
     size[drifting] = np.abs(slope[drifting]) * risen(float(days.size), changed[drifting])
     # Meters and sessions are both brought to the present with one slope; twice its variance in
     # each is once in their mean.
-    both = (metered_p > 0).any(axis=1) & (session_p > 0).any(axis=1)
+    both = (series.metered_p > 0).any(axis=1) & (series.session_p > 0).any(axis=1)
     slope_variance[both] *= 2.0
     level, variance = present_level(
-        metered[rows],
-        metered_p[rows],
+        series.metered[rows],
+        series.metered_p[rows],
         begin=changed[rows],
         slope=slope[rows],
         slope_variance=slope_variance[rows],

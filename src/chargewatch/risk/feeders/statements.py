@@ -279,6 +279,92 @@ class MeterFindings:
     suspect: Bools
 
 
+@dataclass(frozen=True, kw_only=True)
+class _PilesAlone:
+    """What a feeder says of each pile below it, and what is known of it outside, shape (b, q)."""
+
+    informed: Bools
+    own: Floats
+    own_variance: Floats  # inf where not informed
+    outside: Floats
+    outside_p: Floats
+    expected: Floats
+    mpe: Floats
+
+
+def _piles_alone(
+    view: FeederView, *, outside: Outside, expected: Floats, mpe: Floats, converter_level: Floats
+) -> _PilesAlone:
+    """Return a feeder's own estimate of each pile, the others loosely held."""
+    known = view.group.member >= 0
+    member = np.where(known, view.group.member, 0)
+    index = np.arange(view.group.size)
+    # As in the daily estimates.
+    full = view.soft_precision.copy()
+    loose = np.where(known, WEAK_PRIOR**-2.0, 1.0)
+    full[:, index, index] += loose
+    covariance = np.linalg.inv(full)
+    mu = np.where(view.converter >= 0, converter_level[view.converter], 0.0)
+    centre = np.where(known, expected[member] + mu, 0.0)
+    z = (covariance @ (view.soft_information + loose * centre)[..., None])[..., 0]
+    marginal = covariance[:, index, index]
+    left = 1.0 / marginal - loose
+    informed = known & (left > 0.05 * loose)
+    own_variance = np.where(informed, 1.0 / np.where(informed, left, 1.0), np.inf)
+    own = np.where(informed, z / marginal - loose * centre, 0.0)
+    own = own * np.where(informed, own_variance, 0.0)
+    outside_p = np.where(informed, outside.precision[member], 0.0)
+    return _PilesAlone(
+        informed=informed,
+        own=np.where(informed, own - mu, 0.0),
+        own_variance=own_variance,
+        outside=np.where(outside_p > 0, outside.mean[member], 0.0),
+        outside_p=outside_p,
+        expected=expected[member],
+        mpe=mpe[member],
+    )
+
+
+def _log_of_shifts(piles: _PilesAlone, *, share: Floats, spread: Floats) -> tuple[Floats, Floats]:
+    """Return the log density of a feeder's piles for each shift of its meter, and their means.
+
+    Where: share and spread: of the parts of the city's mixture, the spread in MPE.
+    Returns: log density, shape (b, shifts), and each pile's mean from outside if it belongs to the
+    mixture's bulk, shape (b, q).
+    """
+    outside_p = piles.outside_p[..., None]
+    part_p = (spread * piles.mpe[..., None]) ** -2.0
+    joint_p = part_p + outside_p
+    joint_m = (
+        part_p * piles.expected[..., None] + (piles.outside_p * piles.outside)[..., None]
+    ) / joint_p
+    away = piles.outside[..., None] - piles.expected[..., None]
+    with np.errstate(divide="ignore"):
+        # Density of the outside estimate under each part, relative to the others.
+        log_part = np.log(share) + 0.5 * np.log(part_p / joint_p)
+    log_part = log_part - 0.5 * away**2 * part_p * outside_p / joint_p
+    variance = np.where(piles.informed, piles.own_variance, 1.0)[..., None] + 1.0 / joint_p
+    # One array a part of the mixture: sums over short last axes are slow.
+    parts = [
+        (log_part[..., j] - 0.5 * np.log(variance[..., j]), joint_m[..., j], variance[..., j])
+        for j in range(variance.shape[2])
+    ]
+    log = np.zeros((piles.own.shape[0], SHIFT_GRID.size))
+    for k, b in enumerate(SHIFT_GRID):
+        terms = [base - 0.5 * (piles.own + b - mean) ** 2 / v for base, mean, v in parts]
+        top = np.maximum.reduce(terms)
+        value = top + np.log(np.add.reduce([np.exp(term - top) for term in terms]))
+        log[:, k] = np.where(piles.informed, value, 0.0).sum(axis=1)
+    return log, joint_m[..., 0]
+
+
+def _log_evidence(log: Floats, spread: Floats) -> Floats:
+    """Return the log of the integral over the shifts, whose prior has a spread, shape (b,)."""
+    top = log.max(axis=1)
+    total = np.exp(log - top[:, None]).sum(axis=1) * (SHIFT_GRID[1] - SHIFT_GRID[0])
+    return np.asarray(top + np.log(total) - np.log(np.sqrt(2.0 * np.pi) * spread))
+
+
 def meter_findings(
     view: FeederView,
     *,
@@ -300,68 +386,25 @@ def meter_findings(
     (vehicles, verifications) at the feeder's estimate plus b. Odds above 20 make a suspect. A
     feeder with one or two piles can't be told apart this way unless vehicles say more.
     """
-    precision, information = view.soft_precision, view.soft_information
-    known = view.group.member >= 0
-    member = np.where(known, view.group.member, 0)
-    index = np.arange(view.group.size)
-    # A feeder's own estimate of each pile; the others loosely held, as in the daily estimates.
-    full = precision.copy()
-    loose = np.where(known, WEAK_PRIOR**-2.0, 1.0)
-    full[:, index, index] += loose
-    covariance = np.linalg.inv(full)
-    mu = np.where(view.converter >= 0, converter_level[view.converter], 0.0)
-    centre = np.where(known, expected[member] + mu, 0.0)
-    z = (covariance @ (information + loose * centre)[..., None])[..., 0]
-    marginal = covariance[:, index, index]
-    left = 1.0 / marginal - loose
-    informed = known & (left > 0.05 * loose)
-    own_variance = np.where(informed, 1.0 / np.where(informed, left, 1.0), np.inf)
-    own = np.where(informed, z / marginal - loose * centre, 0.0)
-    own = own * np.where(informed, own_variance, 0.0)
-    own = np.where(informed, own - mu, 0.0)
-
-    outside_p = np.where(informed, outside.precision[member], 0.0)
-    outside_m = np.where(outside_p > 0, outside.mean[member], 0.0)
-    log = np.zeros((view.group.meter.size, SHIFT_GRID.size))
-    part_p = (population_spread * mpe[member][..., None]) ** -2.0
-    joint_p = part_p + outside_p[..., None]
-    joint_m = (part_p * expected[member][..., None] + (outside_p * outside_m)[..., None]) / joint_p
-    away = outside_m[..., None] - expected[member][..., None]
-    with np.errstate(divide="ignore"):
-        # Density of the outside estimate under each part, relative to the others.
-        log_part = np.log(population_share) + 0.5 * np.log(part_p / joint_p)
-    log_part = log_part - 0.5 * away**2 * part_p * outside_p[..., None] / joint_p
-    variance = np.where(informed, own_variance, 1.0)[..., None] + 1.0 / joint_p
-    # One array a part of the mixture: sums over short last axes are slow.
-    parts = [
-        (log_part[..., j] - 0.5 * np.log(variance[..., j]), joint_m[..., j], variance[..., j])
-        for j in range(variance.shape[2])
-    ]
-    for k, b in enumerate(SHIFT_GRID):
-        terms = [base - 0.5 * (own + b - mean) ** 2 / v for base, mean, v in parts]
-        top = np.maximum.reduce(terms)
-        value = top + np.log(np.add.reduce([np.exp(term - top) for term in terms]))
-        log[:, k] = np.where(informed, value, 0.0).sum(axis=1)
+    piles = _piles_alone(
+        view, outside=outside, expected=expected, mpe=mpe, converter_level=converter_level
+    )
+    log, usual = _log_of_shifts(piles, share=population_share, spread=population_spread)
     good = log + -0.5 * SHIFT_GRID**2 / np.maximum(u, 1e-3)[:, None] ** 2
     wrong = log - 0.5 * (SHIFT_GRID / SUSPECT_U) ** 2
-
-    def evidence(values: Floats, spread: Floats) -> Floats:
-        top = values.max(axis=1)
-        total = np.exp(values - top[:, None]).sum(axis=1) * (SHIFT_GRID[1] - SHIFT_GRID[0])
-        return np.asarray(top + np.log(total) - np.log(np.sqrt(2.0 * np.pi) * spread))
-
-    odds = evidence(wrong, np.full(u.shape, SUSPECT_U)) - evidence(good, np.maximum(u, 1e-3))
+    odds = _log_evidence(wrong, np.full(u.shape, SUSPECT_U))
+    odds = odds - _log_evidence(good, np.maximum(u, 1e-3))
     odds += np.log(config.meter_fault_prior)
     best = SHIFT_GRID[np.argmax(wrong, axis=1)]
     suspect = (odds > np.log(SUSPECT_ODDS)) & (np.abs(best) > 4.0 * u)
     spread = np.where(suspect, SUSPECT_U, u)
     bulk = 1.0 / (
-        np.where(informed, own_variance, np.inf)
-        + 1.0 / (outside_p + (population_spread[0] * mpe[member]) ** -2.0)
+        np.where(piles.informed, piles.own_variance, np.inf)
+        + 1.0 / (piles.outside_p + (population_spread[0] * piles.mpe) ** -2.0)
     )
-    bulk = np.where(np.isfinite(bulk) & informed, bulk, 0.0)
-    near = np.abs(own + best[:, None] * suspect[:, None] - joint_m[..., 0]) < 2.0 * mpe[member]
+    bulk = np.where(np.isfinite(bulk) & piles.informed, bulk, 0.0)
+    near = np.abs(piles.own + best[:, None] * suspect[:, None] - usual) < 2.0 * piles.mpe
     bulk = np.where(near, bulk, 0.0)
     total = bulk.sum(axis=1) + spread**-2.0
-    shift = (bulk * (joint_m[..., 0] - own)).sum(axis=1) / total
+    shift = (bulk * (usual - piles.own)).sum(axis=1) / total
     return MeterFindings(shift=shift, shift_u=1.0 / np.sqrt(total), suspect=suspect)
