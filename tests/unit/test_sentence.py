@@ -24,7 +24,12 @@ names = st.text("abcXYZ019-_", min_size=1, max_size=12)
 
 def values_of(sentence: Sentence) -> st.SearchStrategy[dict[str, object]]:
     """Return values for the fields of a sentence, as checks give them."""
-    kinds = {"": names, "time": st.integers(-(10**9), 4 * 10**9), "d": st.integers(-(2**63), 2**64)}
+    kinds = {
+        **dict.fromkeys(("", "words"), names),
+        "check": st.sampled_from(["key", "register"]),
+        "time": st.integers(-(10**9), 4 * 10**9),
+        "d": st.integers(-(2**63), 2**64),
+    }
     return st.fixed_dictionaries(
         {name: kinds.get(form, numbers) for name, form in sentence.fields.items()}
     )

@@ -10,11 +10,17 @@ import pytest
 from chargewatch.signals.merge import TIMES_ON_DAYS
 from chargewatch.signals.registry import RULES
 from chargewatch.signals.rule import Rule
-from chargewatch.web.finding import finding_words
+from chargewatch.web.finding import finding_words, signed_words
 from chargewatch.web.formats import Formats
 from chargewatch.web.language import Translator
 
-SAMPLES = {"": "X-9", "time": 1_800_000_000.0, "d": 7}
+SAMPLES = {
+    "": "X-9",
+    "time": 1_800_000_000.0,
+    "d": 7,
+    "check": "key",
+    "words": "no key is registered",
+}
 
 
 def formats(language: str) -> Formats:
@@ -49,6 +55,20 @@ def test_times_are_those_of_the_page_and_numbers_stay() -> None:
     assert finding_words("session_register_mismatch", detail, formats("en")) == (
         "start_wh of the session is 100 Wh, the register at 2027-01-15 16:00:00 was 900 Wh; 4 times"
     )
+
+
+def test_what_checks_of_a_signed_record_say_is_worded_inside_the_signal() -> None:
+    detail = (
+        "key: of the key that came with it: the signature doesn't fit the record's bytes; "
+        "register: the signed register grew by 28280 Wh, the session says 71506 Wh; "
+        "the record was used for another session too"
+    )
+    assert finding_words("signed_record_mismatch", detail, formats("zh")) == (
+        "公钥：随记录送来的公钥：签名与记录的字节不符；"
+        "示值：签名表码增加 28280 Wh，而会话为 71506 Wh；该记录还用于另一次会话"
+    )
+    assert finding_words("signed_record_mismatch", detail, formats("en")) == detail
+    assert signed_words("no key is registered", formats("zh")) == "没有登记公钥"
 
 
 @pytest.mark.parametrize(

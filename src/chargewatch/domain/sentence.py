@@ -17,6 +17,10 @@ from chargewatch.domain.times import time_text
 
 TIME = "time"
 """Format of a field that holds a time, s since 1970; written as RFC 3339 in UTC."""
+WORDS = "words"
+"""Format of a field that holds another sentence."""
+CHECK = "check"
+"""Format of a field that holds the name of a check of signed records."""
 
 _NUMBER = r"[+-]?(?:\d+(?:\.\d+)?(?:e[+-]?\d+)?|inf|nan)"
 _TIME = r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00"
@@ -25,7 +29,8 @@ _TIME = r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00"
 class Sentence:
     """One sentence of a kind, with the fields of a format string.
 
-    A field's format says what it holds: `{at:time}` a time, `{energy:.0f}` a number, `{name}` text.
+    A field's format says what it holds: `{at:time}` a time, `{energy:.0f}` a number, `{name}` text
+    that is the same in all languages, `{reason:words}` another sentence.
 
     Args:
         name: of the sentence, unique on the platform; pages find its words by it.
@@ -38,7 +43,7 @@ class Sentence:
         parsed = list(string.Formatter().parse(english))
         self.fields = {field: form or "" for _, field, form, _ in parsed if field is not None}
         self._times = [field for field, form in self.fields.items() if form == TIME]
-        self._template = english.replace(f":{TIME}}}", "}")
+        self._template = re.sub(f":(?:{TIME}|{WORDS}|{CHECK})}}", "}", english)
         self._pattern = re.compile(
             "".join(
                 re.escape(literal)
@@ -74,4 +79,6 @@ def _written_as(form: str) -> str:
     """Return the pattern of what a format writes."""
     if form == TIME:
         return _TIME
-    return _NUMBER if form else ".+?"
+    if form == CHECK:
+        return r"\w+"
+    return ".+?" if form in ("", WORDS) else _NUMBER

@@ -19,8 +19,8 @@ from chargewatch.domain.verdict import Tier
 from chargewatch.risk.results import RunResult
 from chargewatch.runs.load import Loaded
 from chargewatch.signals.findings import Names
+from chargewatch.signals.registry import RULES
 
-BILLING_CODES = {"loss_adjusted_billing", "session_register_mismatch"}
 MONTH_DAYS = 30.0
 _OF_ENGINE = {field.name for field in fields(RunResult)}
 _FROM_ENGINE = tuple(
@@ -80,7 +80,7 @@ def overbilled_per_month(
     price = np.where(np.isfinite(price), price, default_price)
     np.add.at(money, row, extra_wh / 1000 * price)
     flagged = {
-        (s.operator_id, s.station_id, s.connector) for s in signals if s.code in BILLING_CODES
+        (s.operator_id, s.station_id, s.connector) for s in signals if RULES[s.code].is_of_billing
     }
     names = registry.names
     keep = [

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
+from chargewatch.domain import signed_words as words
 from chargewatch.domain.signing_key import SigningKey
 from chargewatch.errors import ChargewatchError
 
@@ -100,9 +101,9 @@ def read_records(text: str) -> list[OcmfRecord]:
     for parts in _parts(_plain(text)):
         records.append(_record(*parts))
         if len(records) > MOST_SIGNED_RECORDS:
-            raise OcmfError(f"more than {MOST_SIGNED_RECORDS} records of one session")
+            raise OcmfError(words.TOO_MANY_RECORDS(most=MOST_SIGNED_RECORDS))
     if not records:
-        raise OcmfError("not an OCMF record: expected OCMF|{...}|{...}")
+        raise OcmfError(words.NO_OCMF(form=words.OCMF_FORM))
     return records
 
 
@@ -113,7 +114,7 @@ def read_record(text: str) -> OcmfRecord:
     """
     records = read_records(text)
     if len(records) > 1:
-        raise OcmfError(f"{len(records)} records where one was expected")
+        raise OcmfError(words.SEVERAL_RECORDS(n=len(records)))
     return records[0]
 
 
@@ -133,11 +134,11 @@ def _parts(text: str) -> Iterator[tuple[str, dict[str, Any], dict[str, Any], str
     at = _skip(text, 0)
     while at < len(text):
         if not text.startswith("OCMF|", at):
-            raise OcmfError("not an OCMF record: expected OCMF|{...}|{...}")
+            raise OcmfError(words.NO_OCMF(form=words.OCMF_FORM))
         begin = at + len("OCMF|")
         payload, end = _object(text, begin, "payload")
         if not text.startswith("|", end):
-            raise OcmfError("not an OCMF record: expected OCMF|{...}|{...}")
+            raise OcmfError(words.NO_OCMF(form=words.OCMF_FORM))
         seal, at = _object(text, end + 1, "signature")
         key = ""
         if text.startswith("|", at):
@@ -157,9 +158,9 @@ def _object(text: str, at: int, part: str) -> tuple[dict[str, Any], int]:
     try:
         value, end = _DECODER.raw_decode(text, _skip(text, at))
     except (ValueError, RecursionError) as exc:
-        raise OcmfError(f"the {part} is not JSON") from exc
+        raise OcmfError(words.NOT_JSON(part=part)) from exc
     if not isinstance(value, dict):
-        raise OcmfError(f"the {part} is not a JSON object")
+        raise OcmfError(words.NOT_AN_OBJECT(part=part))
     return value, _skip(text, end)
 
 
@@ -210,7 +211,7 @@ def _signatures(seal: dict[str, Any]) -> tuple[bytes, ...]:
         found.append(base64.b64decode(data, validate=True))
     except (ValueError, binascii.Error) as exc:
         if not found:
-            raise OcmfError("signature SD is missing, or neither hex nor base64") from exc
+            raise OcmfError(words.NO_SIGNATURE()) from exc
     if _text(seal.get("SE")).lower() == "base64":
         found.reverse()
     return tuple(raw for raw in found if raw)
@@ -218,13 +219,13 @@ def _signatures(seal: dict[str, Any]) -> tuple[bytes, ...]:
 
 def _readings(rows: Any) -> tuple[OcmfReading, ...]:
     if not isinstance(rows, list):
-        raise OcmfError("RD, the readings, is missing")
+        raise OcmfError(words.NO_READINGS())
     readings = []
     # A reading leaves out what is as in the one before.
     last: dict[str, Any] = {}
     for row in rows:
         if not isinstance(row, dict):
-            raise OcmfError("RD holds something that is not a reading")
+            raise OcmfError(words.NOT_A_READING())
         last = {**last, "RV": None, **row}
         energy, step = _energy(last)
         at_s, clock = _time(_text(last.get("TM")))
@@ -251,10 +252,10 @@ def _energy(row: dict[str, Any]) -> tuple[Decimal | None, Decimal]:
     try:
         value = Decimal(_text(row["RV"]))
     except InvalidOperation as exc:
-        raise OcmfError("RD holds a register RV that is not a number") from exc
+        raise OcmfError(words.NOT_A_NUMBER()) from exc
     # Beyond any register, and before arithmetic with it takes long.
     if not value.is_finite() or abs(value.adjusted()) > 30:
-        raise OcmfError("RD holds a register RV that is not a number")
+        raise OcmfError(words.NOT_A_NUMBER())
     exponent = value.as_tuple().exponent
     step = Decimal(1).scaleb(min(0, exponent if isinstance(exponent, int) else 0))
     return value * factor, step * factor
@@ -284,7 +285,7 @@ def verify(record: OcmfRecord, key: SigningKey) -> tuple[Genuine, str]:
     """
     public = key.public_key()
     if public is None:
-        return Genuine.UNKNOWN, "the key's curve can't be computed here"
+        return Genuine.UNKNOWN, words.NO_CURVE()
     named = record.algorithm.rsplit("-", 1)[-1].upper()
     chosen: dict[str, type[hashes.HashAlgorithm]] = {
         named: _HASHES.get(named, hashes.SHA256),
@@ -300,8 +301,8 @@ def verify(record: OcmfRecord, key: SigningKey) -> tuple[Genuine, str]:
                     if any(_fits(public, signature, data, algorithm()) for data in texts):
                         return Genuine.YES, ""
     except UnsupportedAlgorithm as exc:
-        return Genuine.UNKNOWN, f"the key's curve can't be computed here: {exc}"
-    return Genuine.NO, "the signature doesn't fit the record's bytes"
+        return Genuine.UNKNOWN, words.NO_CURVE_BECAUSE(why=exc)
+    return Genuine.NO, words.FORGED()
 
 
 def _fits(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
+from chargewatch.domain import signed_words as words
 from chargewatch.domain.signing_key import SigningKey, SigningKeyError, read_signing_key
 from chargewatch.supervision.ocmf import (
     Genuine,
@@ -152,20 +153,20 @@ def _signature(records: Sequence[OcmfRecord], facts: Facts) -> tuple[RecordCheck
     if registered is not None:
         key = RecordCheck("key", State.OK)
         if told is not None and told.der_hex != registered.der_hex:
-            key = RecordCheck("key", State.FAILED, "the public key told is not the registered one")
+            key = RecordCheck("key", State.FAILED, words.OTHER_KEY())
         state, reason = _all_genuine(records, registered)
         return RecordCheck("signature", state, reason), key
     if facts.registered_key:
-        key = RecordCheck("key", State.UNKNOWN, "the registered key can't be read")
+        key = RecordCheck("key", State.UNKNOWN, words.UNREADABLE_KEY())
     else:
-        key = RecordCheck("key", State.UNKNOWN, "no key is registered")
+        key = RecordCheck("key", State.UNKNOWN, words.NO_KEY_REGISTERED())
     if told is None:
-        return RecordCheck("signature", State.UNKNOWN, "no key to verify with"), key
+        return RecordCheck("signature", State.UNKNOWN, words.NO_KEY()), key
     state, reason = _all_genuine(records, told)
     if state is State.FAILED:
-        key = RecordCheck("key", State.FAILED, f"of the key that came with it: {reason}")
-        return RecordCheck("signature", State.UNKNOWN, "no key is registered"), key
-    return RecordCheck("signature", state, reason or "under the key that came with it"), key
+        key = RecordCheck("key", State.FAILED, words.BY_OWN_KEY(reason=reason))
+        return RecordCheck("signature", State.UNKNOWN, words.NO_KEY_REGISTERED()), key
+    return RecordCheck("signature", state, reason or words.UNDER_OWN_KEY()), key
 
 
 def _all_genuine(records: Sequence[OcmfRecord], key: SigningKey) -> tuple[State, str]:
@@ -189,11 +190,9 @@ def _identity(records: Sequence[OcmfRecord], facts: Facts) -> RecordCheck:
                     "identity",
                     State.FAILED,
                     # Not which one: it may be another operator's, and this one reads the finding.
-                    f"meter {told[:64]} is registered at another connector",
+                    words.OTHER_CONNECTOR(meter=told[:64]),
                 )
-    return RecordCheck(
-        "identity", State.UNKNOWN, "the registry doesn't have the meter's serial number"
-    )
+    return RecordCheck("identity", State.UNKNOWN, words.NO_SERIAL())
 
 
 def _energies(readings: Sequence[OcmfReading]) -> dict[str, tuple[OcmfReading, OcmfReading]]:
@@ -218,18 +217,14 @@ def _register(readings: Sequence[OcmfReading], facts: Facts) -> RecordCheck:
     """
     pairs = _energies(readings)
     if not pairs or not math.isfinite(facts.stop_wh - facts.start_wh):
-        return RecordCheck(
-            "register", State.UNKNOWN, "the records don't hold begin and end of a charge"
-        )
+        return RecordCheck("register", State.UNKNOWN, words.NO_CHARGE())
     metered = Decimal(repr(facts.stop_wh)) - Decimal(repr(facts.start_wh))
     grown = []
     for begin, end in pairs.values():
         if begin.energy_wh is None or end.energy_wh is None:
             continue
         if not (begin.usable and end.usable):
-            return RecordCheck(
-                "register", State.UNKNOWN, "the meter says that the energy is not usable"
-            )
+            return RecordCheck("register", State.UNKNOWN, words.NOT_USABLE())
         step = max(begin.step_wh, end.step_wh)
         slack = 2 * (step + Decimal(repr(float(facts.resolution_wh)))) + ROUNDING_WH
         grown.append(end.energy_wh - begin.energy_wh)
@@ -238,7 +233,7 @@ def _register(readings: Sequence[OcmfReading], facts: Facts) -> RecordCheck:
     return RecordCheck(
         "register",
         State.FAILED,
-        f"the signed register grew by {_shown(grown[0])} Wh, the session says {_shown(metered)} Wh",
+        words.GREW_OTHERWISE(signed=_shown(grown[0]), told=_shown(metered)),
     )
 
 
@@ -260,12 +255,9 @@ def _clock(readings: Sequence[OcmfReading], facts: Facts) -> RecordCheck:
         at_s = facts.started_s if begins else facts.ended_s
         compared += 1
         if abs(reading.at_s - at_s) > allowed:
-            return RecordCheck(
-                "clock",
-                State.FAILED,
-                f"the signed {'begin' if begins else 'end'} {reading.at_text[:40]} is "
-                f"{reading.at_s - at_s:+.0f} s from the session's",
-            )
+            apart = words.BEGIN_APART if begins else words.END_APART
+            detail = apart(at=reading.at_text[:40], off=reading.at_s - at_s)
+            return RecordCheck("clock", State.FAILED, detail)
     if not compared:
-        return RecordCheck("clock", State.UNKNOWN, "the meter's clock was not set")
+        return RecordCheck("clock", State.UNKNOWN, words.NO_CLOCK())
     return RecordCheck("clock", State.OK)

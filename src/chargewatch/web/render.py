@@ -18,7 +18,7 @@ from chargewatch.api.context import COOKIE, service_of
 from chargewatch.domain.verdict import TIER_ORDER
 from chargewatch.supervision.accounts import Account
 from chargewatch.web.assets import integrity, static_url
-from chargewatch.web.finding import finding_words
+from chargewatch.web.finding import finding_words, signed_words
 from chargewatch.web.formats import Formats
 from chargewatch.web.interval_bar import interval_bar
 from chargewatch.web.language import LANGUAGES, Translator, choose_language
@@ -80,6 +80,7 @@ def environment() -> Environment:
         tier_marks=TIER_MARKS,
         severity_marks=SEVERITY_MARKS,
         finding_words=finding_words,
+        signed_words=signed_words,
         version=__version__,
     )
     found.filters["path"] = lambda text: quote(str(text), safe="")

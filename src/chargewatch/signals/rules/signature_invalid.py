@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from chargewatch.domain.sentence import Sentence
 from chargewatch.domain.signal import Severity
+from chargewatch.domain.signed_words import FORGED
 from chargewatch.signals.findings import Finding
 from chargewatch.signals.rule import Check, Rule
 from chargewatch.signals.signed import Signatures, record_findings
 
 CODE = "signature_invalid"
-FORGED = Sentence("signature_wrong", "the signature doesn't fit the record's bytes")
 
 
 def find(signatures: Signatures) -> list[Finding]:

@@ -7,13 +7,14 @@ import numpy as np
 from chargewatch.domain.arrays import Ints
 from chargewatch.domain.sentence import Sentence
 from chargewatch.domain.signal import Severity
+from chargewatch.domain.signed_words import SIGNED_SENTENCES
 from chargewatch.signals.findings import Finding
 from chargewatch.signals.rule import Check, Rule
 from chargewatch.signals.signed import Signatures, SignedSessions, record_findings
 
 CODE = "signed_record_mismatch"
 USED = Sentence("record_used_before", "the record was used for another session too")
-FAILED = Sentence("record_check_failed", "{check}: {reason}")
+FAILED = Sentence("record_check_failed", "{check:check}: {reason:words}")
 
 
 def find(signatures: Signatures) -> list[Finding]:
@@ -60,7 +61,7 @@ RULE = Rule(
     left_alone=(
         "meters without a set clock (states U, R); energies that the meter itself calls unusable"
     ),
-    sentences=(USED, FAILED),
+    sentences=(USED, *SIGNED_SENTENCES, FAILED),
     checks=(Check(Signatures, find),),
     not_simulated="a replayed record shows by its counter first",
 )
