@@ -6,9 +6,11 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pytest
 from simulated import Published
 
+from chargewatch.evaluation.city_inputs import known_inputs
 from chargewatch.simulators.city import make_city
 from chargewatch.simulators.oddities import ODDITIES
 from chargewatch.simulators.scenario import load_scenario
@@ -63,6 +65,32 @@ def yuan(session, name):
 @pytest.fixture(scope="module")
 def odd():
     return Odd()
+
+
+BATTERY = ("soc_start_pct", "soc_stop_pct", "battery_capacity_wh", "bms_energy_wh")
+
+
+def test_vehicles_tell_nonsense_in_a_few_sessions_both_on_the_wire_and_in_memory(odd):
+    clean = Published(
+        make_city("honest-oddities", seed=3, to=TO, **SIZE, faults=[], garbage_share=0.0)
+    )
+    told = changed = 0
+    wrong = set()
+    for name, sessions in odd.plain.sessions.items():
+        for session, before in zip(sessions, clean.sessions[name], strict=True):
+            told += "bms_energy_wh" in before
+            differing = {key for key in session if session[key] != before[key]}
+            assert len(differing) <= 1
+            changed += len(differing)
+            wrong |= differing
+    assert 0.02 < changed / told < 0.04
+    assert wrong == set(BATTERY)
+    inputs = known_inputs(make_city("honest-oddities", seed=3, to=TO, **SIZE, faults=[])).inputs
+    for key in BATTERY:
+        on_wire = [s[key] for rows in odd.plain.sessions.values() for s in rows if key in s]
+        in_memory = getattr(inputs.sessions, key)
+        in_memory = in_memory[np.isfinite(in_memory)]
+        assert sorted(in_memory) == pytest.approx(sorted(on_wire), abs=1e-3)
 
 
 def test_no_signal_is_asked_for_or_allowed_on_any_oddity(odd):

@@ -124,14 +124,7 @@ def _sessions_of_day(stream: PacketStream, block: Block, low: float, high: float
     rows = np.flatnonzero(ended)
     finished: Finished = stream.bills.finished(block, rows)
     money = (finished.energy_cents + finished.service_cents) / 100
-    told = s.tells_soc[rows]
-
-    def percent(fraction: Floats) -> Floats:
-        return np.where(told, np.clip(np.round(fraction * 100), 0, 100), np.nan)
-
-    factor = np.ones(rows.size)
-    for i, fault in stream.faults.of_kind("soc").items():
-        factor[s.connector[rows] == i] = fault["factor"]
+    batteries = stream.bills.batteries.told(s, rows)
     return {
         "connector": s.connector[rows],
         "vehicle": s.vehicle[rows],
@@ -139,10 +132,7 @@ def _sessions_of_day(stream: PacketStream, block: Block, low: float, high: float
         "ended_s": s.end_s[rows] + stream.origin_s,
         "energy_wh": finished.stop_wh - finished.start_wh,
         "billed_wh": finished.billed_wh,
-        "soc_start_pct": percent(s.soc_begin[rows]),
-        "soc_stop_pct": percent(s.soc_end[rows]),
-        "battery_capacity_wh": np.where(told, s.nominal_wh[rows] * factor, np.nan),
-        "bms_energy_wh": np.where(told, s.bms_wh[rows] * factor, np.nan),
+        **vars(batteries),
         "interrupted": s.interrupted[rows],
         "energy_price": np.divide(
             money * 1000,

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargewatch.domain.arrays import Floats, Ints
+from chargewatch.simulators.batteries import Batteries
 from chargewatch.simulators.billing import Periods, fee_cents, money, price, split_periods
 from chargewatch.simulators.clocks import Clocks
 from chargewatch.simulators.draws import Draws
@@ -46,6 +47,7 @@ class Bills:
         ledger: EnergyLedger,
         registers: Registers,
         clocks: Clocks,
+        batteries: Batteries,
     ) -> None:
         self._layout, self._draws = layout, draws
         self._ledger, self._registers = ledger, registers
@@ -53,6 +55,7 @@ class Bills:
         self._all_faults = faults
         self._faults: dict[int, Fault] = {i: found[0] for i, found in faults.of_connector.items()}
         n = layout.connectors.size
+        self.batteries = batteries
         self._honest = HonestBills(draws, faults)
         self._unscoped = set(faults.of_kind("signed_scope"))
         self._shift_s = np.zeros(n)
@@ -194,6 +197,7 @@ class Bills:
         begin = self._clocks.texts(station, s.start_s[rows])
         end = self._clocks.texts(station, s.end_s[rows])
         periods = self._period_rows(finished, connector)
+        batteries = self.batteries.told(s, rows)
         told = []
         for k, row in enumerate(rows):
             i = int(s.connector[row])
@@ -219,8 +223,7 @@ class Bills:
             }
             address = (i, int(s.day[row]), int(s.number[row]))
             self._honest.tell(session, (energy_cents, service_cents), address)
-            if s.tells_soc[row]:
-                session |= self._battery(block, int(row))
+            session |= batteries.row(k)
             if self._layout.connectors.signs[i]:
                 session["signed"] = self._signed(i, int(row), block, (session, k))
             told.append(session)
@@ -243,17 +246,6 @@ class Bills:
                 }
             )
         return rows
-
-    def _battery(self, block: Block, row: int) -> dict[str, Any]:
-        s = block.sessions
-        fault = self._faults.get(int(s.connector[row]))
-        factor = fault["factor"] if fault is not None and fault.kind.name == "soc" else 1.0
-        return {
-            "soc_start_pct": _percent(s.soc_begin[row]),
-            "soc_stop_pct": _percent(s.soc_end[row]),
-            "battery_capacity_wh": _number(s.nominal_wh[row] * factor),
-            "bms_energy_wh": _number(s.bms_wh[row] * factor),
-        }
 
     def _signed(
         self, i: int, row: int, block: Block, told: tuple[dict[str, Any], int]
@@ -318,10 +310,6 @@ def _ocmf_time(text: str) -> str:
     moment, offset = text[:19], text[-6:]
     millis = text[20:23] if text[19] == "." else "000"
     return f"{moment},{millis}{offset.replace(':', '')}"
-
-
-def _percent(fraction: float) -> int:
-    return int(np.clip(np.round(fraction * 100), 0, 100))
 
 
 def _number(value: float) -> float | int:

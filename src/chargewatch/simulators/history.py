@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from chargewatch.domain.times import DAY_S
+from chargewatch.simulators.batteries import Batteries
 from chargewatch.simulators.charging import Demand
 from chargewatch.simulators.cheats import Cheats
 from chargewatch.simulators.clocks import Clocks
@@ -74,6 +75,7 @@ class History:
             self.faults,
             parts=(demand, ledger),
             clocks=self.clocks,
+            batteries=Batteries(self.draws, self.faults, garbage=self.scenario.garbage_share),
             origin_s=self.origin_s,
             end_s=end_s,
             electrical=self.scenario.electrical,

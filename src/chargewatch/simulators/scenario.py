@@ -44,6 +44,7 @@ class Scenario:
     anchor_share: float = 0.4  # verifications that state their error
     signed_share: float = 0.2  # connectors that sign their sessions (OCMF)
     ac_soc_share: float = 0.3  # vehicles that tell their SOC on AC
+    garbage_share: float = 0.0  # sessions whose vehicle tells nonsense of its battery
     gain_sd_mpe: float = 0.25  # spread of healthy meters, in MPE
     charging_cadence_s: int = 300
     idle_cadence_s: int = 1800

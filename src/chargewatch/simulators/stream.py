@@ -12,6 +12,7 @@ import numpy as np
 
 from chargewatch.domain.arrays import Floats, Ints
 from chargewatch.domain.times import DAY_S
+from chargewatch.simulators.batteries import Batteries
 from chargewatch.simulators.bills import Bills
 from chargewatch.simulators.charging import Demand
 from chargewatch.simulators.clocks import Clocks
@@ -66,6 +67,7 @@ class PacketStream:
         *,
         parts: tuple[Demand, EnergyLedger],
         clocks: Clocks,
+        batteries: Batteries,
         origin_s: float,
         end_s: float,
         electrical: bool,
@@ -93,6 +95,7 @@ class PacketStream:
             ledger=self.ledger,
             registers=self.registers,
             clocks=clocks,
+            batteries=batteries,
         )
         self.feeders = Feeders(layout, draws, ledger=self.ledger)
         self._delivery = Delivery(layout, draws, faults, end_s=end_s)
