@@ -7,8 +7,6 @@ from contextlib import asynccontextmanager
 
 import aiomqtt
 import pytest
-from paho.mqtt.client import Client
-from paho.mqtt.enums import CallbackAPIVersion
 from tests.integration.ingest_gateway import Gateway
 
 from chargewatch.ingest.broker import CONNECT_S, connection
@@ -217,23 +215,6 @@ async def test_a_broker_that_refuses_the_log_in_for_a_while_costs_no_receipt(mon
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         server.close()
-
-
-def test_the_private_parts_that_are_used_are_still_there():
-    for name in (
-        "loop_read",
-        "manual_ack_set",
-        "socket",
-        "_packet_queue",
-        "_sock_close",
-        "_packet_handle",
-        "_loop_rc_handle",
-    ):
-        assert callable(getattr(Client, name)), name
-    paho = Client(CallbackAPIVersion.VERSION2)
-    assert {"command", "packet", "remaining_length"} <= paho._in_packet.keys()
-    assert hasattr(paho, "_last_bytes_received")
-    assert aiomqtt.Client.__init__.__code__.co_varnames  # the class is still plain Python
 
 
 async def test_a_connection_closed_before_the_log_in_has_failed_at_once():
