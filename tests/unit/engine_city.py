@@ -1,5 +1,6 @@
 """A small city with its own physics, for the tests of the risk engine."""
 
+from collections import defaultdict
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -116,7 +117,7 @@ def make_city(
     scale = np.exp(rng.normal(0, 0.03, vehicles)) * 1.04
     total = days * MINUTES
     feeder = np.zeros((stations, total + 1))
-    own, rows = [], {k: [] for k in vars(no_sessions())}
+    own, rows = [], defaultdict(list)
     slots_own = []
     resolution = 1.0
     for i in range(n):
@@ -166,8 +167,6 @@ def make_city(
                 "soc_start_pct": np.round(soc),
                 "soc_stop_pct": np.round(soc + 100 * dsoc),
                 "battery_capacity_wh": capacity,
-                "bms_energy_wh": np.nan,
-                "interrupted": False,
                 "energy_price": 1.0,
             }
             for name, value in values.items():
