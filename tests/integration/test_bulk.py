@@ -22,6 +22,7 @@ from chargewatch.storage.bulk import (
     seconds_of,
     text_key,
 )
+from chargewatch.storage.sql import Statement
 
 ALL_TYPES = np.dtype(
     [
@@ -78,7 +79,9 @@ def test_rows_come_back_bit_for_bit(database_url_sync: str, rows: list[tuple[Any
         try:
             await connection.execute(CREATE)
             assert await copy_records_in(connection, "sample", records) == len(records)
-            return await copy_arrays(connection, "SELECT * FROM sample", ALL_TYPES)
+            return await copy_arrays(
+                connection, Statement("sample", "SELECT * FROM sample"), ALL_TYPES
+            )
         finally:
             await connection.close()
 
@@ -98,7 +101,7 @@ async def _refusal(database_url: str, query: str, dtype: list[tuple[str, str]]) 
     connection = await asyncpg.connect(database_url)
     try:
         with pytest.raises(BulkFormatError) as caught:
-            await copy_arrays(connection, query, np.dtype(dtype))
+            await copy_arrays(connection, Statement("refused", query), np.dtype(dtype))
         # The connection is good for the next question.
         assert await connection.fetchval("SELECT 1") == 1
     finally:
@@ -148,7 +151,7 @@ async def test_type_without_fixed_width_is_refused(database_url: str) -> None:
 async def test_empty_result_is_an_empty_array(database_url: str) -> None:
     connection = await asyncpg.connect(database_url)
     try:
-        query = "SELECT g FROM generate_series(1, 0) g"
+        query = Statement("empty", "SELECT g FROM generate_series(1, 0) g")
         back = await copy_arrays(connection, query, np.dtype([("only", "i4")]))
     finally:
         await connection.close()
@@ -165,10 +168,12 @@ async def test_large_result_comes_in_bounded_chunks(
     try:
         rows = await copy_chunks(
             connection,
-            "SELECT g, g / 2.0::float8 FROM generate_series(1, $1::int) g",
+            Statement(
+                "large", "SELECT g, g / 2.0::float8 FROM generate_series(1, CAST(:last AS int)) g"
+            ),
             np.dtype([("number", "i4"), ("half", "f8")]),
             consume=consume,
-            arguments=[200_000],
+            values={"last": 200_000},
         )
     finally:
         await connection.close()
@@ -184,7 +189,9 @@ async def test_text_key_tells_texts_apart(database_url: str) -> None:
     try:
         keys = await copy_arrays(
             connection,
-            f"SELECT {text_key('v')} FROM unnest(ARRAY['a', 'b', 'a', '车', '']) v",
+            Statement(
+                "keys", f"SELECT {text_key('v')} FROM unnest(ARRAY['a', 'b', 'a', '车', '']) v"
+            ),
             np.dtype([("key", "i8")]),
         )
     finally:

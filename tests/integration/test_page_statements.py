@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
+import pkgutil
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -17,15 +20,18 @@ from chargewatch.benches.storage_city import (
 )
 from chargewatch.errors import NotFoundError
 from chargewatch.runs.rollups import rollup_kinds
+from chargewatch.storage import pages
 from chargewatch.storage.bulk import copy_records_in
 from chargewatch.storage.database import Database, open_database
 from chargewatch.storage.intake.readings import REGISTERS
-from chargewatch.storage.pages import city as city_rows
-from chargewatch.storage.pages import messages as message_rows
-from chargewatch.storage.pages import pile as pile_rows
-from chargewatch.storage.pages import piles as pile_list_rows
-from chargewatch.storage.pages import stations as station_rows
-from chargewatch.storage.pages.statements import PAGE_QUERIES, explain_pages, time_pages
+from chargewatch.storage.pages import statements
+from chargewatch.storage.pages.statements import (
+    PAGE_MODULES,
+    PAGE_QUERIES,
+    explain_pages,
+    time_pages,
+)
+from chargewatch.storage.pages.watched import WATCHED
 
 
 async def fill(database: Database, size: CitySize) -> None:
@@ -74,14 +80,16 @@ async def test_empty_registry_is_told(database_url: str) -> None:
 
 
 def test_every_query_of_the_pages_is_watched() -> None:
-    asked = inspect.getsource(inspect.getmodule(explain_pages))  # type: ignore[arg-type]
-    modules = (city_rows, message_rows, pile_rows, pile_list_rows, station_rows)
-    names = ("city_rows", "message_rows", "pile_rows", "pile_list_rows", "station_rows")
-    for name, module in zip(names, modules, strict=True):
-        for function, value in vars(module).items():
-            own = inspect.iscoroutinefunction(value) and value.__module__ == module.__name__
-            if own and not function.startswith("_"):
-                assert f"{name}.{function}(" in asked, f"{name}.{function} is not in PAGE_QUERIES"
+    listed = {module.__name__ for module in PAGE_MODULES}
+    for found in pkgutil.iter_modules(pages.__path__, f"{pages.__name__}."):
+        module = importlib.import_module(found.name)
+        for name, query in vars(module).items():
+            own = inspect.iscoroutinefunction(query) and query.__module__ == module.__name__
+            asks = own and next(iter(signature(query).parameters), "") == "connection"
+            if asks and not name.startswith("_") and module is not statements:
+                assert module.__name__ in listed, f"{module.__name__} is not in PAGE_MODULES"
+                assert query in WATCHED, f"{name} of {module.__name__} does not say how it is asked"
+                assert set(WATCHED[query]) <= set(PAGE_QUERIES)
 
 
 def test_command_lists_plans(database_url: str, run_command: Any) -> None:

@@ -85,7 +85,7 @@ async def find_signals(
     """
     fleet = loaded.inputs.fleet
     billed, order = billed_sessions(loaded)
-    holes = await store.rows(connection, store.HOLES, scan.as_of)
+    holes = await store.rows(connection, store.HOLES, as_of=scan.as_of)
     complete = _complete(loaded, holes)
     complete_sessions = _complete(loaded, [hole for hole in holes if hole["topic"] == "sessions"])
     new_rows, checked_fees = _new_sessions(loaded, scan)

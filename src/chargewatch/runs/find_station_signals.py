@@ -136,7 +136,7 @@ async def _counts(
             "at": row["untracked_at"],
             "restarted_s": [at.timestamp() for at in row["restarted_at"]],
         }
-        for row in await store.rows(connection, store.COUNTS, since, as_of)
+        for row in await store.rows(connection, store.COUNTS, since=since, as_of=as_of)
     ]
     crowded = [
         {**stream, "at_s": stream["at"].timestamp()}
@@ -158,7 +158,7 @@ async def _messages(
     )
     begin = max(first, datetime.fromtimestamp(day * DAY_S, UTC))
     records = await store.messages(connection, first=begin, last=as_of)
-    told = await store.rows(connection, store.CLOCKS, as_of)
+    told = await store.rows(connection, store.CLOCKS, as_of=as_of)
     clocks = Clocks(
         station=np.array(
             [place_rows.get((row["operator_id"], row["station_id"]), -1) for row in told], np.int64
@@ -258,7 +258,9 @@ async def _unknown_meters(
     unknown = [row["meter_id"] for row in loaded.registry.meters if not row["registered"]]
     if not unknown:
         return []
-    return await store.rows(connection, store.METER_SPANS, unknown, first, as_of)
+    return await store.rows(
+        connection, store.METER_SPANS, meter_ids=unknown, first=first, last=as_of
+    )
 
 
 def _unregistered(loaded: Loaded, meters: Rows, wanted: Bools) -> list[Unregistered]:

@@ -348,7 +348,7 @@ async def load(
     registry = await load_registry(connection)
     references, meter_ids = await _references(connection, registry, zone)
     day = as_of.astimezone(zone).date()
-    verifications = await store.rows(connection, store.VERIFICATIONS, day)
+    verifications = await store.rows(connection, store.VERIFICATIONS, as_of=day)
     records = await archives.sessions(connection, archive, first=first, last=as_of)
     inputs = RunInputs(
         as_of_s=as_of.timestamp(),

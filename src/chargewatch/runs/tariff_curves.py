@@ -60,7 +60,7 @@ async def load_curves(
 
     A station's own tariff goes before its operator's.
     """
-    rows = await store.rows(connection, store.TARIFFS, as_of)
+    rows = await store.rows(connection, store.TARIFFS, as_of=as_of)
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["operator_id"], row["station_id"]), []).append(

@@ -24,9 +24,10 @@ dictionary apart when the words themselves are needed.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 import asyncpg
@@ -34,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargewatch.errors import DatabaseError
+from chargewatch.storage.sql import Statement
 
 Records = NDArray[np.void]
 
@@ -194,9 +196,9 @@ class _Decoder:
         self.rows += count
 
 
-async def _check_types(connection: asyncpg.Connection, query: str, layout: _Layout) -> None:
+async def _check_types(connection: asyncpg.Connection, query: Statement, layout: _Layout) -> None:
     """Raise BulkFormatError when a column's type is not the one asked for (float8 is not int8)."""
-    attributes = (await connection.prepare(query)).get_attributes()
+    attributes = (await connection.prepare(query.numbered)).get_attributes()
     if len(attributes) != len(layout.columns):
         raise BulkFormatError(
             f"the query has {len(attributes)} columns, {len(layout.columns)} were asked for"
@@ -211,11 +213,11 @@ async def _check_types(connection: asyncpg.Connection, query: str, layout: _Layo
 
 async def copy_chunks(
     connection: asyncpg.Connection,
-    query: str,
+    query: Statement,
     dtype: np.dtype[Any],
     *,
     consume: Callable[[Records], None],
-    arguments: Sequence[Any] = (),
+    values: Mapping[str, Any] = MappingProxyType({}),
     timeout_s: float = 3600.0,
 ) -> int:
     """Read a query's rows in arrays of about 8 MB, hand each to ``consume``; return the number.
@@ -227,7 +229,11 @@ async def copy_chunks(
     decoder = _Decoder(layout, consume)
     await _check_types(connection, query, layout)
     await connection.copy_from_query(
-        query, *arguments, output=decoder.feed, format="binary", timeout=timeout_s
+        query.numbered,
+        *query.arguments(values),
+        output=decoder.feed,
+        format="binary",
+        timeout=timeout_s,
     )
     decoder.finish()
     return decoder.rows
@@ -235,10 +241,10 @@ async def copy_chunks(
 
 async def copy_arrays(
     connection: asyncpg.Connection,
-    query: str,
+    query: Statement,
     dtype: np.dtype[Any],
     *,
-    arguments: Sequence[Any] = (),
+    values: Mapping[str, Any] = MappingProxyType({}),
     timeout_s: float = 3600.0,
 ) -> Records:
     """Return a query's rows as one structured array of `dtype` (fields by position).
@@ -252,7 +258,7 @@ async def copy_arrays(
         query,
         dtype,
         consume=chunks.append,
-        arguments=arguments,
+        values=values,
         timeout_s=timeout_s,
     )
     if len(chunks) == 1:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+from chargewatch.storage import sql
 
 SAFE_COLUMNSTORE = (2, 18, 1)
 """The first TimescaleDB whose INSERT ... ON CONFLICT DO NOTHING into a compressed chunk goes on
@@ -76,17 +77,23 @@ class Capabilities:
         )
 
 
+SERVER_VERSION = sql.statement(
+    "capabilities: server version", "SELECT current_setting('server_version')"
+)
+TIMESCALE_VERSION = sql.statement(
+    "capabilities: timescale version",
+    "SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'",
+)
+TIMESCALE_LICENSE = sql.statement(
+    "capabilities: timescale license", "SELECT current_setting('timescaledb.license', true)"
+)
+
+
 async def find_capabilities(connection: AsyncConnection) -> Capabilities:
     """Return what the connected database can do."""
-    postgres = (await connection.execute(text("SHOW server_version"))).scalar_one()
-    timescale = (
-        await connection.execute(
-            text("SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'")
-        )
-    ).scalar_one_or_none()
+    postgres = await sql.value(connection, SERVER_VERSION)
+    timescale = await sql.value(connection, TIMESCALE_VERSION)
     license_name = None
     if timescale is not None:
-        license_name = (
-            await connection.execute(text("SELECT current_setting('timescaledb.license', true)"))
-        ).scalar_one_or_none()
+        license_name = await sql.value(connection, TIMESCALE_LICENSE)
     return Capabilities(str(postgres).split(" ")[0], timescale, license_name)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import IntEnum, unique
 
+from chargewatch.storage import sql
+
 
 @unique
 class AdvisoryLock(IntEnum):
@@ -18,3 +20,20 @@ class AdvisoryLock(IntEnum):
     PILE_INDEX = 7_226_076
     NAMES = 7_226_077
     """The first of two keys; the second is the hash of the name that is reserved."""
+
+
+# A bigint each: the locks of two keys, of NAMES, are others.
+LOCK = sql.statement("lock", "SELECT pg_advisory_lock(CAST(:key AS bigint))")
+LOCK_SHARED = sql.statement("lock shared", "SELECT pg_advisory_lock_shared(CAST(:key AS bigint))")
+TRY_LOCK = sql.statement("lock if free", "SELECT pg_try_advisory_lock(CAST(:key AS bigint))")
+UNLOCK = sql.statement("unlock", "SELECT pg_advisory_unlock(CAST(:key AS bigint))")
+LOCK_IN_TRANSACTION = sql.statement(
+    "lock in transaction", "SELECT pg_advisory_xact_lock(CAST(:key AS bigint))"
+)
+WAIT_10_S = sql.statement("wait 10 s for locks", "SET LOCAL lock_timeout = '10s'")
+KEEP_RETENTION_WAITING = sql.statement(
+    "keep retention waiting", "LOCK TABLE rollup_pending IN ROW EXCLUSIVE MODE"
+)
+KEEP_INGEST_WAITING = sql.statement(
+    "keep ingest waiting", "LOCK TABLE rollup_pending IN SHARE MODE"
+)

@@ -9,13 +9,14 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chargewatch.errors import DatabaseError
+from chargewatch.storage import sql
 from chargewatch.storage.database import Database
-from chargewatch.storage.locks import AdvisoryLock
+from chargewatch.storage.locks import LOCK, UNLOCK, AdvisoryLock
 from chargewatch.storage.pile_index import rebuild_if_missing
 
 
@@ -52,19 +53,21 @@ async def current_revision(engine: AsyncEngine) -> str | None:
         return await connection.run_sync(_revision_of)
 
 
+TIMESCALE_USABLE = sql.statement(
+    "migrate: timescale usable",
+    "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb') "
+    "AND current_setting('shared_preload_libraries') LIKE '%timescaledb%'",
+)
+
+
 async def _enable_timescale(engine: AsyncEngine) -> None:
     """Create the extension where the server has it and the role may; else go on without."""
     async with engine.connect() as connection:
-        available = await connection.scalar(
-            text("SELECT count(*) FROM pg_available_extensions WHERE name = 'timescaledb'")
-        )
-        preloaded = await connection.scalar(
-            text("SELECT current_setting('shared_preload_libraries') LIKE '%timescaledb%'")
-        )
-    if not (available and preloaded):
+        usable = await sql.value(connection, TIMESCALE_USABLE)
+    if not usable:
         return
     async with engine.begin() as connection:
-        await connection.execute(text("CREATE EXTENSION IF NOT EXISTS timescaledb"))
+        await connection.exec_driver_sql("CREATE EXTENSION IF NOT EXISTS timescaledb")
 
 
 def _upgrade(connection: Connection, revision: str) -> None:
@@ -82,7 +85,7 @@ async def migrate(database: Database, *, revision: str = "head") -> tuple[str | 
     try:
         async with asyncio.timeout(600), database.engine.connect() as connection:
             # Two migrations at once would trip over each other: the second one waits here.
-            await connection.execute(text(f"SELECT pg_advisory_lock({AdvisoryLock.MIGRATION:d})"))
+            await sql.run(connection, LOCK, key=AdvisoryLock.MIGRATION)
             await connection.commit()
             try:
                 if before is None:
@@ -90,9 +93,7 @@ async def migrate(database: Database, *, revision: str = "head") -> tuple[str | 
                 await connection.run_sync(_upgrade, revision)
                 await connection.commit()
             finally:
-                await connection.execute(
-                    text(f"SELECT pg_advisory_unlock({AdvisoryLock.MIGRATION:d})")
-                )
+                await sql.run(connection, UNLOCK, key=AdvisoryLock.MIGRATION)
                 await connection.commit()
     except DBAPIError as exc:
         raise DatabaseError(

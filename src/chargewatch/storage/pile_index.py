@@ -18,14 +18,14 @@ import asyncpg
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chargewatch.domain.arrays import Bools, Floats
 from chargewatch.domain.verdict import TIER_ORDER
+from chargewatch.storage import sql
 from chargewatch.storage.bulk import Records, copy_arrays
-from chargewatch.storage.locks import AdvisoryLock
-from chargewatch.storage.newest_run import NOT_AHEAD
+from chargewatch.storage.locks import LOCK_IN_TRANSACTION, AdvisoryLock
+from chargewatch.storage.newest_run import NEWEST_RUN
 
 Positions = NDArray[np.int32]
 Word = TypeVar("Word")
@@ -51,34 +51,54 @@ _POSITION = "<i4"
 _COUNTS = ("operator", "station", "district", "name_length")
 """Columns of small numbers: stored in the narrowest type that holds them."""
 
-_RUN = f"""
-SELECT run_id, as_of FROM risk_run
-WHERE state = 'finished' AND CASE WHEN $1::bigint IS NULL THEN {NOT_AHEAD} ELSE run_id = $1 END
-ORDER BY as_of DESC, run_id DESC LIMIT 1
-"""  # noqa: S608 - a constant
-_PREVIOUS_RUN = """
-SELECT max(run_id) FROM risk_run WHERE state = 'finished' AND run_id < $1
-  AND as_of = (SELECT max(as_of) FROM risk_run WHERE state = 'finished' AND as_of < $2)
-"""
-_CONNECTORS = """
+_PREVIOUS_RUN = sql.statement(
+    "pile index: previous run",
+    """
+SELECT max(run_id) FROM risk_run WHERE state = 'finished' AND run_id < :run_id
+  AND as_of = (SELECT max(as_of) FROM risk_run WHERE state = 'finished' AND as_of < :as_of)
+""",
+)
+_CONNECTORS = sql.statement(
+    "pile index: connectors",
+    """
 SELECT connector_id, connector, operator_id, station_id, registered FROM connector
 ORDER BY connector, operator_id, station_id
-"""
-_STATIONS = "SELECT operator_id, station_id, name, coalesce(district, '') FROM station"
-_VERIFIED = """
+""",
+)
+_STATIONS = sql.statement(
+    "pile index: stations",
+    "SELECT operator_id, station_id, name, coalesce(district, '') FROM station",
+)
+_VERIFIED = sql.statement(
+    "pile index: verified",
+    """
 SELECT connector_id, max(valid_until) FROM verification
 WHERE result = 'pass' AND valid_until IS NOT NULL GROUP BY connector_id
-"""
-_ASSESSMENTS = """
-SELECT connector_id, (array_position($2::text[], tier) - 1)::smallint, priority_money,
-  relative_error, p_nonconforming FROM assessment WHERE run_id = $1
-"""
-_RED = "SELECT connector_id FROM assessment WHERE run_id = $1 AND tier = 'red'"
-_SIGNALS = """
+""",
+)
+_ASSESSMENTS = sql.statement(
+    "pile index: assessments",
+    """
+SELECT connector_id, (array_position(CAST(:tiers AS text[]), tier) - 1)::smallint, priority_money,
+  relative_error, p_nonconforming FROM assessment WHERE run_id = :run_id
+""",
+)
+_RED = sql.statement(
+    "pile index: red",
+    "SELECT connector_id FROM assessment WHERE run_id = :run_id AND tier = 'red'",
+)
+_SIGNALS = sql.statement(
+    "pile index: signals",
+    """
 SELECT DISTINCT code, connector, operator_id, station_id FROM signal
 WHERE closed_run IS NULL AND connector IS NOT NULL
-"""
-_READ = text("SELECT name, content FROM pile_index WHERE name = ANY(:names)")
+""",
+)
+_READ = sql.statement(
+    "pile index: read",
+    "SELECT name, content FROM pile_index WHERE name = ANY(CAST(:names AS text[]))",
+)
+_EMPTY = sql.statement("pile index: empty", "DELETE FROM pile_index")
 
 _VERIFIED_ROW = np.dtype([("connector_id", "i4"), ("valid_until", "M8[D]")])
 _ASSESSMENT_ROW = np.dtype(
@@ -260,17 +280,17 @@ def _registry(
 
 async def build(connection: asyncpg.Connection, *, run_id: int | None = None) -> dict[str, bytes]:
     """Return all columns of a finished run, by default the newest; without any, of no run."""
-    run = await connection.fetchrow(_RUN, run_id)
+    run = await sql.row(connection, NEWEST_RUN, run_id=run_id)
     # Connectors last: whatever another row refers to by then is among them.
     assessed = await copy_arrays(
         connection,
         _ASSESSMENTS,
         _ASSESSMENT_ROW,
-        arguments=(None if run is None else run["run_id"], list(TIERS)),
+        values={"run_id": None if run is None else run["run_id"], "tiers": list(TIERS)},
     )
     verified = await copy_arrays(connection, _VERIFIED, _VERIFIED_ROW)
-    stations = await connection.fetch(_STATIONS, timeout=600)
-    connectors = await connection.fetch(_CONNECTORS, timeout=600)
+    stations = await sql.rows(connection, _STATIONS, timeout_s=600)
+    connectors = await sql.rows(connection, _CONNECTORS, timeout_s=600)
     registry = _registry(connectors, stations, verified)
     by_name = registry.by_name
     newly_red = 0
@@ -332,8 +352,8 @@ async def _run_columns(
         ],
         "by_connector": by_name[tier[by_name] != NOT_IN_RUN],
     }
-    previous = await connection.fetchval(_PREVIOUS_RUN, run["run_id"], run["as_of"])
-    before = await connection.fetch(_RED, previous, timeout=600)
+    previous = await sql.value(connection, _PREVIOUS_RUN, run_id=run["run_id"], as_of=run["as_of"])
+    before = await sql.rows(connection, _RED, run_id=previous, timeout_s=600)
     was_red = np.isin(connector_id, [row[0] for row in before])
     red = by_name[tier[by_name] == TIERS.index("red")]
     # Red now and not in the run before comes first: that is news.
@@ -345,7 +365,7 @@ async def _signal_columns(
     connection: asyncpg.Connection, places: Mapping[Claim, int]
 ) -> dict[str, bytes]:
     by_code: dict[str, list[int]] = {}
-    for code, *claim in await connection.fetch(_SIGNALS, timeout=600):
+    for code, *claim in await sql.rows(connection, _SIGNALS, timeout_s=600):
         place = places.get((claim[0], claim[1], claim[2]))
         if place is not None:
             by_code.setdefault(code, []).append(place)
@@ -361,9 +381,9 @@ async def rebuild(connection: asyncpg.Connection) -> None:
     For whoever has changed the registry, a run or signals, at the end of that transaction.
     """
     # Two at once: the later one must see what the earlier one has changed.
-    await connection.execute("SELECT pg_advisory_xact_lock($1)", AdvisoryLock.PILE_INDEX)
+    await sql.run(connection, LOCK_IN_TRANSACTION, key=AdvisoryLock.PILE_INDEX)
     columns = await build(connection)
-    await connection.execute("DELETE FROM pile_index")
+    await sql.run(connection, _EMPTY)
     await connection.copy_records_to_table(
         "pile_index", records=sorted(columns.items()), columns=("name", "content"), timeout=600
     )
@@ -371,8 +391,8 @@ async def rebuild(connection: asyncpg.Connection) -> None:
 
 async def rebuild_if_missing(connection: asyncpg.Connection) -> None:
     """Store the index where there is none of today's form: a migration adds its table empty."""
-    head = await connection.fetchval("SELECT content FROM pile_index WHERE name = 'head'")
-    if head is None or orjson.loads(head).get("form") != FORM:
+    head = await sql.row(connection, _READ, names=["head"])
+    if head is None or orjson.loads(head["content"]).get("form") != FORM:
         await rebuild(connection)
 
 
@@ -388,8 +408,8 @@ async def read_index(
 
     Built on the spot where none is stored of that run: slow, and as right.
     """
-    found = await connection.execute(_READ, {"names": ["head", *names]})
-    columns = {row.name: row.content for row in found}
+    found = await sql.rows(connection, _READ, names=["head", *names])
+    columns = {row["name"]: row["content"] for row in found}
     if columns:
         index = PileIndex.of(columns)
         if index.form == FORM and run_id in (None, index.run_id):

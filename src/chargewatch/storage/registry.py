@@ -26,7 +26,15 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as upsert_into
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chargewatch.storage.locks import AdvisoryLock
+from chargewatch.storage import sql
+from chargewatch.storage.locks import (
+    KEEP_RETENTION_WAITING,
+    LOCK,
+    LOCK_IN_TRANSACTION,
+    UNLOCK,
+    WAIT_10_S,
+    AdvisoryLock,
+)
 from chargewatch.storage.tables import (
     connector,
     reference_meter,
@@ -37,7 +45,6 @@ from chargewatch.storage.tables import (
     registry_import,
     rollup_pending,
     station,
-    verification,
 )
 
 Values = dict[str, Any]
@@ -45,6 +52,36 @@ Key = tuple[Any, ...]
 
 # asyncpg takes at most 32,767 parameters a statement; no registry table has more than 20 columns.
 ROWS_A_STATEMENT = 1_500
+
+
+READ_ONLY = sql.statement(
+    "registry: read only", "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
+)
+ANNOUNCE_CHANGE = sql.statement("registry: announce change", "NOTIFY registry_changed")
+CLAIMS_TO_MERGE = sql.statement(
+    "registry: claims to merge",
+    "SELECT claim.{id} AS claim, known.{id} AS known FROM {table} claim "
+    "JOIN {table} known ON known.{name} = claim.{name} "
+    "AND known.operator_id = claim.operator_id AND known.station_id = claim.station_id "
+    "WHERE NOT claim.registered AND known.registered ORDER BY claim.{id}",
+)
+MERGE_SOME = sql.statement("registry: merge some", "SELECT {function}(:claim, :into, :most)")
+CONNECTORS_OF_METERS = sql.statement(
+    "registry: connectors of meters",
+    "SELECT m.meter, c.connector FROM reference_meter m "
+    "JOIN reference_meter_connector USING (meter_id) JOIN connector c USING (connector_id) "
+    "WHERE m.registered AND m.meter = ANY(CAST(:names AS text[])) ORDER BY m.meter, c.connector",
+)
+ALL_VERIFICATIONS = sql.statement(
+    "registry: all verifications",
+    "SELECT c.connector, v.* FROM verification v JOIN connector c USING (connector_id) "
+    "ORDER BY c.connector, v.verified_on, v.certificate",
+)
+REGISTERED_IDS = sql.statement(
+    "registry: registered ids",
+    "SELECT connector, connector_id, station_id FROM connector "
+    "WHERE registered AND connector = ANY(CAST(:names AS text[]))",
+)
 
 
 def _chunks(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
@@ -111,19 +148,19 @@ async def add_rows(connection: AsyncConnection, table: Table, *, rows: Sequence[
 
 async def one_import_at_a_time(connection: AsyncConnection) -> None:
     """Wait until no other transaction imports a registry."""
-    await connection.execute(text(f"SELECT pg_advisory_xact_lock({AdvisoryLock.REGISTRY:d})"))
+    await sql.run(connection, LOCK_IN_TRANSACTION, key=AdvisoryLock.REGISTRY)
 
 
 @asynccontextmanager
 async def no_other_import(connection: AsyncConnection) -> AsyncIterator[None]:
     """Keep other imports waiting over several transactions of a connection."""
     async with connection.begin():
-        await connection.execute(text(f"SELECT pg_advisory_lock({AdvisoryLock.REGISTRY:d})"))
+        await sql.run(connection, LOCK, key=AdvisoryLock.REGISTRY)
     try:
         yield
     finally:
         async with connection.begin():
-            await connection.execute(text(f"SELECT pg_advisory_unlock({AdvisoryLock.REGISTRY:d})"))
+            await sql.run(connection, UNLOCK, key=AdvisoryLock.REGISTRY)
 
 
 async def record_import(
@@ -151,17 +188,17 @@ async def record_history(connection: AsyncConnection, rows: Sequence[Values]) ->
 
 async def forbid_writing(connection: AsyncConnection) -> None:
     """Let this transaction read one state of the registry, and write nothing."""
-    await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
+    await sql.run(connection, READ_ONLY)
 
 
 async def announce_change(connection: AsyncConnection) -> None:
     """Tell the ingest workers, at commit, that the registry has changed."""
-    await connection.execute(text("NOTIFY registry_changed"))
+    await sql.run(connection, ANNOUNCE_CHANGE)
 
 
 _MERGE = {
-    "connector": ("connector_id", "connector", func.merge_connector_claim),
-    "reference_meter": ("meter_id", "meter", func.merge_meter_claim),
+    "connector": ("connector_id", "connector", "merge_connector_claim"),
+    "reference_meter": ("meter_id", "meter", "merge_meter_claim"),
 }
 
 MERGED_AT_ONCE = 10_000
@@ -171,19 +208,8 @@ MERGED_AT_ONCE = 10_000
 async def claims_to_merge(connection: AsyncConnection, table: Table) -> list[tuple[int, int]]:
     """Return claims of instruments that are registered now, each with the registered one."""
     id_column, name_column, _ = _MERGE[table.name]
-    claim = table.alias("claim")
-    query = (
-        select(claim.c[id_column], table.c[id_column])
-        .where(
-            ~claim.c.registered,
-            table.c.registered,
-            table.c[name_column] == claim.c[name_column],
-            table.c.operator_id == claim.c.operator_id,
-            table.c.station_id == claim.c.station_id,
-        )
-        .order_by(claim.c[id_column])
-    )
-    return [(row[0], row[1]) for row in await connection.execute(query)]
+    wanted = CLAIMS_TO_MERGE.filled(id=id_column, name=name_column, table=table.name)
+    return [(row["claim"], row["known"]) for row in await sql.rows(connection, wanted)]
 
 
 async def merge_some(connection: AsyncConnection, table: Table, *, claim: int, into: int) -> bool:
@@ -193,11 +219,12 @@ async def merge_some(connection: AsyncConnection, table: Table, *, claim: int, i
     due again. Repeat it, each time in a transaction of its own, until it is done.
     """
     # The function has rights that its caller has not, and locks the claim: see migration 0011.
-    await connection.execute(text("SET LOCAL lock_timeout = '10s'"))
+    await sql.run(connection, WAIT_10_S)
     # Retention locks this table, and then chunks of readings.
-    await connection.execute(text("LOCK TABLE rollup_pending IN ROW EXCLUSIVE MODE"))
+    await sql.run(connection, KEEP_RETENTION_WAITING)
     _, _, function = _MERGE[table.name]
-    return bool(await connection.scalar(select(function(claim, into, MERGED_AT_ONCE))))
+    merge = MERGE_SOME.filled(function=function)
+    return bool(await sql.value(connection, merge, claim=claim, into=into, most=MERGED_AT_ONCE))
 
 
 async def mark_due(connection: AsyncConnection, table: Table, ids: Sequence[int]) -> None:
@@ -243,19 +270,8 @@ async def connectors_of_meters(
 ) -> dict[str, list[str]]:
     """Return the names of the connectors listed for registered meters, by meter."""
     found: dict[str, list[str]] = {}
-    for chunk in _chunks(sorted(set(names))):
-        query = (
-            select(reference_meter.c.meter, connector.c.connector)
-            .join(
-                reference_meter_connector,
-                reference_meter_connector.c.meter_id == reference_meter.c.meter_id,
-            )
-            .join(connector, connector.c.connector_id == reference_meter_connector.c.connector_id)
-            .where(reference_meter.c.registered, reference_meter.c.meter.in_(chunk))
-            .order_by(reference_meter.c.meter, connector.c.connector)
-        )
-        for meter, member in await connection.execute(query):
-            found.setdefault(meter, []).append(member)
+    for row in await sql.rows(connection, CONNECTORS_OF_METERS, names=sorted(set(names))):
+        found.setdefault(row["meter"], []).append(row["connector"])
     return found
 
 
@@ -269,12 +285,7 @@ async def all_rows(connection: AsyncConnection, table: Table, *, order_by: str) 
 
 async def all_verifications(connection: AsyncConnection) -> list[Values]:
     """Return every verification with its connector's name."""
-    query = (
-        select(connector.c.connector, verification)
-        .join(connector, connector.c.connector_id == verification.c.connector_id)
-        .order_by(connector.c.connector, verification.c.verified_on, verification.c.certificate)
-    )
-    return [dict(row) for row in (await connection.execute(query)).mappings()]
+    return [dict(row) for row in await sql.rows(connection, ALL_VERIFICATIONS)]
 
 
 @dataclass(frozen=True)
@@ -289,14 +300,11 @@ async def registered_ids(
     connection: AsyncConnection, names: Sequence[str]
 ) -> dict[str, RegisteredConnector]:
     """Return connector_id and station_id of registered connectors, by name."""
-    found: dict[str, RegisteredConnector] = {}
-    for chunk in _chunks(sorted(set(names))):
-        query = select(
-            connector.c.connector, connector.c.connector_id, connector.c.station_id
-        ).where(connector.c.registered, connector.c.connector.in_(chunk))
-        for row in await connection.execute(query):
-            found[row.connector] = RegisteredConnector(row.connector_id, row.station_id)
-    return found
+    found = await sql.rows(connection, REGISTERED_IDS, names=sorted(set(names)))
+    return {
+        row["connector"]: RegisteredConnector(row["connector_id"], row["station_id"])
+        for row in found
+    }
 
 
 async def follow_stations(connection: AsyncConnection) -> None:

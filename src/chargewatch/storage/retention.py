@@ -13,14 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chargewatch.errors import DatabaseError
+from chargewatch.storage import sql
 from chargewatch.storage.capabilities import Capabilities
 from chargewatch.storage.database import Database
 from chargewatch.storage.intake.ledger_days import move_chunk, move_rows
+from chargewatch.storage.locks import KEEP_INGEST_WAITING, WAIT_10_S
 from chargewatch.storage.tables import HYPERTABLES
 
 RAW_DAYS_COMPRESSED = 90
@@ -120,6 +121,39 @@ def retention_rules(
     )
 
 
+OLDEST_DUE = sql.statement(
+    "retention: oldest due",
+    "SELECT least((SELECT min(day) FROM rollup_pending WHERE kind = :kind), "
+    "(SELECT min(day) FROM rollup_claimed WHERE kind = :kind))",
+)
+OLD_CHUNKS = sql.statement(
+    "retention: old chunks",
+    "SELECT count(*) FROM show_chunks(CAST(:table AS regclass), "
+    "older_than => CAST(:limit AS timestamptz))",
+)
+DROP_CHUNKS = sql.statement(
+    "retention: drop chunks",
+    "SELECT drop_chunks(CAST(:table AS regclass), older_than => CAST(:limit AS timestamptz))",
+)
+NOTE_HORIZON = sql.statement(
+    "retention: note horizon",
+    "INSERT INTO retention_horizon (table_name, kept_from) VALUES (:table, :limit) "
+    "ON CONFLICT (table_name) DO UPDATE "
+    "SET kept_from = greatest(retention_horizon.kept_from, excluded.kept_from)",
+)
+DELETE_OLD = sql.statement(
+    "retention: delete old",
+    "DELETE FROM {table} WHERE ctid = ANY(ARRAY("
+    "SELECT ctid FROM {table} WHERE {past} LIMIT {batch}))",
+)
+COUNT_OLD = sql.statement("retention: count old", "SELECT count(*) FROM {table} WHERE {past}")
+COMPRESSION_ON = sql.statement(
+    "retention: compression on",
+    "SELECT compression_enabled FROM timescaledb_information.hypertables "
+    "WHERE hypertable_schema = 'public' AND hypertable_name = :table",
+)
+
+
 def _midnight(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
@@ -128,38 +162,16 @@ async def _oldest_due(connection: AsyncConnection, table: str) -> datetime | Non
     """Return the begin of the oldest day of raw readings that is not rolled up yet."""
     if table not in HELD_BACK:
         return None
-    day = await connection.scalar(
-        text(
-            "SELECT least((SELECT min(day) FROM rollup_pending WHERE kind = :kind), "
-            "(SELECT min(day) FROM rollup_claimed WHERE kind = :kind))"
-        ),
-        {"kind": HELD_BACK[table]},
-    )
+    day = await sql.value(connection, OLDEST_DUE, kind=HELD_BACK[table])
     return None if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
 async def _old_chunks(connection: AsyncConnection, rule: TableRetention, limit: datetime) -> int:
-    return int(
-        await connection.scalar(
-            text(
-                "SELECT count(*) FROM show_chunks(CAST(:table AS regclass), "
-                "older_than => CAST(:limit AS timestamptz))"
-            ),
-            {"table": rule.table, "limit": limit},
-        )
-        or 0
-    )
+    return int(await sql.value(connection, OLD_CHUNKS, table=rule.table, limit=limit))
 
 
 async def _note_horizon(connection: AsyncConnection, table: str, limit: datetime) -> None:
-    await connection.execute(
-        text(
-            "INSERT INTO retention_horizon (table_name, kept_from) VALUES (:table, :limit) "
-            "ON CONFLICT (table_name) DO UPDATE "
-            "SET kept_from = greatest(retention_horizon.kept_from, excluded.kept_from)"
-        ),
-        {"table": table, "limit": limit},
-    )
+    await sql.run(connection, NOTE_HORIZON, table=table, limit=limit)
 
 
 async def _limit_of(
@@ -173,9 +185,9 @@ async def _limit_of(
     limit = _midnight(now) - timedelta(days=rule.keep_days) - margin
     if rule.table not in HELD_BACK:
         return limit, None
-    await connection.execute(text("SET LOCAL lock_timeout = '10s'"))
+    await sql.run(connection, WAIT_10_S)
     if rule.table in RAW_KINDS:
-        await connection.execute(text("LOCK TABLE rollup_pending IN SHARE MODE"))
+        await sql.run(connection, KEEP_INGEST_WAITING)
     due = await _oldest_due(connection, rule.table)
     # A day that is due needs the readings around it as well.
     if due is None or due - timedelta(days=1) - margin >= limit:
@@ -189,14 +201,8 @@ async def _drop_chunks(database: Database, rule: TableRetention, *, now: datetim
         chunks = await _old_chunks(connection, rule, limit)
         if chunks:
             await _note_horizon(connection, rule.table, limit)
-            await connection.execute(text("SET LOCAL lock_timeout = '10s'"))
-            await connection.execute(
-                text(
-                    "SELECT drop_chunks(CAST(:table AS regclass), "
-                    "older_than => CAST(:limit AS timestamptz))"
-                ),
-                {"table": rule.table, "limit": limit},
-            )
+            await sql.run(connection, WAIT_10_S)
+            await sql.run(connection, DROP_CHUNKS, table=rule.table, limit=limit)
     return Removal(rule.table, limit, 0, chunks, due)
 
 
@@ -216,17 +222,14 @@ async def _sum_chunks(database: Database, rule: TableRetention, *, now: datetime
 async def _delete_in_batches(database: Database, rule: TableRetention, *, now: datetime) -> Removal:
     """Delete old rows a batch at a time, each batch in its own short transaction."""
     deleted = 0
-    statement = text(
-        f"DELETE FROM {rule.table} WHERE ctid = ANY(ARRAY("  # noqa: S608
-        f"SELECT ctid FROM {rule.table} WHERE {rule.past} LIMIT {DELETE_BATCH}))"
-    )
+    delete = DELETE_OLD.filled(table=rule.table, past=rule.past, batch=str(DELETE_BATCH))
     while True:
         async with database.begin() as connection:
             limit, due = await _limit_of(connection, rule, now=now)
             if rule.table == "message_ledger":
                 count = await move_rows(connection, limit=limit, most=DELETE_BATCH)
             else:
-                count = (await connection.execute(statement, {"limit": limit})).rowcount
+                count = await sql.run(connection, delete, limit=limit)
             if count:
                 await _note_horizon(connection, rule.table, limit)
         deleted += count
@@ -240,11 +243,9 @@ async def _look(database: Database, rule: TableRetention, *, now: datetime) -> R
         limit, due = await _limit_of(connection, rule, now=now)
         if rule.chunked and database.capabilities.hypertables:
             return Removal(rule.table, limit, 0, await _old_chunks(connection, rule, limit), due)
-        rows = await connection.scalar(
-            text(f"SELECT count(*) FROM {rule.table} WHERE {rule.past}"),  # noqa: S608
-            {"limit": limit},
-        )
-        return Removal(rule.table, limit, int(rows or 0), 0, due)
+        wanted = COUNT_OLD.filled(table=rule.table, past=rule.past)
+        count = int(await sql.value(connection, wanted, limit=limit))
+        return Removal(rule.table, limit, count, 0, due)
 
 
 async def apply_retention(
@@ -289,15 +290,7 @@ async def apply_retention(
 
 
 async def _compression_on(connection: AsyncConnection, table: str) -> bool:
-    return bool(
-        await connection.scalar(
-            text(
-                "SELECT compression_enabled FROM timescaledb_information.hypertables "
-                "WHERE hypertable_schema = 'public' AND hypertable_name = :table"
-            ),
-            {"table": table},
-        )
-    )
+    return bool(await sql.value(connection, COMPRESSION_ON, table=table))
 
 
 def policy_statements(rules: Sequence[TableRetention], table: str) -> list[str]:
@@ -335,14 +328,14 @@ async def apply_policies(database: Database, *, raw_days: int, rollup_days: int)
     rules = retention_rules(database.capabilities, raw_days=raw_days, rollup_days=rollup_days)
     try:
         async with database.begin() as connection:
-            await connection.execute(text("SET LOCAL lock_timeout = '10s'"))
+            await sql.run(connection, WAIT_10_S)
             for table in SEGMENT_BY:
                 statements = policy_statements(rules, table)
                 if await _compression_on(connection, table):
                     # Its settings can't be changed while compressed chunks exist.
                     statements = statements[1:]
                 for statement in statements:
-                    await connection.execute(text(statement))
+                    await connection.exec_driver_sql(statement)
     except DBAPIError as exc:
         raise DatabaseError(f"policies were not set, nothing was changed: {exc.orig}") from exc
     return list(SEGMENT_BY)

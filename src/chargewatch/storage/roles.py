@@ -14,12 +14,12 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chargewatch.errors import DatabaseError
 from chargewatch.settings import secret_from
+from chargewatch.storage import sql
 from chargewatch.storage.database import Database
 
 DUTIES = ("migrate", "ingest", "assess", "serve")
@@ -137,6 +137,26 @@ def scram_verifier(password: str, *, salt: bytes | None = None, rounds: int = 40
     return "SCRAM-SHA-256${}:{}${}:{}".format(rounds, *parts)
 
 
+ROLE_EXISTS = sql.statement(
+    "roles: role exists", "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = :name)"
+)
+TABLES = sql.statement(
+    "roles: tables",
+    "SELECT c.relname AS name, pg_get_userbyid(c.relowner) AS owner "
+    "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+    "WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p') "
+    "AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e') "
+    "ORDER BY 1",
+)
+FUNCTIONS = sql.statement(
+    "roles: functions",
+    "SELECT p.proname AS name, p.oid::regprocedure::text AS function FROM pg_proc p "
+    "WHERE p.pronamespace = 'public'::regnamespace AND p.proname = ANY(CAST(:names AS text[])) "
+    "ORDER BY 2",
+)
+DATABASE_NAME = sql.statement("roles: database name", "SELECT current_database()")
+
+
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
@@ -145,10 +165,7 @@ async def _make_role(
     connection: AsyncConnection, name: str, *, password: str | None, rotate: bool
 ) -> str | None:
     """Create a role if it is missing; return its password when it got a new one."""
-    exists = await connection.scalar(
-        text("SELECT count(*) FROM pg_roles WHERE rolname = :name"), {"name": name}
-    )
-    if not exists:
+    if not await sql.value(connection, ROLE_EXISTS, name=name):
         await connection.exec_driver_sql(
             f"CREATE ROLE {_quoted(name)} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE "
             "NOREPLICATION NOBYPASSRLS"
@@ -164,16 +181,8 @@ async def _make_role(
 
 async def _tables(connection: AsyncConnection) -> dict[str, str]:
     """Return every table with its owner."""
-    rows = await connection.execute(
-        text(
-            "SELECT c.relname, pg_get_userbyid(c.relowner) "
-            "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-            "WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p') "
-            "AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e') "
-            "ORDER BY 1"
-        )
-    )
-    return {str(name): str(owner) for name, owner in rows}
+    found = await sql.rows(connection, TABLES)
+    return {str(row["name"]): str(row["owner"]) for row in found}
 
 
 async def _apply_rights(
@@ -198,15 +207,8 @@ async def _apply_rights(
 
 
 async def _apply_function_rights(connection: AsyncConnection, *, roles: Mapping[str, str]) -> None:
-    rows = await connection.execute(
-        text(
-            "SELECT p.proname, p.oid::regprocedure::text FROM pg_proc p "
-            "WHERE p.pronamespace = 'public'::regnamespace AND p.proname = ANY(:names) "
-            "ORDER BY 2"
-        ),
-        {"names": list(FUNCTION_RIGHTS)},
-    )
-    for name, function in rows.all():
+    for row in await sql.rows(connection, FUNCTIONS, names=list(FUNCTION_RIGHTS)):
+        name, function = row["name"], row["function"]
         await connection.exec_driver_sql(
             f"ALTER FUNCTION {function} OWNER TO {_quoted(roles['migrate'])}"
         )
@@ -239,7 +241,7 @@ async def make_roles(
     try:
         async with database.begin() as connection:
             await connection.exec_driver_sql("SET LOCAL lock_timeout = '5s'")
-            name = str(await connection.scalar(text("SELECT current_database()")))
+            name = str(await sql.value(connection, DATABASE_NAME))
             for duty, role in roles.items():
                 given = (passwords or {}).get(duty)
                 password = await _make_role(connection, role, password=given, rotate=rotate)

@@ -16,8 +16,61 @@ from datetime import date
 import asyncpg
 import numpy as np
 
+from chargewatch.storage import sql
 from chargewatch.storage.bulk import copy_arrays
 from chargewatch.storage.runs.rollups import Ids, Kind
+
+NEXT_DUE = sql.statement(
+    "rollup due: next due",
+    "SELECT day FROM {table} WHERE kind = :kind "
+    "AND (CAST(:up_to AS date) IS NULL OR day <= :up_to) "
+    "AND (CAST(:since AS date) IS NULL OR day >= :since) ORDER BY day LIMIT 1",
+)
+CLAIM = sql.statement(
+    "rollup due: claim",
+    """
+WITH moved AS (
+    DELETE FROM rollup_pending WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM rollup_pending WHERE kind = :kind AND day = :day
+        ORDER BY instrument_id LIMIT :limit FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING instrument_id
+)
+INSERT INTO rollup_claimed (kind, day, instrument_id, claimed_xid)
+SELECT :kind, :day, instrument_id, pg_current_xact_id()::text::bigint FROM moved
+ON CONFLICT (kind, day, instrument_id) DO UPDATE SET claimed_xid = excluded.claimed_xid
+""",
+)
+OLDER_WRITERS_ENDED = sql.statement(
+    "rollup due: older writers ended",
+    "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint > "
+    "COALESCE(max(claimed_xid), 0) FROM rollup_claimed WHERE kind = :kind AND day = :day",
+)
+CLAIMED = sql.statement(
+    "rollup due: claimed",
+    "SELECT instrument_id FROM rollup_claimed WHERE kind = :kind AND day = :day "
+    "ORDER BY instrument_id LIMIT :limit",
+)
+RELEASE = sql.statement(
+    "rollup due: release",
+    "DELETE FROM rollup_claimed WHERE kind = :kind AND day = :day "
+    "AND instrument_id BETWEEN :first AND :last",
+)
+MARK_ALL = sql.statement(
+    "rollup due: mark all",
+    "INSERT INTO rollup_pending (kind, instrument_id, day) "
+    "SELECT DISTINCT {kind}, {identifier}, (at AT TIME ZONE 'UTC')::date FROM {readings} "
+    "ON CONFLICT DO NOTHING",
+)
+MARK_AGAIN = sql.statement(
+    "rollup due: mark again",
+    "INSERT INTO rollup_pending (kind, instrument_id, day) VALUES (:kind, :instrument_id, :day) "
+    "ON CONFLICT DO NOTHING",
+)
+COUNT = sql.statement(
+    "rollup due: count",
+    "SELECT (SELECT count(*) FROM rollup_pending) + (SELECT count(*) FROM rollup_claimed)",
+)
 
 
 async def next_due_day(
@@ -30,12 +83,9 @@ async def next_due_day(
 ) -> date | None:
     """Return the oldest day that is due: one already claimed, or one pending."""
     table = "rollup_claimed" if claimed else "rollup_pending"
-    day: date | None = await connection.fetchval(
-        f"SELECT day FROM {table} WHERE kind = $1 AND ($2::date IS NULL OR day <= $2) "  # noqa: S608
-        "AND ($3::date IS NULL OR day >= $3) ORDER BY day LIMIT 1",
-        kind.number,
-        up_to,
-        since,
+    wanted = NEXT_DUE.filled(table=table)
+    day: date | None = await sql.value(
+        connection, wanted, kind=kind.number, up_to=up_to, since=since
     )
     return day
 
@@ -45,25 +95,7 @@ async def claim(connection: asyncpg.Connection, kind: Kind, *, day: date, limit:
 
     One short transaction: ingest waits at a row that is being moved.
     """
-    status = await connection.execute(
-        """
-        WITH moved AS (
-            DELETE FROM rollup_pending WHERE ctid = ANY(ARRAY(
-                SELECT ctid FROM rollup_pending WHERE kind = $1 AND day = $2
-                ORDER BY instrument_id LIMIT $3 FOR UPDATE SKIP LOCKED
-            ))
-            RETURNING instrument_id
-        )
-        INSERT INTO rollup_claimed (kind, day, instrument_id, claimed_xid)
-        SELECT $1, $2, instrument_id, pg_current_xact_id()::text::bigint FROM moved
-        ON CONFLICT (kind, day, instrument_id) DO UPDATE SET claimed_xid = excluded.claimed_xid
-        """,
-        kind.number,
-        day,
-        limit,
-        timeout=60,
-    )
-    return int(status.rpartition(" ")[2])
+    return await sql.run(connection, CLAIM, kind=kind.number, day=day, limit=limit, timeout_s=60)
 
 
 async def wait_for_older_writers(
@@ -73,12 +105,7 @@ async def wait_for_older_writers(
     try:
         async with asyncio.timeout(timeout_s):
             pause_s = 0.002
-            while not await connection.fetchval(
-                "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint > "
-                "COALESCE(max(claimed_xid), 0) FROM rollup_claimed WHERE kind = $1 AND day = $2",
-                kind.number,
-                day,
-            ):
+            while not await sql.value(connection, OLDER_WRITERS_ENDED, kind=kind.number, day=day):
                 await asyncio.sleep(pause_s)
                 pause_s = min(0.1, pause_s * 2)
     except TimeoutError:
@@ -92,10 +119,9 @@ async def claimed_instruments(
     """Return ids of instruments claimed for a day, ascending."""
     records = await copy_arrays(
         connection,
-        "SELECT instrument_id FROM rollup_claimed WHERE kind = $1 AND day = $2 "
-        "ORDER BY instrument_id LIMIT $3",
+        CLAIMED,
         np.dtype([("id", "i4")]),
-        arguments=[kind.number, day, limit],
+        values={"kind": kind.number, "day": day, "limit": limit},
     )
     return np.ascontiguousarray(records["id"])
 
@@ -105,46 +131,33 @@ async def release_claims(
 ) -> None:
     """Delete the claims of `claimed_instruments`, in the transaction that writes their rollups."""
     if len(ids):
-        await connection.execute(
-            "DELETE FROM rollup_claimed WHERE kind = $1 AND day = $2 "
-            "AND instrument_id BETWEEN $3 AND $4",
-            kind.number,
-            day,
-            int(ids[0]),
-            int(ids[-1]),
-            timeout=60,
+        await sql.run(
+            connection,
+            RELEASE,
+            kind=kind.number,
+            day=day,
+            first=int(ids[0]),
+            last=int(ids[-1]),
+            timeout_s=60,
         )
 
 
 async def mark_all_pending(connection: asyncpg.Connection, kind: Kind) -> int:
     """Make every day that has readings due; return the number of (instrument, day) pairs."""
-    status = await connection.execute(
-        f"""
-        INSERT INTO rollup_pending (kind, instrument_id, day)
-        SELECT DISTINCT {kind.number}, {kind.identifier}, (at AT TIME ZONE 'UTC')::date
-        FROM {kind.readings}
-        ON CONFLICT DO NOTHING
-        """,  # noqa: S608
-        timeout=3600,
+    wanted = MARK_ALL.filled(
+        kind=str(kind.number), identifier=kind.identifier, readings=kind.readings
     )
-    return int(status.rpartition(" ")[2])
+    return await sql.run(connection, wanted, timeout_s=3600)
 
 
 async def mark_again(
     connection: asyncpg.Connection, kind: Kind, pairs: Sequence[tuple[int, date]]
 ) -> None:
     """Make (instrument, day) pairs due that a refresh could not bring up to date."""
-    await connection.executemany(
-        "INSERT INTO rollup_pending (kind, instrument_id, day) VALUES ($1, $2, $3) "
-        "ON CONFLICT DO NOTHING",
-        [(kind.number, *pair) for pair in sorted(pairs)],
-    )
+    each = ({"kind": kind.number, "instrument_id": i, "day": day} for i, day in sorted(pairs))
+    await sql.run_each(connection, MARK_AGAIN, each)
 
 
 async def due_pairs(connection: asyncpg.Connection) -> int:
     """Return how many (instrument, day) pairs are due."""
-    return int(
-        await connection.fetchval(
-            "SELECT (SELECT count(*) FROM rollup_pending) + (SELECT count(*) FROM rollup_claimed)"
-        )
-    )
+    return int(await sql.value(connection, COUNT))

@@ -6,34 +6,50 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import RowMapping, delete, insert, select, text, update
+from sqlalchemy import RowMapping, delete, insert, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chargewatch.storage.tables import app_user, login_session, operator, operator_token
+from chargewatch.storage import sql
+from chargewatch.storage.pages.watched import watched
+from chargewatch.storage.tables import app_user, login_session, operator_token
 
 # One round trip a request: the session's key finds its user.
-USER_OF_SESSION = text(
+USER_OF_SESSION = sql.statement(
+    "users: user of session",
     "SELECT u.user_id, u.username, u.role, u.operator_id, u.disabled "
     "FROM login_session s JOIN app_user u USING (user_id) "
-    "WHERE s.token_hash = :token_hash AND s.expires_at > :now AND NOT u.disabled"
+    "WHERE s.token_hash = :token_hash AND s.expires_at > :now AND NOT u.disabled",
 )
 
-OPERATOR_OF_TOKEN = text(
-    "SELECT operator_id FROM operator_token WHERE token_hash = :token_hash AND revoked_at IS NULL"
+OPERATOR_OF_TOKEN = sql.statement(
+    "users: operator of token",
+    "SELECT operator_id FROM operator_token WHERE token_hash = :token_hash AND revoked_at IS NULL",
+)
+
+USER_BY_NAME = sql.statement(
+    "users: user by name", "SELECT * FROM app_user WHERE username = :username"
+)
+
+ALL_USERS = sql.statement(
+    "users: all users",
+    "SELECT user_id, username, role, operator_id, created_at, disabled FROM app_user "
+    "ORDER BY username",
+)
+
+OPERATOR_EXISTS = sql.statement(
+    "users: operator exists",
+    "SELECT EXISTS (SELECT FROM operator WHERE operator_id = :operator_id)",
 )
 
 
 async def user_by_name(connection: AsyncConnection, username: str) -> RowMapping | None:
     """Return a user's row with its password hash."""
-    statement = select(app_user).where(app_user.c.username == username)
-    return (await connection.execute(statement)).mappings().one_or_none()
+    return await sql.row(connection, USER_BY_NAME, username=username)
 
 
 async def all_users(connection: AsyncConnection) -> Sequence[RowMapping]:
     """Return all users by name, without their password hashes."""
-    columns = [column for column in app_user.c if column.name != "password_hash"]
-    statement = select(*columns).order_by(app_user.c.username)
-    return (await connection.execute(statement)).mappings().all()
+    return await sql.rows(connection, ALL_USERS)
 
 
 async def insert_user(connection: AsyncConnection, values: dict[str, Any]) -> int:
@@ -56,12 +72,12 @@ async def insert_session(
     )
 
 
+@watched({"log-in": lambda s: {"token_hash": bytes(32), "now": s.now}})
 async def user_of_session(
     connection: AsyncConnection, token_hash: bytes, *, now: datetime
 ) -> RowMapping | None:
     """Return the enabled user of an unexpired session."""
-    result = await connection.execute(USER_OF_SESSION, {"token_hash": token_hash, "now": now})
-    return result.mappings().one_or_none()
+    return await sql.row(connection, USER_OF_SESSION, token_hash=token_hash, now=now)
 
 
 async def delete_session(connection: AsyncConnection, token_hash: bytes) -> None:
@@ -81,8 +97,7 @@ async def delete_expired_sessions(connection: AsyncConnection, *, now: datetime)
 
 async def operator_exists(connection: AsyncConnection, operator_id: str) -> bool:
     """Return whether the registry has an operator."""
-    statement = select(operator.c.operator_id).where(operator.c.operator_id == operator_id)
-    return (await connection.execute(statement)).first() is not None
+    return bool(await sql.value(connection, OPERATOR_EXISTS, operator_id=operator_id))
 
 
 async def insert_operator_token(
@@ -96,8 +111,7 @@ async def insert_operator_token(
 
 async def operator_of_token(connection: AsyncConnection, token_hash: bytes) -> str | None:
     """Return the operator of a token that is not revoked."""
-    result = await connection.execute(OPERATOR_OF_TOKEN, {"token_hash": token_hash})
-    found = result.scalar_one_or_none()
+    found = await sql.value(connection, OPERATOR_OF_TOKEN, token_hash=token_hash)
     return None if found is None else str(found)
 
 

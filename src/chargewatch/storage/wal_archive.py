@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+from chargewatch.storage import sql
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,14 +20,16 @@ class WalArchive:
     """The file that waits since archiving it failed; None while archiving works."""
 
 
+ARCHIVER = sql.statement(
+    "wal archive: archiver",
+    "SELECT current_setting('archive_mode') <> 'off' AS is_on, "
+    "last_archived_time AS last_archived_at, "
+    "CASE WHEN last_failed_time > coalesce(last_archived_time, '-infinity') "
+    "THEN last_failed_wal END AS failed_file FROM pg_stat_archiver",
+)
+
+
 async def wal_archive(connection: AsyncConnection) -> WalArchive:
     """Ask the server; every role may."""
-    result = await connection.execute(
-        text(
-            "SELECT current_setting('archive_mode') <> 'off', last_archived_time, "
-            "CASE WHEN last_failed_time > coalesce(last_archived_time, '-infinity') "
-            "THEN last_failed_wal END FROM pg_stat_archiver"
-        )
-    )
-    is_on, archived_at, failed_file = result.one()
-    return WalArchive(is_on=is_on, last_archived_at=archived_at, failed_file=failed_file)
+    [found] = await sql.rows(connection, ARCHIVER)
+    return WalArchive(**found)

@@ -23,9 +23,11 @@ import pyarrow as pa
 
 from chargewatch.domain.columns import Form
 from chargewatch.domain.session import SESSION_COLUMNS
+from chargewatch.storage import sql
 from chargewatch.storage.archive.files import path_of, read_head, writer_of
 from chargewatch.storage.bulk import Records, copy_arrays, text_key
 from chargewatch.storage.database import Database
+from chargewatch.storage.newest_run import NOW
 from chargewatch.storage.runs import rollups
 from chargewatch.storage.runs.inputs import SESSION_KEY
 from chargewatch.storage.runs.rollups import day_bounds
@@ -158,25 +160,72 @@ _AS_TEXT = {c.name for c in SESSION_COLUMNS if c.kind.form in (Form.DECIMAL, For
 
 # Sessions are only ever added, or given to another connector; so their number and a sum of
 # hashes of their keys, contents and owners tell whether any of a day has changed.
-SESSION_STAMPS = """
+SESSION_STAMPS = sql.statement(
+    "export: session stamps",
+    """
 SELECT (ended_at AT TIME ZONE 'UTC')::date AS day, count(*)::text || '-' || bit_xor(
   hashtextextended(concat_ws(chr(31), operator_id, station_id, session, connector_id,
     encode(content_hash, 'hex')), session_id))::text AS stamp
-FROM charging_session WHERE ended_at >= $1 AND ended_at < $2 GROUP BY 1
-"""
+FROM charging_session WHERE ended_at >= :begin AND ended_at < :end GROUP BY 1
+""",
+)
+_NAMES_OF = sql.statement(
+    "export: names", "SELECT {identifier}, {name}, operator_id, station_id FROM {registry}"
+)
+_RANGE = sql.statement(
+    "export: range",
+    "SELECT min({identifier}), max({identifier}) FROM {table} "
+    "WHERE {time} >= :begin AND {time} < :end",
+)
+_BLOCK = sql.statement(
+    "export: block",
+    "SELECT {columns} FROM {table} WHERE {time} >= :begin AND {time} < :end "
+    "AND {identifier} >= :first AND {identifier} < :after",
+)
+# By name, so that equal databases make equal files.
+_SESSIONS = sql.statement(
+    "export: sessions",
+    "SELECT {columns} FROM charging_session s WHERE ended_at >= :begin AND ended_at < :end "
+    'ORDER BY ended_at, s.session COLLATE "C", s.operator_id COLLATE "C", '
+    's.station_id COLLATE "C", {connector} COLLATE "C"',
+)
+_ADD_VERSIONS = sql.statement(
+    "export: add versions",
+    "INSERT INTO rollup_version (kind, day, version) "
+    "SELECT kind, CAST(:day AS date), gen_random_uuid() FROM unnest(ARRAY[0, 1]) kind "
+    "ON CONFLICT DO NOTHING",
+)
+_FIRST = sql.statement(
+    "export: first",
+    """
+SELECT least(
+  (SELECT min(x.at) FROM connector c CROSS JOIN LATERAL (
+    SELECT slot_at AS at FROM connector_interval WHERE connector_id = c.connector_id
+    ORDER BY slot_at LIMIT 1) x),
+  (SELECT min(x.at) FROM reference_meter m CROSS JOIN LATERAL (
+    SELECT slot_at AS at FROM meter_interval WHERE meter_id = m.meter_id
+    ORDER BY slot_at LIMIT 1) x),
+  (SELECT min(ended_at) FROM charging_session))
+""",
+)
+_WAITING = sql.statement(
+    "export: waiting", "SELECT day FROM rollup_pending UNION SELECT day FROM rollup_claimed"
+)
 NO_SESSIONS = "0-0"
 
 Stamps = Mapping[tuple[str, date], str]
 """State of each table on each day, as the database has it."""
 
 
-async def _names(connection: asyncpg.Connection, source: _Source) -> Mapping[int, tuple[str, ...]]:
-    rows = await connection.fetch(
-        f"SELECT {source.identifier}, {source.name}, operator_id, station_id "  # noqa: S608
-        f"FROM {source.registry}",
-        timeout=120,
+async def instrument_names(
+    connection: asyncpg.Connection, source: _Source
+) -> dict[int, tuple[str, str, str]]:
+    """Return name, operator_id and station_id of a table's instruments, by their number."""
+    wanted = _NAMES_OF.filled(
+        identifier=source.identifier, name=source.name, registry=source.registry
     )
-    return {row[0]: (row[1], row[2], row[3]) for row in rows}
+    found = await sql.rows(connection, wanted, timeout_s=120)
+    return {row[0]: (row[1], row[2], row[3]) for row in found}
 
 
 def _dictionary(ids: np.ndarray[Any, Any], names: Mapping[int, tuple[str, ...]], place: int) -> Any:
@@ -221,8 +270,12 @@ async def read_stamps(
         for source in SOURCES
         if source.kind == kind
     }
-    sessions = await connection.fetch(
-        SESSION_STAMPS, day_bounds(sessions_from or first)[0], day_bounds(last)[1], timeout=3600
+    sessions = await sql.rows(
+        connection,
+        SESSION_STAMPS,
+        begin=day_bounds(sessions_from or first)[0],
+        end=day_bounds(last)[1],
+        timeout_s=3600,
     )
     found |= {("charging_session", row["day"]): row["stamp"] for row in sessions}
     return found
@@ -231,13 +284,9 @@ async def read_stamps(
 async def _instrument_range(
     connection: asyncpg.Connection, source: _Source, bounds: tuple[datetime, datetime]
 ) -> tuple[int, int] | None:
-    row = await connection.fetchrow(
-        f"SELECT min({source.identifier}), max({source.identifier}) FROM {source.table} "  # noqa: S608
-        f"WHERE {source.time} >= $1 AND {source.time} < $2",
-        *bounds,
-        timeout=3600,
-    )
-    return None if row is None or row[0] is None else (row[0], row[1])
+    wanted = _RANGE.filled(identifier=source.identifier, table=source.table, time=source.time)
+    found = await sql.row(connection, wanted, begin=bounds[0], end=bounds[1], timeout_s=3600)
+    return None if found is None or found[0] is None else (found[0], found[1])
 
 
 async def _fixed_tables(
@@ -248,17 +297,25 @@ async def _fixed_tables(
     span: tuple[int, int] | None,
 ) -> AsyncIterator[Any]:
     """Yield a day of a table as Arrow tables, the first one empty: it tells the schema."""
-    names = await _names(connection, source)
+    names = await instrument_names(connection, source)
     yield _table_of(np.empty(0, dtype=source.columns), source, names)
+    wanted = _BLOCK.filled(
+        columns=", ".join(source.columns.names or ()),
+        table=source.table,
+        time=source.time,
+        identifier=source.identifier,
+    )
     for first in range(span[0], span[1] + 1, BLOCK_INSTRUMENTS) if span else ():
         records = await copy_arrays(
             connection,
-            f"SELECT {', '.join(source.columns.names or ())} FROM {source.table} "  # noqa: S608
-            f"WHERE {source.time} >= $1 AND {source.time} < $2 "
-            f"AND {source.identifier} >= {first} "
-            f"AND {source.identifier} < {first + BLOCK_INSTRUMENTS}",
+            wanted,
             source.columns,
-            arguments=bounds,
+            values={
+                "begin": bounds[0],
+                "end": bounds[1],
+                "first": first,
+                "after": first + BLOCK_INSTRUMENTS,
+            },
         )
         if len(records):
             yield await asyncio.to_thread(_table_of, records, source, names)
@@ -283,16 +340,11 @@ async def _session_tables(
         f"{_COMPUTED.get(name, f'{name}::text' if name in _AS_TEXT else name)} AS {name}"
         for name in _SESSION_SCHEMA.names
     )
-    cursor = await connection.cursor(
-        f"SELECT {names} FROM charging_session s "  # noqa: S608
-        "WHERE ended_at >= $1 AND ended_at < $2 "
-        # By name, so that equal databases make equal files.
-        'ORDER BY ended_at, s.session COLLATE "C", s.operator_id COLLATE "C", '
-        f's.station_id COLLATE "C", {_COMPUTED["connector"]} COLLATE "C"',
-        *bounds,
-    )
-    while chunk := await cursor.fetch(SESSION_ROWS, timeout=600):
-        yield await asyncio.to_thread(_session_table, chunk)
+    wanted = _SESSIONS.filled(columns=names, connector=_COMPUTED["connector"])
+    async for block in sql.blocks(
+        connection, wanted, size=SESSION_ROWS, timeout_s=600, begin=bounds[0], end=bounds[1]
+    ):
+        yield await asyncio.to_thread(_session_table, block)
 
 
 async def _write(
@@ -310,13 +362,7 @@ async def _write(
 
 async def _add_versions(connection: asyncpg.Connection, day: date) -> None:
     """Give a day whose rollups are older than versions are its first ones."""
-    await connection.execute(
-        "INSERT INTO rollup_version (kind, day, version) "
-        "SELECT kind, $1::date, gen_random_uuid() FROM unnest(ARRAY[0, 1]) kind "
-        "ON CONFLICT DO NOTHING",
-        day,
-        timeout=60,
-    )
+    await sql.run(connection, _ADD_VERSIONS, day=day, timeout_s=60)
 
 
 async def export_day(database: Database, day: date, *, folder: Path) -> ExportedDay:
@@ -333,7 +379,7 @@ async def export_day(database: Database, day: date, *, folder: Path) -> Exported
         await _add_versions(connection, day)
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             stamps = await read_stamps(connection, first=day, last=day)
-            moment = await connection.fetchval("SELECT now()")
+            moment = await sql.value(connection, NOW)
             for source in SOURCES:
                 span = await _instrument_range(connection, source, bounds)
                 kept_from = await rollups.kept_from(connection, source.table)
@@ -380,19 +426,7 @@ async def export_day(database: Database, day: date, *, folder: Path) -> Exported
 
 async def _first_day(connection: asyncpg.Connection) -> date | None:
     """Return the first UTC day of which the database has rollups or sessions."""
-    first = await connection.fetchval(
-        """
-        SELECT least(
-          (SELECT min(x.at) FROM connector c CROSS JOIN LATERAL (
-            SELECT slot_at AS at FROM connector_interval WHERE connector_id = c.connector_id
-            ORDER BY slot_at LIMIT 1) x),
-          (SELECT min(x.at) FROM reference_meter m CROSS JOIN LATERAL (
-            SELECT slot_at AS at FROM meter_interval WHERE meter_id = m.meter_id
-            ORDER BY slot_at LIMIT 1) x),
-          (SELECT min(ended_at) FROM charging_session))
-        """,
-        timeout=3600,
-    )
+    first = await sql.value(connection, _FIRST, timeout_s=3600)
     return None if first is None else first.astimezone(UTC).date()
 
 
@@ -414,9 +448,7 @@ async def due_days(
         if first is None:
             return [], []
         last = today - timedelta(days=1)
-        held = await connection.fetch(
-            "SELECT day FROM rollup_pending UNION SELECT day FROM rollup_claimed", timeout=60
-        )
+        held = await sql.rows(connection, _WAITING, timeout_s=60)
         waiting = {row["day"] for row in held}
         recent = max(first, today - timedelta(days=late_days))
         stamps = await read_stamps(connection, first=first, last=last, sessions_from=recent)

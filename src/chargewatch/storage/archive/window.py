@@ -26,12 +26,14 @@ import pyarrow.parquet as pq
 from chargewatch.domain.columns import Form
 from chargewatch.domain.session import SESSION_COLUMNS
 from chargewatch.errors import InputFileError
+from chargewatch.storage import sql
 from chargewatch.storage.archive.export import (
     NO_SESSIONS,
     PARQUET_TYPES,
     SESSION_ROWS,
     SOURCES,
     Stamps,
+    instrument_names,
     read_stamps,
 )
 from chargewatch.storage.archive.files import FileHead, damaged, path_of, read_head
@@ -45,8 +47,13 @@ _REGISTRIES = {source.table: source for source in SOURCES}
 _MICROSECOND = timedelta(microseconds=1)
 _SHOWN = 3
 
-_PERIODS_OF_TEXTS = store.PERIODS_OF.format(
-    source="unnest($1::bigint[], $2::jsonb[]) AS s(session_id, periods)"
+_PERIODS_OF_TEXTS = store.PERIODS_OF.filled(
+    source="unnest(CAST(:session_ids AS bigint[]), CAST(:periods AS jsonb[])) "
+    "AS s(session_id, periods)"
+)
+_HAS_ROWS = sql.statement(
+    "window: has rows",
+    "SELECT EXISTS (SELECT FROM {table} WHERE slot_at >= :begin AND slot_at < :end)",
 )
 
 # Files of earlier versions don't have them.
@@ -112,10 +119,9 @@ def _spans(days: Iterable[date]) -> str:
 
 
 async def _is_empty(connection: asyncpg.Connection, table: str, day: date) -> bool:
-    return not await connection.fetchval(
-        f"SELECT EXISTS (SELECT FROM {table} WHERE slot_at >= $1 AND slot_at < $2)",  # noqa: S608
-        *day_bounds(day),
-        timeout=3600,
+    begin, end = day_bounds(day)
+    return not await sql.value(
+        connection, _HAS_ROWS.filled(table=table), begin=begin, end=end, timeout_s=3600
     )
 
 
@@ -188,12 +194,8 @@ async def _instruments(connection: asyncpg.Connection) -> dict[str, dict[Name, i
     found = {}
     for table in KINDS.values():
         source = _REGISTRIES[table]
-        rows = await connection.fetch(
-            f"SELECT {source.name}, operator_id, station_id, {source.identifier} "  # noqa: S608
-            f"FROM {source.registry}",
-            timeout=120,
-        )
-        found[table] = {(row[0], row[1], row[2]): row[3] for row in rows}
+        names = await instrument_names(connection, source)
+        found[table] = {name: number for number, name in names.items()}
     found[SESSION_TABLE] = found[KINDS["connector"]]
     return found
 
@@ -281,7 +283,7 @@ async def read_intervals(
             store.interval_query(kind),
             INTERVAL,
             consume=consume,
-            arguments=(first, last),
+            values={"first": first, "last": last},
         )
         return
     for filed, run in groupby(days, key=is_filed):
@@ -298,10 +300,10 @@ async def read_intervals(
             store.interval_query(kind),
             INTERVAL,
             consume=consume,
-            arguments=(
-                max(first, day_bounds(listed[0])[0]),
-                min(last, day_bounds(listed[-1])[1]),
-            ),
+            values={
+                "first": max(first, day_bounds(listed[0])[0]),
+                "last": min(last, day_bounds(listed[-1])[1]),
+            },
         )
 
 
@@ -438,10 +440,11 @@ async def periods(
     for start in range(0, len(rows), SESSION_ROWS):
         block = rows[start : start + SESSION_ROWS]
         # The server reads the texts, as it reads those of its own.
-        arguments = [row["session_id"] for row in block], [row["periods"] for row in block]
-        parts.append(
-            await copy_arrays(connection, _PERIODS_OF_TEXTS, store.PERIOD, arguments=arguments)
-        )
+        values = {
+            "session_ids": [row["session_id"] for row in block],
+            "periods": [row["periods"] for row in block],
+        }
+        parts.append(await copy_arrays(connection, _PERIODS_OF_TEXTS, store.PERIOD, values=values))
     return np.concatenate([*parts, stored]) if parts else stored
 
 
@@ -451,7 +454,7 @@ async def signed_rows(
     """Return the signed records of sessions (ids ascending), in the order of the ids."""
     columns = ["signed_format", "signed_data", "signed_public_key"]
     own = await asyncio.to_thread(_only_rows, archive, columns, ids)
-    return own + await store.rows(connection, store.SIGNED, [i for i in ids if i >= 0])
+    return own + await store.rows(connection, store.SIGNED, session_ids=[i for i in ids if i >= 0])
 
 
 async def session_names(
@@ -459,5 +462,7 @@ async def session_names(
 ) -> dict[int, str]:
     """Return the text of each session by its number."""
     own = await asyncio.to_thread(_only_rows, archive, ["session"], ids)
-    rows = own + await store.rows(connection, store.SESSION_NAMES, [i for i in ids if i >= 0])
+    rows = own + await store.rows(
+        connection, store.SESSION_NAMES, session_ids=[i for i in ids if i >= 0]
+    )
     return {row["session_id"]: row["session"] for row in rows}

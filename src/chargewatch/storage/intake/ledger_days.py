@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import RowMapping, text
+from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chargewatch.storage.locks import AdvisoryLock
+from chargewatch.storage import sql
+from chargewatch.storage.locks import LOCK_IN_TRANSACTION, WAIT_10_S, AdvisoryLock
 
 _SUM = """
 INSERT INTO ledger_day AS d (stream_id, day, messages, stored, duplicate, rejected)
@@ -23,26 +24,38 @@ ON CONFLICT (stream_id, day) DO UPDATE SET messages = d.messages + excluded.mess
   rejected = d.rejected + excluded.rejected
 """
 
-_MOVE_ROWS = text(
+_MOVE_ROWS = sql.statement(
+    "ledger days: move rows",
     "WITH gone AS (DELETE FROM message_ledger WHERE ctid = ANY(ARRAY("  # noqa: S608
     "SELECT ctid FROM message_ledger WHERE received_at < :limit LIMIT :most)) RETURNING *), "
-    "summed AS (" + _SUM.format(source="gone") + " RETURNING 1) SELECT count(*) FROM gone"
+    "summed AS (" + _SUM.format(source="gone") + " RETURNING 1) SELECT count(*) FROM gone",
 )
 
-_SUM_CHUNK = text(
+_SUM_CHUNK = sql.statement(
+    "ledger days: sum chunk",
     _SUM.format(
         source="(SELECT * FROM message_ledger WHERE received_at >= :start AND received_at < :end) c"
-    )
+    ),
 )
 
-_OLDEST_CHUNK = text(
-    "SELECT range_start, range_end, format('%I.%I', chunk_schema, chunk_name) "
+_OLDEST_CHUNK = sql.statement(
+    "ledger days: oldest chunk",
+    "SELECT range_start, range_end, format('%I.%I', chunk_schema, chunk_name) AS name "
     "FROM timescaledb_information.chunks "
     "WHERE hypertable_schema = 'public' AND hypertable_name = 'message_ledger' "
-    "AND range_end <= :limit ORDER BY range_start LIMIT 1"
+    "AND range_end <= :limit ORDER BY range_start LIMIT 1",
 )
 
-_UNBALANCED = text(
+_LOCK_CHUNK = sql.statement("ledger days: lock chunk", "LOCK TABLE {chunk} IN SHARE MODE")
+
+_DROP_CHUNK = sql.statement(
+    "ledger days: drop chunk",
+    "SELECT drop_chunks('message_ledger', newer_than => CAST(:start AS timestamptz), "
+    "older_than => CAST(:end AS timestamptz))",
+)
+
+_UNBALANCED = sql.statement(
+    "ledger days: unbalanced",
     "WITH single AS (SELECT stream_id, count(*) AS messages, sum(stored) AS stored, "
     "sum(duplicate) AS duplicate, sum(rejected) AS rejected FROM message_ledger GROUP BY 1), "
     "books AS (SELECT stream_id, sum(messages) AS messages, sum(stored) AS stored, "
@@ -56,19 +69,19 @@ _UNBALANCED = text(
     "WHERE s.received <> s.stored + s.duplicate + s.rejected "
     "OR (s.messages, s.stored, s.duplicate, s.rejected) IS DISTINCT FROM "
     "(coalesce(b.messages, 0), coalesce(b.stored, 0), coalesce(b.duplicate, 0), "
-    "coalesce(b.rejected, 0)) ORDER BY 1, 2, 3"
+    "coalesce(b.rejected, 0)) ORDER BY 1, 2, 3",
 )
 
 
 async def _alone(connection: AsyncConnection) -> None:
     # Two at a time would both sum what only one of them removes.
-    await connection.execute(text(f"SELECT pg_advisory_xact_lock({AdvisoryLock.LEDGER_DAYS:d})"))
+    await sql.run(connection, LOCK_IN_TRANSACTION, key=AdvisoryLock.LEDGER_DAYS)
 
 
 async def move_rows(connection: AsyncConnection, *, limit: datetime, most: int) -> int:
     """Turn at most so many messages that arrived before `limit` into sums; return how many."""
     await _alone(connection)
-    return int(await connection.scalar(_MOVE_ROWS, {"limit": limit, "most": most}) or 0)
+    return int(await sql.value(connection, _MOVE_ROWS, limit=limit, most=most))
 
 
 async def move_chunk(connection: AsyncConnection, *, limit: datetime) -> bool:
@@ -78,22 +91,17 @@ async def move_chunk(connection: AsyncConnection, *, limit: datetime) -> bool:
     a rejected message that is read again is booked under its first one.
     """
     await _alone(connection)
-    chunk = (await connection.execute(_OLDEST_CHUNK, {"limit": limit})).one_or_none()
+    chunk = await sql.row(connection, _OLDEST_CHUNK, limit=limit)
     if chunk is None:
         return False
-    await connection.execute(text("SET LOCAL lock_timeout = '10s'"))
-    await connection.execute(text(f"LOCK TABLE {chunk[2]} IN SHARE MODE"))
-    await connection.execute(_SUM_CHUNK, {"start": chunk[0], "end": chunk[1]})
-    await connection.execute(
-        text(
-            "SELECT drop_chunks('message_ledger', newer_than => CAST(:start AS timestamptz), "
-            "older_than => CAST(:end AS timestamptz))"
-        ),
-        {"start": chunk[0], "end": chunk[1]},
-    )
+    await sql.run(connection, WAIT_10_S)
+    await sql.run(connection, _LOCK_CHUNK.filled(chunk=chunk["name"]))
+    span = {"start": chunk["range_start"], "end": chunk["range_end"]}
+    await sql.run(connection, _SUM_CHUNK, **span)
+    await sql.run(connection, _DROP_CHUNK, **span)
     return True
 
 
 async def unbalanced(connection: AsyncConnection) -> list[RowMapping]:
     """Return streams whose totals are not the sums of their messages, single ones and days."""
-    return list((await connection.execute(_UNBALANCED)).mappings())
+    return list(await sql.rows(connection, _UNBALANCED))

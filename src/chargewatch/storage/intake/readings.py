@@ -8,6 +8,7 @@ import asyncpg
 import numpy as np
 from numpy.typing import NDArray
 
+from chargewatch.storage import sql
 from chargewatch.storage.bulk import Records, copy_arrays
 from chargewatch.storage.intake.connection import copy_in, days_of
 
@@ -59,6 +60,37 @@ REFERENCES = ReadingTable(
 )
 
 
+NEWEST = sql.statement("readings: newest", "SELECT connector_id, at FROM latest_reading")
+# A day's limits are constants: so the planner opens the chunk of that day only.
+EXISTING = sql.statement(
+    "readings: existing",
+    "SELECT s.n, r.energy_wh FROM {staging} s CROSS JOIN LATERAL ("
+    "SELECT t.energy_wh FROM {table} t WHERE t.{instrument} = s.{instrument} AND t.at = s.at "
+    "AND t.at >= to_timestamp({first}) AND t.at < to_timestamp({end}) LIMIT 1) r "
+    "WHERE s.at >= to_timestamp({first}) AND s.at < to_timestamp({end})",
+)
+INSERT_STAGED = sql.statement(
+    "readings: insert staged",
+    "INSERT INTO {table} ({columns}) SELECT {columns} FROM {staging} "
+    "ORDER BY {instrument}, at ON CONFLICT DO NOTHING",
+)
+UPDATE_LATEST = sql.statement(
+    "readings: update latest",
+    "INSERT INTO latest_reading AS l (connector_id, at, energy_wh, power_w, received_at) "
+    "SELECT connector_id, at, energy_wh, power_w, "
+    "'epoch'::timestamptz + :received_us * interval '1 microsecond' FROM stage_latest "
+    "ORDER BY connector_id ON CONFLICT (connector_id) DO UPDATE SET at = excluded.at, "
+    "energy_wh = excluded.energy_wh, power_w = excluded.power_w, "
+    "received_at = excluded.received_at WHERE excluded.at > l.at",
+)
+MARK_PENDING = sql.statement(
+    "readings: mark pending",
+    "INSERT INTO rollup_pending (kind, instrument_id, day) "
+    "SELECT kind, instrument_id, day FROM stage_pending ORDER BY kind, day, instrument_id "
+    "ON CONFLICT DO NOTHING",
+)
+
+
 class NewestReadings:
     """The newest reading of every instrument, as far as this process knows.
 
@@ -95,7 +127,7 @@ async def load_newest(connection: asyncpg.Connection) -> NewestReadings:
     newest = NewestReadings()
     rows = await copy_arrays(
         connection,
-        "SELECT connector_id, at FROM latest_reading",
+        NEWEST,
         np.dtype([("connector_id", "i4"), ("at", "M8[us]")]),
     )
     newest.advance(rows["connector_id"], rows["at"].view(np.int64))
@@ -129,15 +161,12 @@ async def _existing_wh(
     found = np.full(len(staged), np.nan)
     pair = np.dtype([("n", "i4"), ("energy_wh", "f8")])
     for first_us, end_us in days_of(at_us):
-        limits = (
-            f"at >= to_timestamp({first_us // 1_000_000}) "
-            f"AND {{0}}at < to_timestamp({end_us // 1_000_000})"
-        )
-        query = (
-            f"SELECT s.n, r.energy_wh FROM {table.staging} s CROSS JOIN LATERAL ("  # noqa: S608
-            f"SELECT t.energy_wh FROM {table.name} t WHERE t.{table.instrument} = "
-            f"s.{table.instrument} AND t.at = s.at AND t.{limits.format('t.')} LIMIT 1) r "
-            f"WHERE s.{limits.format('s.')}"
+        query = EXISTING.filled(
+            staging=table.staging,
+            table=table.name,
+            instrument=table.instrument,
+            first=str(first_us // 1_000_000),
+            end=str(end_us // 1_000_000),
         )
         rows = await copy_arrays(connection, query, pair)
         found[rows["n"]] = rows["energy_wh"]
@@ -160,11 +189,10 @@ async def _insert_staged(
         columns = ", ".join(names)
         # The lock on the ledger's streams keeps every other writer of these keys out; should one
         # still come between, the unique key fails the batch and it is repeated.
-        status = await connection.execute(
-            f"INSERT INTO {table.name} ({columns}) SELECT {columns} FROM {table.staging} "  # noqa: S608
-            f"ORDER BY {table.instrument}, at ON CONFLICT DO NOTHING"
+        insert = INSERT_STAGED.filled(
+            table=table.name, columns=columns, staging=table.staging, instrument=table.instrument
         )
-        if int(status.rpartition(" ")[2]) != new:
+        if await sql.run(connection, insert) != new:
             raise asyncpg.SerializationError("another writer stored the same readings meanwhile")
     return existing
 
@@ -233,15 +261,7 @@ async def update_latest(
         return
     fields = ["connector_id", "at", "energy_wh", "power_w"]
     await copy_in(connection, "stage_latest", np.asarray(latest[fields]))
-    await connection.execute(
-        "INSERT INTO latest_reading AS l (connector_id, at, energy_wh, power_w, received_at) "
-        "SELECT connector_id, at, energy_wh, power_w, "
-        "'epoch'::timestamptz + $1 * interval '1 microsecond' FROM stage_latest "
-        "ORDER BY connector_id ON CONFLICT (connector_id) DO UPDATE SET at = excluded.at, "
-        "energy_wh = excluded.energy_wh, power_w = excluded.power_w, "
-        "received_at = excluded.received_at WHERE excluded.at > l.at",
-        float(received_us),
-    )
+    await sql.run(connection, UPDATE_LATEST, received_us=float(received_us))
 
 
 def pending_days(table: ReadingTable, stored: Records) -> Records:
@@ -265,8 +285,4 @@ async def mark_pending(connection: asyncpg.Connection, rows: Records) -> None:
     if not len(rows):
         return
     await copy_in(connection, "stage_pending", rows)
-    await connection.execute(
-        "INSERT INTO rollup_pending (kind, instrument_id, day) "
-        "SELECT kind, instrument_id, day FROM stage_pending ORDER BY kind, day, instrument_id "
-        "ON CONFLICT DO NOTHING"
-    )
+    await sql.run(connection, MARK_PENDING)

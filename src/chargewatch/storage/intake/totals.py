@@ -4,44 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chargewatch.storage.tables import (
-    charging_session,
-    connector,
-    instrument_event,
-    ledger_stream,
-    reference_meter,
-    reference_reading,
-    register_reading,
+from chargewatch.storage import sql
+
+STORED_ITEMS = sql.statement(
+    "totals: stored items",
+    """
+SELECT
+  (SELECT count(*) FROM register_reading WHERE connector_id IN (
+    SELECT connector_id FROM connector WHERE station_id = ANY(CAST(:station_ids AS text[])))) +
+  (SELECT count(*) FROM reference_reading WHERE meter_id IN (
+    SELECT meter_id FROM reference_meter WHERE station_id = ANY(CAST(:station_ids AS text[])))) +
+  (SELECT count(*) FROM charging_session WHERE station_id = ANY(CAST(:station_ids AS text[]))) +
+  (SELECT count(*) FROM instrument_event WHERE station_id = ANY(CAST(:station_ids AS text[])))
+""",
+)
+RECEIVED_ITEMS = sql.statement(
+    "totals: received items",
+    "SELECT coalesce(sum(received), 0) FROM ledger_stream "
+    "WHERE station_id = ANY(CAST(:station_ids AS text[])) AND topic <> 'status'",
 )
 
 
 async def stored_items(connection: AsyncConnection, station_ids: Sequence[str]) -> int:
-    """Return how many readings and sessions of these stations are in the tables."""
-    connectors = select(connector.c.connector_id).where(connector.c.station_id.in_(station_ids))
-    meters = select(reference_meter.c.meter_id).where(reference_meter.c.station_id.in_(station_ids))
-    queries = (
-        select(func.count())
-        .select_from(register_reading)
-        .where(register_reading.c.connector_id.in_(connectors)),
-        select(func.count())
-        .select_from(reference_reading)
-        .where(reference_reading.c.meter_id.in_(meters)),
-        select(func.count())
-        .select_from(charging_session)
-        .where(charging_session.c.station_id.in_(station_ids)),
-        select(func.count())
-        .select_from(instrument_event)
-        .where(instrument_event.c.station_id.in_(station_ids)),
-    )
-    return sum([int((await connection.execute(query)).scalar_one()) for query in queries])
+    """Return how many readings, sessions and events of these stations are in the tables."""
+    return int(await sql.value(connection, STORED_ITEMS, station_ids=list(station_ids)))
 
 
 async def received_items(connection: AsyncConnection, station_ids: Sequence[str]) -> int:
-    """Return how many readings and sessions of these stations ingest has dealt with."""
-    query = select(func.coalesce(func.sum(ledger_stream.c.received), 0)).where(
-        ledger_stream.c.station_id.in_(station_ids), ledger_stream.c.topic != "status"
-    )
-    return int((await connection.execute(query)).scalar_one())
+    """Return how many items of these stations ingest has dealt with."""
+    return int(await sql.value(connection, RECEIVED_ITEMS, station_ids=list(station_ids)))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
-from sqlalchemy import RowMapping, text
+from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chargewatch.storage.newest_run import NOT_AHEAD
+from chargewatch.storage import sql
+from chargewatch.storage.newest_run import NEWEST_RUN
+from chargewatch.storage.pages.watched import Sample, watched
 from chargewatch.storage.pile_index import (
     NEVER_VERIFIED,
     NOT_IN_RUN,
@@ -24,17 +26,11 @@ from chargewatch.storage.pile_index import (
 Scope = str | None
 """The operator_id whose rows may be seen; None: everybody's."""
 
-NEWEST_RUN = text(
-    f"""
-SELECT run_id, mode, as_of, data_from, data_to, started_at, finished_at, version, summary
-FROM risk_run WHERE state = 'finished' AND {NOT_AHEAD} ORDER BY as_of DESC, run_id DESC LIMIT 1
-"""  # noqa: S608 - a constant
-)
-
 PAGE_ROWS = 50
 """Rows of a list on one page; plans are measured with as many."""
 
-RED = text(
+RED = sql.statement(
+    "city: red",
     "SELECT c.connector, c.station_id, c.registered, s.name AS station_name, c.operator_id, "
     "o.name AS operator_name, a.relative_error, a.standard_uncertainty, a.mpe, a.priority_money, "
     "page.place <= :newly AS newly_red "
@@ -42,33 +38,37 @@ RED = text(
     "JOIN connector c ON c.connector_id = page.connector_id "
     "JOIN assessment a ON a.connector_id = c.connector_id AND a.run_id = :run_id "
     "LEFT JOIN station s ON s.station_id = c.station_id AND s.operator_id = c.operator_id "
-    "LEFT JOIN operator o ON o.operator_id = c.operator_id ORDER BY page.place"
+    "LEFT JOIN operator o ON o.operator_id = c.operator_id ORDER BY page.place",
 )
 
-RUNS = text(
+RUNS = sql.statement(
+    "city: runs",
     "SELECT run_id, state, mode, as_of, data_from, data_to, started_at, finished_at, version, "
     "configuration, result_digest, summary "
-    "FROM risk_run ORDER BY as_of DESC, run_id DESC LIMIT :limit OFFSET :offset"
+    "FROM risk_run ORDER BY as_of DESC, run_id DESC LIMIT :limit OFFSET :offset",
 )
 
 # By station first: count(DISTINCT station_id) would sort every stream.
-ARRIVAL = (
+ARRIVAL = sql.statement(
+    "city: arrival",
     "SELECT count(*) AS stations, count(*) FILTER (WHERE last_at > :recently) AS stations_recent, "
     "max(last_at) AS last_received_at, coalesce(sum(messages), 0)::bigint AS messages, "
     "coalesce(sum(readings), 0)::bigint AS readings "
     "FROM (SELECT station_id, max(last_received_at) AS last_at, sum(messages) AS messages, "
     "sum(received) FILTER (WHERE topic IN ('registers', 'reference')) AS readings "
-    "FROM ledger_stream{where} GROUP BY station_id) by_station"
+    "FROM ledger_stream{where} GROUP BY station_id) by_station",
 )
 
-OPERATORS = text(
+OPERATORS = sql.statement(
+    "city: operators",
     "SELECT operator_id, name FROM operator "
-    "WHERE CAST(:scope AS text) IS NULL OR operator_id = :scope ORDER BY name, operator_id"
+    "WHERE CAST(:scope AS text) IS NULL OR operator_id = :scope ORDER BY name, operator_id",
 )
 
-OPEN_SIGNALS_BY_CODE = (
+OPEN_SIGNALS_BY_CODE = sql.statement(
+    "city: open signals by code",
     "SELECT code, severity, count(*) AS open FROM signal{where} "
-    "GROUP BY code, severity ORDER BY count(*) DESC, code"
+    "GROUP BY code, severity ORDER BY count(*) DESC, code",
 )
 
 
@@ -96,9 +96,23 @@ class DistrictTier:
     money: float
 
 
+@watched({"newest run": lambda s: {}})
 async def newest_run(connection: AsyncConnection) -> RowMapping | None:
     """Return the newest finished run; None before the first one."""
-    return (await connection.execute(NEWEST_RUN)).mappings().one_or_none()
+    return await sql.row(connection, NEWEST_RUN, run_id=None)
+
+
+def _red(s: Sample) -> dict[str, Any]:
+    return {"run_id": s.run_id or 0, "scope": None, "limit": PAGE_ROWS}
+
+
+def _quarter(s: Sample) -> dict[str, Any]:
+    today = s.now.date()
+    return {"today": today, "soon": today + timedelta(days=90), "scope": None}
+
+
+def _last_hour(s: Sample) -> dict[str, Any]:
+    return {"recently": s.now - timedelta(hours=1), "scope": None}
 
 
 async def _read(
@@ -109,6 +123,7 @@ async def _read(
     return await read_index(connection, *wanted, run_id=run_id)
 
 
+@watched({"newest red": _red, "newest red: scope": lambda s: {**_red(s), "scope": s.operator_id}})
 async def newest_red(
     connection: AsyncConnection, run_id: int, *, scope: Scope, limit: int
 ) -> Sequence[RowMapping]:
@@ -119,20 +134,27 @@ async def newest_red(
     if scope is not None:
         own = index.of_operator(scope)[red]
         red, newly = red[own], newly[own]
-    values = {
-        "run_id": run_id,
-        "connector_ids": index.array("connector_id")[red[:limit]].tolist(),
-        "newly": int(np.count_nonzero(newly)),
-    }
-    return (await connection.execute(RED, values)).mappings().all()
+    return await sql.rows(
+        connection,
+        RED,
+        run_id=run_id,
+        connector_ids=index.array("connector_id")[red[:limit]].tolist(),
+        newly=int(np.count_nonzero(newly)),
+    )
 
 
+@watched({"runs": lambda s: {"limit": PAGE_ROWS, "offset": 0}})
 async def runs(connection: AsyncConnection, *, limit: int, offset: int) -> Sequence[RowMapping]:
     """Return runs, newest first."""
-    result = await connection.execute(RUNS, {"limit": limit, "offset": offset})
-    return result.mappings().all()
+    return await sql.rows(connection, RUNS, limit=limit, offset=offset)
 
 
+@watched(
+    {
+        "tiers by district": lambda s: {"run_id": s.run_id or 0, "scope": None},
+        "tiers by district: scope": lambda s: {"run_id": s.run_id or 0, "scope": s.operator_id},
+    }
+)
 async def tiers_by_district(
     connection: AsyncConnection, run_id: int, *, scope: Scope
 ) -> list[DistrictTier]:
@@ -157,6 +179,12 @@ async def tiers_by_district(
     ]
 
 
+@watched(
+    {
+        "verification coverage": _quarter,
+        "verification coverage: scope": lambda s: {**_quarter(s), "scope": s.operator_id},
+    }
+)
 async def verification_coverage(
     connection: AsyncConnection, *, today: date, soon: date, scope: Scope
 ) -> dict[str, int]:
@@ -179,23 +207,32 @@ async def verification_coverage(
     return {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}
 
 
+@watched(
+    {"arrival": _last_hour, "arrival: scope": lambda s: {**_last_hour(s), "scope": s.operator_id}}
+)
 async def arrival(connection: AsyncConnection, *, recently: Any, scope: Scope) -> dict[str, Any]:
     """Return when telemetry last arrived, from how many stations, and the totals received."""
     where, values = narrowed(scope=scope)
-    statement = text(ARRIVAL.format(where=where))
-    result = await connection.execute(statement, {**values, "recently": recently})
-    return dict(result.mappings().one())
+    wanted = ARRIVAL.filled(where=where)
+    [found] = await sql.rows(connection, wanted, recently=recently, **values)
+    return dict(found)
 
 
+@watched({"operators": lambda s: {"scope": None}})
 async def operators(connection: AsyncConnection, *, scope: Scope) -> Sequence[RowMapping]:
     """Return the operators by name."""
-    return (await connection.execute(OPERATORS, {"scope": scope})).mappings().all()
+    return await sql.rows(connection, OPERATORS, scope=scope)
 
 
+@watched(
+    {
+        "open signals by code": lambda s: {"scope": None},
+        "open signals by code: scope": lambda s: {"scope": s.operator_id},
+    }
+)
 async def open_signals_by_code(
     connection: AsyncConnection, *, scope: Scope
 ) -> Sequence[RowMapping]:
     """Return how many signals of each code are open."""
     where, values = narrowed("closed_run IS NULL", scope=scope)
-    statement = text(OPEN_SIGNALS_BY_CODE.format(where=where))
-    return (await connection.execute(statement, values)).mappings().all()
+    return await sql.rows(connection, OPEN_SIGNALS_BY_CODE.filled(where=where), **values)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from sqlalchemy import RowMapping, text
+from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chargewatch.domain.arrays import Bools
 from chargewatch.domain.assessment import ASSESSMENT_COLUMNS
+from chargewatch.storage import sql
 from chargewatch.storage.database import Database
-from chargewatch.storage.pages.city import Scope
-from chargewatch.storage.pile_index import TIERS, PileIndex, Positions, read_index
+from chargewatch.storage.pages.city import PAGE_ROWS, Scope
+from chargewatch.storage.pages.watched import Arguments, Sample, watched
+from chargewatch.storage.pile_index import SORTS, TIERS, PileIndex, Positions, read_index
 
 STREAM_ROWS = 1_000
 
-ROWS = text(
+ROWS = sql.statement(
+    "piles: rows",
     "SELECT c.connector, c.pile, c.station_id, s.name AS station_name, s.district, c.operator_id, "  # noqa: S608
     "o.name AS operator_name, c.current, c.accuracy_class, c.model, c.registered, "
     f"{', '.join(f'a.{column.name}' for column in ASSESSMENT_COLUMNS if column.in_list)}, "
@@ -30,7 +34,7 @@ ROWS = text(
     "LEFT JOIN assessment a ON a.connector_id = c.connector_id AND a.run_id = :run_id "
     "LEFT JOIN station s ON s.station_id = c.station_id AND s.operator_id = c.operator_id "
     "LEFT JOIN operator o ON o.operator_id = c.operator_id "
-    "LEFT JOIN latest_reading l ON l.connector_id = c.connector_id ORDER BY page.place"
+    "LEFT JOIN latest_reading l ON l.connector_id = c.connector_id ORDER BY page.place",
 )
 
 
@@ -112,10 +116,55 @@ async def _keys(
 async def _rows(
     connection: AsyncConnection, keys: Positions, *, run_id: int | None
 ) -> Sequence[RowMapping]:
-    values = {"connector_ids": keys.tolist(), "run_id": -1 if run_id is None else run_id}
-    return (await connection.execute(ROWS, values)).mappings().all()
+    return await sql.rows(
+        connection, ROWS, connector_ids=keys.tolist(), run_id=-1 if run_id is None else run_id
+    )
 
 
+def _first_page(wanted: Callable[[Sample], PileFilter] = lambda _: PileFilter()) -> Arguments:
+    def arguments(s: Sample) -> dict[str, Any]:
+        page = {"run_id": s.run_id, "scope": None, "limit": PAGE_ROWS, "offset": 0}
+        return {"wanted": wanted(s), **page}
+
+    return arguments
+
+
+def _by(sort: str) -> Arguments:
+    return _first_page(lambda _: PileFilter(sort=sort))
+
+
+def _all_filters(s: Sample) -> PileFilter:
+    return PileFilter(
+        tiers=("grey", "green"),
+        operator_id=s.operator_id,
+        district=s.district,
+        signal="fee_mismatch",
+        text=s.connector[:3],
+        sort="error",
+    )
+
+
+@watched(
+    {
+        **{f"piles by {sort}": _by(sort) for sort in SORTS},
+        "piles: last page": lambda s: {**_first_page()(s), "offset": 99_000},
+        "piles: scope": lambda s: {**_first_page()(s), "scope": s.operator_id},
+        "piles: tier": _first_page(lambda _: PileFilter(tiers=("red", "orange"))),
+        "piles: operator": _first_page(lambda s: PileFilter(operator_id=s.operator_id)),
+        "piles: district": _first_page(lambda s: PileFilter(district=s.district)),
+        "piles: signal": _first_page(lambda _: PileFilter(signal="fee_mismatch")),
+        "piles: text": _first_page(lambda s: PileFilter(text=s.connector)),
+        "piles: text that many have": _first_page(lambda s: PileFilter(text=s.connector[:3])),
+        "piles: station": _first_page(lambda s: PileFilter(station_id=s.station_id)),
+        "piles: operator, tier by money": _first_page(
+            lambda s: PileFilter(operator_id=s.operator_id, tiers=("green",), sort="money")
+        ),
+        "piles: district, signal": _first_page(
+            lambda s: PileFilter(district=s.district, signal="fee_mismatch")
+        ),
+        "piles: all filters": lambda s: {**_first_page(_all_filters)(s), "scope": s.operator_id},
+    }
+)
 async def piles(
     connection: AsyncConnection,
     wanted: PileFilter,

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import RowMapping, text
+from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chargewatch.storage.pages.city import Scope
+from chargewatch.domain.times import DAY_S
+from chargewatch.storage import sql
+from chargewatch.storage.pages.city import PAGE_ROWS, Scope
+from chargewatch.storage.pages.watched import Sample, watched
 
-STATIONS = text(
+STATIONS = sql.statement(
+    "stations: stations",
     "SELECT s.station_id, s.name, s.district, s.operator_id, o.name AS operator_name, "
     "s.longitude, s.latitude, t.connectors, t.red, t.orange, t.yellow, t.grey, t.green, "
     "t.money, u.online, u.received_at AS status_at, m.meters "
@@ -32,24 +37,27 @@ STATIONS = text(
     "WHERE c.station_id = s.station_id AND c.operator_id = s.operator_id) t "
     "CROSS JOIN LATERAL (SELECT count(*) AS meters FROM reference_meter "
     "WHERE station_id = s.station_id AND operator_id = s.operator_id AND registered) m "
-    "ORDER BY s.station_id"
+    "ORDER BY s.station_id",
 )
 
-STATION_COUNT = text(
+STATION_COUNT = sql.statement(
+    "stations: station count",
     "SELECT count(*) FROM station WHERE (CAST(:scope AS text) IS NULL OR operator_id = :scope) "
-    "AND (:text = '' OR station_id ILIKE :pattern OR name ILIKE :pattern)"
+    "AND (:text = '' OR station_id ILIKE :pattern OR name ILIKE :pattern)",
 )
 
-STATION = text(
+STATION = sql.statement(
+    "stations: station",
     "SELECT s.*, o.name AS operator_name, u.online, u.received_at AS status_at, "
     "u.clock_offset_ms, u.backlog, u.firmware "
     "FROM station s LEFT JOIN operator o ON o.operator_id = s.operator_id "
     "LEFT JOIN station_status u ON u.operator_id = s.operator_id "
     "AND u.station_id = s.station_id "
-    "WHERE s.station_id = :station_id AND (CAST(:scope AS text) IS NULL OR s.operator_id = :scope)"
+    "WHERE s.station_id = :station_id AND (CAST(:scope AS text) IS NULL OR s.operator_id = :scope)",
 )
 
-METERS = text(
+METERS = sql.statement(
+    "stations: meters",
     "SELECT m.meter_id, m.meter, m.scope, m.current, m.relative_uncertainty, m.coverage_factor, "
     "m.resolution_wh, m.certificate, m.calibrated_on, m.valid_until, "
     "(SELECT array_agg(c.connector ORDER BY c.connector) FROM reference_meter_connector r "
@@ -57,13 +65,16 @@ METERS = text(
     "AND c.operator_id = m.operator_id AND c.station_id = m.station_id) AS connectors "
     "FROM reference_meter m "
     "WHERE m.station_id = :station_id AND m.operator_id = :operator_id AND m.registered "
-    "ORDER BY m.scope DESC, m.meter"
+    "ORDER BY m.scope DESC, m.meter",
 )
 
-LAST_SLOT = text("SELECT max(slot_at) FROM meter_interval WHERE meter_id = :meter_id")
+LAST_SLOT = sql.statement(
+    "stations: last slot", "SELECT max(slot_at) FROM meter_interval WHERE meter_id = :meter_id"
+)
 
 # Only hours in which both sides were measured are compared: a missing side is not a loss.
-BALANCE = text(
+BALANCE = sql.statement(
+    "stations: balance",
     "WITH members AS (SELECT c.connector_id FROM connector c "
     "WHERE c.station_id = :station_id AND c.operator_id = :operator_id AND c.registered "
     "AND (NOT EXISTS (SELECT 1 FROM reference_meter_connector r WHERE r.meter_id = :meter_id) "
@@ -78,10 +89,11 @@ BALANCE = text(
     "AND slot_at >= :since AND slot_at < :until GROUP BY slot_at) "
     "SELECT date_bin(make_interval(secs => :step_s), f.slot_at, '2000-01-01+00') AS at, "
     "sum(f.energy_wh) AS reference_wh, coalesce(sum(p.energy_wh), 0) AS piles_wh, "
-    "count(*) AS slots FROM feeder f LEFT JOIN piles p USING (slot_at) GROUP BY 1 ORDER BY 1"
+    "count(*) AS slots FROM feeder f LEFT JOIN piles p USING (slot_at) GROUP BY 1 ORDER BY 1",
 )
 
-PILES_OF_STATION = text(
+PILES_OF_STATION = sql.statement(
+    "stations: piles of station",
     "SELECT c.connector, c.pile, c.current, c.accuracy_class, c.model, c.registered, "
     "a.relative_error, a.standard_uncertainty, a.mpe, a.p_nonconforming, a.verdict, a.tier, "
     "a.priority_money, l.at AS latest_at, l.power_w AS latest_power_w, "
@@ -92,15 +104,16 @@ PILES_OF_STATION = text(
     "ON a.connector_id = c.connector_id AND a.run_id = :run_id "
     "LEFT JOIN latest_reading l ON l.connector_id = c.connector_id "
     "WHERE c.station_id = :station_id AND c.operator_id = :operator_id "
-    "ORDER BY c.connector LIMIT 500"
+    "ORDER BY c.connector LIMIT 500",
 )
 
-GAPS_OF_STATION = text(
+GAPS_OF_STATION = sql.statement(
+    "stations: gaps of station",
     "SELECT s.topic, g.first_seq, g.last_seq, g.found_at, g.closed_at, "
     "g.from_at, g.to_at, g.implausible FROM ledger_gap g "
     "JOIN ledger_stream s USING (stream_id) "
     "WHERE s.station_id = :station_id AND s.operator_id = :operator_id "
-    "ORDER BY (g.closed_at IS NULL) DESC, g.found_at DESC LIMIT 100"
+    "ORDER BY (g.closed_at IS NULL) DESC, g.found_at DESC LIMIT 100",
 )
 
 
@@ -109,6 +122,33 @@ def _like(words: str) -> str:
     return f"%{escaped}%"
 
 
+def _first_page(s: Sample) -> dict[str, Any]:
+    return {"run_id": s.run_id, "words": "", "scope": None, "limit": PAGE_ROWS, "offset": 0}
+
+
+def _of_station(s: Sample) -> dict[str, Any]:
+    return {"station_id": s.station_id, "operator_id": s.operator_id}
+
+
+def _feeder(s: Sample, *, days: int, step_s: float) -> dict[str, Any]:
+    since = s.now - timedelta(days=days)
+    return {
+        **_of_station(s),
+        "meter_id": s.meter_id,
+        "since": since,
+        "until": s.now,
+        "step_s": step_s,
+    }
+
+
+@watched(
+    {
+        "stations": _first_page,
+        "stations: last page": lambda s: {**_first_page(s), "offset": 8_300},
+        "stations: scope": lambda s: {**_first_page(s), "scope": s.operator_id},
+        "stations: text": lambda s: {**_first_page(s), "words": s.station_id},
+    }
+)
 async def stations(
     connection: AsyncConnection,
     *,
@@ -119,46 +159,60 @@ async def stations(
     offset: int,
 ) -> Sequence[RowMapping]:
     """Return one page of stations with the tiers of their connectors."""
-    values = {
-        "run_id": -1 if run_id is None else run_id,
-        "scope": scope,
-        "text": words,
-        "pattern": _like(words),
-        "limit": limit,
-        "offset": offset,
+    return await sql.rows(
+        connection,
+        STATIONS,
+        run_id=-1 if run_id is None else run_id,
+        scope=scope,
+        text=words,
+        pattern=_like(words),
+        limit=limit,
+        offset=offset,
+    )
+
+
+@watched(
+    {
+        "stations: count": lambda s: {"words": "", "scope": None},
+        "stations: count of text": lambda s: {"words": s.station_id, "scope": None},
     }
-    return (await connection.execute(STATIONS, values)).mappings().all()
-
-
+)
 async def station_count(connection: AsyncConnection, *, words: str, scope: Scope) -> int:
     """Return how many stations a search finds."""
-    values = {"scope": scope, "text": words, "pattern": _like(words)}
-    return int((await connection.execute(STATION_COUNT, values)).scalar_one())
+    return int(
+        await sql.value(connection, STATION_COUNT, scope=scope, text=words, pattern=_like(words))
+    )
 
 
+@watched({"station": lambda s: {"station_id": s.station_id, "scope": None}})
 async def station(
     connection: AsyncConnection, station_id: str, *, scope: Scope
 ) -> RowMapping | None:
     """Return a station with its gateway's status; None when unseen."""
-    result = await connection.execute(STATION, {"station_id": station_id, "scope": scope})
-    return result.mappings().one_or_none()
+    return await sql.row(connection, STATION, station_id=station_id, scope=scope)
 
 
+@watched({"station: meters": _of_station})
 async def meters(
     connection: AsyncConnection, station_id: str, *, operator_id: str
 ) -> Sequence[RowMapping]:
     """Return the registered reference meters of a station, feeders first."""
-    values = {"station_id": station_id, "operator_id": operator_id}
-    return (await connection.execute(METERS, values)).mappings().all()
+    return await sql.rows(connection, METERS, station_id=station_id, operator_id=operator_id)
 
 
+@watched({"station: last slot": lambda s: {"meter_id": s.meter_id}})
 async def last_slot(connection: AsyncConnection, meter_id: int) -> datetime | None:
     """Return the newest 15-minute slot of a meter."""
-    result = await connection.execute(LAST_SLOT, {"meter_id": meter_id})
-    found: datetime | None = result.scalar_one_or_none()
+    found: datetime | None = await sql.value(connection, LAST_SLOT, meter_id=meter_id)
     return found
 
 
+@watched(
+    {
+        "station: balance of 7 days": lambda s: _feeder(s, days=7, step_s=3600.0),
+        "station: balance of 30 days": lambda s: _feeder(s, days=30, step_s=float(DAY_S)),
+    }
+)
 async def balance(
     connection: AsyncConnection,
     meter_id: int,
@@ -170,32 +224,37 @@ async def balance(
     step_s: float,
 ) -> Sequence[RowMapping]:
     """Return a feeder's energy beside the sum of its piles, per step of time, Wh."""
-    values = {
-        "meter_id": meter_id,
-        "station_id": station_id,
-        "operator_id": operator_id,
-        "since": since,
-        "until": until,
-        "step_s": step_s,
-    }
-    return (await connection.execute(BALANCE, values)).mappings().all()
+    return await sql.rows(
+        connection,
+        BALANCE,
+        meter_id=meter_id,
+        station_id=station_id,
+        operator_id=operator_id,
+        since=since,
+        until=until,
+        step_s=step_s,
+    )
 
 
+@watched({"station: piles": lambda s: {**_of_station(s), "run_id": s.run_id}})
 async def piles_of_station(
     connection: AsyncConnection, station_id: str, *, operator_id: str, run_id: int | None
 ) -> Sequence[RowMapping]:
     """Return the connectors of a station with what the run said of them."""
-    values = {
-        "station_id": station_id,
-        "operator_id": operator_id,
-        "run_id": -1 if run_id is None else run_id,
-    }
-    return (await connection.execute(PILES_OF_STATION, values)).mappings().all()
+    return await sql.rows(
+        connection,
+        PILES_OF_STATION,
+        station_id=station_id,
+        operator_id=operator_id,
+        run_id=-1 if run_id is None else run_id,
+    )
 
 
+@watched({"station: gaps": _of_station})
 async def gaps_of_station(
     connection: AsyncConnection, station_id: str, *, operator_id: str
 ) -> Sequence[RowMapping]:
     """Return the holes in the message counters of a station, open ones first."""
-    values = {"station_id": station_id, "operator_id": operator_id}
-    return (await connection.execute(GAPS_OF_STATION, values)).mappings().all()
+    return await sql.rows(
+        connection, GAPS_OF_STATION, station_id=station_id, operator_id=operator_id
+    )

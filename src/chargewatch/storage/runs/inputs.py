@@ -13,9 +13,11 @@ import numpy as np
 
 from chargewatch.domain.columns import Form
 from chargewatch.domain.session import SESSION_COLUMNS, SessionColumn
+from chargewatch.storage import sql
 from chargewatch.storage.bulk import Records, copy_arrays, text_key
 from chargewatch.storage.database import Database
 from chargewatch.storage.intake.events import REGISTER_CHANGES
+from chargewatch.storage.sql import Statement
 
 RUN_COLUMNS = tuple(column for column in SESSION_COLUMNS if column.in_runs)
 _ARRAY_TYPES = {
@@ -76,29 +78,44 @@ INTERRUPTIONS = (
 )
 """Stop reasons (OCPP 1.6 and 2.0.1) of sessions that broke off."""
 
-CONNECTORS = """
+CONNECTORS = sql.statement(
+    "inputs: connectors",
+    """
 SELECT c.connector_id, c.connector, c.operator_id, c.station_id, c.registered, c.current,
   c.accuracy_class, c.rated_power_w, c.max_current_a, c.resolution_wh, c.cable_loss_compensated,
   concat_ws(' ', c.manufacturer, c.model) AS model, c.signing_key, c.serial
 FROM connector c ORDER BY c.connector_id
-"""
-METERS = """
+""",
+)
+METERS = sql.statement(
+    "inputs: meters",
+    """
 SELECT meter_id, meter, operator_id, station_id, registered, scope, current,
   relative_uncertainty, coverage_factor, resolution_wh, valid_until
 FROM reference_meter ORDER BY meter_id
-"""
-METER_MEMBERS = """
+""",
+)
+METER_MEMBERS = sql.statement(
+    "inputs: meter members",
+    """
 SELECT meter_id, connector_id FROM reference_meter_connector ORDER BY meter_id, connector_id
-"""
-VERIFICATIONS = """
+""",
+)
+VERIFICATIONS = sql.statement(
+    "inputs: verifications",
+    """
 SELECT connector_id, verified_on, valid_until, result, relative_error, expanded_uncertainty,
   coverage_factor
-FROM verification WHERE verified_on <= $1 ORDER BY connector_id, verified_on, verification_id
-"""
-TARIFFS = """
+FROM verification WHERE verified_on <= :as_of ORDER BY connector_id, verified_on, verification_id
+""",
+)
+TARIFFS = sql.statement(
+    "inputs: tariffs",
+    """
 SELECT operator_id, station_id, valid_from, periods FROM tariff
-WHERE valid_from <= $1 ORDER BY operator_id, station_id, valid_from
-"""
+WHERE valid_from <= :as_of ORDER BY operator_id, station_id, valid_from
+""",
+)
 
 SESSION_KEY = text_key("concat_ws(chr(31), operator_id, station_id, session)")
 """A session's name as a number, the same in every database."""
@@ -111,14 +128,20 @@ def _as_array(column: SessionColumn) -> str:
     return f"coalesce({value}, 'NaN')" if column.optional else value
 
 
-SESSIONS = f"""
+SESSIONS = sql.statement(
+    "inputs: sessions",
+    f"""
 SELECT session_id, connector_id, coalesce({text_key("vehicle")}, 0),
   {", ".join(map(_as_array, RUN_COLUMNS))},
-  received_at, coalesce(stop_reason = ANY($3::text[]), false), signed_data IS NOT NULL,
+  received_at, coalesce(stop_reason = ANY(CAST(:interruptions AS text[])), false),
+  signed_data IS NOT NULL,
   {SESSION_KEY}
-FROM charging_session WHERE ended_at > $1 AND ended_at <= $2
-"""  # noqa: S608 - all that is put in are names of columns
-PERIODS_OF = """
+FROM charging_session WHERE ended_at > :first AND ended_at <= :last
+""",  # noqa: S608 - all that is put in are names of columns
+)
+PERIODS_OF = sql.statement(
+    "inputs: periods",
+    """
 SELECT s.session_id, (p.item->>'from')::timestamptz, (p.item->>'to')::timestamptz,
   coalesce((p.item->>'energy_wh')::double precision, 'NaN'),
   coalesce((p.item->>'energy_price')::double precision, 'NaN'),
@@ -126,87 +149,143 @@ SELECT s.session_id, (p.item->>'from')::timestamptz, (p.item->>'to')::timestampt
 FROM {source}
 CROSS JOIN LATERAL jsonb_array_elements(s.periods) WITH ORDINALITY AS p(item, number)
 WHERE jsonb_typeof(s.periods) = 'array' ORDER BY s.session_id, p.number
-"""
+""",
+)
 """Priced periods of the sessions of `source`."""
-PERIODS = PERIODS_OF.format(
+PERIODS = PERIODS_OF.filled(
     source="""(
   SELECT session_id, periods FROM charging_session
-  WHERE ended_at > $1 AND ended_at <= $2
-    AND ($3::bigint[] IS NULL OR session_id = ANY($3::bigint[]))) AS s"""
+  WHERE ended_at > :first AND ended_at <= :last
+    AND (CAST(:session_ids AS bigint[]) IS NULL
+      OR session_id = ANY(CAST(:session_ids AS bigint[])))) AS s"""
 )
-SIGNED = """
+SIGNED = sql.statement(
+    "inputs: signed",
+    """
 SELECT session_id, signed_format, signed_data, signed_public_key FROM charging_session
-WHERE session_id = ANY($1::bigint[]) ORDER BY session_id
-"""
-SESSION_NAMES = """
-SELECT session_id, session FROM charging_session WHERE session_id = ANY($1::bigint[])
-"""
-READINGS = """
+WHERE session_id = ANY(CAST(:session_ids AS bigint[])) ORDER BY session_id
+""",
+)
+SESSION_NAMES = sql.statement(
+    "inputs: session names",
+    """
+SELECT session_id, session FROM charging_session
+WHERE session_id = ANY(CAST(:session_ids AS bigint[]))
+""",
+)
+READINGS = sql.statement(
+    "inputs: readings",
+    """
 SELECT connector_id, at, energy_wh, power_w, session_key, context
 FROM register_reading
-WHERE connector_id = ANY($1::int[]) AND at >= $2 AND at <= $3 ORDER BY connector_id, at
-"""
-DECLARED_CHANGES = """
+WHERE connector_id = ANY(CAST(:connector_ids AS int[])) AND at >= :first AND at <= :last
+ORDER BY connector_id, at
+""",
+)
+DECLARED_CHANGES = sql.statement(
+    "inputs: declared changes",
+    """
 SELECT e.connector_id, e.at, e.kind <> 'register_reset' FROM instrument_event e
 JOIN connector c USING (connector_id)
-WHERE e.kind = ANY($1::text[]) AND e.at >= $2::timestamptz - interval '1 hour' AND e.at <= $3
-"""
-LAST_READINGS = """
+WHERE e.kind = ANY(CAST(:kinds AS text[]))
+  AND e.at >= CAST(:first AS timestamptz) - interval '1 hour' AND e.at <= :last
+""",
+)
+LAST_READINGS = sql.statement(
+    "inputs: last readings",
+    """
 SELECT c.connector_id, r.at FROM connector c
 CROSS JOIN LATERAL (
   SELECT at FROM register_reading
-  WHERE connector_id = c.connector_id AND at >= $1 AND at <= $2 ORDER BY at DESC LIMIT 1) r
+  WHERE connector_id = c.connector_id AND at >= :first AND at <= :last ORDER BY at DESC LIMIT 1) r
 ORDER BY c.connector_id
-"""
-LAST_METER_READINGS = """
+""",
+)
+LAST_METER_READINGS = sql.statement(
+    "inputs: last meter readings",
+    """
 SELECT m.meter_id, r.at FROM reference_meter m
 CROSS JOIN LATERAL (
   SELECT at FROM reference_reading
-  WHERE meter_id = m.meter_id AND at >= $1 AND at <= $2 ORDER BY at DESC LIMIT 1) r
+  WHERE meter_id = m.meter_id AND at >= :first AND at <= :last ORDER BY at DESC LIMIT 1) r
 ORDER BY m.meter_id
-"""
-STREAMS = """
+""",
+)
+STREAMS = sql.statement(
+    "inputs: streams",
+    """
 SELECT stream_id, operator_id, station_id, topic FROM ledger_stream ORDER BY stream_id
-"""
-MESSAGES = """
+""",
+)
+MESSAGES = sql.statement(
+    "inputs: messages",
+    """
 SELECT stream_id, sent_at, received_at FROM message_ledger
-WHERE received_at >= $1::timestamptz - interval '1 day' AND sent_at >= $1 AND sent_at <= $2
-  AND seq > 0
+WHERE received_at >= CAST(:first AS timestamptz) - interval '1 day'
+  AND sent_at >= :first AND sent_at <= :last AND seq > 0
 ORDER BY received_at, sent_at, stream_id
-"""
+""",
+)
 # A hole that begins after as_of doesn't count.
-HOLES = """
+HOLES = sql.statement(
+    "inputs: holes",
+    """
 SELECT g.stream_id, s.operator_id, s.station_id, s.topic, g.first_seq, g.last_seq,
   coalesce(g.from_at, g.found_at) AS from_at, coalesce(g.to_at, g.found_at) AS to_at,
   g.implausible
 FROM ledger_gap g JOIN ledger_stream s USING (stream_id)
-WHERE g.closed_at IS NULL AND coalesce(g.to_at, g.found_at) <= $1
+WHERE g.closed_at IS NULL AND coalesce(g.to_at, g.found_at) <= :as_of
 ORDER BY g.stream_id, g.count_no, g.first_seq
-"""
+""",
+)
 # Streams whose numbers say little: too many gaps, or a count that begins anew.
-COUNTS = """
+COUNTS = sql.statement(
+    "inputs: counts",
+    """
 SELECT operator_id, station_id, topic, untracked_gaps, untracked_missing::float8, untracked_at,
-  ARRAY(SELECT at FROM unnest(restarted_at) AS at WHERE at > $1 AND at <= $2 ORDER BY at)
+  ARRAY(SELECT at FROM unnest(restarted_at) AS at WHERE at > :since AND at <= :as_of ORDER BY at)
     AS restarted_at
-FROM ledger_stream WHERE (untracked_at > $1 AND untracked_at <= $2) OR restarts > 0
+FROM ledger_stream WHERE (untracked_at > :since AND untracked_at <= :as_of) OR restarts > 0
 ORDER BY stream_id
-"""
-CLOCKS = """
+""",
+)
+CLOCKS = sql.statement(
+    "inputs: clocks",
+    """
 SELECT operator_id, station_id, coalesce(sent_at, received_at) AS at, clock_offset_ms
-FROM station_status WHERE clock_offset_ms IS NOT NULL AND coalesce(sent_at, received_at) <= $1
+FROM station_status WHERE clock_offset_ms IS NOT NULL AND coalesce(sent_at, received_at) <= :as_of
 ORDER BY operator_id, station_id
-"""
+""",
+)
 # A reading may lie ahead of its arrival by the minutes that clocks differ, never by an hour.
-CONFLICTS = """
+CONFLICTS = sql.statement(
+    "inputs: conflicts",
+    """
 SELECT quarantine_id, received_at, topic, operator_id, station_id, errors, payload, content_type
 FROM quarantine
-WHERE codes @> ARRAY['conflict'] AND received_at > $1::timestamptz - interval '1 hour'
+WHERE codes @> ARRAY['conflict'] AND received_at > CAST(:first AS timestamptz) - interval '1 hour'
 ORDER BY quarantine_id
-"""
-METER_SPANS = """
+""",
+)
+METER_SPANS = sql.statement(
+    "inputs: meter spans",
+    """
 SELECT meter_id, min(at) AS first_at, max(at) AS last_at, count(*) AS readings
-FROM reference_reading WHERE meter_id = ANY($1::int[]) AND at >= $2 AND at <= $3 GROUP BY meter_id
-"""
+FROM reference_reading
+WHERE meter_id = ANY(CAST(:meter_ids AS int[])) AND at >= :first AND at <= :last
+GROUP BY meter_id
+""",
+)
+
+
+PLAN_EACH_TIME = sql.statement(
+    "inputs: plan each time", "SET LOCAL plan_cache_mode = force_custom_plan"
+)
+INTERVALS = sql.statement(
+    "inputs: intervals",
+    "SELECT slot_at, {kind}_id, energy_wh, u_wh, quality FROM {kind}_interval "
+    "WHERE slot_at >= :first AND slot_at < :last",
+)
 
 
 @asynccontextmanager
@@ -217,13 +296,15 @@ async def snapshot(database: Database) -> AsyncIterator[asyncpg.Connection]:
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
         # Plans for the arguments at hand: chunks outside the window are then left out.
-        await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
+        await sql.run(connection, PLAN_EACH_TIME)
         yield connection
 
 
-async def rows(connection: asyncpg.Connection, query: str, *arguments: Any) -> list[dict[str, Any]]:
+async def rows(
+    connection: asyncpg.Connection, query: Statement, **values: Any
+) -> list[dict[str, Any]]:
     """Return a query's rows as dictionaries."""
-    found = await connection.fetch(query, *arguments, timeout=600)
+    found = await sql.rows(connection, query, timeout_s=600, **values)
     return [dict(row) for row in found]
 
 
@@ -234,20 +315,17 @@ async def conflicts(
 
     They come a few at a time: each has the bytes of its message.
     """
-    async for row in connection.cursor(CONFLICTS, first, prefetch=20, timeout=600):
-        yield dict(row)
+    async for block in sql.blocks(connection, CONFLICTS, size=20, timeout_s=600, first=first):
+        for row in block:
+            yield dict(row)
 
 
-def interval_query(kind: str) -> str:
-    """Return the query of the rollups of slots that begin in [$1, $2), as INTERVAL, in no order.
+def interval_query(kind: str) -> Statement:
+    """Return the query of the rollups of slots that begin in [first, last), in no order.
 
     kind: connector or meter.
     """
-    table = {"connector": "connector_interval", "meter": "meter_interval"}[kind]
-    return (
-        f"SELECT slot_at, {kind}_id, energy_wh, u_wh, quality FROM {table} "  # noqa: S608
-        "WHERE slot_at >= $1 AND slot_at < $2"
-    )
+    return INTERVALS.filled(kind=kind)
 
 
 async def sessions(connection: asyncpg.Connection, *, first: datetime, last: datetime) -> Records:
@@ -257,7 +335,10 @@ async def sessions(connection: asyncpg.Connection, *, first: datetime, last: dat
     database. Sorting here takes a third of the time that the server takes.
     """
     records = await copy_arrays(
-        connection, SESSIONS, SESSION, arguments=(first, last, list(INTERRUPTIONS))
+        connection,
+        SESSIONS,
+        SESSION,
+        values={"first": first, "last": last, "interruptions": list(INTERRUPTIONS)},
     )
     return await asyncio.to_thread(by_end, records)
 
@@ -278,7 +359,9 @@ async def periods(
 ) -> Records:
     """Return the priced periods of sessions that ended in (first, last]; None: of all of them."""
     ids = None if session_ids is None else list(session_ids)
-    return await copy_arrays(connection, PERIODS, PERIOD, arguments=(first, last, ids))
+    return await copy_arrays(
+        connection, PERIODS, PERIOD, values={"first": first, "last": last, "session_ids": ids}
+    )
 
 
 async def readings(
@@ -293,7 +376,7 @@ async def readings(
         connection,
         READINGS,
         READING,
-        arguments=(list(connector_ids), first, last),
+        values={"connector_ids": list(connector_ids), "first": first, "last": last},
     )
 
 
@@ -305,13 +388,13 @@ async def declared_changes(
         connection,
         DECLARED_CHANGES,
         DECLARED,
-        arguments=(list(REGISTER_CHANGES), first, last),
+        values={"kinds": list(REGISTER_CHANGES), "first": first, "last": last},
     )
 
 
 async def messages(connection: asyncpg.Connection, *, first: datetime, last: datetime) -> Records:
     """Return the messages sent in [first, last], in the order of their arrival."""
-    return await copy_arrays(connection, MESSAGES, MESSAGE, arguments=(first, last))
+    return await copy_arrays(connection, MESSAGES, MESSAGE, values={"first": first, "last": last})
 
 
 async def last_readings(
@@ -319,4 +402,4 @@ async def last_readings(
 ) -> Records:
     """Return the time of the last reading in [first, last] of each connector or meter."""
     query = {"connector": LAST_READINGS, "meter": LAST_METER_READINGS}[kind]
-    return await copy_arrays(connection, query, LAST, arguments=(first, last))
+    return await copy_arrays(connection, query, LAST, values={"first": first, "last": last})

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from chargewatch.domain.times import SLOT_S
 from chargewatch.errors import DatabaseError
+from chargewatch.storage import sql
 from chargewatch.storage.bulk import Records, copy_arrays, copy_records_in
 from chargewatch.storage.intake.events import REGISTER_CHANGES
-from chargewatch.storage.locks import AdvisoryLock
+from chargewatch.storage.locks import LOCK, UNLOCK, AdvisoryLock
+from chargewatch.storage.sql import Statement
 
 SLOT_US = SLOT_S * 1_000_000
 
@@ -83,9 +85,7 @@ async def refresh_lock(
     Raises: DatabaseError when another refresh holds the lock for too long.
     """
     try:
-        await connection.execute(
-            "SELECT pg_advisory_lock($1)", AdvisoryLock.REFRESH, timeout=timeout_s
-        )
+        await sql.run(connection, LOCK, key=AdvisoryLock.REFRESH, timeout_s=timeout_s)
     except TimeoutError as exc:
         raise DatabaseError(
             f"another rollup refresh has been running for over {timeout_s:.0f} s; "
@@ -94,7 +94,7 @@ async def refresh_lock(
     try:
         yield
     finally:
-        await connection.execute("SELECT pg_advisory_unlock($1)", AdvisoryLock.REFRESH, timeout=10)
+        await sql.run(connection, UNLOCK, key=AdvisoryLock.REFRESH, timeout_s=10)
 
 
 def day_bounds(day: date) -> tuple[datetime, datetime]:
@@ -103,51 +103,127 @@ def day_bounds(day: date) -> tuple[datetime, datetime]:
     return begin, begin + timedelta(days=1)
 
 
-def _ids_condition(ids: Ids, column: str) -> tuple[str, list[object]]:
-    """Return a condition on ids: a range when they are dense, else a list."""
+DAY_READINGS = sql.statement(
+    "rollups: day readings",
+    "SELECT {identifier}, at, energy_wh, {reset} FROM {readings} "
+    "WHERE at >= :begin AND at < :end AND {condition}",
+)
+# Before the day: the last reading p, those back to the start of the slot before p's, and the last
+# one before that start, which also tells that the slot isn't the first one covered. After the day:
+# the mirror image.
+EDGE_READINGS = sql.statement(
+    "rollups: edge readings",
+    """
+SELECT x.* FROM unnest(CAST(:ids AS int4[])) AS due (id)
+CROSS JOIN LATERAL (
+    SELECT f.at, {edge} AS edge FROM (
+        SELECT r.at FROM {readings} r WHERE r.{identifier} = due.id AND {day_side}
+        ORDER BY r.at {order} LIMIT 1
+    ) f
+) near
+CROSS JOIN LATERAL (
+    SELECT {columns} FROM {readings} r
+    WHERE r.{identifier} = due.id AND {day_side} AND {within}
+    UNION ALL
+    (SELECT {columns} FROM {readings} r
+     WHERE r.{identifier} = due.id AND {day_side} AND {beyond}
+     ORDER BY r.at {order} LIMIT 1)
+) x
+""",
+)
+DECLARED_AT = sql.statement(
+    "rollups: declared at",
+    "SELECT {identifier}, at, kind FROM instrument_event "
+    "WHERE kind = ANY(CAST(:kinds AS text[])) AND {identifier} = ANY(CAST(:ids AS int4[])) "
+    "AND at > :first AND at <= :last",
+)
+STORED = sql.statement(
+    "rollups: stored",
+    "SELECT {columns} FROM {rollups} WHERE slot_at >= :first AND slot_at < :last AND {condition}",
+)
+COVERAGE = sql.statement(
+    "rollups: coverage",
+    """
+SELECT due.id, first.slot_at, last.slot_at FROM unnest(CAST(:ids AS int4[])) AS due (id)
+CROSS JOIN LATERAL (SELECT slot_at FROM {rollups} WHERE {identifier} = due.id
+    ORDER BY slot_at LIMIT 1) first
+CROSS JOIN LATERAL (SELECT slot_at FROM {rollups} WHERE {identifier} = due.id
+    ORDER BY slot_at DESC LIMIT 1) last
+""",
+)
+MAKE_STALE = sql.statement(
+    "rollups: make stale",
+    "CREATE TEMP TABLE IF NOT EXISTS rollup_stale "
+    "(instrument int4 NOT NULL, slot_at timestamptz NOT NULL) ON COMMIT DELETE ROWS; "
+    "TRUNCATE rollup_stale",
+)
+ANALYZE_STALE = sql.statement("rollups: analyze stale", "ANALYZE rollup_stale")
+# Constants let TimescaleDB leave chunks out when it plans.
+DELETE_STALE = sql.statement(
+    "rollups: delete stale",
+    "DELETE FROM {rollups} t USING rollup_stale s "
+    "WHERE t.{identifier} = s.instrument AND t.slot_at = s.slot_at "
+    "AND t.slot_at >= {first} AND t.slot_at <= {last}",
+)
+RENEW_VERSIONS = sql.statement(
+    "rollups: renew versions",
+    "INSERT INTO rollup_version (kind, day, version) "
+    "SELECT :kind, day, gen_random_uuid() FROM unnest(CAST(:days AS date[])) AS day "
+    "ON CONFLICT (kind, day) DO UPDATE SET version = excluded.version",
+)
+VERSIONS = sql.statement(
+    "rollups: versions",
+    "SELECT kind, day, version::text FROM rollup_version WHERE day BETWEEN :first AND :last",
+)
+RESOLUTIONS = sql.statement(
+    "rollups: resolutions",
+    "SELECT {identifier}, COALESCE(resolution_wh, :unknown_wh) FROM {registry}",
+)
+KEPT_FROM = sql.statement(
+    "rollups: kept from",
+    "SELECT kept_from FROM retention_horizon WHERE table_name = :table_name",
+)
+
+
+def _ids_condition(ids: Ids, column: str) -> tuple[str, dict[str, object]]:
+    """Return a condition on ids, with its values: a range when they are dense, else a list."""
     low, high = int(ids[0]), int(ids[-1])
     if high - low + 1 <= 2 * len(ids):
-        return f"{column} BETWEEN {low} AND {high}", []
-    return f"{column} = ANY($3)", [ids.tolist()]
+        return f"{column} BETWEEN {low} AND {high}", {}
+    return f"{column} = ANY(CAST(:ids AS int4[]))", {"ids": ids.tolist()}
 
 
-def _edge_query(kind: Kind, *, after: bool) -> str:
-    """Return SQL for the readings around a day that its slots and their neighbours rest on.
-
-    Before the day: the last reading p, those back to the start of the slot before p's, and the
-    last one before that start, which also tells that the slot isn't the first one covered. After
-    the day: the mirror image.
-    """
-    reading, identifier = kind.readings, kind.identifier
-    columns = f"r.{identifier}, r.at, r.energy_wh, {kind.reset} AS reset"
+def _edge_query(kind: Kind, *, after: bool) -> Statement:
+    """Return the query of the readings around a day that its slots and their neighbours rest on."""
     if after:
-        day_side, order, within = "r.at >= $2", "ASC", "r.at >= near.at AND r.at <= near.edge"
+        day_side, order, within = (
+            "r.at >= :day_edge",
+            "ASC",
+            "r.at >= near.at AND r.at <= near.edge",
+        )
         beyond = "r.at > near.edge"
         edge = (
             "date_bin('15 min', f.at + interval '899.999999 s', timestamptz 'epoch') "
             "+ interval '15 min'"
         )
     else:
-        day_side, order, within = "r.at < $2", "DESC", "r.at <= near.at AND r.at >= near.edge"
+        day_side, order, within = (
+            "r.at < :day_edge",
+            "DESC",
+            "r.at <= near.at AND r.at >= near.edge",
+        )
         beyond = "r.at < near.edge"
         edge = "date_bin('15 min', f.at, timestamptz 'epoch') - interval '15 min'"
-    return f"""
-        SELECT x.* FROM unnest($1::int4[]) AS due (id)
-        CROSS JOIN LATERAL (
-            SELECT f.at, {edge} AS edge FROM (
-                SELECT r.at FROM {reading} r WHERE r.{identifier} = due.id AND {day_side}
-                ORDER BY r.at {order} LIMIT 1
-            ) f
-        ) near
-        CROSS JOIN LATERAL (
-            SELECT {columns} FROM {reading} r
-            WHERE r.{identifier} = due.id AND {day_side} AND {within}
-            UNION ALL
-            (SELECT {columns} FROM {reading} r
-             WHERE r.{identifier} = due.id AND {day_side} AND {beyond}
-             ORDER BY r.at {order} LIMIT 1)
-        ) x
-    """  # noqa: S608
+    return EDGE_READINGS.filled(
+        readings=kind.readings,
+        identifier=kind.identifier,
+        columns=f"r.{kind.identifier}, r.at, r.energy_wh, {kind.reset} AS reset",
+        day_side=day_side,
+        order=order,
+        within=within,
+        beyond=beyond,
+        edge=edge,
+    )
 
 
 async def read_readings(
@@ -159,12 +235,11 @@ async def read_readings(
     """
     begin, end = day_bounds(day)
     condition, extra = _ids_condition(ids, kind.identifier)
+    query = DAY_READINGS.filled(
+        identifier=kind.identifier, reset=kind.reset, readings=kind.readings, condition=condition
+    )
     inside = await copy_arrays(
-        connection,
-        f"SELECT {kind.identifier}, at, energy_wh, {kind.reset} FROM {kind.readings} "  # noqa: S608
-        f"WHERE at >= $1 AND at < $2 AND {condition}",
-        READING,
-        arguments=[begin, end, *extra],
+        connection, query, READING, values={"begin": begin, "end": end, **extra}
     )
     if not extra:
         inside = inside[np.isin(inside["instrument"], ids)]
@@ -175,7 +250,7 @@ async def read_readings(
                 connection,
                 _edge_query(kind, after=after),
                 READING,
-                arguments=[ids.tolist(), edge],
+                values={"ids": ids.tolist(), "day_edge": edge},
             )
         )
     readings = np.concatenate(parts)
@@ -195,13 +270,13 @@ async def _mark_declared(
     if not len(readings):
         return
     at = readings["at"]
-    events = await connection.fetch(
-        f"SELECT {kind.identifier}, at, kind FROM instrument_event "  # noqa: S608
-        f"WHERE kind = ANY($1::text[]) AND {kind.identifier} = ANY($2::int4[]) "
-        "AND at > $3 AND at <= $4",
-        list(REGISTER_CHANGES),
-        ids.tolist(),
-        *(edge.astype(datetime).replace(tzinfo=UTC) for edge in (at.min(), at.max())),
+    events = await sql.rows(
+        connection,
+        DECLARED_AT.filled(identifier=kind.identifier),
+        kinds=list(REGISTER_CHANGES),
+        ids=ids.tolist(),
+        first=at.min().astype(datetime).replace(tzinfo=UTC),
+        last=at.max().astype(datetime).replace(tzinfo=UTC),
     )
     for instrument, declared_at, change in events:
         begin, end = np.searchsorted(readings["instrument"], [instrument, instrument + 1])
@@ -217,12 +292,14 @@ async def read_stored(
 ) -> Records:
     """Return stored rollups of instruments in [first_slot, last_slot), dtype INTERVAL."""
     condition, extra = _ids_condition(ids, kind.identifier)
+    query = STORED.filled(
+        columns=", ".join(kind.interval_columns), rollups=kind.rollups, condition=condition
+    )
     records = await copy_arrays(
         connection,
-        f"SELECT {', '.join(kind.interval_columns)} FROM {kind.rollups} "  # noqa: S608
-        f"WHERE slot_at >= $1 AND slot_at < $2 AND {condition}",
+        query,
         INTERVAL,
-        arguments=[slot_time(first_slot), slot_time(last_slot), *extra],
+        values={"first": slot_time(first_slot), "last": slot_time(last_slot), **extra},
     )
     return records if extra else records[np.isin(records["instrument"], ids)]
 
@@ -231,18 +308,9 @@ async def stored_coverage(
     connection: asyncpg.Connection, kind: Kind, *, ids: Ids
 ) -> dict[int, tuple[int, int]]:
     """Return the first and the last stored slot of instruments that have any."""
-    rows = await connection.fetch(
-        f"""
-        SELECT due.id, first.slot_at, last.slot_at FROM unnest($1::int4[]) AS due (id)
-        CROSS JOIN LATERAL (SELECT slot_at FROM {kind.rollups} WHERE {kind.identifier} = due.id
-            ORDER BY slot_at LIMIT 1) first
-        CROSS JOIN LATERAL (SELECT slot_at FROM {kind.rollups} WHERE {kind.identifier} = due.id
-            ORDER BY slot_at DESC LIMIT 1) last
-        """,  # noqa: S608
-        ids.tolist(),
-        timeout=300,
-    )
-    return {row[0]: (slot_of(row[1]), slot_of(row[2])) for row in rows}
+    wanted = COVERAGE.filled(rollups=kind.rollups, identifier=kind.identifier)
+    found = await sql.rows(connection, wanted, ids=ids.tolist(), timeout_s=300)
+    return {row[0]: (slot_of(row[1]), slot_of(row[2])) for row in found}
 
 
 async def replace_rows(
@@ -257,20 +325,16 @@ async def replace_rows(
     if len(stale):
         keys = np.empty(len(stale), dtype=_KEY)
         keys["instrument"], keys["slot_at"] = stale["instrument"], stale["slot_at"]
-        await connection.execute(
-            "CREATE TEMP TABLE IF NOT EXISTS rollup_stale "
-            "(instrument int4 NOT NULL, slot_at timestamptz NOT NULL) ON COMMIT DELETE ROWS; "
-            "TRUNCATE rollup_stale"
-        )
+        await sql.run(connection, MAKE_STALE)
         await copy_records_in(connection, "rollup_stale", keys)
-        await connection.execute("ANALYZE rollup_stale")
-        await connection.execute(
-            f"DELETE FROM {kind.rollups} t USING rollup_stale s "  # noqa: S608
-            f"WHERE t.{kind.identifier} = s.instrument AND t.slot_at = s.slot_at "
-            f"AND t.slot_at >= {_literal(keys['slot_at'].min())} "
-            f"AND t.slot_at <= {_literal(keys['slot_at'].max())}",
-            timeout=600,
+        await sql.run(connection, ANALYZE_STALE)
+        within = DELETE_STALE.filled(
+            rollups=kind.rollups,
+            identifier=kind.identifier,
+            first=_literal(keys["slot_at"].min()),
+            last=_literal(keys["slot_at"].max()),
         )
+        await sql.run(connection, within, timeout_s=600)
     if len(rows):
         await copy_records_in(connection, kind.rollups, rows, columns=kind.interval_columns)
 
@@ -281,31 +345,19 @@ async def renew_versions(
     """Give days a new version, in the transaction that changes their rollups or takes them over."""
     if not days:
         return
-    await connection.execute(
-        "INSERT INTO rollup_version (kind, day, version) "
-        "SELECT $1, day, gen_random_uuid() FROM unnest($2::date[]) AS day "
-        "ON CONFLICT (kind, day) DO UPDATE SET version = excluded.version",
-        kind.number,
-        list(days),
-        timeout=60,
-    )
+    await sql.run(connection, RENEW_VERSIONS, kind=kind.number, days=list(days), timeout_s=60)
 
 
 async def versions(
     connection: asyncpg.Connection, *, first: date, last: date
 ) -> dict[tuple[int, date], str]:
     """Return the version of each (kind, day) from `first` to `last`, both included."""
-    rows = await connection.fetch(
-        "SELECT kind, day, version::text FROM rollup_version WHERE day BETWEEN $1 AND $2",
-        first,
-        last,
-        timeout=60,
-    )
-    return {(row[0], row[1]): row[2] for row in rows}
+    found = await sql.rows(connection, VERSIONS, first=first, last=last, timeout_s=60)
+    return {(row[0], row[1]): row[2] for row in found}
 
 
 def _literal(at: np.datetime64) -> str:
-    """Return a time as SQL; a constant lets TimescaleDB leave chunks out when it plans."""
+    """Return a time as SQL."""
     return f"'{at.astype('M8[s]')}+00'::timestamptz"
 
 
@@ -313,19 +365,14 @@ async def resolutions(
     connection: asyncpg.Connection, kind: Kind, *, unknown_wh: float
 ) -> dict[int, float]:
     """Return the register's step of every instrument, Wh; `unknown_wh` where nobody told it."""
-    rows = await connection.fetch(
-        f"SELECT {kind.identifier}, COALESCE(resolution_wh, $1) FROM {kind.registry}",  # noqa: S608
-        unknown_wh,
-        timeout=60,
-    )
-    return {row[0]: row[1] for row in rows}
+    wanted = RESOLUTIONS.filled(identifier=kind.identifier, registry=kind.registry)
+    found = await sql.rows(connection, wanted, unknown_wh=unknown_wh, timeout_s=60)
+    return {row[0]: row[1] for row in found}
 
 
 async def kept_from(connection: asyncpg.Connection, table: str) -> datetime | None:
     """Return the time before which retention has deleted rows of a table, None if it never did."""
-    at: datetime | None = await connection.fetchval(
-        "SELECT kept_from FROM retention_horizon WHERE table_name = $1", table
-    )
+    at: datetime | None = await sql.value(connection, KEPT_FROM, table_name=table)
     return at
 
 

@@ -9,30 +9,46 @@ import asyncpg
 import orjson
 
 from chargewatch.domain.signal import Signal
+from chargewatch.storage import sql
 from chargewatch.storage.database import Database
 
 Key = tuple[str, str, str, str]
 
-OPEN = """
-SELECT signal_id, code, operator_id, station_id, subject FROM signal WHERE closed_run IS NULL
-"""
-INSERT = """
+OPEN = sql.statement(
+    "run signals: open",
+    "SELECT signal_id, code, operator_id, station_id, subject FROM signal WHERE closed_run IS NULL",
+)
+INSERT = sql.statement(
+    "run signals: insert",
+    """
 INSERT INTO signal (code, severity, subject, connector, station_id, operator_id, first_at,
   last_at, count, value, "limit", detail, evidence, rule_version, opened_run, last_run)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15)
-"""
-UPDATE = """
-UPDATE signal SET severity = $2, first_at = least(first_at, $3), last_at = $4, count = $5,
-  value = $6, "limit" = $7, detail = $8, evidence = $9, rule_version = $10, last_run = $11
-WHERE signal_id = $1
-"""
-CLOSE = "UPDATE signal SET closed_run = $2 WHERE signal_id = ANY($1::bigint[])"
-SIGNALS = """
+VALUES (:code, :severity, :subject, :connector, :station_id, :operator_id, :first_at, :last_at,
+  :count, :value, :limit, :detail, :evidence, :rule_version, :run_id, :run_id)
+""",
+)
+UPDATE = sql.statement(
+    "run signals: update",
+    """
+UPDATE signal SET severity = :severity, first_at = least(first_at, :first_at), last_at = :last_at,
+  count = :count, value = :value, "limit" = :limit, detail = :detail, evidence = :evidence,
+  rule_version = :rule_version, last_run = :run_id
+WHERE signal_id = :signal_id
+""",
+)
+CLOSE = sql.statement(
+    "run signals: close",
+    "UPDATE signal SET closed_run = :run_id WHERE signal_id = ANY(CAST(:signal_ids AS bigint[]))",
+)
+SIGNALS = sql.statement(
+    "run signals: signals",
+    """
 SELECT code, severity, connector, station_id, operator_id, first_at, last_at, count, value,
   "limit", detail, subject, closed_run IS NULL AS open
-FROM signal WHERE $1 OR closed_run IS NULL
+FROM signal WHERE :closed_too OR closed_run IS NULL
 ORDER BY operator_id COLLATE "C", station_id COLLATE "C", subject COLLATE "C", code, signal_id
-"""
+""",
+)
 
 
 def _key(signal: Signal) -> Key:
@@ -52,56 +68,54 @@ async def store_signals(
         (row["code"], row["operator_id"] or "", row["station_id"] or "", row["subject"]): row[
             "signal_id"
         ]
-        for row in await connection.fetch(OPEN, timeout=600)
+        for row in await sql.rows(connection, OPEN, timeout_s=600)
     }
     found = {_key(signal): signal for signal in signals}
     ended = [number for key, number in known.items() if key not in found]
-    await connection.execute(CLOSE, ended, run_id)
-    await connection.executemany(
-        UPDATE, [_update_values(known[k], s, run_id) for k, s in found.items() if k in known]
-    )
-    fresh = [_insert_values(s, run_id) for k, s in found.items() if k not in known]
-    await connection.executemany(INSERT, fresh)
+    await sql.run(connection, CLOSE, signal_ids=ended, run_id=run_id)
+    kept = [
+        {"signal_id": known[key], "run_id": run_id, **_changing_values(signal)}
+        for key, signal in found.items()
+        if key in known
+    ]
+    await sql.run_each(connection, UPDATE, kept)
+    fresh = [
+        {"run_id": run_id, **_changing_values(signal), **_lasting_values(signal)}
+        for key, signal in found.items()
+        if key not in known
+    ]
+    await sql.run_each(connection, INSERT, fresh)
     return {"opened": len(fresh), "kept": len(found) - len(fresh), "closed": len(ended)}
 
 
-def _insert_values(signal: Signal, run_id: int) -> tuple[Any, ...]:
-    return (
-        signal.code,
-        signal.severity.value,
-        str(signal.evidence["subject"]),
-        signal.connector,
-        signal.station_id,
-        signal.operator_id,
-        signal.first_at,
-        signal.last_at,
-        signal.count,
-        signal.value,
-        signal.limit,
-        signal.detail,
-        orjson.dumps(signal.evidence).decode(),
-        signal.rule_version,
-        run_id,
-    )
+def _lasting_values(signal: Signal) -> dict[str, Any]:
+    """Return what a signal is known by as long as it is open."""
+    return {
+        "code": signal.code,
+        "subject": str(signal.evidence["subject"]),
+        "connector": signal.connector,
+        "station_id": signal.station_id,
+        "operator_id": signal.operator_id,
+    }
 
 
-def _update_values(signal_id: int, signal: Signal, run_id: int) -> tuple[Any, ...]:
-    return (
-        signal_id,
-        signal.severity.value,
-        signal.first_at,
-        signal.last_at,
-        signal.count,
-        signal.value,
-        signal.limit,
-        signal.detail,
-        orjson.dumps(signal.evidence).decode(),
-        signal.rule_version,
-        run_id,
-    )
+def _changing_values(signal: Signal) -> dict[str, Any]:
+    """Return what each run says anew."""
+    return {
+        "severity": signal.severity.value,
+        "first_at": signal.first_at,
+        "last_at": signal.last_at,
+        "count": signal.count,
+        "value": signal.value,
+        "limit": signal.limit,
+        "detail": signal.detail,
+        "evidence": orjson.dumps(signal.evidence).decode(),
+        "rule_version": signal.rule_version,
+    }
 
 
 async def signals(database: Database, *, closed_too: bool) -> list[dict[str, Any]]:
     """Return signals in the columns and order of the contract, with subject and open."""
     async with database.raw() as connection:
-        return [dict(row) for row in await connection.fetch(SIGNALS, closed_too, timeout=600)]
+        found = await sql.rows(connection, SIGNALS, closed_too=closed_too, timeout_s=600)
+        return [dict(row) for row in found]
