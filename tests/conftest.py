@@ -140,7 +140,7 @@ def _make_template(admin_url: str) -> TemplateDatabase:
             admin_url,
             f"ALTER DATABASE {name} ALLOW_CONNECTIONS false",
             "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
-            f"WHERE datname = '{name}'",
+            f"WHERE datname = '{name}' AND current_setting('is_superuser')::boolean",
         )
     )
     return TemplateDatabase(admin_url, name)
