@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from chargewatch.domain.reason import encode, reason
 from chargewatch.simulators.ocmf import Reading, ocmf_record, public_key_hex
 from chargewatch.storage import tables
 from chargewatch.storage.database import Database
@@ -82,7 +83,7 @@ def _assessment(run_id: int, number: int, back: int, as_of: datetime) -> dict[st
         "n_vehicles": 0 if grey else 37,
         "n_direct": 1 if number % 12 == 0 else 0,
         "method": "none" if grey else "balance",
-        "reason": "no reference meter" if grey else "",
+        "reason": encode((reason("too_little", sessions=3, least=8),)) if grey else "",
         "budget": [] if grey else budget,
         "drift": drift if tier == "yellow" else None,
     }

@@ -133,6 +133,9 @@ async def test_pile_says_why_it_is_flagged(site: Site) -> None:
     assert "2 integrity signals are open: Loss-adjusted billing, Verification expired." in text
     grey = (await site.client.get("/piles/TJ0001-05-1")).text
     assert "The data can&#39;t identify its error." in grey
+    assert "No reference meter, no verification and 3 of at least 8 sessions" in grey
+    chinese = await site.client.get("/piles/TJ0001-05-1", headers={"accept-language": "zh"})
+    assert "没有参考表和检定，已知车辆的充电仅 3 次（至少需要 8 次）。" in chinese.text
 
 
 async def test_what_gateways_send_is_shown_as_text(site: Site) -> None:

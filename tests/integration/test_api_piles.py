@@ -129,6 +129,9 @@ async def test_what_is_not_known_is_null(site: Site) -> None:
     grey = (await get(site, "/piles/TJ0001-05-1"))["assessment"]
     assert grey["verdict"] == "not_identifiable"
     assert grey["relative_error"] is None
+    assert grey["reason"] == (
+        "no reference meter, no verification and 3 of at least 8 sessions with a known vehicle"
+    )
     readings = await get(site, "/piles/TJ0001-06-1/readings")
     assert set(readings["power_w"]) == {None}
     assert len(readings["at"]) == len(readings["energy_wh"]) == 192

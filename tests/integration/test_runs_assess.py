@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from runs_case import FAULTS, TO, feed, make_test_city, messages_of, register
 
+from chargewatch.domain.reason import encode, reason
 from chargewatch.errors import DatabaseError, NotFoundError
 from chargewatch.evaluation.compare import evaluation
 from chargewatch.runs.assess import run_assessment
@@ -375,7 +376,7 @@ async def test_registered_connectors_without_data_are_assessed_grey(any_database
         rows = await assessment_rows(database)
         async with database.raw() as connection:
             reasons = await connection.fetch("SELECT DISTINCT reason FROM assessment")
-            assert [row["reason"] for row in reasons] == ["no data in the window"]
+            assert [row["reason"] for row in reasons] == [encode((reason("no_data"),))]
     assert outcome.tiers["grey"] == len(rows) == 15
 
 

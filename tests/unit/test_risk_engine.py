@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from engine_city import DAY, START_DAY, make_city, no_anchors, no_intervals, no_sessions
 
+from chargewatch.domain.reason import in_english
 from chargewatch.domain.verdict import Verdict
 from chargewatch.risk import parallel
 from chargewatch.risk.engine import advance, assess
@@ -73,7 +74,7 @@ def test_without_anything_traceable_all_is_grey_with_a_reason():
     assert set(result.verdict) == {Verdict.NOT_IDENTIFIABLE}
     assert np.isnan(result.relative_error).all()
     assert np.isnan(result.p_nonconforming).all()
-    assert all("reference meter or verification" in text for text in result.reason)
+    assert all("reference meter or verification" in in_english(why) for why in result.reason)
 
 
 def test_an_empty_city_and_a_city_without_data_give_grey_results():
@@ -182,7 +183,11 @@ def test_one_wrong_reference_meter_is_named_instead_of_its_piles():
     mine = city.inputs.fleet.station == 3
     good = np.abs(city.error) <= 0.02
     assert not red(result)[mine & good].any()
-    assert all("M003 is suspect" in t for t, m in zip(result.reason, mine, strict=True) if m)
+    assert all(
+        "M003 is suspect" in in_english(why)
+        for why, m in zip(result.reason, mine, strict=True)
+        if m
+    )
 
 
 def test_a_station_with_one_offender_has_no_suspect_meter():
@@ -248,7 +253,7 @@ def test_a_verification_without_data_since_decides_nothing():
         anchors=anchors,
     )
     assert result.verdict[0] is Verdict.UNDECIDED
-    assert "since the verification" in result.reason[0]
+    assert "since the verification" in in_english(result.reason[0])
     assert result.n_direct[0] == 1
 
 
@@ -327,7 +332,7 @@ def test_a_connector_without_accuracy_class_is_not_judged():
     mpe[2] = np.nan
     result = run(city, fleet=replace(city.inputs.fleet, mpe=mpe))
     assert result.verdict[2] is Verdict.NOT_IDENTIFIABLE
-    assert "accuracy class" in result.reason[2]
+    assert "accuracy class" in in_english(result.reason[2])
 
 
 def test_a_night_goes_on_from_the_weights_and_spreads_of_the_last_run():

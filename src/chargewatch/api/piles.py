@@ -16,6 +16,7 @@ from chargewatch.api.context import ServiceOf, Viewer
 from chargewatch.api.errors import ApiError, not_found
 from chargewatch.api.models import ERRORS, Changes, History, PileDetail, Piles, Readings, Sessions
 from chargewatch.api.signed import with_signed_checks
+from chargewatch.domain.reason import decode, in_english
 from chargewatch.domain.times import EPOCH
 from chargewatch.domain.verdict import Tier
 from chargewatch.storage.pages import city as city_rows
@@ -175,7 +176,8 @@ async def show_pile(service: ServiceOf, viewer: Viewer, key: Key) -> JsonAnswer:
             "registry": {k: v for k, v in row.items() if k != "connector_id"},
             "assessment": None
             if assessment is None
-            else {k: v for k, v in assessment.items() if k != "connector_id"},
+            else {k: v for k, v in assessment.items() if k != "connector_id"}
+            | {"reason": in_english(decode(assessment["reason"]))},
             "verifications": rows_of(verifications),
             "signals": rows_of(signals),
             "n_sessions_stored": sessions,

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from chargewatch.domain.columns import Column, Kind, columns_of
+from chargewatch.domain.reason import Reasons
 from chargewatch.domain.signal import Severity
 from chargewatch.domain.verdict import Tier, Verdict
 
@@ -55,7 +56,7 @@ class Assessment:
     n_vehicles: Annotated[int, _EVIDENCE]
     n_direct: Annotated[int, _EVIDENCE]
     method: Annotated[str, AssessmentColumn(Kind.TEXT, in_export=True)]
-    reason: Annotated[str, AssessmentColumn(Kind.TEXT, default="")] = ""
+    reason: Annotated[Reasons, AssessmentColumn(Kind.REASONS, default="")] = ()
     # [{"component": ..., "standard_uncertainty": ...}]: adds up to standard_uncertainty.
     budget: Annotated[Sequence[Mapping[str, Any]], AssessmentColumn(Kind.DOCUMENT)] = field(
         default_factory=tuple

@@ -44,6 +44,7 @@ class Kind(Enum):
     FINDING = "a number that was estimated; NaN: not known", Form.REAL
     WORD = "a member of a StrEnum", Form.TEXT
     TEXT = "a text of our own", Form.TEXT
+    REASONS = "codes with values of domain.reason, as it encodes them", Form.TEXT
     COUNT = "how many", Form.COUNT
     DOCUMENT = "an object or list of our own", Form.DOCUMENT
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from numpy.typing import NDArray
 
 from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.domain.reason import Reasons
 from chargewatch.domain.verdict import Verdict
 
 BUDGET_COMPONENTS: tuple[str, ...] = (
@@ -74,7 +75,7 @@ class RunResult:
     standard_uncertainty_light: Floats
     p_nonconforming: Floats
     verdict: tuple[Verdict, ...]
-    reason: tuple[str, ...]
+    reason: tuple[Reasons, ...]
     n_intervals: Ints
     n_sessions: Ints
     n_vehicles: Ints

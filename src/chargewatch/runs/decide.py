@@ -13,6 +13,7 @@ import numpy as np
 from chargewatch.domain.arrays import Bools, Floats
 from chargewatch.domain.assessment import ASSESSMENT_COLUMNS, Assessment, tier_of
 from chargewatch.domain.columns import Kind
+from chargewatch.domain.reason import reason
 from chargewatch.domain.signal import Severity, Signal
 from chargewatch.domain.times import EPOCH, time_text
 from chargewatch.domain.verdict import Tier
@@ -150,12 +151,11 @@ def decide(
     first, last = result.data_from_s.tolist(), result.data_to_s.tolist()
     found = []
     for row, name in enumerate(names.connector):
-        reason = result.reason[row]
+        why = result.reason[row]
         if empty[row]:
-            reason = "no data in the window"
+            why = (reason("no_data"),)
         elif silent[row]:
-            since = f"silent since {time_text(loaded.last_reading_s[row])}"
-            reason = f"{reason}; {since}" if reason else since
+            why = (*why, reason("silent", since=time_text(loaded.last_reading_s[row])))
         found.append(
             Assessment(
                 connector=name,
@@ -173,7 +173,7 @@ def decide(
                 data_from=_time(first[row]),
                 data_to=_time(last[row]),
                 method=result.method[row],
-                reason=reason,
+                reason=why,
                 budget=_budget(result.budget_components, budgets[row]),
                 drift=drifts[row],
             )

@@ -14,6 +14,7 @@ import orjson
 from chargewatch.domain.assessment import ASSESSMENT_COLUMNS, Assessment, AssessmentColumn
 from chargewatch.domain.columns import Kind
 from chargewatch.domain.mpe import RuleSet
+from chargewatch.domain.reason import encode, in_english
 from chargewatch.domain.signal import Signal
 from chargewatch.risk.results import RunResult
 from chargewatch.runs.load import Loaded
@@ -27,7 +28,9 @@ def result_digest(assessments: Sequence[Assessment], signals: Sequence[Signal]) 
     """Return the SHA-256 of all that a run found: equal results, equal digest, to the last bit."""
     digest = hashlib.sha256()
     for assessment in sorted(assessments, key=lambda a: (a.operator_id, a.station_id, a.connector)):
-        digest.update(orjson.dumps(assessment, option=orjson.OPT_APPEND_NEWLINE))
+        # In words: digests of versions before the codes can be compared with.
+        told = {**vars(assessment), "reason": in_english(assessment.reason)}
+        digest.update(orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE))
     for signal in signals:
         digest.update(orjson.dumps(signal, option=orjson.OPT_APPEND_NEWLINE))
     return digest.hexdigest()
@@ -89,6 +92,8 @@ def _stored(column: AssessmentColumn, value: Any) -> Any:
         return None
     if column.kind == Kind.WORD:
         return value.value
+    if column.kind == Kind.REASONS:
+        return encode(value)
     return orjson.dumps(value).decode() if column.kind == Kind.DOCUMENT else value
 
 

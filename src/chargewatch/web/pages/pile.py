@@ -17,7 +17,7 @@ from chargewatch.storage.pages import city as city_rows
 from chargewatch.storage.pages import pile as pile_rows
 from chargewatch.web.formats import Formats, is_known
 from chargewatch.web.pages.session import Visitor
-from chargewatch.web.reason import translate_reason
+from chargewatch.web.reason import worded_reason
 from chargewatch.web.render import formats_of, render
 
 router = APIRouter()
@@ -144,7 +144,7 @@ async def show_pile(
         run=run,
         assessment=assessment,
         why=[] if assessment is None else explanation(assessment, signals, formats),
-        reason="" if assessment is None else translate_reason(assessment["reason"], formats.t),
+        reason="" if assessment is None else worded_reason(assessment["reason"], formats.t),
         method="" if assessment is None else method_names(assessment["method"], formats),
         budget=[] if assessment is None else budget_rows(assessment),
         verifications=verifications,
