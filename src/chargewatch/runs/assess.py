@@ -19,13 +19,12 @@ from chargewatch.domain.mpe import rule_set
 from chargewatch.domain.signal import Signal
 from chargewatch.risk.results import EngineConfig, RunResult
 from chargewatch.runs.apart import is_of_the_data
-from chargewatch.runs.context import RunContext, Stopwatch
+from chargewatch.runs.context import RunContext, Say, Stopwatch
 from chargewatch.runs.decide import decide, tiers
 from chargewatch.runs.estimate import Advanced, add_blocks, estimate
-from chargewatch.runs.find_register_signals import Say
 from chargewatch.runs.find_signals import Found, find_signals
 from chargewatch.runs.load import Loaded, load
-from chargewatch.runs.plan import make_plan, mark_late, scan_of, state_of
+from chargewatch.runs.plan import make_plan, mark_late, state_of
 from chargewatch.runs.record import assessment_values, data_span, result_digest, run_summary
 from chargewatch.runs.rollups import refresh_rollups
 from chargewatch.runs.state import RunState, pack_state
@@ -246,15 +245,7 @@ async def _find(
     loaded, archive = data.loaded, data.loaded.archive
     context.say(f"checking the records and estimating {loaded.inputs.fleet.size} connectors")
     found = await find_signals(
-        connection,
-        loaded,
-        scan_of(context.plan, context.as_of),
-        prior=data.prior.findings,
-        usual_gap_s=data.prior.usual_gap_s,
-        verified=data.prior.verified,
-        late=data.advanced.late,
-        zone=context.zone,
-        say=context.say,
+        connection, context, loaded, prior=data.prior, late=data.advanced.late
     )
     signals = merge_findings(found.findings, loaded.registry.names)
     signals = await _with_session_names(connection, archive, signals)

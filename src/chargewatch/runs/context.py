@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,9 +12,11 @@ from zoneinfo import ZoneInfo
 from chargewatch.domain.mpe import RuleSet
 from chargewatch.domain.times import DAY_S
 from chargewatch.risk.results import EngineConfig
-from chargewatch.runs.find_register_signals import Say
 from chargewatch.runs.plan import RunPlan
 from chargewatch.storage.database import Database
+
+Say = Callable[[str], None]
+"""Takes a line of progress, for people."""
 
 
 class Stopwatch:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -13,7 +12,9 @@ import numpy as np
 from chargewatch.domain.arrays import Bools, Floats, Ints
 from chargewatch.domain.times import DAY_S
 from chargewatch.runs.apart import each_apart
+from chargewatch.runs.context import Say
 from chargewatch.runs.load import Loaded
+from chargewatch.runs.scan import Scan
 from chargewatch.signals.block import Block
 from chargewatch.signals.declarations import Declarations
 from chargewatch.signals.findings import Finding
@@ -31,25 +32,6 @@ BEGIN_CONTEXT = CONTEXTS.index("Transaction.Begin")
 END_CONTEXT = CONTEXTS.index("Transaction.End")
 READINGS_A_BLOCK = 1_000_000
 
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scan:
-    """What of the window is checked anew; the findings of the other days are kept."""
-
-    first: datetime  # begin of the window
-    as_of: datetime
-    day: int  # readings from this UTC day on
-    late: Mapping[int, int]  # connector_id: earlier day, because readings came late
-    received_after: datetime  # sessions that came later are new, whenever they were
-    ended_after: datetime
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the whole window is checked."""
-        return self.day * DAY_S <= self.first.timestamp()
-
 
 @dataclass(frozen=True, kw_only=True)
 class ScanContext:
@@ -58,6 +40,7 @@ class ScanContext:
     loaded: Loaded
     piles: Piles
     billed: BilledSessions  # sorted by (connector, started_s)
+    billed_rows: Ints  # their rows in Loaded.sessions
     fees: Fees  # rows of new sessions
     periods: BilledPeriods
     complete: Bools

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import asyncpg
 import numpy as np
 
 from chargewatch.domain.arrays import Bools, Floats, Ints
-from chargewatch.domain.times import DAY_S, EPOCH
+from chargewatch.domain.times import DAY_S
 from chargewatch.runs.apart import each_apart, rows_of
-from chargewatch.runs.find_register_signals import Say, Scan, ScanContext, scan_readings
+from chargewatch.runs.context import RunContext
+from chargewatch.runs.find_register_signals import ScanContext, scan_readings
 from chargewatch.runs.find_station_signals import LateEnergy, station_findings
 from chargewatch.runs.load import Loaded, Rows, as_told
+from chargewatch.runs.plan import scan_of
+from chargewatch.runs.scan import Scan
+from chargewatch.runs.state import RunState
 from chargewatch.runs.tariff_curves import load_curves
 from chargewatch.runs.verify_signed import Verified, signature_checks
 from chargewatch.signals.billing import Billing
@@ -65,95 +68,99 @@ def billed_sessions(loaded: Loaded) -> tuple[BilledSessions, Ints]:
 
 async def find_signals(
     connection: asyncpg.Connection,
+    context: RunContext,
     loaded: Loaded,
-    scan: Scan,
     *,
-    prior: list[Finding],
-    usual_gap_s: Floats,
-    verified: Verified,
+    prior: RunState,
     late: LateEnergy,
-    zone: ZoneInfo,
-    say: Say,
 ) -> Found:
     """Return all findings of the window as of the run.
 
     Where:
-        prior: findings of the last run; those of days that are checked again are dropped.
-        usual_gap_s: of each connector as the last run knew it; NaN: not known.
-        verified: signed records that earlier runs verified.
+        prior: what the last run knew; its findings of days that are checked again are dropped.
         late: energy of registers after the end of their verification.
     """
-    fleet = loaded.inputs.fleet
-    billed, order = billed_sessions(loaded)
+    scan = scan_of(context.plan, context.as_of)
     holes = await store.rows(connection, store.HOLES, as_of=scan.as_of)
-    complete = _complete(loaded, holes)
-    complete_sessions = _complete(loaded, [hole for hole in holes if hole["topic"] == "sessions"])
+    scanned, checked_fees = await _scan_context(connection, loaded, scan, holes)
+    left: list[LeftOut] = []
+    by_readings, gap_s, count, checked = await scan_readings(
+        connection, scanned, scan, left=left, say=context.say
+    )
+    cadence = Cadence(
+        last_s=loaded.last_reading_s,
+        usual_gap_s=np.where(np.isnan(gap_s), prior.usual_gap_s, gap_s),
+        readings=np.maximum(count, np.where(np.isfinite(loaded.last_reading_s), 2, 0)),
+    )
+    by_fees, fees_left = await _by_fees(connection, scanned, scan, zone=context.zone)
+    stations, stations_left = await station_findings(
+        connection, loaded, scan, holes=holes, cadence=cadence, late=late
+    )
+    signed, verified, signed_left = await signature_checks(
+        connection,
+        loaded,
+        known=prior.verified,
+        complete=_complete(loaded, [hole for hole in holes if hole["topic"] == "sessions"]),
+    )
+    kept = _kept(prior.findings, scan, checked=checked, checked_fees=checked_fees)
+    findings = [*kept, *by_readings, *by_fees, *stations, *signed]
+    findings += [replace(finding, origin="window") for finding in findings_of(scanned.declarations)]
+    by_sessions, sessions_left = await asyncio.to_thread(
+        each_apart,
+        "bills and states of charge",
+        np.arange(len(loaded.registry.places)),
+        lambda part: _by_sessions(scanned, findings, part),
+    )
+    return Found(
+        findings=without_explained([*findings, *by_sessions]),
+        cadence=cadence,
+        verified=verified,
+        left=[*left, *fees_left, *stations_left, *signed_left, *sessions_left],
+    )
+
+
+async def _scan_context(
+    connection: asyncpg.Connection, loaded: Loaded, scan: Scan, holes: Rows
+) -> tuple[ScanContext, Ints]:
+    """Return what the checks need, and the keys of the (connector, day) whose fees are checked."""
+    fleet = loaded.inputs.fleet
+    billed, billed_rows = billed_sessions(loaded)
     new_rows, checked_fees = _new_sessions(loaded, scan)
     fees, periods = await _money(connection, loaded, scan, new_rows)
-    context = ScanContext(
+    scanned = ScanContext(
         loaded=loaded,
         piles=Piles(rated_power_w=fleet.rated_power_w, resolution_wh=fleet.resolution_wh),
         billed=billed,
+        billed_rows=billed_rows,
         fees=fees,
         periods=periods,
-        complete=complete,
+        complete=_complete(loaded, holes),
         declarations=await _declarations(connection, loaded, scan),
         as_of_s=scan.as_of.timestamp(),
         base_s=scan.first.timestamp() - 10 * DAY_S,
     )
-    left: list[LeftOut] = []
-    by_readings, gap_s, count, checked = await scan_readings(
-        connection, context, scan, left=left, say=say
-    )
-    cadence = Cadence(
-        last_s=loaded.last_reading_s,
-        usual_gap_s=np.where(np.isnan(gap_s), usual_gap_s, gap_s),
-        readings=np.maximum(count, np.where(np.isfinite(loaded.last_reading_s), 2, 0)),
-    )
+    return scanned, checked_fees
+
+
+async def _by_fees(
+    connection: asyncpg.Connection, scanned: ScanContext, scan: Scan, *, zone: ZoneInfo
+) -> tuple[list[Finding], list[LeftOut]]:
+    """Return the findings of fees and prices, and the stations that they failed for."""
+    loaded = scanned.loaded
     curves, curve_of = await load_curves(connection, loaded, scan.first, scan.as_of, zone=zone)
-    everywhere = np.arange(len(loaded.registry.places))
-    by_fees, out = await asyncio.to_thread(
+    return await asyncio.to_thread(
         each_apart,
         "fees and tariffs",
-        everywhere,
-        lambda part: _check_fees(context, curves, curve_of, part),
-    )
-    left += out
-    stations, out = await station_findings(
-        connection,
-        loaded,
-        first=scan.first,
-        as_of=scan.as_of,
-        holes=holes,
-        cadence=cadence,
-        late=late,
-        day=scan.day,
-    )
-    left += out
-    signed, verified, out = await signature_checks(
-        connection, loaded, known=verified, complete=complete_sessions
-    )
-    left += out
-    kept = _kept(prior, scan, checked=checked, checked_fees=checked_fees)
-    findings = [*kept, *by_readings, *by_fees, *stations, *signed]
-    findings += [replace(finding, origin="window") for finding in findings_of(context.declarations)]
-    by_sessions, out = await asyncio.to_thread(
-        each_apart,
-        "bills and states of charge",
-        everywhere,
-        lambda part: _by_sessions(loaded, billed, order, findings, part),
-    )
-    findings += by_sessions
-    return Found(
-        findings=without_explained(findings), cadence=cadence, verified=verified, left=left + out
+        np.arange(len(loaded.registry.places)),
+        lambda part: _check_fees(scanned, curves, curve_of, part),
     )
 
 
 def _check_fees(
-    context: ScanContext, curves: Sequence[TariffCurve], curve_of: Ints, stations: Ints
+    scanned: ScanContext, curves: Sequence[TariffCurve], curve_of: Ints, stations: Ints
 ) -> list[Finding]:
     """Return the findings of the fees and prices of some stations."""
-    fleet, fees, periods = context.loaded.inputs.fleet, context.fees, context.periods
+    fleet, fees, periods = scanned.loaded.inputs.fleet, scanned.fees, scanned.periods
     wanted = np.isin(fleet.station[fees.connector], stations)
     if not wanted.all():
         number = np.cumsum(wanted) - 1
@@ -166,7 +173,7 @@ def _check_fees(
         resolution_wh=fleet.resolution_wh[fees.connector],
         curves=curves,
         curve_of=curve_of,
-        clock_limit_s=context.loaded.clock_limit_s,
+        clock_limit_s=scanned.loaded.clock_limit_s,
     )
     return [replace(finding, origin="fees") for finding in findings_of(money)]
 
@@ -264,15 +271,10 @@ async def _money(
     return fees, periods
 
 
-def _by_sessions(
-    loaded: Loaded,
-    billed: BilledSessions,
-    order: Ints,
-    findings: list[Finding],
-    stations: Ints,
-) -> list[Finding]:
+def _by_sessions(scanned: ScanContext, findings: list[Finding], stations: Ints) -> list[Finding]:
     """Return findings of some stations' billed energies and states of charge, whole window."""
-    records = loaded.sessions[order]
+    loaded, billed = scanned.loaded, scanned.billed
+    records = loaded.sessions[scanned.billed_rows]
     wanted = np.isin(loaded.inputs.fleet.station[billed.connector], stations)
     if not wanted.all():
         records, billed = records[wanted], rows_of(billed, wanted)
@@ -282,35 +284,3 @@ def _by_sessions(
     charges = Charges(sessions=billed, battery=battery, found=[*findings, *found])
     found += findings_of(charges)
     return [replace(finding, origin="window") for finding in found]
-
-
-def full_scan(first: datetime, as_of: datetime) -> Scan:
-    """Return the scan that checks the whole window."""
-    return Scan(
-        first=first,
-        as_of=as_of,
-        day=int(first.timestamp() // DAY_S),
-        late={},
-        received_after=EPOCH,
-        ended_after=EPOCH,
-    )
-
-
-def next_scan(
-    first: datetime,
-    as_of: datetime,
-    *,
-    prior_as_of: datetime,
-    prior_started: datetime,
-    late: Mapping[int, int],
-) -> Scan:
-    """Return the scan of a run that goes on from an earlier one: the days since, and one more."""
-    day = int((prior_as_of - timedelta(days=1)).timestamp() // DAY_S)
-    return Scan(
-        first=first,
-        as_of=as_of,
-        day=max(day, int(first.timestamp() // DAY_S)),
-        late={k: v for k, v in late.items() if v < day},
-        received_after=prior_started,
-        ended_after=prior_as_of,
-    )

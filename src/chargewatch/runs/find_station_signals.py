@@ -17,6 +17,7 @@ from chargewatch.domain.times import DAY_S, SLOT_S
 from chargewatch.risk.run_inputs import Intervals
 from chargewatch.runs.apart import each_apart, rows_of
 from chargewatch.runs.load import Loaded, Rows
+from chargewatch.runs.scan import Scan
 from chargewatch.signals.findings import Finding
 from chargewatch.signals.registry import findings_of
 from chargewatch.signals.rules.sequence_restart import RESTART_WINDOW_S
@@ -43,24 +44,21 @@ from chargewatch.wire.rejection import CONFLICT, RejectedMessage
 async def station_findings(
     connection: asyncpg.Connection,
     loaded: Loaded,
+    scan: Scan,
     *,
-    first: datetime,
-    as_of: datetime,
     holes: Rows,
     cadence: Cadence,
     late: LateEnergy,
-    day: int,
 ) -> tuple[list[Finding], list[LeftOut]]:
     """Return findings of clocks, silence, messages, conflicts, registration and verification.
 
     Second come the stations for which a check failed.
 
-    Where:
-        late: energy of registers after the end of their verification.
-        day: messages from this UTC day on are checked for their clock.
+    Where: late: energy of registers after the end of their verification.
     """
     fleet, place_rows = loaded.inputs.fleet, loaded.registry.place_rows
-    messages, clocks = await _messages(connection, loaded, first=first, as_of=as_of, day=day)
+    first, as_of = scan.first, scan.as_of
+    messages, clocks = await _messages(connection, loaded, first=first, as_of=as_of, day=scan.day)
     gaps = [
         {
             **hole,

@@ -13,10 +13,9 @@ import orjson
 from chargewatch import __version__
 from chargewatch.domain.times import DAY_S, SLOT_S
 from chargewatch.risk.memory import STATE_VERSION
-from chargewatch.runs.find_register_signals import Scan
-from chargewatch.runs.find_signals import full_scan, next_scan
 from chargewatch.runs.load import Loaded
 from chargewatch.runs.rollups import rollup_kinds
+from chargewatch.runs.scan import Scan, full_scan, next_scan
 from chargewatch.runs.state import RunState, engine_slot, engine_version, unpack_state
 from chargewatch.runs.verify_signed import Verified
 from chargewatch.storage.database import Database
