@@ -8,6 +8,7 @@ from simulated import Published, small_city
 from chargewatch.errors import InputFileError
 from chargewatch.signals.registry import RULES
 from chargewatch.simulators.faults import FAULTS
+from chargewatch.simulators.scenario import load_scenario
 
 ONLY_REGISTRY = {"unregistered", "expired", "unverified"}
 ONLY_ARRIVAL = {"constant_delay"}
@@ -97,6 +98,14 @@ def test_an_unknown_fault_or_parameter_is_named():
         small_city(("gremlin", {}))
     with pytest.raises(InputFileError, match="no parameter size"):
         small_city(("gain", {"size": 3}))
+
+
+def test_a_share_beside_a_count_is_how_often_the_fault_strikes():
+    faults = [{"fault": "withheld", "count": 2, "share": 0.15}, {"fault": "late", "share": 0.5}]
+    withheld, late = load_scenario("quiet-city", faults=faults).faults
+    assert (withheld.count, withheld.share, withheld.parameters) == (2, 0.0, {"share": 0.15})
+    # Alone it is how many of the city have the fault.
+    assert (late.count, late.share, late.parameters) == (0, 0.5, {})
 
 
 def test_no_two_faults_share_a_target():

@@ -138,5 +138,8 @@ def _fault_spec(row: FaultSpec | str | Mapping[str, Any]) -> FaultSpec:
         name, _, count = row.partition(":")
         return FaultSpec(fault=name, count=int(count or 1))
     own = {"fault", "count", "share", "current"}
+    if "count" in row:
+        # Who has the fault is told already: a share is how often it strikes.
+        own.remove("share")
     parameters = {name: value for name, value in row.items() if name not in own}
     return FaultSpec(**{k: v for k, v in row.items() if k in own}, parameters=parameters)
