@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, settings
 
 import missing
 from chargewatch.local.broker import EmbeddedBroker
@@ -27,6 +28,11 @@ from running import RunCommand
 
 # What these check is shown like what a test checks.
 pytest.register_assert_rewrite("tests.integration.ingest_fleet", "tests.integration.poison_city")
+
+# A machine that does other work too is no fault of a test.
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("patient", PATIENT)
+settings.load_profile("patient")
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SERVICES = CHECKOUT / "scripts" / "services"
