@@ -17,9 +17,19 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "chargewatch"
 # The last word of a class that steers something, and what a variable that holds one is called.
 STEERING = {"Config": "config", "Limits": "limits", "Set": "rules", "Settings": "settings"}
 
-# Equal by coincidence: either may change without the other.
-COINCIDENCES = {
-    "LARGEST_SAMPLE": "of two different fits",
+# One name, two meanings, and no reader takes one for the other.
+NAMESAKES = {
+    "Block": "of readings checked at once; of a simulated register",
+    "Cadence": "of a connector as known; of a simulated gateway",
+    "Facts": "of a signed record; of a kind of content",
+    "Intake": "the door's need, and what meets it",
+    "Kind": "of content on the wire; of instruments; of a column",
+    "Readings": "as checked; as made",
+    "SessionRows": "as stored; as the engine weighs them",
+    "Clocks": "as told by stations; as simulated",
+    "CONTEXTS": "of the contract; those that are simulated",
+    "STUCK_WH": "the check's limit; what makes a simulated one certain",
+    "ZONE": "of simulated cities; of the real sessions",
 }
 
 TYPE_VARIABLE = "TypeVar("
@@ -107,12 +117,34 @@ def test_no_constant_and_no_alias_stands_twice() -> None:
     for module, name, value in declarations():
         places[name.lstrip("_"), value].add(module)
     assert len(places) > 300
-    twice = {
-        name: sorted(found)
-        for (name, _), found in places.items()
-        if len(found) > 1 and name not in COINCIDENCES
-    }
+    twice = {name: sorted(found) for (name, _), found in places.items() if len(found) > 1}
     assert not twice, "import it from one of them"
+
+
+def named_things() -> Iterator[tuple[str, str]]:
+    """Yield module and name of every class, and of every constant that is no text.
+
+    Statements are read with the name of their module; the API's models are named as what they
+    tell of; what each module of signals has is named alike on purpose.
+    """
+    for module, tree in modules().items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and not module.startswith("api/models"):
+                yield module, node.name
+    for module, name, value in declarations():
+        is_text = re.match(r"""[frb]*['"]|text\(|Statement""", value) is not None
+        if name.isupper() and not is_text and not module.startswith(("signals/rules/", "storage/")):
+            yield module, name
+
+
+def test_no_name_means_two_things() -> None:
+    places = defaultdict(set)
+    for module, name in named_things():
+        if not name.startswith("_"):
+            places[name].add(module)
+    assert len(places) > 500
+    twice = {name: sorted(found) for name, found in places.items() if len(found) > 1}
+    assert set(twice) <= set(NAMESAKES), "name one of them for what it is"
 
 
 @pytest.mark.parametrize("home", ["arrays", "times"])

@@ -53,7 +53,7 @@ def item(rare: bool) -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries(required, optional=optional)
 
 
-def same_columns(fast: readings.Columns, exact: readings.Columns) -> None:
+def same_columns(fast: readings.DecodedReadings, exact: readings.DecodedReadings) -> None:
     assert fast.names == exact.names
     assert fast.at_us.tolist() == exact.at_us.tolist()
     np.testing.assert_array_equal(fast.values, exact.values)

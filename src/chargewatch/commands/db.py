@@ -18,7 +18,7 @@ from chargewatch.storage.archive.export import ExportedDay, due_days, export_day
 from chargewatch.storage.database import open_database
 from chargewatch.storage.intake.ledger_days import unbalanced
 from chargewatch.storage.migrate import require_newest_schema
-from chargewatch.storage.pages.statements import Plan, explain_pages
+from chargewatch.storage.pages.statements import QueryPlan, explain_pages
 from chargewatch.storage.retention import apply_policies, apply_retention
 from chargewatch.storage.roles import RoleReport, make_roles, passwords_from
 
@@ -235,7 +235,7 @@ def export_command(
         )
 
 
-async def _plans(settings: Settings) -> list[Plan]:
+async def _plans(settings: Settings) -> list[QueryPlan]:
     async with open_database(settings.require_database_url()) as database:
         await require_newest_schema(database)
         return await explain_pages(database)

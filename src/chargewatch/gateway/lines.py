@@ -33,14 +33,14 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class LineContent:
     """What a line holds: items, or what is to be told with the status."""
 
     items: tuple[Item, ...] = ()
     status: Mapping[str, Any] | None = None
 
 
-def read_line(line: bytes) -> Content:
+def read_line(line: bytes) -> LineContent:
     """Return what a line of input holds.
 
     Either a whole list, `{"topic": "registers", "readings": [...]}`, or one item, with or without
@@ -59,11 +59,11 @@ def read_line(line: bytes) -> Content:
     list_key = kind.facts.list_key
     if list_key is None:
         told = {key: value for key, value in document.items() if key not in _OWN_STATUS}
-        return Content(status=told)
+        return LineContent(status=told)
     listed = document.get(list_key, [document])
     if type(listed) is not list:
         raise LineError(f"{list_key} is not a list")
-    return Content(items=tuple(_item(kind, entry) for entry in listed))
+    return LineContent(items=tuple(_item(kind, entry) for entry in listed))
 
 
 def _item(kind: Kind, entry: Any) -> Item:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from chargewatch.ingest.message import Fate, Message
-from chargewatch.wire.readings import Columns
+from chargewatch.wire.readings import DecodedReadings
 from chargewatch.wire.rejection import INTERNAL_ERROR
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 600, 3600, 86_400)
@@ -127,7 +127,7 @@ class IngestMetrics:
             sums[3] += fate.rejected
             self.arrival_lag.observe((now_us - message.arrival.received_us) / 1e6)
             content = message.decoded.content if message.decoded is not None else None
-            if isinstance(content, Columns) and len(content.names):
+            if isinstance(content, DecodedReadings) and len(content.names):
                 self.reading_lag.observe(max(0.0, (now_us - int(content.at_us.max())) / 1e6))
             codes.update(rejection.code for rejection in fate.rejections)
         for code, number in codes.items():

@@ -39,7 +39,7 @@ _MOST = np.array([fields.MAX_ENERGY_WH, fields.MAX_REAL, fields.MAX_REAL, fields
 
 
 @dataclass(slots=True)
-class Columns:
+class DecodedReadings:
     """The good readings of one message, in its order, and what was refused of it.
 
     values: rows energy_wh, power_w, voltage_v, current_a, soc_pct (registers) or energy_wh only
@@ -156,7 +156,7 @@ def _numbers(
     return values, rounded
 
 
-def _fast_registers(items: list[dict[str, Any]]) -> Columns:
+def _fast_registers(items: list[dict[str, Any]]) -> DecodedReadings:
     try:
         table = _table(items)
         unknown_keys, may_nest = _unknown_columns(table, _REGISTER_KEYS)
@@ -183,7 +183,7 @@ def _fast_registers(items: list[dict[str, Any]]) -> Columns:
         named = {CONTEXT_INDEX[context] for context in set(table["context"])}
         if named != {DEFAULT_CONTEXT}:
             contexts = list(map(CONTEXT_INDEX.__getitem__, table["context"]))
-    return Columns(
+    return DecodedReadings(
         names=list(names),
         at_us=_times(table["at"]),
         values=values,
@@ -195,12 +195,12 @@ def _fast_registers(items: list[dict[str, Any]]) -> Columns:
     )
 
 
-def _fast_reference(items: list[dict[str, Any]]) -> Columns:
+def _fast_reference(items: list[dict[str, Any]]) -> DecodedReadings:
     table = _table(items)
     _texts(table["meter"], least=1, most=fields.MAX_NAME)
     unknown_keys, may_nest = _unknown_columns(table, _REFERENCE_KEYS)
     numbers, rounded = _numbers([table["energy_wh"]], [0])
-    return Columns(
+    return DecodedReadings(
         names=list(table["meter"]),
         at_us=_times(table["at"]),
         values=numbers,
@@ -262,7 +262,7 @@ def _exact(
     topic: Topic,
     read_row: Callable[[Any, str, Topic], _Row],
     known: frozenset[str],
-) -> Columns:
+) -> DecodedReadings:
     rows: list[_Row] = []
     places: list[int] = []
     rejections: list[Rejection] = []
@@ -278,7 +278,7 @@ def _exact(
         except RejectedItem as exc:
             rejections.append(Rejection(place, exc.code, exc.detail))
     height = 5 if known is _REGISTER_KEYS else 1
-    return Columns(
+    return DecodedReadings(
         names=[row[0] for row in rows],
         at_us=np.array([row[1] for row in rows], dtype=np.int64),
         values=np.array([row[2] for row in rows], dtype=np.float64).reshape(-1, height).T,
@@ -292,19 +292,21 @@ def _exact(
     )
 
 
-def read_registers(items: list[Any], topic: Topic) -> Columns:
+def read_registers(items: list[Any], topic: Topic) -> DecodedReadings:
     """Return the columns of a `registers` message's readings."""
     columns = _try_fast(items, _fast_registers)
     return columns or _exact(items, topic, _register_row, _REGISTER_KEYS)
 
 
-def read_reference(items: list[Any], topic: Topic) -> Columns:
+def read_reference(items: list[Any], topic: Topic) -> DecodedReadings:
     """Return the columns of a `reference` message's readings."""
     columns = _try_fast(items, _fast_reference)
     return columns or _exact(items, topic, _reference_row, _REFERENCE_KEYS)
 
 
-def _try_fast(items: list[Any], read: Callable[[list[dict[str, Any]]], Columns]) -> Columns | None:
+def _try_fast(
+    items: list[Any], read: Callable[[list[dict[str, Any]]], DecodedReadings]
+) -> DecodedReadings | None:
     if len(items) < _SMALL or set(map(type, items)) != {dict}:
         return None
     try:

@@ -24,12 +24,12 @@ from chargewatch.storage.intake.readings import (
     update_latest,
 )
 from chargewatch.wire.kinds import Kind
-from chargewatch.wire.readings import MEASURES, Columns
+from chargewatch.wire.readings import MEASURES, DecodedReadings
 from chargewatch.wire.rejection import CONFLICT as CONFLICT_CODE
 from chargewatch.wire.rejection import FOREIGN_IDENTITY, TOO_OLD
 
 _FOREIGN = -2
-_Parts = list[tuple[int, Message, Columns]]
+_Parts = list[tuple[int, Message, DecodedReadings]]
 
 
 class ReadingRows(Rows):
@@ -42,7 +42,7 @@ class ReadingRows(Rows):
     def __init__(self, work: Assembly, kind: Kind) -> None:
         self.table: ReadingTable = REFERENCES if kind is Kind.REFERENCE else REGISTERS
         (self._key,) = kind.facts.instruments
-        parts = list(work.contents(kind, Columns))
+        parts = list(work.contents(kind, DecodedReadings))
         counts = [len(columns.names) for _, _, columns in parts]
         if not sum(counts):
             self.records = np.empty(0, dtype=self.table.row)

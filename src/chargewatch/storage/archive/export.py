@@ -32,7 +32,7 @@ from chargewatch.storage.runs import rollups
 from chargewatch.storage.runs.inputs import SESSION_KEY
 from chargewatch.storage.runs.rollups import day_bounds
 
-BLOCK_INSTRUMENTS = 5_000
+EXPORT_INSTRUMENTS = 5_000
 """Instruments that are read and written at once: bounds memory, and makes a row group."""
 SESSION_ROWS = 20_000
 
@@ -305,7 +305,7 @@ async def _fixed_tables(
         time=source.time,
         identifier=source.identifier,
     )
-    for first in range(span[0], span[1] + 1, BLOCK_INSTRUMENTS) if span else ():
+    for first in range(span[0], span[1] + 1, EXPORT_INSTRUMENTS) if span else ():
         records = await copy_arrays(
             connection,
             wanted,
@@ -314,7 +314,7 @@ async def _fixed_tables(
                 "begin": bounds[0],
                 "end": bounds[1],
                 "first": first,
-                "after": first + BLOCK_INSTRUMENTS,
+                "after": first + EXPORT_INSTRUMENTS,
             },
         )
         if len(records):

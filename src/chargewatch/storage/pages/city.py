@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chargewatch.storage import sql
 from chargewatch.storage.newest_run import NEWEST_RUN
-from chargewatch.storage.pages.watched import Sample, watched
+from chargewatch.storage.pages.watched import SampleValues, watched
 from chargewatch.storage.pile_index import (
     NEVER_VERIFIED,
     NOT_IN_RUN,
@@ -102,16 +102,16 @@ async def newest_run(connection: AsyncConnection) -> RowMapping | None:
     return await sql.row(connection, NEWEST_RUN, run_id=None)
 
 
-def _red(s: Sample) -> dict[str, Any]:
+def _red(s: SampleValues) -> dict[str, Any]:
     return {"run_id": s.run_id or 0, "scope": None, "limit": PAGE_ROWS}
 
 
-def _quarter(s: Sample) -> dict[str, Any]:
+def _quarter(s: SampleValues) -> dict[str, Any]:
     today = s.now.date()
     return {"today": today, "soon": today + timedelta(days=90), "scope": None}
 
 
-def _last_hour(s: Sample) -> dict[str, Any]:
+def _last_hour(s: SampleValues) -> dict[str, Any]:
     return {"recently": s.now - timedelta(hours=1), "scope": None}
 
 

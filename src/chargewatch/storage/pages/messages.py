@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chargewatch.domain.identity import StreamKey
 from chargewatch.storage import sql
 from chargewatch.storage.pages.city import PAGE_ROWS, Scope, narrowed
-from chargewatch.storage.pages.watched import Arguments, Sample, watched
+from chargewatch.storage.pages.watched import Arguments, SampleValues, watched
 
 # Pages by key, not by offset: the last page of a long list is as fast as its first.
 
@@ -125,11 +125,11 @@ def _own_page(**more: Any) -> Arguments:
     return lambda s: {"scope": s.operator_id, "limit": PAGE_ROWS, **more}
 
 
-def _everybody(_: Sample) -> dict[str, Any]:
+def _everybody(_: SampleValues) -> dict[str, Any]:
     return {"scope": None}
 
 
-def _own(s: Sample) -> dict[str, Any]:
+def _own(s: SampleValues) -> dict[str, Any]:
     return {"scope": s.operator_id}
 
 

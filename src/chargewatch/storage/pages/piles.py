@@ -15,7 +15,7 @@ from chargewatch.domain.assessment import ASSESSMENT_COLUMNS
 from chargewatch.storage import sql
 from chargewatch.storage.database import Database
 from chargewatch.storage.pages.city import PAGE_ROWS, Scope
-from chargewatch.storage.pages.watched import Arguments, Sample, watched
+from chargewatch.storage.pages.watched import Arguments, SampleValues, watched
 from chargewatch.storage.pile_index import SORTS, TIERS, PileIndex, Positions, read_index
 
 STREAM_ROWS = 1_000
@@ -121,8 +121,8 @@ async def _rows(
     )
 
 
-def _first_page(wanted: Callable[[Sample], PileFilter] = lambda _: PileFilter()) -> Arguments:
-    def arguments(s: Sample) -> dict[str, Any]:
+def _first_page(wanted: Callable[[SampleValues], PileFilter] = lambda _: PileFilter()) -> Arguments:
+    def arguments(s: SampleValues) -> dict[str, Any]:
         page = {"run_id": s.run_id, "scope": None, "limit": PAGE_ROWS, "offset": 0}
         return {"wanted": wanted(s), **page}
 
@@ -133,7 +133,7 @@ def _by(sort: str) -> Arguments:
     return _first_page(lambda _: PileFilter(sort=sort))
 
 
-def _all_filters(s: Sample) -> PileFilter:
+def _all_filters(s: SampleValues) -> PileFilter:
     return PileFilter(
         tiers=("grey", "green"),
         operator_id=s.operator_id,

@@ -20,13 +20,13 @@ from chargewatch.storage.pages import messages as message_rows
 from chargewatch.storage.pages import pile as pile_rows
 from chargewatch.storage.pages import piles as pile_list_rows
 from chargewatch.storage.pages import stations as station_rows
-from chargewatch.storage.pages.watched import Ask, Sample, watched_queries
+from chargewatch.storage.pages.watched import Ask, SampleValues, watched_queries
 from chargewatch.storage.pile_index import driver_of
 from chargewatch.storage.tables import HYPERTABLES
 
 
 @dataclass(frozen=True)
-class Plan:
+class QueryPlan:
     """How the database answers one statement of a page."""
 
     name: str
@@ -67,7 +67,7 @@ CHUNKS = sql.statement(
 NO_SCANS = sql.statement("statements: no scans", "SET LOCAL enable_seqscan = off")
 
 
-async def pick_samples(connection: AsyncConnection, count: int) -> list[Sample]:
+async def pick_samples(connection: AsyncConnection, count: int) -> list[SampleValues]:
     """Return values of connectors spread evenly over the registry.
 
     Raises: NotFoundError when there is no registered connector with a reference meter.
@@ -76,7 +76,7 @@ async def pick_samples(connection: AsyncConnection, count: int) -> list[Sample]:
     last = await sql.value(connection, LAST_READING)
     found = await sql.rows(connection, SAMPLES, count=count)
     samples = [
-        Sample(
+        SampleValues(
             run_id=None if run is None else run["run_id"],
             now=last or datetime.now(UTC),
             **{name: row[name] for name in row if name not in {"place", "size"}},
@@ -119,7 +119,7 @@ async def _parents(connection: AsyncConnection) -> dict[str, str]:
 
 def _read_plan(
     name: str, statement: str, document: list[dict[str, Any]], *, parents: Mapping[str, str]
-) -> Plan:
+) -> QueryPlan:
     root = document[0]["Plan"]
     scanned, chunks = set(), 0
     for node in _nodes(root):
@@ -127,10 +127,10 @@ def _read_plan(
         chunks += relation in parents
         if node["Node Type"] == "Seq Scan":
             scanned.add(parents.get(relation, relation))
-    return Plan(name, statement, root["Total Cost"], tuple(sorted(scanned)), chunks)
+    return QueryPlan(name, statement, root["Total Cost"], tuple(sorted(scanned)), chunks)
 
 
-async def explain_pages(database: Database, *, need_index: bool = False) -> list[Plan]:
+async def explain_pages(database: Database, *, need_index: bool = False) -> list[QueryPlan]:
     """Return the plan of every statement that the pages send.
 
     need_index: make a sequential scan so expensive that it is chosen only where no index can

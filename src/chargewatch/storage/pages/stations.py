@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chargewatch.domain.times import DAY_S
 from chargewatch.storage import sql
 from chargewatch.storage.pages.city import PAGE_ROWS, Scope
-from chargewatch.storage.pages.watched import Sample, watched
+from chargewatch.storage.pages.watched import SampleValues, watched
 
 STATIONS = sql.statement(
     "stations: stations",
@@ -122,15 +122,15 @@ def _like(words: str) -> str:
     return f"%{escaped}%"
 
 
-def _first_page(s: Sample) -> dict[str, Any]:
+def _first_page(s: SampleValues) -> dict[str, Any]:
     return {"run_id": s.run_id, "words": "", "scope": None, "limit": PAGE_ROWS, "offset": 0}
 
 
-def _of_station(s: Sample) -> dict[str, Any]:
+def _of_station(s: SampleValues) -> dict[str, Any]:
     return {"station_id": s.station_id, "operator_id": s.operator_id}
 
 
-def _feeder(s: Sample, *, days: int, step_s: float) -> dict[str, Any]:
+def _feeder(s: SampleValues, *, days: int, step_s: float) -> dict[str, Any]:
     since = s.now - timedelta(days=days)
     return {
         **_of_station(s),

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class SampleValues:
     """Values that a page is asked for: one connector, its station, the newest run."""
 
     run_id: int | None
@@ -24,8 +24,8 @@ class Sample:
     now: datetime
 
 
-Ask = Callable[[AsyncConnection, Sample], Awaitable[Any]]
-Arguments = Callable[[Sample], Mapping[str, Any]]
+Ask = Callable[[AsyncConnection, SampleValues], Awaitable[Any]]
+Arguments = Callable[[SampleValues], Mapping[str, Any]]
 Query = TypeVar("Query", bound=Callable[..., Awaitable[Any]])
 
 WATCHED: dict[Callable[..., Awaitable[Any]], dict[str, Ask]] = {}
