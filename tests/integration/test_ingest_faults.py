@@ -22,6 +22,7 @@ from tests.integration.ingest_fleet import (
     until_all_stored,
 )
 from tests.integration.ingest_gateway import Gateway
+from tests.integration.ingest_service import figure, publish, serving, until
 
 from chargewatch.local.postgres import EmbeddedPostgres
 from chargewatch.local.processes import free_port, temporary_folder
@@ -332,3 +333,32 @@ def migrated() -> object:
             await migrate(database)
 
     return apply
+
+
+async def test_a_fault_of_our_own_is_told_as_what_it_is(
+    broker_url: str,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    async with (
+        serving(broker_url, database_url) as service,
+        Gateway(broker_url, "OP1", "ST1") as gateway,
+    ):
+        await publish(gateway, 1)
+        await until(lambda: figure(service, "chargewatch_ingest_database_up") == 1)
+        whole = service._writer._transaction
+
+        async def broken(*_: object, **__: object) -> None:
+            raise KeyError("a fault of ours")
+
+        monkeypatch.setattr(service._writer, "_transaction", broken)
+        await publish(gateway, 1)
+        await until(lambda: "not_written" in caplog.text)
+        assert "KeyError: 'a fault of ours'" in service._look().trouble
+        assert "Traceback" in caplog.text
+        assert "database_away" not in caplog.text
+        assert figure(service, "chargewatch_ingest_database_up") == 1
+        monkeypatch.setattr(service._writer, "_transaction", whole)
+        await until(lambda: "written_again" in caplog.text)
+        assert service._look().trouble == ""

@@ -9,7 +9,7 @@ import pytest
 from chargewatch.ingest import health
 from chargewatch.ingest.health import LOOK_S, IngestHealth, Look
 
-IDLE = Look(connected=True, subscribed=True, waiting=0, finished=0, database_away="")
+IDLE = Look(connected=True, subscribed=True, waiting=0, finished=0, nothing_written="")
 LIMIT_S = 30.0
 
 
@@ -57,7 +57,7 @@ def test_waiting_messages_without_a_commit_are_told_within_the_limit(watched: Wa
     assert "9 messages wait" in watched.reason
     assert watched.told > LIMIT_S
     assert watched.lasts(LOOK_S, commits=1)
-    assert not watched.lasts(LIMIT_S + 1, database_away="ConnectionRefusedError: 5432")
+    assert not watched.lasts(LIMIT_S + 1, nothing_written="ConnectionRefusedError: 5432")
     assert "ConnectionRefusedError" in watched.reason
     assert watched.lasts(LOOK_S, waiting=0)
 

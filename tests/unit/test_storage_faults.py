@@ -6,7 +6,14 @@ import asyncpg
 import pytest
 
 from chargewatch.errors import DatabaseError
-from chargewatch.storage.intake.faults import Blame, blame_of, is_environment, kind_of, next_step
+from chargewatch.storage.intake.faults import (
+    Blame,
+    blame_of,
+    is_environment,
+    is_mapped,
+    kind_of,
+    next_step,
+)
 
 
 def of_server(state: str) -> asyncpg.PostgresError:
@@ -54,3 +61,11 @@ def test_the_environment_is_never_put_down_to_a_message(error: Exception) -> Non
 )
 def test_other_errors_count_against_a_batch_sooner_or_later(error: Exception, blame: Blame) -> None:
     assert blame_of(error) is blame
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), TypeError(), RecursionError()], ids=kind_of)
+def test_a_fault_of_our_own_is_none_of_database_or_environment(error: Exception) -> None:
+    assert not is_mapped(error)
+    assert is_mapped(of_server("42P01"))
+    assert is_mapped(asyncpg.InterfaceError("connection is closed"))
+    assert is_mapped(ConnectionResetError())

@@ -27,7 +27,7 @@ class Look:
     subscribed: bool
     waiting: int
     finished: int
-    database_away: str
+    nothing_written: str
 
     @property
     def trouble(self) -> str:
@@ -39,8 +39,8 @@ class Look:
         if not self.waiting:
             return ""
         waiting = f"{self.waiting} messages wait and nothing is committed"
-        if self.database_away:
-            return f"{waiting}: {self.database_away}"
+        if self.nothing_written:
+            return f"{waiting}: {self.nothing_written}"
         return f"{waiting}: the database does not answer, or something holds a lock"
 
 

@@ -82,6 +82,11 @@ class Intake:
 
 
 def _not_now(error: Exception) -> DatabaseError:
+    """Return what a gateway is told; a fault of our own goes to the log as what it is."""
+    if not faults.is_mapped(error):
+        log.error(
+            "not_written error=%s; the gateway keeps it", faults.in_words(error), exc_info=error
+        )
     return DatabaseError(
         f"telemetry can't be taken now: {faults.in_words(error)}; nothing was stored, "
         f"send it again; {faults.next_step(error)}"

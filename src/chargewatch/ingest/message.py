@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from typing import Any
 
-from chargewatch.domain.times import EPOCH
 from chargewatch.storage.intake import faults
 from chargewatch.storage.intake.readings import DUPLICATE, STORED
 from chargewatch.wire.decode import Decoded, decode
@@ -212,8 +210,3 @@ def read_some(
         if items >= most_items or size >= most_bytes:
             return count, messages
     return len(arrivals), messages
-
-
-def moment_of(time_us: int) -> datetime:
-    """Return a time in microseconds since 1970 as datetime."""
-    return EPOCH + timedelta(microseconds=time_us)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 
+from chargewatch.domain.times import moment_of
 from chargewatch.ingest.batch import Batch
 from chargewatch.ingest.identities import Identities
-from chargewatch.ingest.message import Fate, Message, moment_of
+from chargewatch.ingest.message import Fate, Message
 from chargewatch.storage.intake import faults
 from chargewatch.storage.intake.ledger import LedgerEntry
 from chargewatch.storage.intake.quarantine import MOST_ERRORS, QuarantineRow, ReplayRow

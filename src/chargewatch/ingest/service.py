@@ -132,6 +132,7 @@ class IngestService:
             hook=hook,
         )
         self._database_away = ""
+        self._not_written = ""
         self.health = IngestHealth(
             self._look, limit_s=settings.stalled_s, tell=self.metrics.stalled.set
         )
@@ -203,7 +204,7 @@ class IngestService:
         """Commit what has arrived; what arrives meanwhile stays with the broker."""
         deadline = time.monotonic() + DRAIN_S
         while (self._in_work or len(self._inbox)) and time.monotonic() < deadline:
-            if self._database_away or any(task.done() for task in work):
+            if self._nothing_written or any(task.done() for task in work):
                 break
             await asyncio.sleep(0.02)
         while self._source.unsent and time.monotonic() < deadline:  # noqa: ASYNC110
@@ -356,7 +357,7 @@ class IngestService:
             subscribed=self._source.subscribed.is_set(),
             waiting=max(self._source.unacknowledged, self._in_work),
             finished=self._finished,
-            database_away=self._database_away,
+            nothing_written=self._nothing_written,
         )
 
     async def _commit(self, arrivals: Sequence[Arrival], messages: list[Message]) -> None:
@@ -402,16 +403,30 @@ class IngestService:
         pairs = zip(messages, fates, strict=True)
         return [receipt for one, fate in pairs for receipt in self._receipts([one], [fate])]
 
+    @property
+    def _nothing_written(self) -> str:
+        """Why nothing is written at present; empty when it is."""
+        return self._database_away or self._not_written
+
     def _note_away(self, error: Exception) -> None:
-        words, step = faults.in_words(error), faults.next_step(error)
+        """Tell why everything waits; what is no error of the environment stays what it is."""
+        words = faults.in_words(error)
+        self.metrics.failed_attempts.inc()
+        if not faults.is_mapped(error):
+            if words != self._not_written:
+                log.error("not_written error=%s; messages wait", words, exc_info=error)
+            self._not_written = words
+            return
         if not self._database_away:
+            step = faults.next_step(error)
             log.warning("database_away error=%s; messages wait with the broker; %s", words, step)
         self._database_away = words
         self.metrics.database_up.set(0)
-        self.metrics.failed_attempts.inc()
 
     def _note_back(self) -> None:
         if self._database_away:
             log.warning("database_back after=%s", self._database_away)
-        self._database_away = ""
+        if self._not_written:
+            log.warning("written_again after=%s", self._not_written)
+        self._database_away = self._not_written = ""
         self.metrics.database_up.set(1)

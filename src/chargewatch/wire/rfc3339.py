@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 
-from chargewatch.domain.times import EPOCH
+from chargewatch.domain.times import moment_of
 from chargewatch.wire.rejection import (
     IN_FUTURE,
     INVALID_FIELD,
@@ -122,4 +122,4 @@ def moment(time_us: int, path: str) -> datetime:
     """Return a time of the wire as datetime; RejectedItem (too_old) before 1970."""
     if time_us < 0:
         raise RejectedItem(TOO_OLD, f"{path} is before 1970")
-    return EPOCH + timedelta(microseconds=time_us)
+    return moment_of(time_us)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from chargewatch.domain.conflict import EVENT_STORED
+from chargewatch.domain.times import moment_of
 from chargewatch.ingest.contents.assembly import Assembly, Rows, Writing, foreign_detail
-from chargewatch.ingest.message import Message, moment_of
+from chargewatch.ingest.message import Message
 from chargewatch.storage.intake.events import EventRow, store_events
 from chargewatch.wire.events import EventRecord, Events
 from chargewatch.wire.kinds import Kind

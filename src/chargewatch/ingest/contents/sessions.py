@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from chargewatch.domain.conflict import SESSION_STORED
 from chargewatch.domain.session import SESSION_COLUMNS
+from chargewatch.domain.times import moment_of
 from chargewatch.ingest.contents.assembly import Assembly, Rows, Writing, foreign_detail
-from chargewatch.ingest.message import Message, moment_of
+from chargewatch.ingest.message import Message
 from chargewatch.storage.intake.sessions import SessionRow, store_session_names, store_sessions
 from chargewatch.wire.kinds import Kind
 from chargewatch.wire.rejection import FOREIGN_IDENTITY

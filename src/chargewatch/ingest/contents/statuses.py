@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from chargewatch.domain.times import moment_of
 from chargewatch.ingest.contents.assembly import Assembly, Rows, Writing
-from chargewatch.ingest.message import moment_of
 from chargewatch.storage.intake.status import StatusRow, store_statuses
 from chargewatch.wire.kinds import Kind
 from chargewatch.wire.status import Status

@@ -10,10 +10,11 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import asyncpg
 
+from chargewatch.storage import sql
 from chargewatch.storage.locks import AdvisoryLock
 
 CONNECT_TIMEOUT_S = 10.0
@@ -50,6 +51,49 @@ class LeftSessions:
     all_subscribed: bool
 
 
+_SLOT = "base = :base AND shard_index = :index AND shard_count = :count"
+_USE = sql.statement(
+    "broker sessions: use",
+    "UPDATE ingest_session SET used_at = now(), subscribed_at = NULL "  # noqa: S608 - a constant
+    f"WHERE {_SLOT} AND NOT retired RETURNING client_id",
+)
+_RETIRE = sql.statement(
+    "broker sessions: retire",
+    f"UPDATE ingest_session SET retired = true WHERE {_SLOT}",  # noqa: S608 - a constant
+)
+_INSERT = sql.statement(
+    "broker sessions: insert",
+    "INSERT INTO ingest_session (client_id, base, shard_index, shard_count, used_at) "
+    "VALUES (:client_id, :base, :index, :count, now())",
+)
+_SUBSCRIBED = sql.statement(
+    "broker sessions: subscribed",
+    "UPDATE ingest_session SET subscribed_at = coalesce(subscribed_at, now()), "
+    "used_at = now() WHERE client_id = :client_id",
+)
+_COUNT_SUBSCRIBED = sql.statement(
+    "broker sessions: count subscribed",
+    "SELECT count(DISTINCT shard_index) FROM ingest_session "
+    "WHERE base = :base AND shard_count = :count AND NOT retired AND subscribed_at IS NOT NULL "
+    "AND used_at > now() - make_interval(secs => :fresh_s)",
+)
+_LEFT = sql.statement(
+    "broker sessions: left",
+    "SELECT client_id, shard_index, shard_count, retired FROM ingest_session "
+    "WHERE base = :base AND (retired OR shard_count IS DISTINCT FROM :count) "
+    "ORDER BY used_at, client_id",
+)
+_FORGET = sql.statement(
+    "broker sessions: forget", "DELETE FROM ingest_session WHERE client_id = :client_id"
+)
+_HOLDER = sql.statement(
+    "broker sessions: holder",
+    "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = :names "
+    "AND objid = (hashtext(:name)::bigint & 4294967295)::oid AND objsubid = 2 "
+    "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+)
+
+
 @asynccontextmanager
 async def _connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=30)
@@ -65,51 +109,27 @@ async def open_session(connection: asyncpg.Connection, slot: Slot) -> str:
     Written down before the session is opened. The connection holds the slot's name.
     """
     async with connection.transaction():
-        found = await connection.fetchval(
-            "UPDATE ingest_session SET used_at = now(), subscribed_at = NULL "
-            "WHERE base = $1 AND shard_index = $2 AND shard_count = $3 AND NOT retired "
-            "RETURNING client_id",
-            slot.base,
-            slot.index,
-            slot.count,
-        )
+        found = await sql.value(connection, _USE, **asdict(slot))
         return str(found) if found is not None else await _insert(connection, slot)
 
 
 async def renew_session(dsn: str, slot: Slot) -> str:
     """Return a new client id for a slot; its present session counts as left."""
     async with _connection(dsn) as connection, connection.transaction():
-        await connection.execute(
-            "UPDATE ingest_session SET retired = true "
-            "WHERE base = $1 AND shard_index = $2 AND shard_count = $3",
-            slot.base,
-            slot.index,
-            slot.count,
-        )
+        await sql.run(connection, _RETIRE, **asdict(slot))
         return await _insert(connection, slot)
 
 
 async def _insert(connection: asyncpg.Connection, slot: Slot) -> str:
     client_id = f"{slot.name}-{secrets.token_hex(SECRET_BYTES)}"
-    await connection.execute(
-        "INSERT INTO ingest_session (client_id, base, shard_index, shard_count, used_at) "
-        "VALUES ($1, $2, $3, $4, now())",
-        client_id,
-        slot.base,
-        slot.index,
-        slot.count,
-    )
+    await sql.run(connection, _INSERT, client_id=client_id, **asdict(slot))
     return client_id
 
 
 async def note_subscribed(dsn: str, client_id: str) -> None:
     """Write down that the broker has confirmed a session's subscription, and that it is in use."""
     async with _connection(dsn) as connection:
-        await connection.execute(
-            "UPDATE ingest_session SET subscribed_at = coalesce(subscribed_at, now()), "
-            "used_at = now() WHERE client_id = $1",
-            client_id,
-        )
+        await sql.run(connection, _SUBSCRIBED, client_id=client_id)
 
 
 async def left_sessions(dsn: str, slot: Slot, *, fresh_s: float) -> LeftSessions:
@@ -118,21 +138,10 @@ async def left_sessions(dsn: str, slot: Slot, *, fresh_s: float) -> LeftSessions
     fresh_s: how long after its last use the broker surely has a session still.
     """
     async with _connection(dsn) as connection:
-        subscribed = await connection.fetchval(
-            "SELECT count(DISTINCT shard_index) FROM ingest_session "
-            "WHERE base = $1 AND shard_count = $2 AND NOT retired AND subscribed_at IS NOT NULL "
-            "AND used_at > now() - make_interval(secs => $3)",
-            slot.base,
-            slot.count,
-            fresh_s,
+        subscribed = await sql.value(
+            connection, _COUNT_SUBSCRIBED, base=slot.base, count=slot.count, fresh_s=fresh_s
         )
-        rows = await connection.fetch(
-            "SELECT client_id, shard_index, shard_count, retired FROM ingest_session "
-            "WHERE base = $1 AND (retired OR shard_count IS DISTINCT FROM $2) "
-            "ORDER BY used_at, client_id",
-            slot.base,
-            slot.count,
-        )
+        rows = await sql.rows(connection, _LEFT, base=slot.base, count=slot.count)
     present = {Slot(slot.base, index, slot.count).name for index in range(slot.count)}
     left = []
     for row in rows:
@@ -147,17 +156,11 @@ async def left_sessions(dsn: str, slot: Slot, *, fresh_s: float) -> LeftSessions
 async def forget_session(dsn: str, client_id: str) -> None:
     """Write down that a session is empty and ended."""
     async with _connection(dsn) as connection:
-        await connection.execute("DELETE FROM ingest_session WHERE client_id = $1", client_id)
+        await sql.run(connection, _FORGET, client_id=client_id)
 
 
 async def name_holder(dsn: str, name: str) -> int | None:
     """Return the server process that holds a name (see `hold_name`), None when nobody does."""
     async with _connection(dsn) as connection:
-        found = await connection.fetchval(
-            "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = $1 "
-            "AND objid = (hashtext($2)::bigint & 4294967295)::oid AND objsubid = 2 "
-            "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-            AdvisoryLock.NAMES,
-            name,
-        )
+        found = await sql.value(connection, _HOLDER, names=AdvisoryLock.NAMES, name=name)
     return None if found is None else int(found)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import asyncpg
 import numpy as np
 
+from chargewatch.storage import sql
 from chargewatch.storage.bulk import Records, encode_records
 from chargewatch.storage.locks import AdvisoryLock
 
@@ -23,6 +24,16 @@ STAGING = {
     "stage_pending": "kind smallint, instrument_id integer, day date",
 }
 """Temporary tables of the connection; emptied by every commit."""
+
+
+MAKE_STAGE = sql.statement(
+    "connection: make stage",
+    "CREATE TEMP TABLE IF NOT EXISTS {name} ({columns}) ON COMMIT DELETE ROWS",
+)
+HOLD_NAME = sql.statement(
+    "connection: hold name",
+    "SELECT pg_try_advisory_lock(CAST(:names AS int4), hashtext(:name))",
+)
 
 
 async def open_ingest_connection(
@@ -46,9 +57,7 @@ async def open_ingest_connection(
     )
     try:
         for name, columns in STAGING.items():
-            await connection.execute(
-                f"CREATE TEMP TABLE IF NOT EXISTS {name} ({columns}) ON COMMIT DELETE ROWS"
-            )
+            await sql.run(connection, MAKE_STAGE.filled(name=name, columns=columns))
         await connection.add_listener("registry_changed", lambda *_: on_registry_change())
     except BaseException:
         connection.terminate()
@@ -58,11 +67,7 @@ async def open_ingest_connection(
 
 async def hold_name(connection: asyncpg.Connection, name: str) -> bool:
     """Reserve a name for as long as the connection lives; False when another one has it."""
-    return bool(
-        await connection.fetchval(
-            "SELECT pg_try_advisory_lock($1, hashtext($2))", AdvisoryLock.NAMES, name
-        )
-    )
+    return bool(await sql.value(connection, HOLD_NAME, names=AdvisoryLock.NAMES, name=name))
 
 
 async def copy_in(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
 
+from chargewatch.storage import sql
 from chargewatch.storage.intake.readings import CONFLICT, DUPLICATE, STORED
 
 REGISTER_CHANGES = ("meter_replaced", "connector_replaced", "register_reset")
@@ -54,22 +55,28 @@ class EventRow:
 _COLUMNS = tuple(EventRow.__slots__)
 _KEY = _COLUMNS[:6]
 _CONTENT = _COLUMNS[6:10]
-_FIND = (
-    f"SELECT {', '.join((*_KEY, *_CONTENT))} FROM instrument_event WHERE ({', '.join(_KEY)}) IN "  # noqa: S608
-    "(SELECT * FROM unnest($1::text[], $2::text[], $3::int4[], $4::int4[], $5::text[], "
-    "$6::timestamptz[]))"
+_FIND = sql.statement(
+    "events: find",
+    f"SELECT {', '.join((*_KEY, *_CONTENT))} FROM instrument_event "  # noqa: S608 - columns
+    f"WHERE ({', '.join(_KEY)}) IN (SELECT * FROM unnest(CAST(:operator_id AS text[]), "
+    "CAST(:station_id AS text[]), CAST(:connector_id AS int4[]), CAST(:meter_id AS int4[]), "
+    "CAST(:kind AS text[]), CAST(:at AS timestamptz[])))",
 )
-_INSERT = (
-    f"INSERT INTO instrument_event ({', '.join(_COLUMNS)}) VALUES ("  # noqa: S608
-    + ", ".join(f"${n}" for n in range(1, len(_COLUMNS) + 1))
-    + ")"
+_INSERT = sql.statement(
+    "events: insert",
+    f"INSERT INTO instrument_event ({', '.join(_COLUMNS)}) "  # noqa: S608 - columns
+    f"VALUES ({', '.join(f':{column}' for column in _COLUMNS)})",
 )
-_MARK = """
+_MARK = sql.statement(
+    "events: mark",
+    """
 INSERT INTO rollup_pending (kind, instrument_id, day)
 SELECT DISTINCT kind, instrument_id, day
-FROM unnest($1::int2[], $2::int4[], $3::date[]) AS d (kind, instrument_id, day)
+FROM unnest(CAST(:kinds AS int2[]), CAST(:instrument_ids AS int4[]), CAST(:days AS date[]))
+  AS d (kind, instrument_id, day)
 ORDER BY 1, 3, 2 ON CONFLICT DO NOTHING
-"""
+""",
+)
 
 
 async def store_events(connection: asyncpg.Connection, rows: Sequence[EventRow]) -> list[int]:
@@ -80,8 +87,8 @@ async def store_events(connection: asyncpg.Connection, rows: Sequence[EventRow])
     """
     if not rows:
         return []
-    columns = [list(column) for column in zip(*(row.key for row in rows), strict=True)]
-    found = await connection.fetch(_FIND, *columns)
+    keys: dict[str, Any] = {column: [getattr(row, column) for row in rows] for column in _KEY}
+    found = await sql.rows(connection, _FIND, **keys)
     kept = {tuple(row[: len(_KEY)]): tuple(row[len(_KEY) :]) for row in found}
     fates, new = [], []
     for row in rows:
@@ -92,22 +99,14 @@ async def store_events(connection: asyncpg.Connection, rows: Sequence[EventRow])
         else:
             fates.append(DUPLICATE if kept[row.key] == row.content else CONFLICT)
     new.sort(key=lambda row: row.key)
-    await connection.executemany(
-        _INSERT, [tuple(getattr(row, column) for column in _COLUMNS) for row in new]
-    )
+    await sql.run_each(connection, _INSERT, map(asdict, new))
     due = [
-        row for row in new if row.kind in REGISTER_CHANGES and (row.connector_id or row.meter_id)
+        (0 if row.connector_id else 1, row.connector_id or row.meter_id, day)
+        for row in new
+        if row.kind in REGISTER_CHANGES and (row.connector_id or row.meter_id)
+        for day in (row.at.date(), (row.at - _DUE_BEFORE).date())
     ]
     if due:
-        await connection.execute(
-            _MARK,
-            *zip(
-                *(
-                    (0 if row.connector_id else 1, row.connector_id or row.meter_id, day)
-                    for row in due
-                    for day in (row.at.date(), (row.at - _DUE_BEFORE).date())
-                ),
-                strict=True,
-            ),
-        )
+        kinds, instruments, days = zip(*due, strict=True)
+        await sql.run(connection, _MARK, kinds=kinds, instrument_ids=instruments, days=days)
     return fates

@@ -82,6 +82,15 @@ def is_environment(error: BaseException) -> bool:
     return blame_of(error) is Blame.ENVIRONMENT
 
 
+def is_mapped(error: BaseException) -> bool:
+    """Return whether it is known what an error says of database and environment.
+
+    Any other is a fault of our own, and stays what it is.
+    """
+    database = asyncpg.PostgresError | asyncpg.InterfaceError | asyncpg.InternalClientError
+    return isinstance(error, database) or is_environment(error)
+
+
 def is_key_collision(error: BaseException) -> bool:
     """Return whether a row was there already that was expected to be new."""
     return isinstance(error, asyncpg.UniqueViolationError)

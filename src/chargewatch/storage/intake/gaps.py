@@ -5,58 +5,83 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, overload
+from typing import Any
 
 import asyncpg
 
-from chargewatch.domain.times import EPOCH
+from chargewatch.domain.times import EPOCH, moment_of
+from chargewatch.storage import sql
 from chargewatch.storage.intake import sequences
 from chargewatch.storage.intake.sequences import Gap, Number
 
-_STATES = """
+_STATES = sql.statement(
+    "gaps: states",
+    """
 SELECT stream_id, restarts, first_seq, last_seq, newest_sent_at, count_since, open_gaps
-FROM ledger_stream WHERE stream_id = ANY($1::int4[])
-"""
+FROM ledger_stream WHERE stream_id = ANY(CAST(:stream_ids AS int4[]))
+""",
+)
 
-_GAPS = """
+_GAPS = sql.statement(
+    "gaps: reached",
+    """
 SELECT g.gap_id, g.stream_id, g.count_no, g.first_seq, g.last_seq, g.from_at, g.to_at,
   g.implausible, g.found_at
-FROM unnest($1::int4[], $2::int8[], $3::int8[]) AS d(stream_id, low, high)
+FROM unnest(CAST(:stream_ids AS int4[]), CAST(:lows AS int8[]), CAST(:highs AS int8[]))
+  AS d(stream_id, low, high)
 JOIN ledger_gap g ON g.stream_id = d.stream_id AND g.closed_at IS NULL
   AND g.first_seq <= d.high AND g.last_seq >= d.low
-"""
+""",
+)
 
-_INSERT = """
+_INSERT = sql.statement(
+    "gaps: insert",
+    """
 INSERT INTO ledger_gap (stream_id, count_no, first_seq, last_seq, from_at, to_at, implausible,
-  found_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-"""
+  found_at)
+VALUES (:stream_id, :count_no, :first_seq, :last_seq, :from_at, :to_at, :implausible, :found_at)
+""",
+)
 
-_OLDEST = """
+_OLDEST = sql.statement(
+    "gaps: take oldest",
+    """
 DELETE FROM ledger_gap WHERE gap_id IN (
-  SELECT gap_id FROM ledger_gap WHERE stream_id = $1 AND closed_at IS NULL
-  ORDER BY gap_id LIMIT $2)
+  SELECT gap_id FROM ledger_gap WHERE stream_id = :stream_id AND closed_at IS NULL
+  ORDER BY gap_id LIMIT :surplus)
 RETURNING CASE WHEN implausible THEN 0 ELSE last_seq - first_seq + 1 END
-"""
+""",
+)
 
-_UNTRACKED = """
-UPDATE ledger_stream SET open_gaps = open_gaps - $2, untracked_gaps = untracked_gaps + $3,
-  untracked_missing = untracked_missing + $4, untracked_at = $5 WHERE stream_id = $1
-"""
+_UNTRACKED = sql.statement(
+    "gaps: untracked",
+    """
+UPDATE ledger_stream SET open_gaps = open_gaps - :gaps,
+  untracked_gaps = untracked_gaps + :gaps, untracked_missing = untracked_missing + :missing,
+  untracked_at = :at
+WHERE stream_id = :stream_id
+""",
+)
 
-_RESTARTED = """
+_RESTARTED = sql.statement(
+    "gaps: restarted",
+    """
 UPDATE ledger_stream
-SET restarted_at = (restarted_at || $2::timestamptz[])[greatest(1, cardinality(restarted_at) - $3):]
-WHERE stream_id = $1
-"""
+SET restarted_at = (restarted_at || CAST(:times AS timestamptz[]))
+  [greatest(1, cardinality(restarted_at) - :kept_before):]
+WHERE stream_id = :stream_id
+""",
+)
 
-
-@overload
-def moment_of(time_us: int) -> datetime: ...
-@overload
-def moment_of(time_us: int | None) -> datetime | None: ...
-def moment_of(time_us: int | None) -> datetime | None:
-    """Return a time in microseconds since 1970 as datetime."""
-    return None if time_us is None else EPOCH + timedelta(microseconds=time_us)
+_CLOSE = sql.statement(
+    "gaps: close",
+    "UPDATE ledger_gap SET closed_at = :at WHERE gap_id = ANY(CAST(:gap_ids AS int8[]))",
+)
+_SHRINK = sql.statement(
+    "gaps: shrink",
+    "UPDATE ledger_gap SET first_seq = :first_seq, last_seq = :last_seq, from_at = :from_at, "
+    "to_at = :to_at WHERE gap_id = :gap_id",
+)
 
 
 def _us(moment: datetime | None) -> int | None:
@@ -70,7 +95,7 @@ async def load_sequences(
 
     The streams' rows must be locked. Gaps are only read where a number reaches back.
     """
-    rows = await connection.fetch(_STATES, list(numbers))
+    rows = await sql.rows(connection, _STATES, stream_ids=list(numbers))
     found = {
         row["stream_id"]: sequences.Sequence(
             count_no=row["restarts"],
@@ -89,7 +114,8 @@ async def load_sequences(
     ]
     if wanted:
         by_stream: dict[int, list[Gap]] = {}
-        for row in await connection.fetch(_GAPS, *(list(c) for c in zip(*wanted, strict=True))):
+        streams, lows, highs = (list(column) for column in zip(*wanted, strict=True))
+        for row in await sql.rows(connection, _GAPS, stream_ids=streams, lows=lows, highs=highs):
             by_stream.setdefault(row["stream_id"], []).append(_gap(row))
         for stream, gaps in by_stream.items():
             found[stream].know(gaps)
@@ -110,51 +136,55 @@ def _gap(row: Mapping[str, Any]) -> Gap:
     )
 
 
+def _place_of(gap: Gap) -> dict[str, Any]:
+    return {
+        "first_seq": gap.first,
+        "last_seq": gap.last,
+        "from_at": moment_of(gap.from_us),
+        "to_at": moment_of(gap.to_us),
+    }
+
+
 async def store_gaps(
     connection: asyncpg.Connection, states: Mapping[int, sequences.Sequence], *, at_us: int
 ) -> None:
     """Write what a batch has opened, narrowed and closed; sum up what is too much."""
     closed = [gap.gap_id for state in states.values() for gap in state.closed]
     if closed:
-        await connection.execute(
-            "UPDATE ledger_gap SET closed_at = $2 WHERE gap_id = ANY($1::int8[])",
-            closed,
-            moment_of(at_us),
-        )
+        await sql.run(connection, _CLOSE, gap_ids=closed, at=moment_of(at_us))
     shrunk = [
-        (gap.gap_id, gap.first, gap.last, moment_of(gap.from_us), moment_of(gap.to_us))
+        {"gap_id": gap.gap_id, **_place_of(gap)}
         for state in states.values()
         for gap in state.shrunk
     ]
     if shrunk:
-        await connection.executemany(
-            "UPDATE ledger_gap SET first_seq = $2, last_seq = $3, from_at = $4, to_at = $5 "
-            "WHERE gap_id = $1",
-            shrunk,
-        )
+        await sql.run_each(connection, _SHRINK, shrunk)
     opened = []
     for stream, state in states.items():
         kept = await _make_room(connection, stream, state, at_us=at_us)
         opened += [
-            (
-                stream,
-                gap.count_no,
-                gap.first,
-                gap.last,
-                moment_of(gap.from_us),
-                moment_of(gap.to_us),
-                gap.implausible,
-                moment_of(gap.found_us),
-            )
+            {
+                "stream_id": stream,
+                "count_no": gap.count_no,
+                "implausible": gap.implausible,
+                "found_at": moment_of(gap.found_us),
+                **_place_of(gap),
+            }
             for gap in kept
         ]
     if opened:
-        await connection.executemany(_INSERT, opened)
+        await sql.run_each(connection, _INSERT, opened)
     for stream, state in states.items():
         if state.restarts_us:
             times = [moment_of(time_us) for time_us in state.restarts_us]
             most = sequences.MOST_RESTARTS_KEPT
-            await connection.execute(_RESTARTED, stream, times, most - 1 - len(times))
+            await sql.run(
+                connection,
+                _RESTARTED,
+                stream_id=stream,
+                times=times,
+                kept_before=most - 1 - len(times),
+            )
 
 
 async def _make_room(
@@ -166,10 +196,18 @@ async def _make_room(
     if now_open <= sequences.MOST_GAPS:
         return opened
     surplus = now_open - sequences.GAPS_LEFT
-    sizes = [row[0] for row in await connection.fetch(_OLDEST, stream, surplus)]
+    sizes = [
+        row[0] for row in await sql.rows(connection, _OLDEST, stream_id=stream, surplus=surplus)
+    ]
     # What a single batch brought too much of is not even written.
     here = surplus - len(sizes)
     sizes += [0 if gap.implausible else gap.size for gap in opened[:here]]
-    missing = Decimal(sum(sizes))
-    await connection.execute(_UNTRACKED, stream, len(sizes), len(sizes), missing, moment_of(at_us))
+    await sql.run(
+        connection,
+        _UNTRACKED,
+        stream_id=stream,
+        gaps=len(sizes),
+        missing=Decimal(sum(sizes)),
+        at=moment_of(at_us),
+    )
     return opened[here:]

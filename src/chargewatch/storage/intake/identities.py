@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import asyncpg
 import orjson
+
+from chargewatch.storage import sql
 
 Instrument = Literal["connector", "reference_meter"]
 
@@ -16,6 +18,42 @@ _COLUMNS: dict[str, tuple[str, str]] = {
     "connector": ("connector_id", "connector"),
     "reference_meter": ("meter_id", "meter"),
 }
+
+
+# One row a station, its instruments as JSON: 100,000 single rows would hold up the event loop.
+_INSTRUMENTS = sql.statement(
+    "identities: instruments",
+    "SELECT operator_id, station_id, registered, json_object_agg({name}, {key})::text "
+    "FROM {table} GROUP BY operator_id, station_id, registered",
+)
+_STATIONS = sql.statement("identities: stations", "SELECT station_id, operator_id FROM station")
+_MARK = sql.statement(
+    "identities: mark",
+    "SELECT (SELECT coalesce(max(import_id), 0) FROM registry_import), "
+    "(SELECT count(*) FROM station), "
+    "(SELECT count(*) FROM connector WHERE registered), "
+    "(SELECT count(*) FROM reference_meter WHERE registered)",
+)
+_WANTED = (
+    "SELECT * FROM unnest(CAST(:names AS text[]), CAST(:operator_ids AS text[]), "
+    "CAST(:station_ids AS text[]))"
+)
+_CLAIM = sql.statement(
+    "identities: claim",
+    f"INSERT INTO {{table}} ({{name}}, operator_id, station_id) "
+    f"{_WANTED} AS c(name, operator_id, station_id) WHERE NOT EXISTS (SELECT FROM {{table}} t "
+    "WHERE (t.{name}, t.operator_id, t.station_id) = (c.name, c.operator_id, c.station_id)) "
+    "ON CONFLICT ({name}, operator_id, station_id) WHERE NOT registered DO NOTHING",
+)
+_CLAIMED = sql.statement(
+    "identities: claimed",
+    "SELECT {key}, {name}, operator_id, station_id, registered FROM {table} "  # noqa: S608
+    f"WHERE ({{name}}, operator_id, station_id) IN ({_WANTED}) ORDER BY registered",
+)
+_STAND = sql.statement(
+    "identities: stand",
+    "SELECT standing_claims(CAST(:connectors AS int4[]), CAST(:meters AS int4[]))",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +76,8 @@ class IdentityRows:
 
 
 async def _instruments(connection: asyncpg.Connection, table: Instrument) -> list[InstrumentRows]:
-    # One row a station, its instruments as JSON: 100,000 single rows would hold up the event loop.
     key, name = _COLUMNS[table]
-    rows = await connection.fetch(
-        f"SELECT operator_id, station_id, registered, json_object_agg({name}, {key})::text "  # noqa: S608
-        f"FROM {table} GROUP BY operator_id, station_id, registered"
-    )
+    rows = await sql.rows(connection, _INSTRUMENTS.filled(table=table, key=key, name=name))
     return await asyncio.to_thread(
         lambda: [InstrumentRows(row[0], row[1], row[2], orjson.loads(row[3])) for row in rows]
     )
@@ -52,7 +86,7 @@ async def _instruments(connection: asyncpg.Connection, table: Instrument) -> lis
 async def load_identities(connection: asyncpg.Connection) -> IdentityRows:
     """Return owners of all stations, connectors and meters, as of one moment."""
     async with connection.transaction(isolation="repeatable_read", readonly=True):
-        stations = await connection.fetch("SELECT station_id, operator_id FROM station")
+        stations = await sql.rows(connection, _STATIONS)
         return IdentityRows(
             {row[0]: row[1] for row in stations},
             await _instruments(connection, "connector"),
@@ -62,12 +96,7 @@ async def load_identities(connection: asyncpg.Connection) -> IdentityRows:
 
 async def registry_mark(connection: asyncpg.Connection) -> tuple[int, ...]:
     """Return a cheap mark that changes whenever the registry did."""
-    row = await connection.fetchrow(
-        "SELECT (SELECT coalesce(max(import_id), 0) FROM registry_import), "
-        "(SELECT count(*) FROM station), "
-        "(SELECT count(*) FROM connector WHERE registered), "
-        "(SELECT count(*) FROM reference_meter WHERE registered)"
-    )
+    [row] = await sql.rows(connection, _MARK)
     return tuple(row)
 
 
@@ -80,20 +109,10 @@ async def claim_instruments(
     Those that are there are not inserted again: that would wait for an import that adopts them.
     """
     key, name = _COLUMNS[table]
-    columns = [list(column) for column in zip(*sorted(set(claims)), strict=True)]
-    wanted = "SELECT * FROM unnest($1::text[], $2::text[], $3::text[])"
-    await connection.execute(
-        f"INSERT INTO {table} ({name}, operator_id, station_id) "
-        f"{wanted} AS c(name, operator_id, station_id) WHERE NOT EXISTS (SELECT FROM {table} t "
-        f"WHERE (t.{name}, t.operator_id, t.station_id) = (c.name, c.operator_id, c.station_id)) "
-        f"ON CONFLICT ({name}, operator_id, station_id) WHERE NOT registered DO NOTHING",
-        *columns,
-    )
-    rows = await connection.fetch(
-        f"SELECT {key}, {name}, operator_id, station_id, registered FROM {table} "  # noqa: S608
-        f"WHERE ({name}, operator_id, station_id) IN ({wanted}) ORDER BY registered",
-        *columns,
-    )
+    names, operators, stations = (list(c) for c in zip(*sorted(set(claims)), strict=True))
+    values: dict[str, Any] = {"names": names, "operator_ids": operators, "station_ids": stations}
+    await sql.run(connection, _CLAIM.filled(table=table, name=name), **values)
+    rows = await sql.rows(connection, _CLAIMED.filled(table=table, key=key, name=name), **values)
     return [InstrumentRows(row[2], row[3], row[4], {row[1]: row[0]}) for row in rows]
 
 
@@ -104,7 +123,5 @@ async def claims_stand(
 
     An import may have merged a claim since the registry was read.
     """
-    found = await connection.fetchval(
-        "SELECT standing_claims($1::int4[], $2::int4[])", list(connectors), list(meters)
-    )
+    found = await sql.value(connection, _STAND, connectors=list(connectors), meters=list(meters))
     return bool(found == len(connectors) + len(meters))

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import asyncpg
 import numpy as np
 
 from chargewatch.domain.identity import StreamKey
+from chargewatch.domain.times import moment_of
+from chargewatch.storage import sql
 from chargewatch.storage.intake.connection import copy_in
-from chargewatch.storage.intake.gaps import load_sequences, moment_of, store_gaps
+from chargewatch.storage.intake.gaps import load_sequences, store_gaps
 from chargewatch.storage.intake.sequences import Number
+from chargewatch.storage.locks import KEEP_RETENTION_WAITING
 
 _MESSAGE = np.dtype(
     [
@@ -54,6 +58,26 @@ class _Sums:
     sent_us: int | None = None
 
 
+_WANTED = (
+    "SELECT * FROM unnest(CAST(:operator_ids AS text[]), CAST(:station_ids AS text[]), "
+    "CAST(:topics AS text[]))"
+)
+_ADD_STREAMS = sql.statement(
+    "ledger: add streams",
+    f"INSERT INTO ledger_stream (operator_id, station_id, topic) {_WANTED} ON CONFLICT DO NOTHING",
+)
+_FIND_STREAMS = sql.statement(
+    "ledger: find streams",
+    "SELECT operator_id, station_id, topic, stream_id FROM ledger_stream "  # noqa: S608
+    f"WHERE (operator_id, station_id, topic) IN ({_WANTED})",
+)
+_LOCK_STREAMS = sql.statement(
+    "ledger: lock streams",
+    "SELECT FROM ledger_stream WHERE stream_id = ANY(CAST(:stream_ids AS int4[])) "
+    "ORDER BY stream_id FOR NO KEY UPDATE",
+)
+
+
 async def lock_streams(
     connection: asyncpg.Connection, keys: Iterable[StreamKey], *, known: Mapping[StreamKey, int]
 ) -> dict[StreamKey, int]:
@@ -66,26 +90,18 @@ async def lock_streams(
     missing = [key for key in wanted if key not in known]
     ids = {key: known[key] for key in wanted if key in known}
     if missing:
-        columns = [list(column) for column in zip(*missing, strict=True)]
-        await connection.execute(
-            "INSERT INTO ledger_stream (operator_id, station_id, topic) "
-            "SELECT * FROM unnest($1::text[], $2::text[], $3::text[]) ON CONFLICT DO NOTHING",
-            *columns,
-        )
-        rows = await connection.fetch(
-            "SELECT operator_id, station_id, topic, stream_id FROM ledger_stream "
-            "WHERE (operator_id, station_id, topic) IN "
-            "(SELECT * FROM unnest($1::text[], $2::text[], $3::text[]))",
-            *columns,
-        )
+        operators, stations, topics = (list(column) for column in zip(*missing, strict=True))
+        values: dict[str, Any] = {
+            "operator_ids": operators,
+            "station_ids": stations,
+            "topics": topics,
+        }
+        await sql.run(connection, _ADD_STREAMS, **values)
+        rows = await sql.rows(connection, _FIND_STREAMS, **values)
         ids.update({(row[0], row[1], row[2]): row[3] for row in rows})
-    await connection.execute(
-        "SELECT FROM ledger_stream WHERE stream_id = ANY($1::int4[]) "
-        "ORDER BY stream_id FOR NO KEY UPDATE",
-        sorted(ids.values()),
-    )
+    await sql.run(connection, _LOCK_STREAMS, stream_ids=sorted(ids.values()))
     # Before any chunk of readings: retention locks this table, then drops chunks.
-    await connection.execute("LOCK TABLE rollup_pending IN ROW EXCLUSIVE MODE")
+    await sql.run(connection, KEEP_RETENTION_WAITING)
     return ids
 
 
@@ -117,7 +133,9 @@ def _sums(
     return sums, numbers
 
 
-_UPDATE = """
+_UPDATE = sql.statement(
+    "ledger: update",
+    """
 UPDATE ledger_stream s SET
   messages = s.messages + d.messages,
   received = s.received + d.stored + d.duplicate + d.rejected,
@@ -133,13 +151,18 @@ UPDATE ledger_stream s SET
   count_since = d.since_at, restarts = d.restarts,
   open_gaps = s.open_gaps + d.gaps
 FROM unnest(
-  $1::int4[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::timestamptz[],
-  $8::timestamptz[], $9::timestamptz[], $10::int8[], $11::int8[], $12::timestamptz[],
-  $13::timestamptz[], $14::int4[], $15::int4[], $16::int8[]
+  CAST(:stream_id AS int4[]), CAST(:messages AS int8[]), CAST(:stored AS int8[]),
+  CAST(:duplicate AS int8[]), CAST(:rejected AS int8[]), CAST(:unknown_keys AS int8[]),
+  CAST(:first_at AS timestamptz[]), CAST(:last_at AS timestamptz[]),
+  CAST(:sent_at AS timestamptz[]), CAST(:first_seq AS int8[]), CAST(:last_seq AS int8[]),
+  CAST(:newest_at AS timestamptz[]), CAST(:since_at AS timestamptz[]),
+  CAST(:restarts AS int4[]), CAST(:gaps AS int4[]), CAST(:rounded AS int8[])
 ) AS d(stream_id, messages, stored, duplicate, rejected, unknown_keys, first_at, last_at, sent_at,
        first_seq, last_seq, newest_at, since_at, restarts, gaps, rounded)
 WHERE s.stream_id = d.stream_id
-"""
+""",
+)
+_NOTIFY = sql.statement("ledger: notify", "SELECT pg_notify('readings', '')")
 
 
 async def record_messages(
@@ -160,24 +183,25 @@ async def record_messages(
         for number in numbers[stream]:
             sequences[stream].take(*number)
     states = [sequences[stream] for stream in streams]
-    await connection.execute(
+    await sql.run(
+        connection,
         _UPDATE,
-        streams,
-        [t.messages for t in totals],
-        [t.stored for t in totals],
-        [t.duplicate for t in totals],
-        [t.rejected for t in totals],
-        [t.unknown_keys for t in totals],
-        [moment_of(t.first_us) for t in totals],
-        [moment_of(t.last_us) for t in totals],
-        [moment_of(t.sent_us) for t in totals],
-        [state.first for state in states],
-        [state.last for state in states],
-        [moment_of(state.newest_us) for state in states],
-        [moment_of(state.since_us) for state in states],
-        [state.count_no for state in states],
-        [len(state.opened) - len(state.closed) for state in states],
-        [t.rounded for t in totals],
+        stream_id=streams,
+        messages=[t.messages for t in totals],
+        stored=[t.stored for t in totals],
+        duplicate=[t.duplicate for t in totals],
+        rejected=[t.rejected for t in totals],
+        unknown_keys=[t.unknown_keys for t in totals],
+        first_at=[moment_of(t.first_us) for t in totals],
+        last_at=[moment_of(t.last_us) for t in totals],
+        sent_at=[moment_of(t.sent_us) for t in totals],
+        first_seq=[state.first for state in states],
+        last_seq=[state.last for state in states],
+        newest_at=[moment_of(state.newest_us) for state in states],
+        since_at=[moment_of(state.since_us) for state in states],
+        restarts=[state.count_no for state in states],
+        gaps=[len(state.opened) - len(state.closed) for state in states],
+        rounded=[t.rounded for t in totals],
     )
     await store_gaps(connection, sequences, at_us=max(t.last_us for t in totals))
 
@@ -199,4 +223,4 @@ def _message_rows(
 
 async def notify_readings(connection: asyncpg.Connection) -> None:
     """Tell listeners, at the commit, that something new was stored."""
-    await connection.execute("SELECT pg_notify('readings', '')")
+    await sql.run(connection, _NOTIFY)

@@ -10,6 +10,8 @@ from typing import Any
 import asyncpg
 import orjson
 
+from chargewatch.storage import sql
+
 MOST_ERRORS = 100
 """Reasons that are listed of one message; the others are only counted."""
 
@@ -66,17 +68,41 @@ def _plain(text: str) -> str:
     return text.replace("\0", "").encode("utf-8", "backslashreplace").decode()
 
 
-_INSERT = """
+_INSERT = sql.statement(
+    "quarantine: insert",
+    """
 INSERT INTO quarantine (received_at, topic, operator_id, station_id, seq, code, codes, errors,
   payload, content_type, rejected, digest)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8::jsonb, $9, $10, $11, $12) ON CONFLICT (digest) DO NOTHING
-"""
-_COUNT = """
+VALUES (:received_at, :topic, :operator_id, :station_id, :seq, :code, :codes,
+  CAST(:errors AS jsonb), :payload, :content_type, :rejected, :digest)
+ON CONFLICT (digest) DO NOTHING
+""",
+)
+_COUNT = sql.statement(
+    "quarantine: count",
+    """
 INSERT INTO quarantine_day AS d (day, operator_id, station_id, kept, more, more_rejected)
-VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (day, operator_id, station_id) DO UPDATE
+VALUES (:day, :operator_id, :station_id, :kept, :more, :more_rejected)
+ON CONFLICT (day, operator_id, station_id) DO UPDATE
 SET kept = d.kept + excluded.kept, more = d.more + excluded.more,
   more_rejected = d.more_rejected + excluded.more_rejected
-"""
+""",
+)
+_THERE = sql.statement(
+    "quarantine: there",
+    "SELECT digest FROM quarantine WHERE digest = ANY(CAST(:digests AS bytea[]))",
+)
+_DAYS = sql.statement(
+    "quarantine: days",
+    "SELECT day, operator_id, station_id, kept FROM quarantine_day "
+    "WHERE (day, operator_id, station_id) IN (SELECT * FROM unnest("
+    "CAST(:days AS date[]), CAST(:operator_ids AS text[]), CAST(:station_ids AS text[])))",
+)
+_REPLAYED = sql.statement(
+    "quarantine: replayed",
+    "INSERT INTO quarantine_replay VALUES (:quarantine_id, now(), :version, :stored, :duplicate, "
+    ":rejected, CAST(:errors AS jsonb))",
+)
 
 
 async def store_quarantine(
@@ -85,9 +111,7 @@ async def store_quarantine(
     """Keep rejected messages that are not kept yet, within the quota; count those beyond it."""
     if not rows:
         return
-    found = await connection.fetch(
-        "SELECT digest FROM quarantine WHERE digest = ANY($1::bytea[])", [r.digest for r in rows]
-    )
+    found = await sql.rows(connection, _THERE, digests=[row.digest for row in rows])
     there = {bytes(row["digest"]) for row in found}
     new = {row.digest: row for row in rows if row.digest not in there}
     if not new:
@@ -102,43 +126,47 @@ async def store_quarantine(
         else:
             day.more += 1
             day.more_rejected += row.rejected
-    await connection.executemany(_INSERT, [_values(row) for row in wanted])
-    await connection.executemany(
-        _COUNT, [(*key, day.new, day.more, day.more_rejected) for key, day in days.items()]
+    await sql.run_each(connection, _INSERT, map(_values, wanted))
+    counts = (
+        {
+            "day": day,
+            "operator_id": operator_id,
+            "station_id": station_id,
+            "kept": counted.new,
+            "more": counted.more,
+            "more_rejected": counted.more_rejected,
+        }
+        for (day, operator_id, station_id), counted in days.items()
     )
+    await sql.run_each(connection, _COUNT, counts)
 
 
 async def _days(
     connection: asyncpg.Connection, keys: Sequence[tuple[date, str, str]]
 ) -> dict[tuple[date, str, str], _Day]:
     days, operators, stations = (list(column) for column in zip(*keys, strict=True))
-    rows = await connection.fetch(
-        "SELECT day, operator_id, station_id, kept FROM quarantine_day "
-        "WHERE (day, operator_id, station_id) IN "
-        "(SELECT * FROM unnest($1::date[], $2::text[], $3::text[]))",
-        days,
-        operators,
-        stations,
+    rows = await sql.rows(
+        connection, _DAYS, days=days, operator_ids=operators, station_ids=stations
     )
     kept = {(row["day"], row["operator_id"], row["station_id"]): row["kept"] for row in rows}
     return {key: _Day(kept.get(key, 0)) for key in keys}
 
 
-def _values(row: QuarantineRow) -> tuple[Any, ...]:
-    return (
-        row.received_at,
-        row.topic,
-        row.operator_id,
-        row.station_id,
-        row.seq,
-        row.codes[0],
-        list(row.codes),
-        errors_json(row.errors),
-        row.payload,
-        row.content_type,
-        row.rejected,
-        row.digest,
-    )
+def _values(row: QuarantineRow) -> dict[str, Any]:
+    return {
+        "received_at": row.received_at,
+        "topic": row.topic,
+        "operator_id": row.operator_id,
+        "station_id": row.station_id,
+        "seq": row.seq,
+        "code": row.codes[0],
+        "codes": list(row.codes),
+        "errors": errors_json(row.errors),
+        "payload": row.payload,
+        "content_type": row.content_type,
+        "rejected": row.rejected,
+        "digest": row.digest,
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +183,16 @@ class KeptMessage:
 
 
 # Messages of which single items were rejected are left out: their good items are booked already.
-_KEPT = """
+_KEPT = sql.statement(
+    "quarantine: kept",
+    """
 SELECT quarantine_id, received_at, topic, seq, payload, content_type, rejected FROM quarantine q
-WHERE codes @> ARRAY[$1] AND errors->0->>'index' IS NULL AND quarantine_id > $2
-  AND ($3 = '' OR station_id = $3)
+WHERE codes @> ARRAY[:code] AND errors->0->>'index' IS NULL AND quarantine_id > :after_id
+  AND (:station_id = '' OR station_id = :station_id)
   AND NOT EXISTS (SELECT FROM quarantine_replay r WHERE r.quarantine_id = q.quarantine_id)
-ORDER BY quarantine_id LIMIT $4
-"""
+ORDER BY quarantine_id LIMIT :limit
+""",
+)
 
 
 async def kept_messages(
@@ -171,7 +202,9 @@ async def kept_messages(
 
     `station_id` "": of every station.
     """
-    rows = await connection.fetch(_KEPT, code, after_id, station_id, limit)
+    rows = await sql.rows(
+        connection, _KEPT, code=code, after_id=after_id, station_id=station_id, limit=limit
+    )
     return [KeptMessage(*row) for row in rows]
 
 
@@ -194,17 +227,15 @@ async def record_replays(
     Raises: asyncpg.UniqueViolationError when one of them has been read again meanwhile.
     """
     if rows:
-        await connection.executemany(
-            "INSERT INTO quarantine_replay VALUES ($1, now(), $2, $3, $4, $5, $6::jsonb)",
-            [
-                (
-                    row.quarantine_id,
-                    version,
-                    row.stored,
-                    row.duplicate,
-                    row.rejected,
-                    errors_json(row.errors),
-                )
-                for row in rows
-            ],
+        each = (
+            {
+                "quarantine_id": row.quarantine_id,
+                "version": version,
+                "stored": row.stored,
+                "duplicate": row.duplicate,
+                "rejected": row.rejected,
+                "errors": errors_json(row.errors),
+            }
+            for row in rows
         )
+        await sql.run_each(connection, _REPLAYED, each)

@@ -10,6 +10,7 @@ import asyncpg
 
 from chargewatch.domain.columns import Form
 from chargewatch.domain.session import SESSION_COLUMNS, Session
+from chargewatch.storage import sql
 from chargewatch.storage.intake.readings import CONFLICT, DUPLICATE, STORED
 
 
@@ -33,14 +34,30 @@ _COLUMNS = tuple(field.name for field in fields(SessionRow))
 _DECIMALS = {column.name for column in SESSION_COLUMNS if column.kind.form == Form.DECIMAL}
 
 
-def _placeholder(position: int, column: str) -> str:
-    return f"${position}::text::numeric" if column in _DECIMALS else f"${position}"
+def _placeholder(column: str) -> str:
+    return f"CAST(:{column} AS text)::numeric" if column in _DECIMALS else f":{column}"
 
 
-_INSERT = (
-    f"INSERT INTO charging_session ({', '.join(_COLUMNS)}) VALUES ("  # noqa: S608
-    + ", ".join(_placeholder(n, column) for n, column in enumerate(_COLUMNS, start=1))
-    + ") ON CONFLICT (operator_id, station_id, connector_id, session) DO NOTHING"
+_INSERT = sql.statement(
+    "sessions: insert",
+    f"INSERT INTO charging_session ({', '.join(_COLUMNS)}) "  # noqa: S608 - names of columns
+    f"VALUES ({', '.join(map(_placeholder, _COLUMNS))}) "
+    "ON CONFLICT (operator_id, station_id, connector_id, session) DO NOTHING",
+)
+_FIND = sql.statement(
+    "sessions: find",
+    "SELECT operator_id, station_id, connector_id, session, content_hash FROM charging_session "
+    "WHERE (operator_id, station_id, connector_id, session) IN "
+    "(SELECT * FROM unnest(CAST(:operator_ids AS text[]), CAST(:station_ids AS text[]), "
+    "CAST(:connector_ids AS int4[]), CAST(:sessions AS text[])))",
+)
+_ADD_NAMES = sql.statement(
+    "sessions: add names",
+    "INSERT INTO session_name AS s (session_key, session, seen_on) "
+    "SELECT *, (now() AT TIME ZONE 'UTC')::date "
+    "FROM unnest(CAST(:keys AS int8[]), CAST(:names AS text[])) "
+    "ON CONFLICT (session_key) DO UPDATE SET seen_on = excluded.seen_on "
+    "WHERE s.seen_on < excluded.seen_on",
 )
 
 
@@ -51,11 +68,13 @@ async def store_sessions(connection: asyncpg.Connection, rows: Sequence[SessionR
     """
     if not rows:
         return []
-    found = await connection.fetch(
-        "SELECT operator_id, station_id, connector_id, session, content_hash FROM charging_session "
-        "WHERE (operator_id, station_id, connector_id, session) IN "
-        "(SELECT * FROM unnest($1::text[], $2::text[], $3::int4[], $4::text[]))",
-        *(list(column) for column in zip(*(r.key for r in rows), strict=True)),
+    found = await sql.rows(
+        connection,
+        _FIND,
+        operator_ids=[row.operator_id for row in rows],
+        station_ids=[row.station_id for row in rows],
+        connector_ids=[row.connector_id for row in rows],
+        sessions=[row.session for row in rows],
     )
     kept = {(row[0], row[1], row[2], row[3]): row["content_hash"] for row in found}
     fates, new = [], []
@@ -68,9 +87,8 @@ async def store_sessions(connection: asyncpg.Connection, rows: Sequence[SessionR
             fates.append(DUPLICATE if kept[row.key] == row.content_hash else CONFLICT)
     if new:
         new.sort(key=lambda row: row.key)
-        await connection.executemany(
-            _INSERT, [tuple(getattr(row, column) for column in _COLUMNS) for row in new]
-        )
+        each = ({column: getattr(row, column) for column in _COLUMNS} for row in new)
+        await sql.run_each(connection, _INSERT, each)
     return fates
 
 
@@ -79,11 +97,4 @@ async def store_session_names(connection: asyncpg.Connection, names: Mapping[int
     if not names:
         return
     keys = sorted(names)
-    await connection.execute(
-        "INSERT INTO session_name AS s (session_key, session, seen_on) "
-        "SELECT *, (now() AT TIME ZONE 'UTC')::date FROM unnest($1::int8[], $2::text[]) "
-        "ON CONFLICT (session_key) DO UPDATE SET seen_on = excluded.seen_on "
-        "WHERE s.seen_on < excluded.seen_on",
-        keys,
-        [names[key] for key in keys],
-    )
+    await sql.run(connection, _ADD_NAMES, keys=keys, names=[names[key] for key in keys])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
 import asyncpg
+
+from chargewatch.storage import sql
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,25 @@ class StatusRow:
     clock_offset_ms: float | None
     backlog: int | None
     firmware: str | None
+
+
+_FIND = sql.statement(
+    "status: find",
+    "SELECT operator_id, station_id, sent_at FROM station_status "
+    "WHERE (operator_id, station_id) IN (SELECT * FROM unnest("
+    "CAST(:operator_ids AS text[]), CAST(:station_ids AS text[])))",
+)
+_KEEP = sql.statement(
+    "status: keep",
+    "INSERT INTO station_status AS s (operator_id, station_id, online, received_at, sent_at, "
+    "clock_offset_ms, backlog, firmware) VALUES (:operator_id, :station_id, :online, "
+    ":received_at, :sent_at, :clock_offset_ms, :backlog, :firmware) "
+    "ON CONFLICT (operator_id, station_id) DO UPDATE SET online = excluded.online, "
+    "received_at = excluded.received_at, sent_at = coalesce(excluded.sent_at, s.sent_at), "
+    "clock_offset_ms = coalesce(excluded.clock_offset_ms, s.clock_offset_ms), "
+    "backlog = coalesce(excluded.backlog, s.backlog), "
+    "firmware = coalesce(excluded.firmware, s.firmware)",
+)
 
 
 def is_newer(row: StatusRow, known_at: datetime | None, *, max_future: timedelta) -> bool:
@@ -46,10 +67,11 @@ async def store_statuses(
     stations = sorted({(row.operator_id, row.station_id) for row in rows})
     if not stations:
         return []
-    found = await connection.fetch(
-        "SELECT operator_id, station_id, sent_at FROM station_status "
-        "WHERE (operator_id, station_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))",
-        *(list(column) for column in zip(*stations, strict=True)),
+    found = await sql.rows(
+        connection,
+        _FIND,
+        operator_ids=[operator for operator, _ in stations],
+        station_ids=[station for _, station in stations],
     )
     known_at = {(row[0], row[1]): row[2] for row in found}
     newer, kept = [], []
@@ -60,14 +82,5 @@ async def store_statuses(
             kept.append(row)
             known_at[station] = row.sent_at or known_at.get(station)
     kept.sort(key=lambda row: (row.operator_id, row.station_id))
-    await connection.executemany(
-        "INSERT INTO station_status AS s (operator_id, station_id, online, received_at, sent_at, "
-        "clock_offset_ms, backlog, firmware) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) "
-        "ON CONFLICT (operator_id, station_id) DO UPDATE SET online = excluded.online, "
-        "received_at = excluded.received_at, sent_at = coalesce(excluded.sent_at, s.sent_at), "
-        "clock_offset_ms = coalesce(excluded.clock_offset_ms, s.clock_offset_ms), "
-        "backlog = coalesce(excluded.backlog, s.backlog), "
-        "firmware = coalesce(excluded.firmware, s.firmware)",
-        [tuple(getattr(row, column) for column in StatusRow.__slots__) for row in kept],
-    )
+    await sql.run_each(connection, _KEEP, map(asdict, kept))
     return newer
