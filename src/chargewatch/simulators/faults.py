@@ -11,6 +11,7 @@ import numpy as np
 
 from chargewatch.domain.arrays import Bools
 from chargewatch.errors import InputFileError
+from chargewatch.signals.registry import RULES
 from chargewatch.simulators.draws import Draws
 from chargewatch.simulators.fault_kind import FaultKind
 from chargewatch.simulators.layout import ONE_PHASE_W, Layout
@@ -18,14 +19,8 @@ from chargewatch.simulators.oddities import ODDITIES
 from chargewatch.simulators.scenario import Scenario
 
 _REGISTER_WRECK = (
-    "register_decrease",
-    "register_jump",
-    "register_discontinuity",
-    "power_register_mismatch",
-    "session_register_mismatch",
-    "stuck_register",
+    *(code for code, rule in RULES.items() if rule.explained_by == "unit_fault"),
     "soc_implausible",
-    "idle_consumption",
     "unit_fault",
     "fee_mismatch",
 )
