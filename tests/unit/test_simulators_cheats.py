@@ -224,6 +224,9 @@ def test_sessions_bills_and_power_follow_the_wrong_meter(magnitude):
         assert energies == sorted(energies)
         for session in published.sessions[connector]:
             assert session["stop_wh"] == register[session["ended_at"]]
+            if session["started_at"] in register:  # else it began before the history
+                assert session["start_wh"] == register[session["started_at"]]
+
             assert session["billed_wh"] == session["stop_wh"] - session["start_wh"]
             assert sum(p["energy_wh"] for p in session["periods"]) == session["billed_wh"]
             fee = sum(

@@ -32,6 +32,7 @@ class Pieces:
     connector: Ints
     begin_s: Floats
     end_s: Floats
+    session_end_s: Floats
     before_wh: Floats  # added before the piece begins, since the history's start
     added_wh: Floats
     error: Floats
@@ -114,7 +115,8 @@ class Cheats:
         """
         if not self.of_connector:
             return
-        kept = self._pieces.rows(self._pieces.end_s >= day * DAY_S)
+        # A session that lasts into this day is read from its begin on.
+        kept = self._pieces.rows(self._pieces.session_end_s >= day * DAY_S)
         standing = self._standing(day)
         # What lasts into this day was added to the sum already, but not yet before it began.
         first = np.unique(kept.connector, return_index=True)
@@ -135,6 +137,7 @@ class Cheats:
             connector=connector,
             begin_s=begin,
             end_s=begin,
+            session_end_s=begin,
             before_wh=self.added_wh[connector],
             added_wh=nothing,
             error=nothing,
@@ -168,6 +171,7 @@ class Cheats:
             connector=np.full(middle.size, connector),
             begin_s=times[:-1],
             end_s=times[1:],
+            session_end_s=np.full(middle.size, times[-1]),
             before_wh=before,
             added_wh=added,
             error=wrong,
