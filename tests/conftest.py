@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import uuid
@@ -38,6 +39,20 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 SERVICES = CHECKOUT / "scripts" / "services"
 NO_DISK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 """Settings of PostgreSQL: nothing here outlives the session, so nothing waits for the disk."""
+
+
+def pytest_configure() -> None:
+    """End on SIGTERM as on Ctrl-C: the engines that were started are stopped."""
+    mine = os.getpid()
+
+    def end(number: int, frame: object) -> None:
+        if os.getpid() == mine:
+            raise KeyboardInterrupt
+        # A forked process of what is tested ends as it does without tests.
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 @pytest.hookimpl(trylast=True)
