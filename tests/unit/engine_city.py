@@ -142,7 +142,8 @@ def make_city(
         feeder[station[i], 1:] += np.cumsum(source / 60.0)
         register = np.floor(shown / resolution) * resolution
         energy = np.diff(register[::15])
-        active = np.flatnonzero(energy > 0)
+        of_day = np.arange(energy.size) % 96
+        active = np.flatnonzero((energy > 0) | (of_day == 0) | (of_day == 95))
         slots_own.append((np.full(active.size, i), active, energy[active]))
         for a, d in zip(start, length, strict=True):
             e_true = np.interp(a + d, minute, true) - np.interp(a, minute, true)
@@ -223,6 +224,7 @@ def make_city(
         from_s=START_DAY * DAY,
         fleet=Fleet(
             connector=[f"C{i:04d}" for i in range(n)],
+            number=np.arange(n),
             station=station,
             operator=np.zeros(n, np.int64),
             model=is_dc.astype(np.int64),
@@ -236,6 +238,7 @@ def make_city(
         ),
         references=References(
             meter=[f"M{s:03d}" for s in range(m)],
+            number=np.arange(m),
             station=np.arange(m),
             in_series=np.zeros(m, bool),
             is_dc=np.zeros(m, bool),

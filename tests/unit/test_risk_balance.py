@@ -11,6 +11,7 @@ def fleet_of(n, dc=()):
     is_dc = np.isin(np.arange(n), dc)
     return Fleet(
         connector=[f"C{i}" for i in range(n)],
+        number=np.arange(n),
         station=np.zeros(n, np.int64),
         operator=np.zeros(n, np.int64),
         model=np.zeros(n, np.int64),
@@ -28,6 +29,7 @@ def meters_of(members, *, in_series=None, is_dc=None, u=None, until=np.inf):
     m = len(members)
     return References(
         meter=[f"M{j}" for j in range(m)],
+        number=np.arange(m),
         station=np.zeros(m, np.int64),
         in_series=np.asarray(in_series if in_series is not None else [False] * m),
         is_dc=np.asarray(is_dc if is_dc is not None else [False] * m),

@@ -61,6 +61,7 @@ def real_inputs():
         from_s=float(ended.min()) - 86400.0,
         fleet=Fleet(
             connector=["CCS1", "CCS2"],
+            number=np.arange(2),
             station=np.zeros(2, np.int64),
             operator=np.zeros(2, np.int64),
             model=np.zeros(2, np.int64),
@@ -74,6 +75,7 @@ def real_inputs():
         ),
         references=References(
             meter=[],
+            number=np.zeros(0, np.int64),
             station=np.zeros(0, np.int64),
             in_series=np.zeros(0, bool),
             is_dc=np.zeros(0, bool),

@@ -12,6 +12,7 @@ def fleet(*, compensated=(False, False)):
     n = len(compensated)
     return Fleet(
         connector=[f"C{i}" for i in range(n)],
+        number=np.arange(n),
         station=np.zeros(n, dtype=np.int64),
         operator=np.zeros(n, dtype=np.int64),
         model=np.zeros(n, dtype=np.int64),

@@ -34,7 +34,7 @@ KINDS_OF_RUN = ("full", "nightly")
 
 
 @contextmanager
-def _server(settings: Settings) -> Iterator[str]:
+def server_of(settings: Settings) -> Iterator[str]:
     """Yield the address of a server: the one of the settings, or an embedded one."""
     if settings.database_url:
         yield settings.database_url
@@ -201,7 +201,7 @@ def command(
     except ValueError as exc:
         raise click.BadParameter(f"{sizes!r}: write numbers with commas between") from exc
     results = []
-    with _server(settings) as url:
+    with server_of(settings) as url:
         for count in counts:
             city = BenchCity(connectors=count, days=days, readings_a_day=readings_a_day)
             results.append(asyncio.run(_measure(url, city)))

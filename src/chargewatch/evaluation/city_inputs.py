@@ -158,6 +158,7 @@ def _fleet(city: City) -> Fleet:
     registered[list(city.faults.of_kind("unregistered"))] = False
     return Fleet(
         connector=c.name,
+        number=np.arange(c.size),
         station=c.station,
         operator=s.operator[c.station],
         model=c.model,
@@ -180,6 +181,7 @@ def _references(city: City) -> References:
     sizes = [len(x) for x in members]
     return References(
         meter=m.name,
+        number=np.arange(m.size),
         station=m.station,
         in_series=m.connector >= 0,
         is_dc=m.is_dc,

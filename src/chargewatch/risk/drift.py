@@ -299,6 +299,8 @@ def _robust_scale(innovation: Floats, *, axis: int, least: int) -> Floats:
     """Return the normal quantile of the median of |z| along an axis, 1 for fewer than ``least``."""
     z = np.abs(innovation)
     count = np.isfinite(z).sum(axis=axis)
+    if z.shape[axis] == 0:
+        return np.ones(count.shape)
     quiet = np.expand_dims(count < least, axis)
     median = np.nanmedian(np.where(quiet, 0.0, z), axis=axis)
     return np.where(count >= least, median / NORMAL_QUARTILE, 1.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from chargewatch.domain.times import DAY_S
 from chargewatch.domain.verdict import Verdict
 from chargewatch.risk.decision import expected_excess, flagged, p_nonconforming
 from chargewatch.risk.inference import Inference, infer
-from chargewatch.risk.memory import CityStatistics, to_arrays, updated
+from chargewatch.risk.memory import CityStatistics, closed_and_open, to_arrays, updated
 from chargewatch.risk.reasons import Findings, reasons
 from chargewatch.risk.results import BUDGET_COMPONENTS, EngineConfig, RunResult
 from chargewatch.risk.rounds_input import UNKNOWN_MPE
@@ -39,7 +39,8 @@ def advance(
 ) -> dict[str, NDArray]:  # type: ignore[type-arg]
     """Return the state with all of the inputs added that is newer, without estimating anything.
 
-    A full recomputation reads a few days at a time with this and calls `assess` for the last.
+    A full recomputation reads a few days at a time with this, as long as they are closed, and calls
+    `assess` for the rest.
     """
     return to_arrays(updated(inputs, config=config, state=state), inputs)
 
@@ -57,11 +58,12 @@ def assess(
         config: the numbers that steer the engine.
         state: `RunResult.state` of the last run, None for a full recomputation.
 
-    Same inputs, configuration and state: same result, to the last bit.
+    It comes to the same with a state and without, as long as the state's days are the same. Same
+    inputs, configuration and state: same result, to the last bit.
     """
-    statistics = updated(inputs, config=config, state=state)
+    closed, statistics = closed_and_open(inputs, config=config, state=state)
     inference = infer(inputs, statistics, config=config)
-    return _result(inputs, statistics, inference, config=config)
+    return _result(inputs, statistics, inference, closed=closed, config=config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,12 +198,6 @@ def _methods(
     return tuple(names[k] for k in code.tolist())
 
 
-def _judged(statistics: CityStatistics, inference: Inference) -> CityStatistics:
-    """Return the statistics with what this run knows, for the next one to go on from."""
-    sessions = replace(statistics.sessions, tail=inference.tail.astype(np.float32))
-    return replace(statistics, judged=inference.judged, sessions=sessions)
-
-
 def _either(
     quantity: Callable[..., Floats], inference: Inference, error: Floats, mpe: Floats, *, u: Floats
 ) -> Floats:
@@ -259,6 +255,7 @@ def _result(
     statistics: CityStatistics,
     inference: Inference,
     *,
+    closed: CityStatistics,
     config: EngineConfig,
 ) -> RunResult:
     measured = _measured(inputs, statistics, inference, config=config)
@@ -295,7 +292,7 @@ def _result(
         meter_shift_u=inference.meter_shift_u,
         meter_suspect=inference.meter_suspect,
         summary=_summary(inference, decided),
-        state=to_arrays(_judged(statistics, inference), inputs),
+        state=to_arrays(closed, inputs),
     )
 
 

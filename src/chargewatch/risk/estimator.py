@@ -185,34 +185,51 @@ def block_inverses(system: CitySystem) -> _Preconditioner:
 
 
 def solved(
-    system: CitySystem, blocks: _Preconditioner, right: Floats, *, tolerance: float
+    system: CitySystem,
+    blocks: _Preconditioner,
+    right: Floats,
+    *,
+    start: Floats | None = None,
+    tolerance: float,
 ) -> Floats:
     """Return H^-1 times right-hand sides (n, r) by preconditioned conjugate gradients.
 
     A few columns at a time, in threads. Every column has its own step lengths; a group ends when
-    all its residuals are below ``tolerance`` of their start. Source: Golub, Van Loan, Matrix
-    Computations, 4th ed., algorithm 11.5.1.
+    all its residuals are below ``tolerance`` of the right-hand sides, wherever it started. Source:
+    Golub, Van Loan, Matrix Computations, 4th ed., algorithm 11.5.1.
     """
-    width = right.shape[1]
+    start = np.zeros_like(right) if start is None else start
     parts = [
-        np.ascontiguousarray(right[:, begin : begin + COLUMNS_AT_ONCE])
-        for begin in range(0, width, COLUMNS_AT_ONCE)
+        tuple(
+            np.ascontiguousarray(values[:, begin : begin + COLUMNS_AT_ONCE])
+            for values in (right, start)
+        )
+        for begin in range(0, right.shape[1], COLUMNS_AT_ONCE)
     ]
     return np.concatenate(
-        in_threads(lambda part: _solved(system, blocks, part, tolerance=tolerance), parts), axis=1
+        in_threads(lambda part: _solved(system, blocks, *part, tolerance=tolerance), parts), axis=1
     )
 
 
 def _solved(
-    system: CitySystem, blocks: _Preconditioner, right: Floats, *, tolerance: float
+    system: CitySystem,
+    blocks: _Preconditioner,
+    right: Floats,
+    x: Floats,
+    *,
+    tolerance: float,
 ) -> Floats:
-    x = np.zeros_like(right)
     residual = right.copy()
     z = blocks.apply(residual)
+    goal = tolerance**2 * np.maximum(np.einsum("nr,nr->r", residual, z), 1e-300)
+    if x.any():
+        residual -= normal_product(system, x)
+        z = blocks.apply(residual)
     direction = z.copy()
     old = np.einsum("nr,nr->r", residual, z)
-    goal = tolerance**2 * np.maximum(old, 1e-300)
     for _ in range(MAX_STEPS):
+        if np.all(old <= goal):
+            break
         product = normal_product(system, direction)
         curve = np.einsum("nr,nr->r", direction, product)
         step = np.where(curve > 0, old / np.where(curve > 0, curve, 1.0), 0.0)
@@ -221,8 +238,6 @@ def _solved(
         residual -= product
         z = blocks.apply(residual)
         new = np.einsum("nr,nr->r", residual, z)
-        if np.all(new <= goal):
-            break
         direction *= np.where(old > 0, new / np.where(old > 0, old, 1.0), 0.0)
         direction += z
         old = new
@@ -256,7 +271,12 @@ def _noise(system: CitySystem, rng: np.random.Generator, *, draws: int) -> Float
 
 
 def estimate_city(
-    system: CitySystem, *, draws: int, seed: int, tolerance: float = TOLERANCE
+    system: CitySystem,
+    *,
+    draws: int,
+    seed: int,
+    tolerance: float = TOLERANCE,
+    start: CityEstimate | None = None,
 ) -> CityEstimate:
     """Return the posterior mean and variance of every connector and level.
 
@@ -265,6 +285,7 @@ def estimate_city(
         draws: Monte Carlo draws for the variances.
         seed: of the draws; the same seed gives the same result to the last bit.
         tolerance: of the conjugate gradients.
+        start: estimate of the round before with as many draws, where they begin.
 
     Equation: with U = H^-1 B (B: coupling of gamma and levels) and C = (T - B^T U)^-1, the levels
     are C (b_t - U^T b), gamma = H^-1 b - U level, and V_ii = (H^-1)_ii + (U C U^T)_ii.
@@ -277,7 +298,12 @@ def estimate_city(
     noise = _noise(system, rng, draws=draws)
     used = np.flatnonzero(np.abs(coupling).sum(axis=0) > 0)
     right = np.concatenate([score[:, None], coupling[:, used]], axis=1)
-    x = solved(system, blocks, right, tolerance=tolerance)
+    near = None
+    if start is not None:
+        # The solution at levels 0: they are put in again below.
+        at_zero = start.error - start.sensitivity @ start.level
+        near = np.concatenate([at_zero[:, None], -start.sensitivity[:, used]], axis=1)
+    x = solved(system, blocks, right, start=near, tolerance=tolerance)
     sensitivity = np.zeros((system.size, t))
     sensitivity[:, used] = -x[:, 1:]
     matrix = own + coupling.T @ sensitivity
@@ -286,7 +312,13 @@ def estimate_city(
     covariance = np.linalg.inv(matrix * scale[:, None] * scale + 1e-13 * np.eye(t))
     covariance = covariance * scale[:, None] * scale
     level = covariance @ (level_score + sensitivity.T @ score)
-    deviations = solved(system, blocks, noise, tolerance=max(tolerance, DRAW_TOLERANCE))
+    deviations = solved(
+        system,
+        blocks,
+        noise,
+        start=None if start is None else start.deviations,
+        tolerance=max(tolerance, DRAW_TOLERANCE),
+    )
     given = deviations - blocks.apply(noise)
     variance = blocks.conditional_variance() + np.mean(given**2, axis=1)
     variance += ((sensitivity @ covariance) * sensitivity).sum(axis=1)

@@ -50,6 +50,8 @@ class Judgement:
     in_time: SessionsInTime | None  # once changes have been looked for
     error: Floats  # (n,), posterior mean of the round before; NaN: not known yet
     variance: Floats  # (n,)
+    own: Floats  # (n,), gamma by own evidence in the round before; NaN: not known
+    own_variance: Floats
     changes: Changes
     shift: Floats  # (m,)
     shift_u: Floats

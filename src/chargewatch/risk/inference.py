@@ -1,9 +1,9 @@
 """Rounds of reweighting and empirical Bayes around the city's least squares.
 
 A round solves the least squares with the weights and spreads of the round before, then judges
-sessions, vehicles, populations and reference meters anew. The last round but one looks for changes
-of errors; the last one leaves out what is older than them, and only it is solved to full accuracy.
-A run that goes on from another one starts with its weights and spreads and needs two rounds.
+sessions, vehicles and populations anew. Rounds end when they move no estimate any more. Then
+changes of errors are looked for; a last solution leaves out what is older than them, and only it is
+solved to full accuracy.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from chargewatch.risk.feeders.statements import (
     first_gains,
     meter_findings,
 )
-from chargewatch.risk.memory import CityStatistics, LastJudgement
+from chargewatch.risk.memory import CityStatistics
 from chargewatch.risk.parallel import in_threads
 from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.rounds_input import RoundsInput, prepared
@@ -56,6 +56,7 @@ from chargewatch.risk.spreads import (
 )
 from chargewatch.risk.vehicles import PAIR_KINDS, session_score
 
+NEARLY_SETTLED_U = 0.25
 FEW_DRAWS = 64_000
 """Rounds before the last draw so many numbers in all, at least 3 and at most 8 a connector."""
 
@@ -77,65 +78,40 @@ class Inference:
     meter_shift_u: Floats
     meter_suspect: Bools
     meter_u: Floats  # (m,), as used
-    judged: LastJudgement  # for the next run
-    tail: Floats  # (s,), robust weights, for the next run
+    rounds: int
 
 
 def _first_judgement(city: RoundsInput) -> Judgement:
-    """Return what is known before the first round: nothing, or what the last run knew."""
-    n, m, last = city.size, city.meter_u.size, city.statistics.judged
+    """Return what is known before the first round: nothing.
+
+    Not what the last run knew: robust weights can rest in more than one place, and a run's figures
+    must not depend on what ran before.
+    """
+    n, m = city.size, city.meter_u.size
     layout, feeders = city.statistics.layout, city.statistics.feeders
     unknown = np.full(n, np.nan)
-    bulk = (PRIOR_POPULATION.spread[0] * city.mpe) ** -2.0
-    spreads = replace(FIRST_SPREADS, wander=city.config.anchor_drift_per_year)
-    if last is not None:
-        spreads = Spreads(
-            session=last.session,
-            vehicle=last.vehicle,
-            converter=float(last.converter[0]),
-            site=last.site,
-            wander=float(last.wander[0]),
-        )
-    prior = bulk if last is None else last.prior_precision
     return Judgement(
-        spreads=spreads,
-        population=PRIOR_POPULATION if last is None else Population(last.share, last.spread),
-        prior_precision=np.where(np.isfinite(prior), prior, bulk),
+        spreads=replace(FIRST_SPREADS, wander=city.config.anchor_drift_per_year),
+        population=PRIOR_POPULATION,
+        prior_precision=(PRIOR_POPULATION.spread[0] * city.mpe) ** -2.0,
         z=tuple(
             first_gains(g, s, city.inputs.fleet)
             for g, s in zip(layout.groups, feeders, strict=True)
         ),
         weights=SessionWeights(
-            tail=city.statistics.sessions.tail.astype(np.float64),
-            inflation=np.ones(PAIR_KINDS) if last is None else last.inflation,
+            tail=np.ones(city.statistics.sessions.connector.size),
+            inflation=np.ones(PAIR_KINDS),
             node_tail=np.ones(city.node_kind.size),
         ),
         in_time=None,
-        error=unknown if last is None else last.error,
-        variance=unknown if last is None else last.variance,
+        error=unknown,
+        variance=unknown,
+        own=unknown,
+        own_variance=unknown,
         changes=no_changes(n),
         shift=np.full(m, np.nan),
         shift_u=np.full(m, np.nan),
-        suspect=np.zeros(m, dtype=bool) if last is None else last.suspect,
-    )
-
-
-def _last_judgement(known: Judgement, estimate: CityEstimate) -> LastJudgement:
-    """Return what the next run goes on from."""
-    spreads = known.spreads
-    return LastJudgement(
-        session=spreads.session,
-        vehicle=spreads.vehicle,
-        converter=np.array([spreads.converter]),
-        site=spreads.site,
-        wander=np.array([spreads.wander]),
-        inflation=known.weights.inflation,
-        share=known.population.share,
-        spread=known.population.spread,
-        prior_precision=known.prior_precision,
-        error=estimate.error,
-        variance=estimate.variance,
-        suspect=known.suspect,
+        suspect=np.zeros(m, dtype=bool),
     )
 
 
@@ -146,15 +122,9 @@ def _levels(city: RoundsInput, estimate: CityEstimate) -> tuple[Floats, Floats]:
 
 
 def _judged(
-    city: RoundsInput,
-    known: Judgement,
-    evidence: Weighted,
-    estimate: CityEstimate,
-    *,
-    meters: bool,
-    last: bool,
+    city: RoundsInput, known: Judgement, evidence: Weighted, estimate: CityEstimate
 ) -> Judgement:
-    """Return the judgement of a round for the next one; before the last, changes are looked for."""
+    """Return the judgement of a round for the next one."""
     converters, kinds = _levels(city, estimate)
     error, variance = own_evidence(
         estimate, model=city.model, prior_precision=known.prior_precision
@@ -191,7 +161,7 @@ def _judged(
             expected=city.config.anchor_drift_per_year,
         ),
     )
-    judged = replace(
+    return replace(
         known,
         spreads=spreads,
         population=population,
@@ -205,30 +175,35 @@ def _judged(
         weights=weights,
         error=estimate.error,
         variance=estimate.variance,
+        own=error,
+        own_variance=variance,
     )
-    if meters:
-        judged = _with_meters(city, judged, evidence, estimate)
-    if last:
-        rows = city.statistics.sessions
-        in_time = sessions_in_time(
-            rows,
-            city.node,
-            evidence.graph,
-            base=evidence.base,
-            precision=evidence.precision,
-            estimate=estimate,
-            level=kinds,
-        )
-        changes = changes_of_city(
-            city.inputs,
-            city.statistics,
-            residual=in_time.own,
-            information=in_time.weight / (in_time.variance * weights.inflation[rows.kind]),
-            mpe=city.mpe,
-            config=city.config,
-        )
-        judged = replace(judged, changes=changes, in_time=in_time)
-    return judged
+
+
+def _with_changes(
+    city: RoundsInput, judged: Judgement, evidence: Weighted, estimate: CityEstimate
+) -> Judgement:
+    """Return the judgement with the changes of errors that are found beside the estimate."""
+    rows = city.statistics.sessions
+    in_time = sessions_in_time(
+        rows,
+        city.node,
+        evidence.graph,
+        base=evidence.base,
+        precision=evidence.precision,
+        estimate=estimate,
+        level=_levels(city, estimate)[1],
+    )
+    inflation = judged.weights.inflation[rows.kind]
+    changes = changes_of_city(
+        city.inputs,
+        city.statistics,
+        residual=in_time.own,
+        information=in_time.weight / (in_time.variance * inflation),
+        mpe=city.mpe,
+        config=city.config,
+    )
+    return replace(judged, changes=changes, in_time=in_time)
 
 
 def _with_meters(
@@ -312,19 +287,9 @@ def traced_connectors(
 
 
 def infer(inputs: RunInputs, statistics: CityStatistics, *, config: EngineConfig) -> Inference:
-    """Return the posterior of the city after the configured number of rounds."""
+    """Return the posterior of the city, after as many rounds as it takes."""
     city = prepared(inputs, statistics, config=config)
-    known = _first_judgement(city)
-    draws = int(np.clip(FEW_DRAWS // max(city.size, 1), 3, 8))
-    present = no_pasts(city)
-    rounds = config.iterations if statistics.judged is None else config.nightly_iterations
-    for turn in range(rounds - 1):
-        evidence = weighted(city, known, present)
-        estimate = estimate_city(
-            evidence.system, draws=draws, seed=config.seed, tolerance=ROUGH_TOLERANCE
-        )
-        last = turn == rounds - 2
-        known = _judged(city, known, evidence, estimate, meters=last or turn == 1, last=last)
+    known, rounds = _settled(city, _first_judgement(city))
     pasts = pasts_before(city, known.changes)
     evidence = weighted(city, known, pasts)
     estimate = estimate_city(
@@ -358,6 +323,43 @@ def infer(inputs: RunInputs, statistics: CityStatistics, *, config: EngineConfig
         meter_shift_u=known.shift_u,
         meter_suspect=known.suspect,
         meter_u=np.where(known.suspect, SUSPECT_U, city.meter_u),
-        judged=_last_judgement(known, estimate),
-        tail=known.weights.tail,
+        rounds=rounds,
     )
+
+
+def _settled(city: RoundsInput, known: Judgement) -> tuple[Judgement, int]:
+    """Return the judgement once rounds move nothing any more, with the changes, and their number.
+
+    Reference meters are judged early on, again when little moves, and at the end: when that finds
+    others suspect than before, the rounds go on.
+    """
+    config, present = city.config, no_pasts(city)
+    draws = int(np.clip(FEW_DRAWS // max(city.size, 1), 3, 8))
+    before: CityEstimate | None = None
+    meters_at = [np.inf, NEARLY_SETTLED_U]
+    for turn in range(1, config.most_rounds + 1):
+        evidence = weighted(city, known, present)
+        estimate = estimate_city(
+            evidence.system, draws=draws, seed=config.seed, tolerance=ROUGH_TOLERANCE, start=before
+        )
+        judged = _judged(city, known, evidence, estimate)
+        moved = np.inf if before is None else _moved(judged, known)
+        done = moved <= config.settled_u or turn == config.most_rounds
+        if done or (meters_at and turn > 1 and moved <= meters_at[0]):
+            meters_at = meters_at[1:]
+            judged = _with_meters(city, judged, evidence, estimate)
+            done &= turn == config.most_rounds or bool((judged.suspect == known.suspect).all())
+        known, before = judged, estimate
+        if done:
+            break
+    return _with_changes(city, known, evidence, estimate), turn
+
+
+def _moved(now: Judgement, before: Judgement) -> float:
+    """Return by how much a round moved an estimate or its uncertainty at most, in u."""
+    u = np.sqrt(now.own_variance)
+    with np.errstate(invalid="ignore"):
+        away = np.maximum(np.abs(now.own - before.own), np.abs(u - np.sqrt(before.own_variance)))
+        share = away / u
+    same = np.isnan(now.own) & np.isnan(before.own)
+    return float(np.where(same, 0.0, np.nan_to_num(share, nan=np.inf)).max(initial=0.0))

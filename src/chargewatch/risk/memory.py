@@ -1,4 +1,11 @@
-"""Sufficient statistics of a city, day by day with forgetting, so that a night reads one day."""
+"""Sufficient statistics of a city, day by day with forgetting, so that a night reads a few days.
+
+A state holds whole days that are closed: those that ended `OPEN_DAYS` before the run. What came
+since is added on a copy, each night anew, so that what is late by less than that is no late data.
+Connectors and meters are known by the database's number, and with each connector goes a
+fingerprint of what its statistics were built with: where that has changed, they can't be gone on
+from (`outdated`) and are made again (`joined_states`).
+"""
 
 from __future__ import annotations
 
@@ -18,44 +25,27 @@ from chargewatch.risk.feeders.balance import (
     forget,
 )
 from chargewatch.risk.feeders.blocks import FeederLayout, feeder_layout
+from chargewatch.risk.feeders.coverage import NEVER, coverage
+from chargewatch.risk.fingerprint import fingerprints
 from chargewatch.risk.results import EngineConfig
-from chargewatch.risk.run_inputs import Intervals, RunInputs
+from chargewatch.risk.run_inputs import FinishedSessions, Intervals, RunInputs
 from chargewatch.risk.vehicles import SessionRows, chosen, joined, session_rows
 
-STATE_VERSION = 3
+STATE_VERSION = 4
+OPEN_DAYS = 2
+"""So many days before a run are not closed yet: readings and sessions of them may still come."""
 
 Arrays = Mapping[str, NDArray]  # type: ignore[type-arg]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LastJudgement:
-    """What a run knew at its end, from which the next one's rounds go on; all of it arrays.
-
-    n connectors, m meters. NaN for connectors that were not there.
-    """
-
-    session: Floats  # spreads by kind, see `spreads.Spreads`
-    vehicle: Floats
-    converter: Floats  # (1,)
-    site: Floats  # (2,)
-    wander: Floats  # (1,)
-    inflation: Floats  # by kind, of robust weights
-    share: Floats  # (3,), of the population
-    spread: Floats  # (3,)
-    prior_precision: Floats  # (n,)
-    error: Floats  # (n,), posterior mean of gamma
-    variance: Floats  # (n,)
-    suspect: Bools  # (m,)
-
-
-@dataclass(frozen=True, kw_only=True)
 class CityStatistics:
-    """All that a run keeps; n connectors, d days of the series."""
+    """All that a run keeps; n connectors, m meters, d days of the series."""
 
     layout: FeederLayout
     feeders: tuple[FeederStatistics, ...]
     last_slot: int  # first slot that is not in yet
-    last_session_s: float
+    sessions_until_s: float
     decayed_to_s: float
     days: Ints  # (d,), days since 1970, ascending
     metered: Floats  # (n, d), daily estimate by meters; precision 0 without
@@ -66,26 +56,49 @@ class CityStatistics:
     direct_weight_squared: Floats  # (n,), sum f^2 p
     direct_sum: Floats  # (n,), sum f p x
     energy_wh: Floats  # (n,), sum f E
-    energy_days: Floats  # (n,), sum f
+    energy_days: Floats  # (n,), sum f of the days, as far as they are covered
     price_sum: Floats  # (n,), sum E price
     price_wh: Floats  # (n,)
     first_s: Floats  # (n,)
     last_s: Floats  # (n,)
+    heard: Ints  # (n,), one after the last slot that is covered, see `Coverage`
+    meter_heard: Ints  # (m,)
     sessions: SessionRows
-    judged: LastJudgement | None = None
 
 
-def _mapping(old: NDArray[np.str_], new: NDArray[np.str_]) -> Ints:
-    """Return for every old name its first row among the new ones, -1 when it is gone."""
-    names, first = np.unique(new, return_index=True)
-    place = np.minimum(np.searchsorted(names, old), max(names.size - 1, 0))
-    if names.size == 0:
+def closed_until_s(as_of_s: float) -> float:
+    """Return the end of the last day that a run as of a time closes."""
+    return float(np.floor(as_of_s / DAY_S) - OPEN_DAYS) * DAY_S
+
+
+def _mapping(old: Ints, new: Ints) -> Ints:
+    """Return for every old number its row among the new ones, -1 when it is gone."""
+    if new.size == 0:
         return np.full(old.size, -1, dtype=np.int64)
-    return np.where(names[place] == old, first[place], -1)
+    order = np.argsort(new, kind="stable")
+    place = np.minimum(np.searchsorted(new[order], old), new.size - 1)
+    return np.where(new[order][place] == old, order[place], -1)
+
+
+def outdated(state: Arrays, inputs: RunInputs) -> Bools:
+    """Return the connectors that a state can't be gone on from, shape (n,).
+
+    It doesn't know them, or was built with other facts of the registry.
+    """
+    row = _mapping(inputs.fleet.number, state["connector"])
+    same = state["fingerprint"][row] == fingerprints(inputs) if state["connector"].size else False
+    return np.asarray((row < 0) | ~np.asarray(same, dtype=bool))
 
 
 def _session_rows(inputs: RunInputs) -> SessionRows:
-    return session_rows(inputs.sessions, inputs.fleet, intervals=inputs.connector_intervals)
+    """Return the sessions, with the precision that a state keeps."""
+    rows = session_rows(inputs.sessions, inputs.fleet, intervals=inputs.connector_intervals)
+    kept = {
+        name: values.astype(_COMPACT.get(name, values.dtype)) for name, values in vars(rows).items()
+    }
+    return SessionRows(
+        **{name: values.astype(vars(rows)[name].dtype) for name, values in kept.items()}
+    )
 
 
 def empty_city(inputs: RunInputs) -> CityStatistics:
@@ -98,7 +111,7 @@ def empty_city(inputs: RunInputs) -> CityStatistics:
         layout=layout,
         feeders=tuple(empty_statistics(g) for g in layout.groups),
         last_slot=-(2**62),
-        last_session_s=-np.inf,
+        sessions_until_s=-np.inf,
         decayed_to_s=np.nan,
         days=none,
         metered=np.zeros((n, 0)),
@@ -114,11 +127,13 @@ def empty_city(inputs: RunInputs) -> CityStatistics:
         price_wh=zero.copy(),
         first_s=np.full(n, np.nan),
         last_s=np.full(n, np.nan),
+        heard=np.full(n, NEVER),
+        meter_heard=np.full(inputs.references.size, NEVER),
         sessions=chosen(_session_rows(inputs), none),
     )
 
 
-_PER_CONNECTOR = (
+PER_CONNECTOR = (
     "direct_weight",
     "direct_weight_squared",
     "direct_sum",
@@ -128,6 +143,7 @@ _PER_CONNECTOR = (
     "price_wh",
     "first_s",
     "last_s",
+    "heard",
 )
 _COMPACT = {
     "connector": np.int32,
@@ -137,21 +153,23 @@ _COMPACT = {
     "load": np.float32,
 }
 """Columns of sessions that a state keeps with fewer bytes: millions of rows each night."""
-_SERIES = ("metered", "metered_precision", "rows", "direct_rows")
+SERIES = ("metered", "metered_precision", "rows", "direct_rows")
 
 
 def to_arrays(statistics: CityStatistics, inputs: RunInputs) -> dict[str, NDArray]:  # type: ignore[type-arg]
-    """Return the state as named arrays; connectors and meters by name, so that rows may move."""
+    """Return the state as named arrays; connectors and meters by number, so that rows may move."""
     out: dict[str, NDArray] = {  # type: ignore[type-arg]
         "version": np.array([STATE_VERSION]),
-        "connector": np.array(inputs.fleet.connector, dtype=np.str_),
-        "meter": np.array(inputs.references.meter, dtype=np.str_),
+        "connector": inputs.fleet.number,
+        "fingerprint": fingerprints(inputs),
+        "meter": inputs.references.number,
+        "meter_heard": statistics.meter_heard,
         "clock": np.array(
-            [statistics.last_slot, statistics.last_session_s, statistics.decayed_to_s]
+            [statistics.last_slot, statistics.sessions_until_s, statistics.decayed_to_s]
         ),
         "days": statistics.days,
     }
-    for name in _PER_CONNECTOR:
+    for name in PER_CONNECTOR:
         out[name] = getattr(statistics, name)
     out["metered"] = statistics.metered.astype(np.float32)
     out["metered_precision"] = statistics.metered_precision.astype(np.float32)
@@ -159,8 +177,6 @@ def to_arrays(statistics: CityStatistics, inputs: RunInputs) -> dict[str, NDArra
     out["direct_rows"] = statistics.direct_rows.astype(np.int16)
     for name, values in vars(statistics.sessions).items():
         out[f"sessions.{name}"] = values.astype(_COMPACT.get(name, values.dtype))
-    if statistics.judged is not None:
-        out |= {f"judged.{name}": values for name, values in vars(statistics.judged).items()}
     for group, feeder in zip(statistics.layout.groups, statistics.feeders, strict=True):
         out[f"{group.key}.meter"] = group.meter
         out[f"{group.key}.member"] = group.member
@@ -172,8 +188,8 @@ def to_arrays(statistics: CityStatistics, inputs: RunInputs) -> dict[str, NDArra
 def from_arrays(state: Arrays, inputs: RunInputs) -> CityStatistics:
     """Return the statistics of a state on the rows of today's fleet.
 
-    What is gone from the fleet is dropped, what is new starts empty; a feeder starts anew when its
-    members have changed. Raises: ValueError when the state is of another version.
+    What is gone from the fleet is dropped, what is `outdated` starts empty. Raises:
+    ValueError when the state is of another version.
     """
     if int(state["version"][0]) != STATE_VERSION:
         raise ValueError(
@@ -181,15 +197,21 @@ def from_arrays(state: Arrays, inputs: RunInputs) -> CityStatistics:
             "run once with --full"
         )
     city = empty_city(inputs)
-    row = _mapping(state["connector"], np.array(inputs.fleet.connector, dtype=np.str_))
-    meter = _mapping(state["meter"], np.array(inputs.references.meter, dtype=np.str_))
+    row = _mapping(state["connector"], inputs.fleet.number)
+    meter = _mapping(state["meter"], inputs.references.number)
+    row = np.where((row >= 0) & ~outdated(state, inputs)[row], row, -1) if row.size else row
     kept = row >= 0
-    values: dict[str, object] = {"days": state["days"].astype(np.int64)}
-    for name in _PER_CONNECTOR:
+    meter_heard = city.meter_heard.copy()
+    meter_heard[meter[meter >= 0]] = state["meter_heard"][meter >= 0]
+    values: dict[str, object] = {
+        "days": state["days"].astype(np.int64),
+        "meter_heard": meter_heard,
+    }
+    for name in PER_CONNECTOR:
         array = getattr(city, name).copy()
         array[row[kept]] = state[name][kept]
         values[name] = array
-    for name in _SERIES:
+    for name in SERIES:
         series = np.zeros((inputs.fleet.size, state["days"].size), getattr(city, name).dtype)
         series[row[kept]] = state[name][kept]
         values[name] = series
@@ -209,26 +231,11 @@ def from_arrays(state: Arrays, inputs: RunInputs) -> CityStatistics:
         city,
         feeders=tuple(feeders),
         last_slot=int(slot),
-        last_session_s=float(session),
+        sessions_until_s=float(session),
         decayed_to_s=float(decayed),
         sessions=rows,
-        judged=_judged_from(state, row, meter, inputs),
         **values,  # type: ignore[arg-type]
     )
-
-
-def _judged_from(state: Arrays, row: Ints, meter: Ints, inputs: RunInputs) -> LastJudgement | None:
-    if "judged.error" not in state:
-        return None
-    found = {option.name: state[f"judged.{option.name}"] for option in fields(LastJudgement)}
-    kept = row >= 0
-    for name in ("prior_precision", "error", "variance"):
-        values = np.full(inputs.fleet.size, np.nan)
-        values[row[kept]] = found[name][kept]
-        found[name] = values
-    suspect = np.zeros(inputs.references.size, dtype=bool)
-    suspect[meter[meter >= 0]] = found["suspect"][meter >= 0]
-    return LastJudgement(**{**found, "suspect": suspect})
 
 
 def _feeder_from(
@@ -255,10 +262,11 @@ def _feeder_from(
     return FeederStatistics(**found)
 
 
-def _days_of(inputs: RunInputs, first_slot: int) -> Iterator[tuple[int, Intervals, Intervals]]:
-    """Yield day, connectors' and meters' intervals that are not in the statistics yet."""
+def _days_of(
+    inputs: RunInputs, first_slot: int, last_slot: int
+) -> Iterator[tuple[int, Intervals, Intervals]]:
+    """Yield day, connectors' and meters' intervals of slots in [first_slot, last_slot)."""
     own, other = inputs.connector_intervals, inputs.meter_intervals
-    last_slot = int(np.floor(inputs.as_of_s / SLOT_S))
     found = [x.slot[(x.slot >= first_slot) & (x.slot < last_slot)] for x in (own, other)]
     slots = [x for x in found if x.size]
     if not slots:
@@ -279,28 +287,43 @@ def updated(
 ) -> CityStatistics:
     """Return the statistics with all of the inputs added that is newer than the state."""
     city = empty_city(inputs) if state is None else from_arrays(state, inputs)
-    for day, own, other in _days_of(inputs, city.last_slot):
+    return extended(city, inputs, until_s=inputs.as_of_s, config=config)
+
+
+def closed_and_open(
+    inputs: RunInputs, *, config: EngineConfig, state: Arrays | None = None
+) -> tuple[CityStatistics, CityStatistics]:
+    """Return the statistics up to the last day that is closed, and those up to the run."""
+    city = empty_city(inputs) if state is None else from_arrays(state, inputs)
+    until_s = max(closed_until_s(inputs.as_of_s), city.last_slot * float(SLOT_S))
+    closed = extended(city, inputs, until_s=until_s, config=config)
+    return closed, extended(closed, inputs, until_s=inputs.as_of_s, config=config)
+
+
+def extended(
+    city: CityStatistics, inputs: RunInputs, *, until_s: float, config: EngineConfig
+) -> CityStatistics:
+    """Return the statistics with the inputs added that are newer than they, up to a time."""
+    until = int(np.floor(until_s / SLOT_S))
+    for day, own, other in _days_of(inputs, city.last_slot, until):
         city = _with_day(city, inputs, day=day, own=own, other=other, config=config)
-    city = replace(city, last_slot=max(city.last_slot, int(np.floor(inputs.as_of_s / SLOT_S))))
-    return _with_sessions(city, inputs, config=config)
+    city = replace(city, last_slot=max(city.last_slot, until))
+    return _with_sessions(city, inputs, until_s=until_s, config=config)
 
 
 def _with_sessions(
-    city: CityStatistics, inputs: RunInputs, *, config: EngineConfig
+    city: CityStatistics, inputs: RunInputs, *, until_s: float, config: EngineConfig
 ) -> CityStatistics:
     sessions, n = inputs.sessions, inputs.fleet.size
-    fresh = (sessions.ended_s > city.last_session_s) & (sessions.ended_s <= inputs.as_of_s)
-    rows = _session_rows(inputs)
-    rows = chosen(rows, (rows.ended_s > city.last_session_s) & (rows.ended_s <= inputs.as_of_s))
-    rows = joined(city.sessions, rows)
-    oldest = inputs.as_of_s - config.drift_days * DAY_S
-    rows = chosen(rows, rows.ended_s > oldest)
-    priced = fresh & np.isfinite(sessions.energy_price) & (sessions.energy_wh > 0)
+    fresh = (sessions.ended_s > city.sessions_until_s) & (sessions.ended_s <= until_s)
+    sessions = FinishedSessions(**{name: values[fresh] for name, values in vars(sessions).items()})
+    rows = joined(city.sessions, _session_rows(replace(inputs, sessions=sessions)))
+    rows = chosen(rows, rows.ended_s > until_s - config.drift_days * DAY_S)
+    priced = np.isfinite(sessions.energy_price) & (sessions.energy_wh > 0)
     who, energy = sessions.connector[priced], sessions.energy_wh[priced]
     first, last = city.first_s.copy(), city.last_s.copy()
-    np.fmin.at(first, sessions.connector[fresh], sessions.started_s[fresh])
-    np.fmax.at(last, sessions.connector[fresh], sessions.ended_s[fresh])
-    ended = sessions.ended_s[fresh]
+    np.fmin.at(first, sessions.connector, sessions.started_s)
+    np.fmax.at(last, sessions.connector, sessions.ended_s)
     return replace(
         city,
         sessions=rows,
@@ -308,7 +331,7 @@ def _with_sessions(
         price_wh=city.price_wh + sum_by_row(who, energy, size=n),
         first_s=first,
         last_s=last,
-        last_session_s=max(city.last_session_s, float(ended.max()) if ended.size else -np.inf),
+        sessions_until_s=max(city.sessions_until_s, until_s),
     )
 
 
@@ -322,6 +345,14 @@ def _with_day(
     config: EngineConfig,
 ) -> CityStatistics:
     n = inputs.fleet.size
+    cover = coverage(
+        city.layout,
+        connector_day=own,
+        meter_day=other,
+        day=day,
+        heard=city.heard,
+        meter_heard=city.meter_heard,
+    )
     end_s = float((day + 1) * DAY_S)
     passed = 0.0 if np.isnan(city.decayed_to_s) else (end_s - city.decayed_to_s) / DAY_S
     factor = 2.0 ** (-max(passed, 0.0) / config.half_life_days)
@@ -337,7 +368,7 @@ def _with_day(
         fleet=inputs.fleet,
         meter_resolution_wh=np.nan_to_num(inputs.references.resolution_wh, nan=10.0),
         connector_day=own,
-        meter_day=other,
+        meter_day=other.take(np.flatnonzero(cover.counts(other, layout=city.layout))),
         day=day,
     )
     mine = (found.precision > 0) & (precision <= 0)
@@ -365,10 +396,11 @@ def _with_day(
         direct_weight_squared=factor**2 * city.direct_weight_squared + direct.precision,
         direct_sum=factor * city.direct_sum + direct.precision * x,
         energy_wh=factor * city.energy_wh + energy,
-        energy_days=factor * city.energy_days
-        + np.count_nonzero(np.bincount(own.slot - day * SLOTS_A_DAY)) / SLOTS_A_DAY,
+        energy_days=factor * city.energy_days + cover.slots / SLOTS_A_DAY,
         first_s=first,
         last_s=last,
+        heard=cover.heard,
+        meter_heard=cover.meter_heard,
     )
 
 
@@ -382,24 +414,14 @@ def _with_column(
     direct_rows: Ints,
     keep: int,
 ) -> CityStatistics:
-    """Return the series with a day added; a day that comes in two batches is their mean."""
+    """Return the series with a day added."""
     x = np.where(precision > 0, estimate, 0.0).astype(np.float32).astype(np.float64)
     p = precision.astype(np.float32).astype(np.float64)
-    if city.days.size and city.days[-1] == day:
-        old_p = city.metered_precision[:, -1]
-        total = old_p + p
-        x = np.where(total > 0, old_p * city.metered[:, -1] + p * x, 0.0) / np.where(
-            total > 0, total, 1.0
-        )
-        p = total
-        rows, direct_rows = rows + city.rows[:, -1], direct_rows + city.direct_rows[:, -1]
-        days, end = city.days, -1
-    else:
-        days, end = np.append(city.days, day), None
+    days = np.append(city.days, day)
     first = int(np.searchsorted(days, day - keep + 1))
 
     def column(series: NDArray, new: NDArray) -> NDArray:  # type: ignore[type-arg]
-        return np.concatenate([series[:, :end], new[:, None]], axis=1)[:, first:]
+        return np.concatenate([series, new[:, None]], axis=1)[:, first:]
 
     return replace(
         city,

@@ -50,10 +50,10 @@ class EngineConfig:
     draws: int = 16
     """Right-hand sides for the Monte Carlo part of the variances."""
     seed: int = 20260301
-    iterations: int = 4
-    """Rounds of reweighting and empirical Bayes of a run that starts from nothing."""
-    nightly_iterations: int = 2
-    """The same of a run that goes on from the weights and spreads of the last one."""
+    settled_u: float = 0.01
+    """Rounds of reweighting and empirical Bayes end when one moves no estimate and no uncertainty
+    by more than this share of the uncertainty; what is left then is below 0.02."""
+    most_rounds: int = 40
     min_sessions: int = 5
     """Fewer sessions than this are no evidence of their own."""
 

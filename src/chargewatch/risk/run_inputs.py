@@ -25,6 +25,7 @@ class Fleet:
     """Connectors under supervision; every array has shape (n,)."""
 
     connector: Sequence[str]
+    number: Ints  # that stays with a connector from run to run, whatever its name
     station: Ints  # 0 .. n_stations-1
     operator: Ints  # 0 .. n_operators-1
     model: Ints  # 0 .. n_models-1; same model: same efficiency curve
@@ -50,6 +51,7 @@ class References:
     """
 
     meter: Sequence[str]
+    number: Ints  # that stays with a meter from run to run
     station: Ints
     in_series: Bools  # scope "connector": in series with its one connector
     is_dc: Bools
@@ -70,7 +72,8 @@ class Intervals:
     """Energy of instruments on the 15-minute grid; shape (k,), sorted by (instrument, slot).
 
     Intervals without energy and without defects may be left out for connectors (energy 0 is then
-    meant) where the instrument has an interval before and after it.
+    meant) where the instrument has an interval before and after it on the same UTC day. A slot
+    before a day's first interval or after its last one is not known.
     """
 
     instrument: Ints  # row of Fleet or of References

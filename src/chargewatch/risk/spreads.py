@@ -232,6 +232,7 @@ def site_spread(
         both = (own > 0.003**-2) & (direct > 0.004**-2) & (side == k)
         count = float(both.sum())
         if count < 5:
+            out[k] = SITE_SPREAD_START[k]
             continue
         away = score[both] / own[both] - system.direct_score[both] / direct[both]
         # The connectors' part is in 1 / own already, as it was assumed before.

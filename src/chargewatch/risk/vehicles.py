@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from chargewatch.domain.arrays import Bools, Floats, Ints, sum_by_row, sums_between
-from chargewatch.domain.times import SLOT_S
+from chargewatch.domain.times import DAY_S, SLOT_S, SLOTS_A_DAY
 from chargewatch.risk.parallel import in_threads
 from chargewatch.risk.run_inputs import UNKNOWN_POWER_W, FinishedSessions, Fleet, Intervals
 
@@ -63,7 +63,6 @@ class SessionRows:
     soc_variance: Floats  # from the resolution of SOC and register, fraction^2
     looseness: Floats  # factor >= 1 on the variance: interrupted, short, nearly full
     load: Floats  # fraction of rated power in the cable after the meter; 0 when compensated
-    tail: NDArray[np.float32]  # robust weight as the last run judged it, 1 of a new session
 
     @property
     def side(self) -> Ints:
@@ -87,7 +86,10 @@ def session_loads(sessions: FinishedSessions, fleet: Fleet, intervals: Intervals
     rated = np.nan_to_num(fleet.rated_power_w, nan=UNKNOWN_POWER_W)[sessions.connector]
     slot_h = SLOT_S / 3600.0
     first = np.floor(sessions.started_s / SLOT_S).astype(np.int64)
-    last = np.floor(sessions.ended_s / SLOT_S).astype(np.int64)
+    # Slots of the day it ended on: what came of it before may not be at hand.
+    day = np.ceil(sessions.ended_s / DAY_S).astype(np.int64) - 1
+    first = np.maximum(first, day * SLOTS_A_DAY)
+    last = np.ceil(sessions.ended_s / SLOT_S).astype(np.int64) - 1
     base = min(int(intervals.slot.min(initial=2**40)), int(first.min(initial=2**40)))
     width = max(int(intervals.slot.max(initial=0)), int(last.max(initial=0))) - base + 2
     key = intervals.instrument * width + intervals.slot - base
@@ -137,7 +139,6 @@ def session_rows(sessions: FinishedSessions, fleet: Fleet, *, intervals: Interva
         soc_variance=soc[usable],
         looseness=loose[usable],
         load=load[usable],
-        tail=np.ones(int(usable.sum()), dtype=np.float32),
     )
 
 

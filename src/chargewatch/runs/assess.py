@@ -24,9 +24,10 @@ from chargewatch.runs.decide import decide, tiers
 from chargewatch.runs.estimate import Advanced, add_blocks, estimate
 from chargewatch.runs.find_signals import Found, find_signals
 from chargewatch.runs.load import Loaded, load
-from chargewatch.runs.plan import make_plan, mark_late, state_of
+from chargewatch.runs.plan import full_instead, make_plan, mark_late, state_of
 from chargewatch.runs.record import assessment_values, data_span, result_digest, run_summary
-from chargewatch.runs.rollups import refresh_rollups
+from chargewatch.runs.renewal import find_outdated, renewed
+from chargewatch.runs.rollups import FirstDays, refresh_rollups
 from chargewatch.runs.state import RunState, pack_state
 from chargewatch.settings import Settings
 from chargewatch.signals.merge import RULE_VERSION, in_order, merge_findings
@@ -150,13 +151,13 @@ async def run_assessment(
                 full = True
 
 
-async def _refresh(database: Database) -> tuple[dict[int, int], Sequence[tuple[str, int]]]:
+async def _refresh(database: Database) -> tuple[FirstDays, Sequence[tuple[str, int]]]:
     """Bring the rollups up to date.
 
-    Returns: the earliest day with new readings of each connector, days since 1970, and kind and
-    number of the instruments whose rollups can't be made.
+    Returns: the earliest day with new readings of each instrument, and kind and number of the
+    instruments whose rollups can't be made.
     """
-    late: dict[int, int] = {}
+    late = FirstDays()
     try:
         report = await refresh_rollups(database, first_days=late)
     except BaseException:
@@ -168,7 +169,7 @@ async def _refresh(database: Database) -> tuple[dict[int, int], Sequence[tuple[s
 async def _run(context: RunContext) -> RunOutcome:
     """Do the steps of a run: load, find and estimate, decide, save."""
     async with load_store.snapshot(context.database) as connection:
-        data = await _load(connection, context)
+        context, data = await _load(connection, context)
         # Neither needs the other: the engine computes while signals wait for the database.
         estimating = asyncio.create_task(
             asyncio.to_thread(estimate, data.advanced, config=context.config)
@@ -209,8 +210,11 @@ class _Data:
     left: list[LeftOut]  # stations whose rollups, or days, are missing
 
 
-async def _load(connection: asyncpg.Connection, context: RunContext) -> _Data:
-    """Read all that the run works on, and bring the engine up to the last block of days."""
+async def _load(connection: asyncpg.Connection, context: RunContext) -> tuple[RunContext, _Data]:
+    """Read all that the run works on, and bring the engine up to the days that stay open.
+
+    A nightly run becomes a full one here when too much of what it would go on from is out of date.
+    """
     context.say("loading")
     archive, first = None, context.plan.window_first
     if context.archive_folder is not None:
@@ -227,15 +231,36 @@ async def _load(connection: asyncpg.Connection, context: RunContext) -> _Data:
         zone=context.zone,
         archive=archive,
     )
-    prior = state_of(context.plan, loaded)
+    context, prior = await _gone_on_from(connection, context, loaded)
     advanced = await add_blocks(connection, context, loaded, state=prior.engine)
     context.clock.lap("load")
-    return _Data(
+    return context, _Data(
         loaded=loaded,
         prior=prior,
         advanced=advanced,
         left=[*_without_rollups(loaded, context.failed_rollups), *advanced.left],
     )
+
+
+async def _gone_on_from(
+    connection: asyncpg.Connection, context: RunContext, loaded: Loaded
+) -> tuple[RunContext, RunState]:
+    """Return what the run goes on from, with what is out of date in it made again."""
+    prior = state_of(context.plan, loaded)
+    if prior.engine is None:
+        return context, prior
+    old = await asyncio.to_thread(find_outdated, loaded, context.plan, prior.engine, context.config)
+    if old.is_too_much:
+        plan = full_instead(context.plan, f"out of date for {old.text}")
+        context.say(f"computing in full: {plan.reason}")
+        return replace(context, plan=plan), state_of(plan, loaded)
+    if old.connectors.any():
+        context.say(f"adding the window again for {old.text}")
+        engine = await renewed(
+            connection, loaded, prior.engine, connectors=old.connectors, config=context.config
+        )
+        prior = replace(prior, engine=engine)
+    return context, prior
 
 
 async def _find(
@@ -339,6 +364,7 @@ async def _save(context: RunContext, decided: _Decided) -> None:
         await store.finish_run(
             connection,
             run_id,
+            mode=context.plan.mode,
             data_from=decided.data[0],
             data_to=decided.data[1],
             digest=decided.digest,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import pairwise
 
 import asyncpg
@@ -11,7 +12,7 @@ import numpy as np
 
 from chargewatch.domain.arrays import Ints
 from chargewatch.risk.engine import advance, assess
-from chargewatch.risk.memory import Arrays
+from chargewatch.risk.memory import Arrays, closed_until_s
 from chargewatch.risk.results import EngineConfig, RunResult
 from chargewatch.risk.run_inputs import RunInputs
 from chargewatch.runs.apart import each_apart, inputs_of
@@ -35,14 +36,19 @@ class Advanced:
 async def add_blocks(
     connection: asyncpg.Connection, context: RunContext, loaded: Loaded, *, state: Arrays | None
 ) -> Advanced:
-    """Add all but the last block of days to the engine's state, and read the last one.
+    """Add the days that this run closes to the engine's state, and read those that stay open.
 
     The next block is read while the one before it is added.
     """
     everywhere = np.arange(len(loaded.registry.places))
     size = loaded.inputs.fleet.size
     late, left = LateEnergy.none(size), list[LeftOut]()
-    parts = blocks(context.plan.first, context.as_of, connectors=size)
+    closed = datetime.fromtimestamp(closed_until_s(context.as_of.timestamp()), UTC)
+    closed = max(context.plan.first, closed)
+    parts = [
+        *blocks(context.plan.first, closed, connectors=size),
+        (closed, context.as_of),
+    ]
     inputs = await read_block(connection, loaded, first=parts[0][0], last=parts[0][1])
     for (_, done), (first, last) in pairwise(parts):
         late = late.with_intervals(inputs.connector_intervals, loaded.valid_until_s)

@@ -71,6 +71,7 @@ class Loaded:
     last_meter_s: Floats  # of each reference meter
     valid_until_s: Floats  # of the newest passed verification; NaN: none
     archive: Archive | None  # days that are read from files; None: all come from the database
+    is_part: bool = False  # of the connectors only some
 
 
 def column(rows: Rows, name: str, *, default: float = np.nan) -> Floats:
@@ -131,6 +132,7 @@ def make_fleet(registry: Registry, rules: RuleSet) -> Fleet:
     places = [(row["operator_id"], row["station_id"]) for row in rows]
     return Fleet(
         connector=registry.names.connector,
+        number=registry.connector_ids,
         station=np.array([registry.place_rows[place] for place in places], np.int64),
         operator=_numbers([row["operator_id"] for row in rows]),
         model=_numbers([(bool(row["current"] == "DC"), row["model"] or "") for row in rows]),
@@ -164,8 +166,10 @@ async def _references(
             by_place.get(place, []) if meter["scope"] == "station" else []
         )
         starts.append(len(members))
+    numbers = np.array([meter["meter_id"] for meter in meters], np.int64)
     references = References(
         meter=[meter["meter"] for meter in meters],
+        number=numbers,
         station=np.array(
             [registry.place_rows[m["operator_id"], m["station_id"]] for m in meters], np.int64
         ),
@@ -184,7 +188,7 @@ async def _references(
         member_start=np.array(starts, np.int64),
         members=np.array(members, np.int64),
     )
-    return references, np.array([meter["meter_id"] for meter in meters], np.int64)
+    return references, numbers
 
 
 async def _intervals(
@@ -196,12 +200,13 @@ async def _intervals(
     last_s: Floats,
     first: datetime,
     last: datetime,
+    some: bool,
 ) -> Intervals:
     """Return rollups of slots in [first, last) that depend on readings at or before as_of only.
 
     The energy of a slot is known from the readings up to the first one at or after its end; a
     slot that ends after the instrument's last reading (last_s, up to as_of; NaN: its readings are
-    no longer kept) would know something of what came later.
+    no longer kept) would know something of what came later. some: `ids` are few of all.
     """
     limit_s = np.fmin(np.where(np.isnan(last_s), np.inf, last_s), last.timestamp())
     parts: dict[str, list[Any]] = {name: [] for name in ("row", "slot", "energy", "u", "quality")}
@@ -222,7 +227,13 @@ async def _intervals(
     if ids.size:
         begin = datetime.fromtimestamp(first.timestamp() // SLOT_S * SLOT_S, UTC)
         await archives.read_intervals(
-            connection, archive, kind, first=begin, last=last, consume=take
+            connection,
+            archive,
+            kind,
+            first=begin,
+            last=last,
+            consume=take,
+            ids=ids.tolist() if some else None,
         )
 
     return await asyncio.to_thread(_sorted_intervals, parts)
@@ -393,6 +404,7 @@ async def read_block(
             last_s=loaded.last_reading_s,
             first=first,
             last=last,
+            some=loaded.is_part,
         ),
         meter_intervals=await _intervals(
             connection,
@@ -402,16 +414,17 @@ async def read_block(
             last_s=loaded.last_meter_s,
             first=first,
             last=last,
+            some=loaded.is_part,
         ),
         sessions=make_sessions(loaded.registry, loaded.sessions[inside]),
     )
 
 
-def blocks(first: datetime, as_of: datetime, *, connectors: int) -> list[tuple[datetime, datetime]]:
-    """Return parts of [first, as_of) that fit in memory, cut at midnight UTC."""
+def blocks(first: datetime, last: datetime, *, connectors: int) -> list[tuple[datetime, datetime]]:
+    """Return parts of [first, last) that fit in memory, cut at midnight UTC."""
     days = max(1, BLOCK_CONNECTOR_DAYS // max(connectors, 1))
     edges = [first]
     midnight = first.replace(hour=0, minute=0, second=0, microsecond=0)
-    while (midnight := midnight + timedelta(days=days)) < as_of:
+    while (midnight := midnight + timedelta(days=days)) < last:
         edges.append(midnight)
-    return list(pairwise([*edges, as_of]))
+    return list(pairwise([*edges, last])) if first < last else []

@@ -11,19 +11,16 @@ import numpy as np
 import orjson
 
 from chargewatch import __version__
-from chargewatch.domain.times import DAY_S, SLOT_S
+from chargewatch.domain.times import EPOCH, SLOT_S
 from chargewatch.risk.memory import STATE_VERSION
 from chargewatch.runs.load import Loaded
-from chargewatch.runs.rollups import rollup_kinds
+from chargewatch.runs.rollups import FirstDays, rollup_kinds
 from chargewatch.runs.scan import Scan, full_scan, next_scan
 from chargewatch.runs.state import RunState, engine_slot, engine_version, unpack_state
 from chargewatch.runs.verify_signed import Verified
 from chargewatch.storage.database import Database
 from chargewatch.storage.rollup_due import mark_again
 from chargewatch.storage.runs import results as store
-
-LATE_SHARE = 0.01
-"""A nightly run doesn't go on from the last one when more connectors than this sent late data."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,16 +31,17 @@ class RunPlan:
     first: datetime  # the engine reads from here
     window_first: datetime
     prior: dict[str, Any] | None
-    late: Mapping[int, int]
+    late: FirstDays
     reason: str
 
 
-async def mark_late(database: Database, late: Mapping[int, int]) -> None:
+async def mark_late(database: Database, late: FirstDays) -> None:
     """Make days due again of which a run that failed took note: the next run must see them."""
-    connectors, _ = rollup_kinds()
-    pairs = [(number, date(1970, 1, 1) + timedelta(days=day)) for number, day in late.items()]
     async with database.raw() as connection:
-        await mark_again(connection, connectors, pairs)
+        for kind in rollup_kinds():
+            days = late.of(kind).items()
+            pairs = [(number, EPOCH.date() + timedelta(days=day)) for number, day in days]
+            await mark_again(connection, kind, pairs)
 
 
 async def first_unjudged_day(database: Database) -> date | None:
@@ -65,12 +63,12 @@ async def make_plan(
     *,
     full: bool,
     days: float,
-    late: Mapping[int, int],
+    late: FirstDays,
     config: Mapping[str, Any],
 ) -> RunPlan:
     """Return whether to go on from the newest earlier run, or why not.
 
-    Where: late: the earliest day with new readings of each connector, days since 1970.
+    Where: late: the earliest day with new readings of each instrument.
     """
     window_first = as_of - timedelta(days=days)
     window_first = window_first.replace(hour=0, minute=0, second=0, microsecond=0)
@@ -84,22 +82,9 @@ async def make_plan(
         prior, reason = None, "the last run left a state of another version of the engine"
     if prior and prior["as_of"] <= window_first:
         prior, reason = None, "the last run is older than the window"
-    if prior:
-        day = int(prior["as_of"].timestamp() // DAY_S)
-        behind = sum(1 for first_day in late.values() if first_day < day - 1)
-        if behind > LATE_SHARE * max(len(late), 1):
-            prior, reason = None, f"late data of {behind} connectors"
     if prior is None:
-        return RunPlan(
-            mode="full",
-            first=window_first,
-            window_first=window_first,
-            prior=None,
-            late={},
-            reason=reason,
-        )
-    slot_s = engine_slot(prior["state"]) * float(SLOT_S)
-    first = datetime.fromtimestamp(slot_s, UTC) - timedelta(hours=1)
+        return _full(window_first, late=late, reason=reason)
+    first = datetime.fromtimestamp(engine_slot(prior["state"]) * float(SLOT_S), UTC)
     return RunPlan(
         mode="nightly",
         first=max(min(first, as_of), window_first),
@@ -108,6 +93,22 @@ async def make_plan(
         late=late,
         reason=f"on from run {prior['run_id']}",
     )
+
+
+def _full(window_first: datetime, *, late: FirstDays, reason: str) -> RunPlan:
+    return RunPlan(
+        mode="full",
+        first=window_first,
+        window_first=window_first,
+        prior=None,
+        late=late,
+        reason=reason,
+    )
+
+
+def full_instead(plan: RunPlan, reason: str) -> RunPlan:
+    """Return the plan of a full run in the place of a nightly one."""
+    return _full(plan.window_first, late=plan.late, reason=reason)
 
 
 def state_of(plan: RunPlan, loaded: Loaded) -> RunState:
@@ -127,5 +128,5 @@ def scan_of(plan: RunPlan, as_of: datetime) -> Scan:
         as_of,
         prior_as_of=plan.prior["as_of"],
         prior_started=plan.prior["started_at"],
-        late=plan.late,
+        late=plan.late.connectors,
     )

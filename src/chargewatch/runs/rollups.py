@@ -67,6 +67,18 @@ class RollupReport:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class FirstDays:
+    """The earliest day that was due of each instrument by its number, days since 1970."""
+
+    connectors: dict[int, int] = field(default_factory=dict)
+    meters: dict[int, int] = field(default_factory=dict)
+
+    def of(self, kind: Kind) -> dict[int, int]:
+        """Return the days of one kind of instruments."""
+        return self.meters if kind.number else self.connectors
+
+
 @dataclass
 class _Tally:
     pairs: int = 0
@@ -75,7 +87,7 @@ class _Tally:
     written: int = 0
     removed: int = 0
     failed: dict[int, set[tuple[int, date]]] = field(default_factory=dict)  # by kind
-    first_days: dict[int, int] = field(default_factory=dict)  # of connectors, days since 1970
+    first_days: FirstDays = field(default_factory=FirstDays)
 
 
 def rollup_kinds() -> tuple[Kind, Kind]:
@@ -205,10 +217,9 @@ async def _refresh_block(
         # Though no row may differ: the day's raw readings do, and an archive holds both.
         await store.renew_versions(connection, kind, days=[day])
         await due.release_claims(connection, kind, day=day, ids=ids)
-    if kind.number == 0:
-        number = (day - EPOCH.date()).days
-        for connector_id in ids.tolist():
-            tally.first_days[connector_id] = min(number, tally.first_days.get(connector_id, number))
+    number, first_days = (day - EPOCH.date()).days, tally.first_days.of(kind)
+    for instrument in ids.tolist():
+        first_days[instrument] = min(number, first_days.get(instrument, number))
     tally.pairs += len(ids)
     tally.days.add(day)
     tally.readings += len(readings)
@@ -266,7 +277,7 @@ async def refresh_rollups(
     up_to: date | None = None,
     limit_days: int | None = None,
     recompute_all: bool = False,
-    first_days: dict[int, int] | None = None,
+    first_days: FirstDays | None = None,
 ) -> RollupReport:
     """Bring the rollups of all days that are due up to date; return what was done.
 
@@ -279,13 +290,13 @@ async def refresh_rollups(
         up_to: leave later UTC days for another time.
         limit_days: at most this many days of connectors, and of meters.
         recompute_all: make every day due that has readings.
-        first_days: filled in with the earliest day that was due of each connector, days since
-            1970, also of those that failed.
+        first_days: filled in with the earliest day that was due of each instrument, also of those
+            that failed.
 
     Raises: DatabaseError if another refresh does not end.
     """
     begun = time.monotonic()
-    tally = _Tally(first_days={} if first_days is None else first_days)
+    tally = _Tally(first_days=FirstDays() if first_days is None else first_days)
 
     async def refresh(kind: Kind) -> None:
         async with database.raw() as connection:

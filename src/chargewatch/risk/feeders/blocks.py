@@ -125,3 +125,13 @@ def feeder_layout(fleet: Fleet, references: References, *, as_of_s: float) -> Fe
         meter_u=meter_u,
         direct_meter=direct_meter,
     )
+
+
+def with_feeders(layout: FeederLayout, wanted: Bools) -> Bools:
+    """Return the wanted connectors and all that share a feeder with one, shape (n,)."""
+    out = wanted.copy()
+    for group in layout.groups:
+        known = group.member >= 0
+        hit = np.asarray((known & wanted[group.member]).any(axis=1))
+        out[group.member[hit[:, None] & known]] = True
+    return out

@@ -286,6 +286,11 @@ INTERVALS = sql.statement(
     "SELECT slot_at, {kind}_id, energy_wh, u_wh, quality FROM {kind}_interval "
     "WHERE slot_at >= :first AND slot_at < :last",
 )
+INTERVALS_OF = sql.statement(
+    "inputs: intervals of some",
+    "SELECT slot_at, {kind}_id, energy_wh, u_wh, quality FROM {kind}_interval "
+    "WHERE slot_at >= :first AND slot_at < :last AND {kind}_id = ANY(CAST(:ids AS int[]))",
+)
 
 
 @asynccontextmanager
@@ -320,12 +325,12 @@ async def conflicts(
             yield dict(row)
 
 
-def interval_query(kind: str) -> Statement:
+def interval_query(kind: str, *, some: bool = False) -> Statement:
     """Return the query of the rollups of slots that begin in [first, last), in no order.
 
-    kind: connector or meter.
+    kind: connector or meter; some: only of the instruments `ids`.
     """
-    return INTERVALS.filled(kind=kind)
+    return (INTERVALS_OF if some else INTERVALS).filled(kind=kind)
 
 
 async def sessions(connection: asyncpg.Connection, *, first: datetime, last: datetime) -> Records:

@@ -77,7 +77,8 @@ FAIL_LEFT_BEHIND = sql.statement(
 FINISH = sql.statement(
     "results: finish",
     "UPDATE risk_run SET state = 'finished', finished_at = now(), data_from = :data_from, "
-    "data_to = :data_to, result_digest = :digest, summary = :summary WHERE run_id = :run_id",
+    "data_to = :data_to, result_digest = :digest, summary = :summary, mode = :mode "
+    "WHERE run_id = :run_id",
 )
 
 
@@ -137,16 +138,21 @@ async def finish_run(
     connection: asyncpg.Connection,
     run_id: int,
     *,
+    mode: str,
     data_from: datetime | None,
     data_to: datetime | None,
     digest: str,
     summary: Mapping[str, Any],
 ) -> None:
-    """Record that a run is finished; from the commit on pages read it."""
+    """Record that a run is finished; from the commit on pages read it.
+
+    mode: what the run became, which may be another than what it began as.
+    """
     await sql.run(
         connection,
         FINISH,
         run_id=run_id,
+        mode=mode,
         data_from=data_from,
         data_to=data_to,
         digest=digest,
