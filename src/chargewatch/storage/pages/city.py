@@ -29,6 +29,13 @@ Scope = str | None
 PAGE_ROWS = 50
 """Rows of a list on one page; plans are measured with as many."""
 
+OPEN_SIGNALS = (
+    "(SELECT array_agg(DISTINCT g.code) FROM signal g "
+    "WHERE g.connector = c.connector AND g.operator_id = c.operator_id "
+    "AND g.station_id = c.station_id AND g.closed_run IS NULL) AS open_signals"
+)
+"""Of a connector c: the codes of its open signals."""
+
 RED = sql.statement(
     "city: red",
     "SELECT c.connector, c.station_id, c.registered, s.name AS station_name, c.operator_id, "

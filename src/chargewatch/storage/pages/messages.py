@@ -17,6 +17,8 @@ from chargewatch.storage.pages.watched import Arguments, SampleValues, watched
 # Pages by key, not by offset: the last page of a long list is as fast as its first.
 
 # A rare quality is found first and sorted then: in the sorted index it may stand anywhere.
+UNBALANCED = "received <> stored + duplicate + rejected"
+
 LEDGER = sql.statement(
     "messages: ledger",
     "SELECT s.operator_id, s.station_id, s.topic, s.messages, s.received, s.stored, s.duplicate, "
@@ -42,16 +44,15 @@ AFTER = (
     "(operator_id, station_id, topic) > "
     "(CAST(:after_operator AS text), CAST(:after_station AS text), CAST(:after_topic AS text))"
 )
-UNBALANCED = "received <> stored + duplicate + rejected"
 
 LEDGER_TOTALS = sql.statement(
     "messages: ledger totals",
-    "SELECT topic, count(*) AS streams, sum(messages)::bigint AS messages, "
+    "SELECT topic, count(*) AS streams, sum(messages)::bigint AS messages, "  # noqa: S608
     "sum(received)::bigint AS received, sum(stored)::bigint AS stored, "
     "sum(duplicate)::bigint AS duplicate, sum(rejected)::bigint AS rejected, "
     "sum(unknown_keys)::bigint AS unknown_keys, sum(rounded)::bigint AS rounded, "
     "max(last_received_at) AS last_received_at, "
-    "count(*) FILTER (WHERE received <> stored + duplicate + rejected) AS unbalanced "
+    f"count(*) FILTER (WHERE {UNBALANCED}) AS unbalanced "
     "FROM ledger_stream{where} GROUP BY topic ORDER BY topic",
 )
 

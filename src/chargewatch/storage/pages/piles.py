@@ -14,7 +14,7 @@ from chargewatch.domain.arrays import Bools
 from chargewatch.domain.assessment import ASSESSMENT_COLUMNS
 from chargewatch.storage import sql
 from chargewatch.storage.database import Database
-from chargewatch.storage.pages.city import PAGE_ROWS, Scope
+from chargewatch.storage.pages.city import OPEN_SIGNALS, PAGE_ROWS, Scope
 from chargewatch.storage.pages.watched import Arguments, SampleValues, watched
 from chargewatch.storage.pile_index import SORTS, TIERS, PileIndex, Positions, read_index
 
@@ -26,9 +26,7 @@ ROWS = sql.statement(
     "o.name AS operator_name, c.current, c.accuracy_class, c.model, c.registered, "
     f"{', '.join(f'a.{column.name}' for column in ASSESSMENT_COLUMNS if column.in_list)}, "
     "l.at AS latest_at, "
-    "(SELECT array_agg(DISTINCT g.code) FROM signal g "
-    "WHERE g.connector = c.connector AND g.operator_id = c.operator_id "
-    "AND g.station_id = c.station_id AND g.closed_run IS NULL) AS open_signals "
+    f"{OPEN_SIGNALS} "
     "FROM unnest(CAST(:connector_ids AS integer[])) WITH ORDINALITY AS page(connector_id, place) "
     "JOIN connector c ON c.connector_id = page.connector_id "
     "LEFT JOIN assessment a ON a.connector_id = c.connector_id AND a.run_id = :run_id "

@@ -11,16 +11,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chargewatch.domain.times import DAY_S
 from chargewatch.storage import sql
-from chargewatch.storage.pages.city import PAGE_ROWS, Scope
+from chargewatch.storage.pages.city import OPEN_SIGNALS, PAGE_ROWS, Scope
 from chargewatch.storage.pages.watched import SampleValues, watched
+
+FOUND = (
+    "(CAST(:scope AS text) IS NULL OR operator_id = :scope) "
+    "AND (:text = '' OR station_id ILIKE :pattern OR name ILIKE :pattern)"
+)
 
 STATIONS = sql.statement(
     "stations: stations",
-    "SELECT s.station_id, s.name, s.district, s.operator_id, o.name AS operator_name, "
+    "SELECT s.station_id, s.name, s.district, s.operator_id, o.name AS operator_name, "  # noqa: S608
     "s.longitude, s.latitude, t.connectors, t.red, t.orange, t.yellow, t.grey, t.green, "
     "t.money, u.online, u.received_at AS status_at, m.meters "
-    "FROM (SELECT * FROM station WHERE (CAST(:scope AS text) IS NULL OR operator_id = :scope) "
-    "AND (:text = '' OR station_id ILIKE :pattern OR name ILIKE :pattern) "
+    f"FROM (SELECT * FROM station WHERE {FOUND} "
     "ORDER BY station_id LIMIT :limit OFFSET :offset) s "
     "LEFT JOIN operator o ON o.operator_id = s.operator_id "
     "LEFT JOIN station_status u ON u.operator_id = s.operator_id "
@@ -42,8 +46,7 @@ STATIONS = sql.statement(
 
 STATION_COUNT = sql.statement(
     "stations: station count",
-    "SELECT count(*) FROM station WHERE (CAST(:scope AS text) IS NULL OR operator_id = :scope) "
-    "AND (:text = '' OR station_id ILIKE :pattern OR name ILIKE :pattern)",
+    f"SELECT count(*) FROM station WHERE {FOUND}",  # noqa: S608 - a constant
 )
 
 STATION = sql.statement(
@@ -94,12 +97,10 @@ BALANCE = sql.statement(
 
 PILES_OF_STATION = sql.statement(
     "stations: piles of station",
-    "SELECT c.connector, c.pile, c.current, c.accuracy_class, c.model, c.registered, "
+    "SELECT c.connector, c.pile, c.current, c.accuracy_class, c.model, c.registered, "  # noqa: S608
     "a.relative_error, a.standard_uncertainty, a.mpe, a.p_nonconforming, a.verdict, a.tier, "
     "a.priority_money, l.at AS latest_at, l.power_w AS latest_power_w, "
-    "(SELECT array_agg(DISTINCT g.code) FROM signal g "
-    "WHERE g.connector = c.connector AND g.operator_id = c.operator_id "
-    "AND g.station_id = c.station_id AND g.closed_run IS NULL) AS open_signals "
+    f"{OPEN_SIGNALS} "
     "FROM connector c LEFT JOIN assessment a "
     "ON a.connector_id = c.connector_id AND a.run_id = :run_id "
     "LEFT JOIN latest_reading l ON l.connector_id = c.connector_id "

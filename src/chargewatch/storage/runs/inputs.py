@@ -194,23 +194,21 @@ WHERE e.kind = ANY(CAST(:kinds AS text[]))
 LAST_READINGS = sql.statement(
     "inputs: last readings",
     """
-SELECT c.connector_id, r.at FROM connector c
+SELECT i.{identifier}, r.at FROM {registry} i
 CROSS JOIN LATERAL (
-  SELECT at FROM register_reading
-  WHERE connector_id = c.connector_id AND at >= :first AND at <= :last ORDER BY at DESC LIMIT 1) r
-ORDER BY c.connector_id
+  SELECT at FROM {readings}
+  WHERE {identifier} = i.{identifier} AND at >= :first AND at <= :last ORDER BY at DESC LIMIT 1) r
+ORDER BY i.{identifier}
 """,
 )
-LAST_METER_READINGS = sql.statement(
-    "inputs: last meter readings",
-    """
-SELECT m.meter_id, r.at FROM reference_meter m
-CROSS JOIN LATERAL (
-  SELECT at FROM reference_reading
-  WHERE meter_id = m.meter_id AND at >= :first AND at <= :last ORDER BY at DESC LIMIT 1) r
-ORDER BY m.meter_id
-""",
-)
+_LAST_READINGS = {
+    "connector": LAST_READINGS.filled(
+        identifier="connector_id", registry="connector", readings="register_reading"
+    ),
+    "meter": LAST_READINGS.filled(
+        identifier="meter_id", registry="reference_meter", readings="reference_reading"
+    ),
+}
 STREAMS = sql.statement(
     "inputs: streams",
     """
@@ -406,5 +404,6 @@ async def last_readings(
     connection: asyncpg.Connection, kind: str, *, first: datetime, last: datetime
 ) -> Records:
     """Return the time of the last reading in [first, last] of each connector or meter."""
-    query = {"connector": LAST_READINGS, "meter": LAST_METER_READINGS}[kind]
-    return await copy_arrays(connection, query, LAST, values={"first": first, "last": last})
+    return await copy_arrays(
+        connection, _LAST_READINGS[kind], LAST, values={"first": first, "last": last}
+    )
