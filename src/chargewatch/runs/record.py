@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import orjson
 
-from chargewatch.domain.assessment import ASSESSMENT_COLUMNS, Assessment, AssessmentColumn
+from chargewatch.domain.assessment import ASSESSMENT_COLUMNS, Assessment
 from chargewatch.domain.columns import Kind
 from chargewatch.domain.mpe import RuleSet
 from chargewatch.domain.reason import encode, in_english
@@ -86,24 +87,30 @@ def run_summary(
     }
 
 
-def _stored(column: AssessmentColumn, value: Any) -> Any:
-    """Return a value as the table of assessments takes it."""
-    if value is None:
-        return None
-    if column.kind == Kind.WORD:
-        return value.value
-    if column.kind == Kind.REASONS:
-        return encode(value)
-    return orjson.dumps(value).decode() if column.kind == Kind.DOCUMENT else value
+def _json(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+_values = attrgetter(*(column.name for column in ASSESSMENT_COLUMNS))
+_AS_STORED: Mapping[Kind, Callable[[Any], str]] = {
+    Kind.WORD: attrgetter("value"),
+    Kind.REASONS: encode,
+    Kind.DOCUMENT: _json,
+}
+_TURNED = [
+    (place, _AS_STORED[column.kind])
+    for place, column in enumerate(ASSESSMENT_COLUMNS)
+    if column.kind in _AS_STORED
+]
 
 
 def assessment_values(run_id: int, loaded: Loaded, row: int, found: Assessment) -> tuple[Any, ...]:
     """Return a row of the table of assessments, as `save_assessments` takes it."""
-    return (
-        run_id,
-        int(loaded.registry.connector_ids[row]),
-        *(_stored(column, getattr(found, column.name)) for column in ASSESSMENT_COLUMNS),
-    )
+    values = list(_values(found))
+    for place, stored in _TURNED:
+        if values[place] is not None:
+            values[place] = stored(values[place])
+    return run_id, int(loaded.registry.connector_ids[row]), *values
 
 
 def data_span(result: RunResult) -> tuple[datetime | None, datetime | None]:

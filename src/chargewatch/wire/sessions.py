@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from chargewatch.domain.columns import Kind
-from chargewatch.domain.session import SESSION_COLUMNS, TOLD_COLUMNS, Session, SessionColumn
+from chargewatch.domain.session import SESSION_COLUMNS, TOLD_COLUMNS, Session
 from chargewatch.wire import fields
 from chargewatch.wire.personal import names_a_vehicle_id, names_vehicle, without_vin
 from chargewatch.wire.rejection import (
@@ -29,7 +29,7 @@ MAX_SIGNED = 1 << 17
 _CURRENCY = re.compile("[A-Z]{3}")
 _ENERGIES = tuple(c.name for c in SESSION_COLUMNS if c.kind == Kind.ENERGY)
 _KEYS = frozenset(c.name for c in TOLD_COLUMNS if c.kind != Kind.SIGNED) | {"signed"}
-_LATER = frozenset(c.name for c in SESSION_COLUMNS if c.later)
+_LATER = tuple(c.name for c in SESSION_COLUMNS if c.later)
 _PERIOD_KEYS = frozenset({"from", "to", "energy_wh", "energy_price", "service_price"})
 _SIGNED_KEYS = frozenset({"format", "data", "public_key"})
 
@@ -129,17 +129,25 @@ _CHECKS: Mapping[Kind, Callable[[Any, str], Any]] = {
 
 _SPAN = ("started_at", "ended_at")
 # In this order the first fault is told. The span, periods and the signed record come before.
-_CHECKED = sorted(
-    (c for c in TOLD_COLUMNS if c.name not in _SPAN and c.kind not in (Kind.PERIODS, Kind.SIGNED)),
-    key=lambda column: column.later,
-)
+_CHECKED = [
+    (column.name, column.optional, _CHECKS[column.kind])
+    for column in sorted(TOLD_COLUMNS, key=lambda column: column.later)
+    if column.name not in _SPAN and column.kind not in (Kind.PERIODS, Kind.SIGNED)
+]
 
 
-def _value(item: dict[str, Any], column: SessionColumn, path: str) -> Any:
-    if column.optional and item.get(column.name) is None:
-        return None  # null says as much as a missing key
-    value = fields.required(item, column.name, path)
-    return _CHECKS[column.kind](value, f"{path}.{column.name}")
+def _values(item: dict[str, Any], path: str) -> dict[str, Any]:
+    """Return the checked values of a session by name."""
+    told: dict[str, Any] = {}
+    for name, optional, check in _CHECKED:
+        value = item.get(name)
+        if value is None:
+            if optional:  # null says as much as a missing key
+                told[name] = None
+                continue
+            value = fields.required(item, name, path)
+        told[name] = check(value, f"{path}.{name}")
+    return told
 
 
 def _period(item: Any, path: str) -> dict[str, Any]:
@@ -200,7 +208,7 @@ def _record(item: Any, index: int, topic: Topic) -> SessionRecord:
         raise fields.invalid(f"{path}.ended_at", "is before started_at")
     periods = _periods(item, path)
     signed_format, signed_data, signed_public_key = _signed(item, path)
-    content = {column.name: _value(item, column, path) for column in _CHECKED}
+    content = _values(item, path)
     content |= {
         "signed_format": signed_format,
         "signed_data": signed_data,
@@ -234,11 +242,14 @@ def _hash(
     is told, and energies count as they came.
     """
     canonical = {
-        **{k: value for k, value in content.items() if value is not None or k not in _LATER},
+        **content,
         "started_us": times_us[0],
         "ended_us": times_us[1],
         "periods": periods,
     }
+    for name in _LATER:
+        if canonical[name] is None:
+            del canonical[name]
     return hashlib.sha256(orjson.dumps(canonical, option=orjson.OPT_SORT_KEYS)).digest()
 
 
