@@ -17,10 +17,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from chargewatch.simulators.charging import DAY_S, SEGMENTS
+from chargewatch.domain.times import DAY_S
+from chargewatch.simulators.charging import SEGMENTS, air_temperature_c
 from chargewatch.simulators.city import City, make_city
 from chargewatch.simulators.faults import FAULTS
 from chargewatch.simulators.layout import SITE_TYPES
+from chargewatch.simulators.oddities import ODDITIES
 from chargewatch.simulators.scenario import FaultSpec
 from chargewatch.simulators.vehicles import real_sessions
 
@@ -353,9 +355,92 @@ LABELS = {
 }
 
 
+SITUATIONS: dict[str, str] = {
+    "cheat_hours": "hour",
+    "cheat_peak": "hour",
+    "cheat_weekend": "day of the week",
+    "cheat_heat": "air, deg C",
+    "cheat_high_load": "load",
+    "cheat_low_load": "load",
+    "cheat_one_phase": "power, kW",
+    "cheat_after_energy": "kWh since the begin",
+    "cheat_short_session": "length of session, min",
+    "cheat_unless_verified": "min at full load",
+}
+"""What the error of each situation is drawn against."""
+
+
+def situations() -> None:
+    """What each meter that is wrong only in a situation adds between two readings."""
+    options: dict[str, Any] = {
+        "seed": 11,
+        "to": TO,
+        "stations": 8,
+        "connectors_per_station": 6,
+        "days": 14,
+    }
+    faults = [FaultSpec(fault=name, count=1) for name in SITUATIONS]
+    faulty = make_city("quiet-city", **options, faults=faults)
+    quiet = make_city("quiet-city", **options, faults=[])
+    connectors = faulty.layout.connectors
+    figure, grid = plt.subplots(2, 5, figsize=(15, 5), layout="constrained")
+    for fault, axes in zip(faulty.faults.all, grid.ravel(), strict=True):
+        i = fault.target
+        told = [Told(city, connectors.name[i]) for city in (quiet, faulty)]
+        rated = float(connectors.rated_w[i])
+        x, y = added_errors(*told, what=SITUATIONS[fault.kind.name], rated_w=rated)
+        axes.scatter(x, 100 * y, s=5, color=FAULTY)
+        axes.axhline(0, color=QUIET, lw=1)
+        mpe = 100 * float(connectors.mpe[i])
+        axes.axhspan(-mpe, mpe, color="#2da44e", alpha=0.12)
+        axes.set_title(fault.kind.name, fontsize=9, loc="left", fontweight="bold")
+        axes.set_xlabel(SITUATIONS[fault.kind.name], fontsize=7)
+        axes.set_ylim(-2 * mpe, 4 * mpe)
+        axes.tick_params(labelsize=6)
+    grid[0, 0].set_ylabel("added between two readings, %", fontsize=7)
+    figure.suptitle("Meters that are wrong only in a situation, by 3 MPE; green: the MPE")
+    save(figure, "situations")
+
+
+def added_errors(
+    quiet: Told, faulty: Told, *, what: str, rated_w: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what a meter adds to each reading's energy, against a quantity."""
+    rows = [sorted(told.readings, key=lambda r: told.day(r["at"])) for told in (quiet, faulty)]
+    sessions = {session["session"]: session for session in quiet.sessions}
+    full_since = 0.0
+    x, y = [], []
+    for (a, b), (c, d) in zip(pairwise(rows[0]), pairwise(rows[1]), strict=True):
+        at = datetime.fromisoformat(a["at"])
+        if a["power_w"] < 0.9 * rated_w or a.get("context") == "Transaction.Begin":
+            full_since = at.timestamp()
+        right = b["energy_wh"] - a["energy_wh"]
+        session = sessions.get(a.get("session", ""))
+        if session is None or a["session"] != b.get("session") or right < 200:
+            continue
+        middle = (at.timestamp() + datetime.fromisoformat(b["at"]).timestamp()) / 2
+        local = middle + 8 * 3600
+        x.append(
+            {
+                "hour": local % DAY_S / 3600,
+                "day of the week": 1 + (local / DAY_S + 3) % 7,
+                "air, deg C": float(air_temperature_c(np.float64(local))),
+                "load": a["power_w"] / rated_w,
+                "power, kW": a["power_w"] / 1000,
+                "kWh since the begin": (a["energy_wh"] - session["start_wh"]) / 1000,
+                "length of session, min": 1440
+                * (quiet.day(session["ended_at"]) - quiet.day(session["started_at"])),
+                "min at full load": (at.timestamp() - full_since) / 60,
+            }[what]
+        )
+        y.append((d["energy_wh"] - c["energy_wh"]) / right - 1)
+    return np.array(x), np.array(y)
+
+
 def contact_sheet() -> None:
     """One panel a fault: without it in grey, with it in red."""
-    names = list(FAULTS)
+    apart = {kind.name for kind in ODDITIES} | set(SITUATIONS)
+    names = [name for name in FAULTS if name not in apart]
     columns = 5
     rows = -(-len(names) // columns)
     figure, grid = plt.subplots(rows, columns, figsize=(15, 2.3 * rows), layout="constrained")
@@ -390,7 +475,7 @@ def contact_sheet() -> None:
 def main() -> None:
     """Draw all figures."""
     OUT.mkdir(parents=True, exist_ok=True)
-    for draw in (daily_load, session_energies, error_over_time, contact_sheet):
+    for draw in (daily_load, session_energies, error_over_time, contact_sheet, situations):
         draw()
         print(draw.__name__)
 
