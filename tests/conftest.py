@@ -55,6 +55,13 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGTERM, end)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Refuse a set of cases: its order differs between the processes that share the tests."""
+    for mark in metafunc.definition.iter_markers("parametrize"):
+        cases = mark.args[1] if len(mark.args) > 1 else mark.kwargs.get("argvalues")
+        assert not isinstance(cases, set | frozenset), "parametrize: sort the set of cases"
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the tests whose engine this machine lacks."""
