@@ -26,6 +26,11 @@ def sums_between(values: Floats, first: Ints, last: Ints) -> Floats:
         first: first row of each sum, shape (k,).
         last: one after the last row of each sum, first <= last <= n, shape (k,).
     """
-    edges = np.column_stack([first, last]).ravel()
-    sums = np.add.reduceat(np.append(values, 0.0), edges)[::2] if edges.size else np.zeros(0)
+    if not first.size:
+        return np.zeros(0)
+    # reduceat adds what lies between two sums too: in their order that is little.
+    order = np.argsort(first, kind="stable")
+    edges = np.column_stack([first[order], last[order]]).ravel()
+    sums = np.empty(first.size)
+    sums[order] = np.add.reduceat(np.append(values, 0.0), edges)[::2]
     return np.where(last > first, sums, 0.0)

@@ -321,6 +321,8 @@ def _summary(inference: Inference, decided: _Decided) -> dict[str, float]:
         "not_identifiable": float((code == 0).sum()),
         "expected_false_flags": float((1.0 - p[red]).sum()),
         "expected_missed": float(p[known & ~red].sum()),
+        "rounds": float(inference.rounds),
+        "rounds_moved_u": inference.moved_u,
         "drift_alarms": float(inference.changes.alarm.sum()),
         "meters_suspect": float(inference.meter_suspect.sum()),
         "population_bulk_share": float(inference.population.share[0]),

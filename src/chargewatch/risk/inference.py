@@ -57,6 +57,8 @@ from chargewatch.risk.spreads import (
 from chargewatch.risk.vehicles import PAIR_KINDS, session_score
 
 NEARLY_SETTLED_U = 0.25
+LEAST_ROUNDS = 4
+"""That a city has in any case, however many sessions it has."""
 FEW_DRAWS = 64_000
 """Rounds before the last draw so many numbers in all, at least 3 and at most 8 a connector."""
 
@@ -79,6 +81,7 @@ class Inference:
     meter_suspect: Bools
     meter_u: Floats  # (m,), as used
     rounds: int
+    moved_u: float  # by the last of them at most, in standard uncertainties
 
 
 def _first_judgement(city: RoundsInput) -> Judgement:
@@ -289,7 +292,7 @@ def traced_connectors(
 def infer(inputs: RunInputs, statistics: CityStatistics, *, config: EngineConfig) -> Inference:
     """Return the posterior of the city, after as many rounds as it takes."""
     city = prepared(inputs, statistics, config=config)
-    known, rounds = _settled(city, _first_judgement(city))
+    known, rounds, moved = _settled(city, _first_judgement(city))
     pasts = pasts_before(city, known.changes)
     evidence = weighted(city, known, pasts)
     estimate = estimate_city(
@@ -324,11 +327,14 @@ def infer(inputs: RunInputs, statistics: CityStatistics, *, config: EngineConfig
         meter_suspect=known.suspect,
         meter_u=np.where(known.suspect, SUSPECT_U, city.meter_u),
         rounds=rounds,
+        moved_u=moved,
     )
 
 
-def _settled(city: RoundsInput, known: Judgement) -> tuple[Judgement, int]:
-    """Return the judgement once rounds move nothing any more, with the changes, and their number.
+def _settled(city: RoundsInput, known: Judgement) -> tuple[Judgement, int, float]:
+    """Return the judgement once rounds move nothing any more, with the changes.
+
+    And how many rounds there were, and by how much the last one moved an estimate, in u.
 
     Reference meters are judged early on, again when little moves, and at the end: when that finds
     others suspect than before, the rounds go on.
@@ -336,23 +342,25 @@ def _settled(city: RoundsInput, known: Judgement) -> tuple[Judgement, int]:
     config, present = city.config, no_pasts(city)
     draws = int(np.clip(FEW_DRAWS // max(city.size, 1), 3, 8))
     before: CityEstimate | None = None
-    meters_at = [np.inf, NEARLY_SETTLED_U]
-    for turn in range(1, config.most_rounds + 1):
+    meters_at, moved = [np.inf, NEARLY_SETTLED_U], np.inf
+    most = config.round_sessions // max(city.statistics.sessions.connector.size, 1)
+    most = int(np.clip(most, LEAST_ROUNDS, config.most_rounds))
+    for turn in range(1, most + 1):
         evidence = weighted(city, known, present)
         estimate = estimate_city(
             evidence.system, draws=draws, seed=config.seed, tolerance=ROUGH_TOLERANCE, start=before
         )
         judged = _judged(city, known, evidence, estimate)
         moved = np.inf if before is None else _moved(judged, known)
-        done = moved <= config.settled_u or turn == config.most_rounds
+        done = moved <= config.settled_u or turn == most
         if done or (meters_at and turn > 1 and moved <= meters_at[0]):
             meters_at = meters_at[1:]
             judged = _with_meters(city, judged, evidence, estimate)
-            done &= turn == config.most_rounds or bool((judged.suspect == known.suspect).all())
+            done &= turn == most or bool((judged.suspect == known.suspect).all())
         known, before = judged, estimate
         if done:
             break
-    return _with_changes(city, known, evidence, estimate), turn
+    return _with_changes(city, known, evidence, estimate), turn, moved
 
 
 def _moved(now: Judgement, before: Judgement) -> float:

@@ -54,6 +54,8 @@ class EngineConfig:
     """Rounds of reweighting and empirical Bayes end when one moves no estimate and no uncertainty
     by more than this share of the uncertainty; what is left then is below 0.02."""
     most_rounds: int = 40
+    round_sessions: int = 24_000_000
+    """Rounds times sessions at most: in a city of 3 million sessions they end after 8."""
     min_sessions: int = 5
     """Fewer sessions than this are no evidence of their own."""
 

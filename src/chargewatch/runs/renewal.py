@@ -20,6 +20,7 @@ from chargewatch.domain.arrays import Bools, Ints
 from chargewatch.domain.times import DAY_S, SLOT_S
 from chargewatch.risk.engine import advance
 from chargewatch.risk.feeders.blocks import feeder_layout, with_feeders
+from chargewatch.risk.feeders.coverage import NEVER
 from chargewatch.risk.memory import Arrays, outdated
 from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.splice import other_sessions, spliced
@@ -67,9 +68,12 @@ def _numbered(numbers: Ints, wanted: set[int]) -> Bools:
 def _heard_again(
     state: Arrays, kind: str, numbers: Ints, *, last_s: Any, closed_slot: int
 ) -> Bools:
-    """Return the instruments that were silent at the state's end and have told something since."""
+    """Return the instruments that were silent at the state's end and have told something since.
+
+    Of one that the state never heard nothing is in it: what comes of closed days is late readings.
+    """
     heard = state["heard" if kind == "connector" else "meter_heard"]
-    silent = set(state[kind][heard < closed_slot].tolist())
+    silent = set(state[kind][(heard < closed_slot) & (heard != NEVER)].tolist())
     again = np.nan_to_num(last_s, nan=-np.inf) >= closed_slot * SLOT_S
     return np.asarray(_numbered(numbers, silent) & again)
 
