@@ -30,6 +30,7 @@ from chargewatch.risk.reasons import (
     Findings,
     reasons,
 )
+from chargewatch.risk.situation_errors import SituationError
 from chargewatch.runs.record import result_digest
 from chargewatch.web.language import LANGUAGES, Translator, messages
 from chargewatch.web.reason import worded_reason
@@ -38,7 +39,9 @@ METER = "表1; [[x"
 VALUES: dict[str, Any] = {
     "sessions": 3, "least": 8, "error": 0.031, "u": 0.002, "intervals": 2500, "direct": 2,
     "meter_u": 0.001, "day": "2026-03-01", "meter": METER, "mpe": 0.02,
-    "since": "2026-03-01T00:00:00Z", "text": "quite new",
+    "since": "2026-03-01T00:00:00Z", "text": "quite new", "error_in": 0.06,
+    "error_otherwise": 0.001, "from_hour": 18, "to_hour": 23, "load_from": 0.2, "load_to": 0.4,
+    "kwh": 10, "minutes": 30,
 }  # fmt: skip
 
 
@@ -47,10 +50,20 @@ def findings(**told: Any) -> Findings:
     one: dict[str, Any] = {
         "error": 0.031, "u": 0.002, "mpe": 0.02, "p": 0.5, "code": UNDECIDED, "intervals": 2500,
         "sessions": 140, "direct": 0, "meter_u": 0.00001, "suspect": False, "meter": 0,
-        "traced": True, "live": True, "changed": -1, "has_mpe": True,
+        "traced": True, "live": True, "changed": -1, "has_mpe": True, "unclosed": False,
     }  # fmt: skip
-    columns = {name: np.array([value]) for name, value in (one | told).items()}
-    return Findings(**columns, min_sessions=8)
+    situations = {0: told["situation"]} if "situation" in told else {}
+    values = {name: value for name, value in (one | told).items() if name != "situation"}
+    columns = {name: np.array([value]) for name, value in values.items()}
+    return Findings(**columns, situations=situations, min_sessions=8, p_conforming=0.05)
+
+
+def situation(code: str, low: float, high: float) -> SituationError:
+    """Return a connector that reads 6 % too much in a situation."""
+    return SituationError(
+        connector=0, code=code, low=low, high=high, error=0.06, u=0.002, error_otherwise=0.001,
+        u_otherwise=0.001, energy_share=0.4, days=28, p_nonconforming=1.0,
+    )  # fmt: skip
 
 
 NOTHING = {"code": NOT_IDENTIFIABLE, "intervals": 0}
@@ -91,6 +104,29 @@ SAID = (
         {"u": 0.02, "intervals": 0},
         "+3.10 % ± 4.00 % (k = 2) from 140 sessions; too uncertain for the limit of 2.0 %",
     ),
+    (
+        {"unclosed": True, "p": 0.01, "sessions": 0},
+        "+3.10 % ± 0.40 % (k = 2) from 2500 intervals; the balance of its feeder doesn't close "
+        "with it: what was taken for outliers lies on one side",
+    ),
+    *(
+        (
+            {"code": NONCONFORMING, "sessions": 0, "situation": situation(*where)},
+            f"+3.10 % ± 0.40 % (k = 2) from 2500 intervals; +6.0 % {said}, +0.1 % otherwise",
+        )
+        for where, said in (
+            (("hours", 18.0, 23.0), "from 18:00 to 23:00"),
+            (("days", 5.0, 7.0), "at weekends"),
+            (("days", 0.0, 5.0), "on workdays"),
+            (("load", 0.0, 0.4), "below 40 % of the rated power"),
+            (("load", 0.8, np.inf), "above 80 % of the rated power"),
+            (("load", 0.2, 0.4), "between 20 % and 40 % of the rated power"),
+            (("energy", 0.0, 10_000.0), "up to 10 kWh of a charge"),
+            (("energy", 10_000.0, np.inf), "after 10 kWh of a charge"),
+            (("duration", 0.0, 0.5), "in charges of up to 30 min"),
+            (("duration", 1.0, np.inf), "in charges of over 60 min"),
+        )
+    ),
 )
 
 
@@ -112,7 +148,7 @@ def test_the_engine_says_everything_that_there_is_but_silence_and_old_sentences(
 def test_every_reason_reads_in_chinese(code: str) -> None:
     part = reason(code, **VALUES)
     text = worded_reason(encode((part,)), Translator("zh"))
-    for told in ("（k = 2）", *map(str, part.values)):
+    for told in ("（k = 2）", " kWh ", *map(str, part.values)):
         text = text.replace(told, "")
     assert not re.search("[A-Za-z]", text), text
 

@@ -64,6 +64,11 @@ def _print(document: Mapping[str, Any]) -> None:
             f"wrong only by {code}: {row['found']} of {row['offenders']} at >= 1.5 MPE over all "
             f"energy are red, {row['wrongly_conforming']} beyond the MPE called conforming "
             f"({row['connectors']} connectors, {row['red']} red)"
+            + (
+                f"; situation told of {row['named']}, right of {row['rightly_named']}"
+                if "named" in row
+                else ""
+            )
         )
     for code, row in document.get("signals", {}).get("by_code", {}).items():
         names = ", ".join([*row["false"][:3], *row["missed"][:3]])

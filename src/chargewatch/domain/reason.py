@@ -21,6 +21,8 @@ class Wording:
     values: tuple[str, ...] = ()
 
 
+_SITUATION = ("error_in", "error_otherwise")
+
 WORDINGS: Mapping[str, Wording] = {
     "no_class": Wording("no accuracy class in the registry, so no limit to compare with"),
     "too_little": Wording(
@@ -38,6 +40,29 @@ WORDINGS: Mapping[str, Wording] = {
     "reference": Wording("the reference contributes {meter_u}", ("meter_u",)),
     "changed": Wording("changed on {day}", ("day",)),
     "suspect": Wording("its reference meter {meter} is suspect and not relied on", ("meter",)),
+    **{
+        code: Wording(f"{{error_in}} {where}, {{error_otherwise}} otherwise", _SITUATION + values)
+        for code, where, values in (
+            ("in_hours", "from {from_hour}:00 to {to_hour}:00", ("from_hour", "to_hour")),
+            ("at_weekends", "at weekends", ()),
+            ("on_workdays", "on workdays", ()),
+            ("below_load", "below {load_to} of the rated power", ("load_to",)),
+            ("above_load", "above {load_from} of the rated power", ("load_from",)),
+            (
+                "between_loads",
+                "between {load_from} and {load_to} of the rated power",
+                ("load_from", "load_to"),
+            ),
+            ("up_to_energy", "up to {kwh} kWh of a charge", ("kwh",)),
+            ("after_energy", "after {kwh} kWh of a charge", ("kwh",)),
+            ("in_short_charges", "in charges of up to {minutes} min", ("minutes",)),
+            ("in_long_charges", "in charges of over {minutes} min", ("minutes",)),
+        )
+    },
+    "not_closed": Wording(
+        "the balance of its feeder doesn't close with it: what was taken for outliers lies on one "
+        "side"
+    ),
     "not_borne_out": Wording("no reading or session bears it out since the verification"),
     "too_uncertain": Wording("too uncertain for the limit of {mpe}", ("mpe",)),
     "too_near": Wording("too near the limit of {mpe}", ("mpe",)),
@@ -60,6 +85,10 @@ _PER_CENT: Mapping[str, tuple[float, str]] = {
     "u": (200.0, ".2f"),
     "meter_u": (100.0, ".2f"),
     "mpe": (100.0, ".1f"),
+    "error_in": (100.0, "+.1f"),
+    "error_otherwise": (100.0, "+.1f"),
+    "load_from": (100.0, ".0f"),
+    "load_to": (100.0, ".0f"),
 }
 _as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 

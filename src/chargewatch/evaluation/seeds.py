@@ -23,6 +23,7 @@ from chargewatch.risk.results import EngineConfig, RunResult
 from chargewatch.risk.run_inputs import FinishedSessions, Intervals, RunInputs
 from chargewatch.simulators.city import City, make_city
 from chargewatch.simulators.truth import situation_row
+from chargewatch.simulators.wire_form import OFFSET_S
 
 MOST_FOR_BOUND = 1_500
 CHANGING = {"step", "drift"}
@@ -101,7 +102,7 @@ def seed_figures(
     """Return the figures of one seed of a scenario."""
     city = make_city(name, seed=seed, to=to, **overrides)
     known = known_inputs(city)
-    inputs, config = known.inputs, EngineConfig()
+    inputs, config = known.inputs, EngineConfig(utc_offset_s=OFFSET_S)
     result = assess(inputs, config=config)
     size = inputs.fleet.size
     compared = compared_with(result, known.relative_error, inputs.fleet.mpe, _bound(city, size))
@@ -115,6 +116,7 @@ def seed_figures(
         [(row.get("situation") or {}).get("code") for row in situations],
         compared,
         np.array([verdict == Verdict.CONFORMING for verdict in result.verdict], bool),
+        {one.connector: one.code for one in result.situations},
     )
     changing = np.zeros(size, bool)
     for kind in CHANGING:

@@ -14,14 +14,34 @@ from chargewatch.evaluation.scores import Compared
 Figures = Mapping[str, Mapping[str, int]]
 
 
+SHOWS_AS: Mapping[str, frozenset[str]] = {
+    "hours": frozenset({"hours"}),
+    "tariff_period": frozenset({"hours"}),
+    "weekend": frozenset({"days"}),
+    "heat": frozenset({"hours"}),
+    "high_load": frozenset({"load"}),
+    "low_load": frozenset({"load"}),
+    "one_phase": frozenset({"load"}),
+    "after_energy": frozenset({"energy", "duration"}),
+    "short_session": frozenset({"duration"}),
+    "unverified_load": frozenset({"load", "duration", "energy"}),
+}
+"""Kinds of situation that the engine may name for each of the simulator's."""
+
+
 def situation_figures(
-    codes: Sequence[str | None], compared: Compared, conforming: Bools
+    codes: Sequence[str | None],
+    compared: Compared,
+    conforming: Bools,
+    told: Mapping[int, str] | None = None,
 ) -> dict[str, dict[str, int]]:
     """Return counts of connectors by code of their situation; no code: right everywhere.
 
     ``offenders`` err by 1.5 MPE or more over all their energy, ``found`` are those of them that
     are red, ``wrongly_conforming`` were called conforming though they err by more than the MPE
-    over all their energy.
+    over all their energy. Where it is known what situation was ``told`` of which connector,
+    ``named`` are those of the found with a situation told, and ``rightly_named`` those of them with
+    a right one.
     """
     error_mpe = np.abs(compared.true_error) / compared.mpe
     offends = error_mpe >= 1.5
@@ -35,6 +55,12 @@ def situation_figures(
             "found": int(np.sum(mine & offends & compared.red)),
             "wrongly_conforming": int(np.sum(mine & conforming & (error_mpe > 1))),
         }
+        if told is not None:
+            shown = [
+                told[k] for k in np.flatnonzero(mine & offends & compared.red).tolist() if k in told
+            ]
+            figures[code]["named"] = len(shown)
+            figures[code]["rightly_named"] = sum(kind in SHOWS_AS[code] for kind in shown)
     return figures
 
 

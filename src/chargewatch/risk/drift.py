@@ -44,9 +44,20 @@ class Suspicions:
     variance: Floats  # of the size
 
     @property
+    def likely(self) -> Bools:
+        """Changes that rather were than not: the estimate shown is then the mean over both."""
+        return self.chance >= 0.5
+
+    @property
     def doubt(self) -> Floats:
         """Variance of the present error from a change that may have been, fraction^2."""
-        return self.chance * self.size**2
+        around_mean = self.chance * ((1.0 - self.chance) * self.size**2 + self.variance)
+        return np.where(self.likely, around_mean, self.chance * self.size**2)
+
+    @property
+    def mean(self) -> Floats:
+        """By how much such a change moves the estimate shown, fraction."""
+        return np.where(self.likely, self.chance * self.size, 0.0)
 
 
 def no_suspicions(n: int) -> Suspicions:

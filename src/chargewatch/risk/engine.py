@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,11 @@ from chargewatch.risk.decision import expected_excess, flagged, p_nonconforming
 from chargewatch.risk.inference import Inference, infer
 from chargewatch.risk.memory import CityStatistics, closed_and_open, to_arrays, updated
 from chargewatch.risk.reasons import Findings, reasons
+from chargewatch.risk.rebuilding import History, Rebuilt, part_of, rebuilt
 from chargewatch.risk.results import BUDGET_COMPONENTS, EngineConfig, RunResult
-from chargewatch.risk.rounds_input import UNKNOWN_MPE
+from chargewatch.risk.rounds_input import known_mpe
 from chargewatch.risk.run_inputs import RunInputs
+from chargewatch.risk.situation_errors import SituationError, situation_errors
 from chargewatch.risk.uncertainty import light_load, uncertainty_budget
 from chargewatch.risk.vehicles import PAIR_KINDS
 
@@ -50,6 +53,7 @@ def assess(
     *,
     config: EngineConfig,
     state: Mapping[str, NDArray] | None = None,  # type: ignore[type-arg]
+    history: History | None = None,
 ) -> RunResult:
     """Return the assessment of every connector of the fleet.
 
@@ -57,13 +61,18 @@ def assess(
         inputs: everything in [from_s, as_of_s); with a state, what is older than it is ignored.
         config: the numbers that steer the engine.
         state: `RunResult.state` of the last run, None for a full recomputation.
+        history: gives the intervals of feeders that are looked at again for situations; None:
+            those of the inputs, which hold all of them where there is no state.
 
     It comes to the same with a state and without, as long as the state's days are the same. Same
     inputs, configuration and state: same result, to the last bit.
     """
     closed, statistics = closed_and_open(inputs, config=config, state=state)
-    inference = infer(inputs, statistics, config=config)
-    return _result(inputs, statistics, inference, closed=closed, config=config)
+    if history is None and state is None:
+        history = partial(part_of, inputs)
+    found = rebuilt(inputs, statistics, history=history, mpe=known_mpe(inputs.fleet), config=config)
+    inference = infer(inputs, found.statistics, config=config)
+    return _result(inputs, statistics, inference, found, closed=closed, config=config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +107,8 @@ class _Decided:
     live: Bools  # enough data for a good verdict
     code: Ints  # place in _VERDICTS
     excess: Floats  # expected error beyond the MPE, at the customers' cost
+    situations: tuple[SituationError, ...]
+    unclosed: Bools
 
 
 def _counts(statistics: CityStatistics, inference: Inference) -> _Counts:
@@ -120,9 +131,11 @@ def _measured(
     inputs: RunInputs, statistics: CityStatistics, inference: Inference, *, config: EngineConfig
 ) -> _Measured:
     """Return errors and uncertainties of the connectors of which enough is known."""
-    mpe = np.where(inputs.fleet.mpe > 0, inputs.fleet.mpe, UNKNOWN_MPE)
+    mpe = known_mpe(inputs.fleet)
     budget = uncertainty_budget(inference, statistics)
-    error = np.expm1(inference.error)
+    # A verdict must be readable from what is shown: a likely change is in the estimate too.
+    may = inference.changes.suspicions
+    error = np.expm1(inference.error) + may.mean * np.exp(inference.error)
     parts = np.sqrt(budget.variance) * (1.0 + error)[:, None]
     u = np.sqrt((parts**2).sum(axis=1))
     counts = _counts(statistics, inference)
@@ -142,19 +155,26 @@ def _measured(
     )
 
 
-def _decided(measured: _Measured, inference: Inference, *, config: EngineConfig) -> _Decided:
+def _decided(
+    measured: _Measured, inference: Inference, found: Rebuilt, *, config: EngineConfig
+) -> _Decided:
     """Return the decision on each connector."""
     p = _either(p_nonconforming, inference, measured.error, measured.mpe, u=measured.u)
+    situations = situation_errors(found.conditional, measured.error, measured.u, measured.mpe)
+    for one in situations:
+        p[one.connector] = max(p[one.connector], one.p_nonconforming)
     counts = measured.counts
     live = (counts.intervals > 0) | (counts.sessions >= config.min_sessions)
     red = flagged(p, limit=config.p_nonconforming, false_share=config.false_flag_share)
-    good = (p <= config.p_conforming) & live
+    good = (p <= config.p_conforming) & live & ~found.unclosed
     return _Decided(
         p=p,
         flagged=red,
         live=live,
         code=np.select([~measured.identified, red, good], [0, 1, 2], default=3),
         excess=_either(expected_excess, inference, measured.error, measured.mpe, u=measured.u),
+        situations=situations,
+        unclosed=found.unclosed,
     )
 
 
@@ -203,7 +223,8 @@ def _either(
 ) -> Floats:
     """Return a quantity's mean over "no change" and "a change that was not found", shape (n,)."""
     may = inference.changes.suspicions
-    scale = 1.0 + np.nan_to_num(error)
+    scale = (1.0 + np.nan_to_num(error)) / (1.0 + may.mean)
+    error = error - may.mean * scale
     steady = np.sqrt(np.maximum(u**2 - may.doubt * scale**2, 1e-12))
     out = quantity(error, mpe, standard_uncertainty=steady, population=inference.population)
     k = np.flatnonzero((may.chance > 0) & np.isfinite(error))
@@ -246,7 +267,10 @@ def _findings(
         live=decided.live,
         changed=inference.changes.changed,
         has_mpe=np.isfinite(inputs.fleet.mpe),
+        unclosed=decided.unclosed,
+        situations={one.connector: one for one in decided.situations},
         min_sessions=config.min_sessions,
+        p_conforming=config.p_conforming,
     )
 
 
@@ -254,12 +278,13 @@ def _result(
     inputs: RunInputs,
     statistics: CityStatistics,
     inference: Inference,
+    found: Rebuilt,
     *,
     closed: CityStatistics,
     config: EngineConfig,
 ) -> RunResult:
     measured = _measured(inputs, statistics, inference, config=config)
-    decided = _decided(measured, inference, config=config)
+    decided = _decided(measured, inference, found, config=config)
     findings = _findings(inputs, statistics, inference, measured, decided, config=config)
     light, light_u = light_load(statistics, is_dc=inputs.fleet.is_dc, mpe=measured.mpe)
     changes = inference.changes
@@ -288,6 +313,7 @@ def _result(
         drift_changed_s=_seconds(changes.changed),
         drift_low_s=_seconds(changes.low),
         drift_high_s=_seconds(changes.high),
+        situations=decided.situations,
         meter_shift=inference.meter_shift,
         meter_shift_u=inference.meter_shift_u,
         meter_suspect=inference.meter_suspect,

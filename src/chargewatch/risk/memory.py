@@ -32,8 +32,11 @@ from chargewatch.risk.run_inputs import FinishedSessions, Intervals, RunInputs
 from chargewatch.risk.vehicles import SessionRows, chosen, joined, session_rows
 
 STATE_VERSION = 4
+<<<<<<< HEAD
 OPEN_DAYS = 2
 """So many days before a run are not closed yet: readings and sessions of them may still come."""
+=======
+>>>>>>> 5f938cb (Find piles that err only in a situation; judge them over all energy)
 
 Arrays = Mapping[str, NDArray]  # type: ignore[type-arg]
 
@@ -370,6 +373,7 @@ def _with_day(
         connector_day=own,
         meter_day=other.take(np.flatnonzero(cover.counts(other, layout=city.layout))),
         day=day,
+        utc_offset_s=config.utc_offset_s,
     )
     mine = (found.precision > 0) & (precision <= 0)
     estimate[mine], precision[mine] = found.estimate[mine], found.precision[mine]

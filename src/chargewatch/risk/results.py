@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from chargewatch.domain.arrays import Bools, Floats, Ints
 from chargewatch.domain.reason import Reasons
 from chargewatch.domain.verdict import Verdict
+from chargewatch.risk.situation_errors import SituationError
 
 BUDGET_COMPONENTS: tuple[str, ...] = (
     "statistics",
@@ -56,6 +57,8 @@ class EngineConfig:
     most_rounds: int = 40
     round_sessions: int = 24_000_000
     """Rounds times sessions at most: in a city of 3 million sessions they end after 8."""
+    utc_offset_s: float = 0.0
+    """Local time less UTC, for the hours and weekends of situations."""
     min_sessions: int = 5
     """Fewer sessions than this are no evidence of their own."""
 
@@ -97,6 +100,8 @@ class RunResult:
     drift_changed_s: Floats
     drift_low_s: Floats
     drift_high_s: Floats
+    situations: tuple[SituationError, ...]
+    """Where connectors err otherwise than usual, the relative_error is over all their energy."""
     meter_shift: Floats
     """Estimated relative error of the reference meter, indicated against true."""
     meter_shift_u: Floats

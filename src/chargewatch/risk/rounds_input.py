@@ -16,7 +16,7 @@ from chargewatch.risk.feeders.statements import (
 from chargewatch.risk.memory import CityStatistics
 from chargewatch.risk.parallel import in_threads
 from chargewatch.risk.results import EngineConfig
-from chargewatch.risk.run_inputs import RunInputs
+from chargewatch.risk.run_inputs import Fleet, RunInputs
 from chargewatch.risk.vehicles import SessionPairs, session_pairs
 
 MODEL_GROUPS = 10
@@ -54,6 +54,11 @@ class RoundsInput:
     def size(self) -> int:
         """Number of connectors n."""
         return self.mpe.size
+
+
+def known_mpe(fleet: Fleet) -> Floats:
+    """Return the MPE of each connector, that of the widest class where it is not known, (n,)."""
+    return np.where(fleet.mpe > 0, fleet.mpe, UNKNOWN_MPE)
 
 
 def model_groups(model: Ints, is_dc: Bools, *, limit: int = MODEL_GROUPS) -> tuple[Ints, int]:
@@ -155,7 +160,7 @@ def prepared(inputs: RunInputs, statistics: CityStatistics, *, config: EngineCon
         inputs=inputs,
         statistics=statistics,
         config=config,
-        mpe=np.where(fleet.mpe > 0, fleet.mpe, UNKNOWN_MPE),
+        mpe=known_mpe(fleet),
         model=model,
         models=models,
         side=fleet.is_dc.astype(np.int64),

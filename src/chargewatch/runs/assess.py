@@ -21,7 +21,7 @@ from chargewatch.risk.results import EngineConfig, RunResult
 from chargewatch.runs.apart import is_of_the_data
 from chargewatch.runs.context import RunContext, Say, Stopwatch
 from chargewatch.runs.decide import decide, tiers
-from chargewatch.runs.estimate import Advanced, add_blocks, estimate
+from chargewatch.runs.estimate import Advanced, add_blocks, estimate, history_of
 from chargewatch.runs.find_signals import Found, find_signals
 from chargewatch.runs.load import Loaded, load
 from chargewatch.runs.plan import full_instead, make_plan, mark_late, state_of
@@ -68,9 +68,18 @@ def _ignore(_line: str) -> None:
     """Take a line of progress and drop it."""
 
 
-def configuration_of(settings: Settings, *, days: float) -> dict[str, Any]:
+def _engine_config(settings: Settings, as_of: datetime) -> EngineConfig:
+    """Return the engine's numbers; the hours of situations are local ones as of the run."""
+    offset = as_of.astimezone(ZoneInfo(settings.time_zone)).utcoffset()
+    return EngineConfig(
+        half_life_days=settings.half_life_days,
+        utc_offset_s=offset.total_seconds() if offset else 0.0,
+    )
+
+
+def configuration_of(settings: Settings, *, days: float, as_of: datetime) -> dict[str, Any]:
     """Return all that steers a run besides its data."""
-    config = EngineConfig(half_life_days=settings.half_life_days)
+    config = _engine_config(settings, as_of)
     return {
         "engine": asdict(config),
         "mpe_rules": settings.mpe_rules,
@@ -103,7 +112,7 @@ async def run_assessment(
     """
     as_of = (as_of or datetime.now(UTC)).astimezone(UTC)
     zone, rules = ZoneInfo(settings.time_zone), rule_set(settings.mpe_rules)
-    configuration = configuration_of(settings, days=days)
+    configuration = configuration_of(settings, days=days, as_of=as_of)
     await require_newest_schema(database)
     await store.require_not_ahead(database, as_of)
     async with store.only_run(database):
@@ -130,7 +139,7 @@ async def run_assessment(
                 plan=plan,
                 zone=zone,
                 rules=rules,
-                config=EngineConfig(half_life_days=settings.half_life_days),
+                config=_engine_config(settings, as_of),
                 archive_folder=archive,
                 failed_rollups=failed_rollups,
                 clock=clock,
@@ -168,19 +177,24 @@ async def _refresh(database: Database) -> tuple[FirstDays, Sequence[tuple[str, i
 
 async def _run(context: RunContext) -> RunOutcome:
     """Do the steps of a run: load, find and estimate, decide, save."""
-    async with load_store.snapshot(context.database) as connection:
+    database = context.database
+    async with (
+        load_store.snapshot(database) as connection,
+        load_store.same_snapshot(database, connection) as beside,
+    ):
         context, data = await _load(connection, context)
+        history = history_of(beside, data.loaded, asyncio.get_running_loop())
         # Neither needs the other: the engine computes while signals wait for the database.
         estimating = asyncio.create_task(
-            asyncio.to_thread(estimate, data.advanced, config=context.config)
+            asyncio.to_thread(estimate, data.advanced, config=context.config, history=history)
         )
         try:
             found, signals = await _find(connection, context, data)
         except BaseException:
             estimating.cancel()
             raise
-    context.clock.lap("signals")
-    result, out = await estimating
+        context.clock.lap("signals")
+        result, out = await estimating
     context.clock.lap("engine")
     decided = await _decide(context, data, found=found, signals=signals, result=result, out=out)
     await _save(context, decided)

@@ -13,12 +13,13 @@ import numpy as np
 from chargewatch.domain.arrays import Ints
 from chargewatch.risk.engine import advance, assess
 from chargewatch.risk.memory import Arrays, closed_until_s
+from chargewatch.risk.rebuilding import History, part_of
 from chargewatch.risk.results import EngineConfig, RunResult
 from chargewatch.risk.run_inputs import RunInputs
 from chargewatch.runs.apart import each_apart, inputs_of
 from chargewatch.runs.context import RunContext
 from chargewatch.runs.find_station_signals import LateEnergy
-from chargewatch.runs.load import Loaded, blocks, read_block
+from chargewatch.runs.load import Loaded, blocks, read_block, read_some
 from chargewatch.signals.stations import LeftOut
 
 
@@ -73,12 +74,32 @@ def _add_block(
     )
 
 
-def estimate(advanced: Advanced, *, config: EngineConfig) -> tuple[RunResult, list[LeftOut]]:
+def history_of(
+    connection: asyncpg.Connection, loaded: Loaded, loop: asyncio.AbstractEventLoop
+) -> History:
+    """Return what gives the engine, in a thread of its own, the intervals of some feeders.
+
+    Where: connection: used by nobody else, and open until the engine is done.
+    """
+
+    def history(meters: Ints, connectors: Ints, from_s: float) -> RunInputs:
+        reading = read_some(connection, loaded, meters=meters, connectors=connectors, from_s=from_s)
+        whole = asyncio.run_coroutine_threadsafe(reading, loop).result()
+        return part_of(whole, meters, connectors, from_s)
+
+    return history
+
+
+def estimate(
+    advanced: Advanced, *, config: EngineConfig, history: History
+) -> tuple[RunResult, list[LeftOut]]:
     """Return the engine's result of all stations that it can be had for, and the others."""
     return each_apart(
         "estimate",
         advanced.stations,
-        lambda part: assess(_part(advanced.last, part), config=config, state=advanced.state),
+        lambda part: assess(
+            _part(advanced.last, part), config=config, state=advanced.state, history=history
+        ),
         costly=True,
     )
 

@@ -30,8 +30,9 @@ from chargewatch.signals.findings import Names
 from chargewatch.signals.sessions import LONGEST_SESSION_S
 from chargewatch.storage.archive import window as archives
 from chargewatch.storage.archive.window import Archive
-from chargewatch.storage.bulk import Records, seconds_of
+from chargewatch.storage.bulk import Records, copy_chunks, seconds_of
 from chargewatch.storage.runs import inputs as store
+from chargewatch.storage.runs.rollups import INTERVAL
 
 BLOCK_CONNECTOR_DAYS = 200_000
 """Connectors x days whose intervals are read at once: 2 days of a city of 100,000."""
@@ -417,6 +418,45 @@ async def read_block(
             some=loaded.is_part,
         ),
         sessions=make_sessions(loaded.registry, loaded.sessions[inside]),
+    )
+
+
+async def read_some(
+    connection: asyncpg.Connection,
+    loaded: Loaded,
+    *,
+    meters: Ints,
+    connectors: Ints,
+    from_s: float,
+) -> RunInputs:
+    """Return the intervals of some meters and connectors (ascending rows) up to as_of.
+
+    They are numbered as in `loaded.inputs`.
+    """
+    inputs = loaded.inputs
+    first = datetime.fromtimestamp(max(from_s, inputs.from_s), UTC)
+    last = datetime.fromtimestamp(inputs.as_of_s, UTC)
+    found = {}
+    for kind, rows, ids, last_s in (
+        ("connector", connectors, loaded.registry.connector_ids, loaded.last_reading_s),
+        ("meter", meters, loaded.meter_ids, loaded.last_meter_s),
+    ):
+        intervals = await _intervals(
+            connection,
+            kind,
+            archive=loaded.archive,
+            ids=ids[rows],
+            last_s=last_s[rows],
+            first=first,
+            last=last,
+            some=True,
+        )
+        found[kind] = replace(intervals, instrument=rows[intervals.instrument])
+    return replace(
+        inputs,
+        from_s=first.timestamp(),
+        connector_intervals=found["connector"],
+        meter_intervals=found["meter"],
     )
 
 

@@ -19,14 +19,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from chargewatch.domain.arrays import Bools, Floats, Ints
-from chargewatch.domain.times import SLOTS_A_DAY
+from chargewatch.domain.times import DAY_S, SLOTS_A_DAY
 from chargewatch.risk.feeders.blocks import FeederLayout, Group
 from chargewatch.risk.feeders.day import FeederRows, dense_rows, split_day
 from chargewatch.risk.feeders.noise import (
     FLOOR_WH,
     LOAD_NOISE,
+    SLOT_H,
     WANDER,
     WANDER_START_W,
     blended,
@@ -49,6 +51,7 @@ from chargewatch.risk.feeders.nuisances import (
 )
 from chargewatch.risk.parallel import in_threads
 from chargewatch.risk.run_inputs import Fleet, Intervals
+from chargewatch.risk.situations import SIZE, SUMS, active_slots, situation_sums
 
 EARLY_DAYS = 5.0
 DAY_SPREAD = 0.01
@@ -76,6 +79,7 @@ class FeederStatistics:
     resolution_share: Floats  # (b,), share that is the register's resolution
     light_weight: Floats  # (b, q), information on the gain at light load
     light_sum: Floats  # (b, q), the same times the change of gain there
+    situations: NDArray[np.float32]  # (b, q, SIZE, SUMS), see `situations`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +106,7 @@ def empty_statistics(group: Group) -> FeederStatistics:
         resolution_share=np.zeros(b),
         light_weight=np.zeros((b, group.size)),
         light_sum=np.zeros((b, group.size)),
+        situations=np.zeros((b, group.size, SIZE, SUMS), dtype=np.float32),
     )
 
 
@@ -115,6 +120,7 @@ def forget(statistics: FeederStatistics, *, factor: float) -> FeederStatistics:
         weight_squared=statistics.weight_squared * factor**2,
         light_weight=statistics.light_weight * factor,
         light_sum=statistics.light_sum * factor,
+        situations=statistics.situations * np.float32(factor),
     )
 
 
@@ -156,6 +162,7 @@ def feeders_day(
     connector_day: Intervals,
     meter_day: Intervals,
     day: int,
+    utc_offset_s: float = 0.0,
 ) -> tuple[tuple[FeederStatistics, ...], DayEstimates]:
     """Return all groups' statistics with one day added, and what that day says by itself.
 
@@ -167,6 +174,7 @@ def feeders_day(
         connector_day: intervals of the day of all connectors.
         meter_day: likewise of all meters.
         day: days since 1970.
+        utc_offset_s: local time less UTC, for the hours of situations.
     """
     split = split_day(layout, fleet, connector_day=connector_day, meter_day=meter_day)
 
@@ -176,7 +184,10 @@ def feeders_day(
         resolution = meter_resolution_wh[group.meter[picked]]
         rows = dense_rows(group, number, split, layout=layout, day=day, resolution_wh=resolution)
         part = FeederStatistics(**{x: v[picked] for x, v in vars(before[k]).items()})
-        return _chunk_day(group, picked, rows, part, fleet=fleet, resolution_wh=resolution)
+        begin_s = day * float(DAY_S) + utc_offset_s
+        return _chunk_day(
+            group, picked, rows, part, fleet=fleet, resolution_wh=resolution, begin_s=begin_s
+        )
 
     found = in_threads(chunk, range(len(split.chunks)))
     n = fleet.size
@@ -347,8 +358,9 @@ def _with_day(
     solution: _Solution,
     *,
     light: tuple[Floats, Floats],
+    situations: NDArray[np.float32],
 ) -> FeederStatistics:
-    """Return the statistics with the day added; `light` as of `_light_load`."""
+    """Return the statistics with the day added; `light` and `situations` are the day's own."""
     rows = noise.present.sum(axis=1).astype(np.float64)
     seen, weight = rows > 0, old.weight + rows
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -371,6 +383,7 @@ def _with_day(
         resolution_share=(1 - fresh) * old.resolution_share + fresh * resolution_share,
         light_weight=old.light_weight + light[0],
         light_sum=old.light_sum + light[1],
+        situations=old.situations + situations,
     )
 
 
@@ -382,28 +395,62 @@ def _chunk_day(
     *,
     fleet: Fleet,
     resolution_wh: Floats,
+    begin_s: float,
 ) -> tuple[FeederStatistics, Floats, Floats, Ints]:
     """Return the statistics of some feeders with a day added, and the day's own z by connector.
 
     Solved twice: the residuals of the first solution tell the day's noise and its outliers.
+    `begin_s`: the day's begin by local clocks.
     Returns: statistics; z, its precision and the number of slots with energy, shape (b, q).
     """
     day = _equations(group, picked, rows, fleet=fleet, resolution_wh=resolution_wh)
     usual = _usual_noise(old, rows.present)
     noise = _noise_found(day, old, usual, _solution(day, old, usual))
     solution = _solution(day, old, noise)
+    rated_w = rated_powers(group, picked, fleet)
     light = _light_load(
         solution.residual,
         rows.energy,
         present=noise.present,
         variance=solution.white + solution.boundary[:, :-1] + solution.boundary[:, 1:],
-        rated_w=rated_powers(group, picked, fleet),
+        rated_w=rated_w,
     )
+    situations = _situations(day, rows, old, noise, solution, rated_w=rated_w, begin_s=begin_s)
     estimate, information = _day_alone(
         solution.matrix, solution.vector, solution.unknowns, nuisance_prior(group)[1], q=group.size
     )
     active = ((rows.energy > 0) & noise.present[..., None]).sum(axis=1)
-    return _with_day(old, day, noise, solution, light=light), estimate, information, active
+    new = _with_day(old, day, noise, solution, light=light, situations=situations)
+    return new, estimate, information, active
+
+
+def _situations(
+    day: _Equations,
+    rows: FeederRows,
+    old: FeederStatistics,
+    noise: _Noise,
+    solution: _Solution,
+    *,
+    rated_w: Floats,
+    begin_s: float,
+) -> NDArray[np.float32]:
+    """Return the day's sums by connector and situation, without any weight.
+
+    What robust weights and strange days take out of the balance is in here, and the residuals keep
+    the auxiliaries' wander: else a pile that errs in the evening would be taken for them. Early
+    days don't count: their balance is still being found.
+    """
+    shape = day.interpolation + (LOAD_NOISE * day.total) ** 2
+    variance = noise.idle_variance[:, None] + (WANDER_START_W * SLOT_H) ** 2 + 2.0 * day.step
+    variance = variance + noise.load_factor[:, None] * shape
+    settled = old.weight >= EARLY_DAYS * SLOTS_A_DAY
+    return situation_sums(
+        active_slots(rows.energy, rated_w, begin_s=begin_s),
+        solution.residual + solution.wander @ WANDER.T,
+        variance,
+        present=rows.present & settled[:, None],
+        gain=np.clip(solution.unknowns[:, : rated_w.shape[1]], 0.5, 2.0),
+    )
 
 
 def _day_alone(

@@ -17,6 +17,8 @@ from chargewatch.risk.feeders.noise import SLOT_H
 from chargewatch.risk.run_inputs import UNKNOWN_POWER_W, Fleet
 
 NUISANCES = 11
+CLOCK = 5
+"""Place of the clocks' offset among the nuisances, s."""
 DAILY = 6
 """The first nuisances, auxiliaries and clock, are free when a day is judged alone."""
 NUISANCE_MEAN = np.array([0, 0, 0, 0, 0, 0, 0.004, 0.005, 0.008, 0.002, 0.03])
@@ -85,7 +87,7 @@ def nuisance_columns(group: Group, picked: slice, rows: FeederRows, *, fleet: Fl
     for place, wave in enumerate((np.cos, np.sin)):
         columns[..., 1 + place] = SLOT_H * wave(angle)
         columns[..., 3 + place] = SLOT_H * wave(2.0 * angle)
-    columns[..., 5] = (after - before) / (2.0 * SLOT_S)
+    columns[..., CLOCK] = (after - before) / (2.0 * SLOT_S)
     columns[..., 6] = total**2 / SLOT_H / np.maximum(rated.sum(axis=1), 1.0)[:, None]
     columns[..., 7] = np.einsum("btq,bq->bt", loaded, compensated.astype(np.float64))
     columns[..., 8] = np.einsum("btq,bq->bt", loaded, dc.astype(np.float64))

@@ -290,6 +290,15 @@ INTERVALS_OF = sql.statement(
     "WHERE slot_at >= :first AND slot_at < :last AND {kind}_id = ANY(CAST(:ids AS int[]))",
 )
 
+INTERVALS_OF_SOME = sql.statement(
+    "inputs: intervals of some instruments",
+    "SELECT slot_at, {kind}_id, energy_wh, u_wh, quality FROM {kind}_interval "
+    "WHERE slot_at >= :first AND slot_at < :last AND {kind}_id = ANY(CAST(:ids AS int[]))",
+)
+EXPORT_SNAPSHOT = sql.statement("inputs: export a snapshot", "SELECT pg_export_snapshot()")
+# A name can't be a parameter here; it comes from the server and has hexadecimal digits only.
+SET_SNAPSHOT = sql.statement("inputs: see a snapshot", "SET TRANSACTION SNAPSHOT '{name}'")
+
 
 @asynccontextmanager
 async def snapshot(database: Database) -> AsyncIterator[asyncpg.Connection]:
@@ -329,6 +338,29 @@ def interval_query(kind: str, *, some: bool = False) -> Statement:
     kind: connector or meter; some: only of the instruments `ids`.
     """
     return (INTERVALS_OF if some else INTERVALS).filled(kind=kind)
+
+
+def interval_query_of_some(kind: str) -> Statement:
+    """Return `interval_query` for the instruments whose numbers are among `ids` only."""
+    return INTERVALS_OF_SOME.filled(kind=kind)
+
+
+@asynccontextmanager
+async def same_snapshot(
+    database: Database, connection: asyncpg.Connection
+) -> AsyncIterator[asyncpg.Connection]:
+    """Yield a second connection that sees the state that the first one sees.
+
+    Where: connection: of `snapshot`, and still open as long as this one is begun.
+    """
+    name = await sql.value(connection, EXPORT_SNAPSHOT)
+    async with (
+        database.raw() as beside,
+        beside.transaction(isolation="repeatable_read", readonly=True),
+    ):
+        await sql.run(beside, SET_SNAPSHOT.filled(name=name))
+        await sql.run(beside, PLAN_EACH_TIME)
+        yield beside
 
 
 async def sessions(connection: asyncpg.Connection, *, first: datetime, last: datetime) -> Records:

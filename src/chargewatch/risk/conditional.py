@@ -1,0 +1,400 @@
+"""Errors of a feeder's connectors in situations, from the intervals of its last weeks.
+
+For a feeder whose sums (`situations`) are off, all its slots are taken again, without robust
+weights: gains, nuisances and, for every connector and window, one more column -g E in the window.
+The column that explains most is taken in when its odds are good, then the next one is looked for.
+Its coefficient is by how much ln(1 + error) in the window differs from that outside.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.domain.times import DAY_S, SLOTS_A_DAY
+from chargewatch.risk.feeders.balance import INTERVAL_TAIL_DEGREES
+from chargewatch.risk.feeders.blocks import Group, feeder_layout
+from chargewatch.risk.feeders.day import FeederRows, dense_rows, split_day
+from chargewatch.risk.feeders.noise import FLOOR_WH, LOAD_NOISE, spread
+from chargewatch.risk.feeders.nuisances import (
+    CLOCK,
+    nuisance_columns,
+    nuisance_prior,
+    prior_gain,
+    rated_powers,
+)
+from chargewatch.risk.parallel import in_threads
+from chargewatch.risk.run_inputs import RunInputs
+from chargewatch.risk.situations import (
+    FAMILY_OF,
+    FIRST,
+    IN_WINDOW,
+    SIZE,
+    WINDOWS,
+    ActiveSlots,
+    Window,
+    active_slots,
+)
+
+LEAST_DAYS_IN_WINDOW = 6
+"""Days with energy in and outside a window without which nothing is said of it."""
+LEAST_LOG_ODDS = float(np.log(20.0))
+PRIOR_SHARE = 0.01
+"""Share of connectors that err otherwise in some situation, before any data: as of offenders."""
+PRIOR_SIZE_MPE = 3.0
+"""Standard deviation of such a difference, in MPE."""
+LEAST_SIZE_MPE = 0.5
+"""A smaller difference is no situation to report."""
+LARGEST_DIFFERENCE = 0.2
+"""A larger one is a fault in the data, such as energy that nobody told, and no meter's error."""
+CLOCK_U_S = 600.0
+"""Prior of the clocks' offset here: one that is far off looks like an error as charging begins."""
+MOST_BY_FEEDER = 3
+CROSSING_U = (0.0, 0.0, 0.006, 0.002, 0.002)
+"""What piles of one feeder may differ by in a window beyond the meter's error, by family, when a
+converter stands between: its efficiency over load is modelled for the feeder's piles together."""
+SAME_SIDE_U = (0.0, 0.0, 0.001, 0.0005, 0.0005)
+GAIN_U = 0.05
+ROBUST_ROUNDS = 4
+WIDEST_DAY = 0.5
+"""Largest share of the whole score that a single day may have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditional:
+    """A connector's error in a window, less that outside."""
+
+    connector: int
+    window: Window
+    difference: float  # of ln(1 + error)
+    u: float
+    log_odds: float
+    energy_share: float  # of the connector's energy that is in the window
+    days: int
+
+    @property
+    def level(self) -> float:
+        """Mean of 1 + error over all energy, by what it is outside the window."""
+        return 1.0 / (1.0 - self.energy_share + self.energy_share * math.exp(-self.difference))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeederHistory:
+    """A feeder's slots over some days, dense; t slots, q connectors, p = q + nuisances."""
+
+    member: Ints  # (q,), -1 where padded
+    design: Floats  # (t, p)
+    precision: Floats  # (p,), of the prior
+    mean: Floats  # (p,)
+    reference: Floats  # (t,)
+    present: Bools  # (t,)
+    variance: Floats  # (t,), from interpolation and the meter's steps
+    active: ActiveSlots
+    crossing: Bools  # (q,)
+
+
+def _fitted(history: FeederHistory, extra: Floats, weight: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return design with the columns taken in, inverse of its normal matrix and residual."""
+    x = np.concatenate([history.design, extra], axis=1)
+    precision = np.concatenate([history.precision, np.full(extra.shape[1], 1e-6)])
+    mean = np.concatenate([history.mean, np.zeros(extra.shape[1])])
+    normal = (x * weight[:, None]).T @ x + np.diag(precision)
+    scale = 1.0 / np.sqrt(np.diag(normal))
+    inverse = np.linalg.inv(normal * scale[:, None] * scale) * scale[:, None] * scale
+    solution = inverse @ (x.T @ (weight * history.reference) + precision * mean)
+    return x, inverse, history.reference - x @ solution
+
+
+def _variance(history: FeederHistory, residual: Floats, total: Floats) -> Floats:
+    """Return the variance of each slot, scaled to what the feeder shows, shape (t,)."""
+    usable = history.present[None]
+    idle = spread(residual[None], usable & (total <= 0)[None])[0]
+    idle = FLOOR_WH**2 if np.isnan(idle) else max(idle, FLOOR_WH**2)
+    loaded = history.variance + (LOAD_NOISE * total) ** 2
+    rest = np.sqrt(np.maximum(residual**2 - idle, 0.0) / np.maximum(loaded, 1e-9))
+    factor = spread(rest[None], usable & (total > 0)[None])[0]
+    factor = 1.0 if np.isnan(factor) else float(np.clip(factor, 0.05, 100.0))
+    return np.asarray(idle + factor * loaded)
+
+
+def _columns(history: FeederHistory, gain: Floats) -> Floats:
+    """Return the column of every connector and bin, shape (t, q, SIZE)."""
+    t, q = history.reference.size, history.member.size
+    out = np.zeros((t, q, SIZE))
+    active = history.active
+    moved = -active.energy_wh * gain[active.column]
+    for bins in active.bins:
+        out[active.slot, active.column, bins] = moved
+    return out
+
+
+def _day_sums(values: Floats, weight: Floats) -> Floats:
+    """Return sums of weighted rows by day, shape (days, c)."""
+    by_day = values.reshape(-1, SLOTS_A_DAY, values.shape[1])
+    return np.asarray((weight.reshape(-1, 1, SLOTS_A_DAY) @ by_day)[:, 0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scores:
+    """What the residuals say of every connector and window, shape (q, w)."""
+
+    difference: Floats
+    u: Floats
+    log_odds: Floats
+    explained: Floats  # by how much the weighted sum of squares falls
+    energy_share: Floats
+    days: Ints
+
+
+def _scores(
+    history: FeederHistory,
+    columns: Floats,
+    x: Floats,
+    inverse: Floats,
+    residual: Floats,
+    weight: Floats,
+    mpe: Floats,
+) -> _Scores:
+    t, q, _ = columns.shape
+    days = t // SLOTS_A_DAY
+    flat = columns.reshape(t, -1)
+    coupling = inverse @ (x.T @ (weight[:, None] * flat))
+    left = flat - x @ coupling
+    by_day = _day_sums(left, weight * residual).reshape(days, q, SIZE)
+    weighted = (columns * weight[:, None, None]).transpose(1, 2, 0)
+    gram = weighted @ left.reshape(t, q, SIZE).transpose(1, 0, 2)
+    raw = _day_sums(flat**2, weight).reshape(days, q, SIZE)
+
+    def windows(values: Floats) -> Floats:
+        return values @ IN_WINDOW.T
+
+    score_day, raw_day = windows(by_day), windows(raw)  # (days, q, w)
+    score, raw_all = score_day.sum(axis=0), raw_day.sum(axis=0)
+    information = ((IN_WINDOW @ gram) * IN_WINDOW).sum(axis=2)
+    good = (information > 1e-3 * raw_all) & (raw_all > 0)
+    safe = np.where(good, information, 1.0)
+    difference = np.where(good, score / safe, 0.0)
+    share = raw_day / np.where(raw_all > 0, raw_all, 1.0)
+    seen = (raw_day > 0).sum(axis=0)
+    away = score_day - share * score
+    scatter = (away**2).sum(axis=0) * seen / np.maximum(seen - 1, 1)
+    # Slots of one session err together: what days scatter counts when it is more.
+    u = np.sqrt(np.maximum(1.0 / safe, scatter / safe**2))
+    signed = score_day * np.sign(score)
+    widest = signed.max(axis=0) / np.maximum(np.abs(score), 1e-30)
+    family = FAMILY_OF
+    floor = np.where(
+        history.crossing[:, None], np.array(CROSSING_U)[family], np.array(SAME_SIDE_U)[family]
+    )
+    total_u = np.sqrt(u**2 + floor**2)
+    energy = np.zeros((q, SIZE))
+    for bins in history.active.bins:
+        np.add.at(energy, (history.active.column, bins), history.active.energy_wh)
+    inside = windows(energy)
+    whole = energy[:, FIRST[0] : FIRST[1]].sum(axis=1)
+    part = inside / np.where(whole > 0, whole, 1.0)[:, None]
+    size = PRIOR_SIZE_MPE * mpe[:, None]
+    wide = total_u**2 + size**2
+    log_bayes = 0.5 * difference**2 * (1.0 / total_u**2 - 1.0 / wide)
+    log_bayes += 0.5 * np.log(total_u**2 / wide)
+    # Every family has as good a chance, and in it every window.
+    of_family = np.bincount(family)
+    log_odds = log_bayes + np.log(PRIOR_SHARE / of_family.size / of_family[family])
+    fair = (
+        good
+        & (seen >= LEAST_DAYS_IN_WINDOW)
+        & (part < 0.97)
+        & (part > 0.01)
+        & (widest < WIDEST_DAY)
+    )
+    fair &= np.abs(difference) > LEAST_SIZE_MPE * mpe[:, None]
+    fair &= np.abs(difference) < LARGEST_DIFFERENCE
+    fair &= (history.member >= 0)[:, None]
+    return _Scores(
+        difference=difference,
+        u=total_u,
+        log_odds=np.where(fair, log_odds, -np.inf),
+        explained=np.where(good, score**2 / safe, 0.0),
+        energy_share=part,
+        days=seen,
+    )
+
+
+def conditional_errors(history: FeederHistory, mpe: Floats) -> list[Conditional]:
+    """Return the situations in which connectors of a feeder err otherwise, the surest first.
+
+    Args:
+        history: of the feeder.
+        mpe: by connector of the fleet, shape (n,).
+    """
+    t, q = history.reference.size, history.member.size
+    limit = np.where(history.member >= 0, mpe[history.member], 0.02)
+    total = history.design[:, :q].sum(axis=1)
+    gain = np.where(history.mean[:q] > 0, history.mean[:q], 1.0)
+    columns = _columns(history, gain)
+    none = np.zeros((t, 0))
+    weight = np.where(
+        history.present, 1.0 / (FLOOR_WH**2 + history.variance + (0.03 * total) ** 2), 0.0
+    )
+    for _ in range(2):
+        _, _, residual = _fitted(history, none, weight)
+        weight = np.where(history.present, 1.0 / _variance(history, residual, total), 0.0)
+    taken: list[tuple[int, int]] = []
+    extra = none
+    for _ in range(MOST_BY_FEEDER):
+        x, inverse, residual = _fitted(history, extra, weight)
+        scores = _scores(history, columns, x, inverse, residual, weight, limit)
+        explained = np.where(scores.log_odds >= LEAST_LOG_ODDS, scores.explained, 0.0)
+        explained[[old for old, _ in taken]] = 0.0
+        k, w = divmod(int(np.argmax(explained)), explained.shape[1])
+        if explained[k, w] <= 0:
+            break
+        taken.append((k, w))
+        extra = np.concatenate([extra, (columns[:, k] @ IN_WINDOW[w])[:, None]], axis=1)
+    if not taken:
+        return []
+    # With the columns in, robust weights can't take a situation for outliers: what is left when
+    # they are used is not the work of a few slots, such as sessions that nobody told.
+    for _ in range(ROBUST_ROUNDS):
+        _, _, residual = _fitted(history, extra, weight)
+        variance = _variance(history, residual, total)
+        student = (INTERVAL_TAIL_DEGREES + 1.0) / (INTERVAL_TAIL_DEGREES + residual**2 / variance)
+        weight = np.where(history.present, student / variance, 0.0)
+    found = []
+    for place, (k, w) in enumerate(taken):
+        # Each beside all the others.
+        rest = np.delete(extra, place, axis=1)
+        x, inverse, residual = _fitted(history, rest, weight)
+        scores = _scores(history, columns, x, inverse, residual, weight, limit)
+        if scores.log_odds[k, w] >= LEAST_LOG_ODDS:
+            found.append(
+                Conditional(
+                    connector=int(history.member[k]),
+                    window=WINDOWS[w],
+                    difference=float(scores.difference[k, w]),
+                    u=float(scores.u[k, w]),
+                    log_odds=float(scores.log_odds[k, w]),
+                    energy_share=float(scores.energy_share[k, w]),
+                    days=int(scores.days[k, w]),
+                )
+            )
+    return found
+
+
+def histories(inputs: RunInputs, *, utc_offset_s: float) -> list[FeederHistory]:
+    """Return the feeders of the inputs, each with all its slots from the first day to the last.
+
+    Only whole days count. Connectors are numbered as in the inputs' fleet.
+    """
+    layout = feeder_layout(inputs.fleet, inputs.references, as_of_s=inputs.as_of_s)
+    first_day = int(np.ceil(inputs.from_s / DAY_S))
+    days = range(first_day, int(inputs.as_of_s // DAY_S))
+    resolution = np.nan_to_num(inputs.references.resolution_wh, nan=10.0)
+    own, other = inputs.connector_intervals, inputs.meter_intervals
+    parts: dict[int, list[FeederRows]] = {}
+    for day in days:
+        bounds = day * SLOTS_A_DAY, (day + 1) * SLOTS_A_DAY
+        split = split_day(
+            layout,
+            inputs.fleet,
+            connector_day=own.take(
+                np.flatnonzero((own.slot >= bounds[0]) & (own.slot < bounds[1]))
+            ),
+            meter_day=other.take(
+                np.flatnonzero((other.slot >= bounds[0]) & (other.slot < bounds[1]))
+            ),
+        )
+        for number, (k, picked) in enumerate(split.chunks):
+            group = layout.groups[k]
+            parts.setdefault(number, []).append(
+                dense_rows(
+                    group,
+                    number,
+                    split,
+                    layout=layout,
+                    day=day,
+                    resolution_wh=resolution[group.meter[picked]],
+                )
+            )
+    if not parts:
+        return []
+    chunks = split.chunks
+    found = []
+    for number, rows in parts.items():
+        k, picked = chunks[number]
+        joined = FeederRows(
+            **{
+                name: np.concatenate([getattr(row, name) for row in rows], axis=1)
+                for name in ("energy", "reference", "present", "variance")
+            }
+        )
+        found += _of_chunk(
+            inputs,
+            layout.groups[k],
+            picked,
+            joined,
+            resolution=resolution,
+            begin_s=first_day * float(DAY_S) + utc_offset_s,
+        )
+    return found
+
+
+def _of_chunk(
+    inputs: RunInputs,
+    group: Group,
+    picked: slice,
+    rows: FeederRows,
+    *,
+    resolution: Floats,
+    begin_s: float,
+) -> list[FeederHistory]:
+    fleet = inputs.fleet
+    q = group.size
+    rated = rated_powers(group, picked, fleet)
+    nuisances = nuisance_columns(group, picked, rows, fleet=fleet)
+    mean, precision = nuisance_prior(group)
+    precision[q + CLOCK] = CLOCK_U_S**-2.0
+    first = prior_gain(group, fleet)[picked]
+    active = active_slots(rows.energy, rated, begin_s=begin_s)
+    found = []
+    for row in range(rows.reference.shape[0]):
+        mine = active.feeder == row
+        member = group.member[picked][row]
+        known = member >= 0
+        crossing = known & fleet.is_dc[member] & ~group.same_side[picked][row]
+        gain = first[row]
+        step = resolution[group.meter[picked][row]] ** 2 / 6.0
+        found.append(
+            FeederHistory(
+                member=member,
+                design=np.concatenate([rows.energy[row], nuisances[row]], axis=1),
+                precision=np.concatenate([np.full(q, GAIN_U**-2.0), precision[q:]]),
+                mean=np.concatenate([gain, mean[q:]]),
+                reference=rows.reference[row],
+                present=rows.present[row],
+                variance=rows.variance[row] + step,
+                active=ActiveSlots(
+                    feeder=active.feeder[mine],
+                    slot=active.slot[mine],
+                    column=active.column[mine],
+                    energy_wh=active.energy_wh[mine],
+                    bins=active.bins[:, mine],
+                ),
+                crossing=crossing,
+            )
+        )
+    return found
+
+
+def all_conditional_errors(
+    inputs: RunInputs, *, mpe: Floats, utc_offset_s: float
+) -> list[Conditional]:
+    """Return the conditional errors of all feeders of the inputs, in the order of their feeders."""
+    found = in_threads(
+        lambda history: conditional_errors(history, mpe),
+        histories(inputs, utc_offset_s=utc_offset_s),
+    )
+    return [one for several in found for one in several]
