@@ -31,12 +31,9 @@ from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.run_inputs import FinishedSessions, Intervals, RunInputs
 from chargewatch.risk.vehicles import SessionRows, chosen, joined, session_rows
 
-STATE_VERSION = 4
-<<<<<<< HEAD
+STATE_VERSION = 5
 OPEN_DAYS = 2
 """So many days before a run are not closed yet: readings and sessions of them may still come."""
-=======
->>>>>>> 5f938cb (Find piles that err only in a situation; judge them over all energy)
 
 Arrays = Mapping[str, NDArray]  # type: ignore[type-arg]
 

@@ -30,9 +30,8 @@ from chargewatch.signals.findings import Names
 from chargewatch.signals.sessions import LONGEST_SESSION_S
 from chargewatch.storage.archive import window as archives
 from chargewatch.storage.archive.window import Archive
-from chargewatch.storage.bulk import Records, copy_chunks, seconds_of
+from chargewatch.storage.bulk import Records, seconds_of
 from chargewatch.storage.runs import inputs as store
-from chargewatch.storage.runs.rollups import INTERVAL
 
 BLOCK_CONNECTOR_DAYS = 200_000
 """Connectors x days whose intervals are read at once: 2 days of a city of 100,000."""
