@@ -23,7 +23,7 @@ from chargewatch.domain.times import DAY_S
 from chargewatch.ingest.contents.assembly import TimeLimits
 from chargewatch.ingest.message import Arrival, read_message
 from chargewatch.ingest.writer import BatchWriter
-from chargewatch.runs.assess import run_assessment
+from chargewatch.runs.assess import WINDOW_DAYS, run_assessment
 from chargewatch.runs.exports import assessment_rows
 from chargewatch.settings import Settings
 from chargewatch.simulators.city import City, make_city
@@ -32,12 +32,11 @@ from chargewatch.storage.database import Database, open_database
 from chargewatch.supervision.registry import import_registry
 from chargewatch.wire.registry_file import read_registry_file
 
-AT_ONCE = 500
+MESSAGES_AT_ONCE = 500
 HOUR_S = 3600.0
-LIMITS = TimeLimits(600, 3650)
+WIRE_LIMITS = TimeLimits(600, 3650)
 SCENARIO = "mixed-faults"
 STATIONS = 8
-WINDOW_DAYS = 90.0
 
 Message = tuple[str, bytes]
 Change = Callable[[dict[str, Any]], None]
@@ -189,10 +188,10 @@ def nights_of(city: City, *, nights: int) -> list[Night]:
 
 
 async def _take(url: str, messages: Sequence[Message]) -> None:
-    async with BatchWriter(url, limits=LIMITS, quarantine_a_day=100) as writer:
-        for begin in range(0, len(messages), AT_ONCE):
+    async with BatchWriter(url, limits=WIRE_LIMITS, quarantine_a_day=100) as writer:
+        for begin in range(0, len(messages), MESSAGES_AT_ONCE):
             now_us = round(time.time() * 1e6)
-            part = messages[begin : begin + AT_ONCE]
+            part = messages[begin : begin + MESSAGES_AT_ONCE]
             await writer.write(
                 [
                     read_message(Arrival(topic, content, None, now_us + k))

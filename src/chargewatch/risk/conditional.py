@@ -29,6 +29,7 @@ from chargewatch.risk.feeders.nuisances import (
 from chargewatch.risk.parallel import in_threads
 from chargewatch.risk.run_inputs import RunInputs
 from chargewatch.risk.situations import (
+    DAYS,
     FAMILY_OF,
     FIRST,
     IN_WINDOW,
@@ -50,8 +51,15 @@ LEAST_SIZE_MPE = 0.5
 """A smaller difference is no situation to report."""
 LARGEST_DIFFERENCE = 0.2
 """A larger one is a fault in the data, such as energy that nobody told, and no meter's error."""
+LEAST_ENERGY_SHARE = 0.05
+"""A window with less of the energy, or all but so much of it, is none."""
 CLOCK_U_S = 600.0
-"""Prior of the clocks' offset here: one that is far off looks like an error as charging begins."""
+LARGEST_CLOCK_S = 30.0
+"""Standard uncertainty of the clocks' offset before any data, and where it begins to look like an
+error as charging begins and ends: then only hours and weekends can be told."""
+LARGEST_SMEAR = 0.1
+"""Standard uncertainty from interpolation over a slot's energy, median of loaded slots, from which
+on the same holds: readings 400 s off the slots' ends give 0.28, those on time below 0.04."""
 MOST_BY_FEEDER = 3
 CROSSING_U = (0.0, 0.0, 0.006, 0.002, 0.002)
 """What piles of one feeder may differ by in a window beyond the meter's error, by family, when a
@@ -94,10 +102,20 @@ class FeederHistory:
     variance: Floats  # (t,), from interpolation and the meter's steps
     active: ActiveSlots
     crossing: Bools  # (q,)
+    smeared: bool  # registers are read far from the slots' ends
 
 
-def _fitted(history: FeederHistory, extra: Floats, weight: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return design with the columns taken in, inverse of its normal matrix and residual."""
+@dataclass(frozen=True, kw_only=True)
+class _Fit:
+    """A feeder's slots fitted with the columns taken in so far."""
+
+    x: Floats  # (t, p + columns)
+    inverse: Floats  # of the normal matrix
+    clock_s: float
+    residual: Floats  # (t,)
+
+
+def _fitted(history: FeederHistory, extra: Floats, weight: Floats) -> _Fit:
     x = np.concatenate([history.design, extra], axis=1)
     precision = np.concatenate([history.precision, np.full(extra.shape[1], 1e-6)])
     mean = np.concatenate([history.mean, np.zeros(extra.shape[1])])
@@ -105,7 +123,12 @@ def _fitted(history: FeederHistory, extra: Floats, weight: Floats) -> tuple[Floa
     scale = 1.0 / np.sqrt(np.diag(normal))
     inverse = np.linalg.inv(normal * scale[:, None] * scale) * scale[:, None] * scale
     solution = inverse @ (x.T @ (weight * history.reference) + precision * mean)
-    return x, inverse, history.reference - x @ solution
+    return _Fit(
+        x=x,
+        inverse=inverse,
+        clock_s=float(solution[history.member.size + CLOCK]),
+        residual=history.reference - x @ solution,
+    )
 
 
 def _variance(history: FeederHistory, residual: Floats, total: Floats) -> Floats:
@@ -152,18 +175,16 @@ class _Scores:
 def _scores(
     history: FeederHistory,
     columns: Floats,
-    x: Floats,
-    inverse: Floats,
-    residual: Floats,
+    fit: _Fit,
     weight: Floats,
     mpe: Floats,
 ) -> _Scores:
     t, q, _ = columns.shape
     days = t // SLOTS_A_DAY
     flat = columns.reshape(t, -1)
-    coupling = inverse @ (x.T @ (weight[:, None] * flat))
-    left = flat - x @ coupling
-    by_day = _day_sums(left, weight * residual).reshape(days, q, SIZE)
+    coupling = fit.inverse @ (fit.x.T @ (weight[:, None] * flat))
+    left = flat - fit.x @ coupling
+    by_day = _day_sums(left, weight * fit.residual).reshape(days, q, SIZE)
     weighted = (columns * weight[:, None, None]).transpose(1, 2, 0)
     gram = weighted @ left.reshape(t, q, SIZE).transpose(1, 0, 2)
     raw = _day_sums(flat**2, weight).reshape(days, q, SIZE)
@@ -206,13 +227,15 @@ def _scores(
     fair = (
         good
         & (seen >= LEAST_DAYS_IN_WINDOW)
-        & (part < 0.97)
-        & (part > 0.01)
+        & (part > LEAST_ENERGY_SHARE)
+        & (part < 1.0 - LEAST_ENERGY_SHARE)
         & (widest < WIDEST_DAY)
     )
     fair &= np.abs(difference) > LEAST_SIZE_MPE * mpe[:, None]
     fair &= np.abs(difference) < LARGEST_DIFFERENCE
     fair &= (history.member >= 0)[:, None]
+    if history.smeared or abs(fit.clock_s) > LARGEST_CLOCK_S:
+        fair &= family <= DAYS
     return _Scores(
         difference=difference,
         u=total_u,
@@ -240,13 +263,12 @@ def conditional_errors(history: FeederHistory, mpe: Floats) -> list[Conditional]
         history.present, 1.0 / (FLOOR_WH**2 + history.variance + (0.03 * total) ** 2), 0.0
     )
     for _ in range(2):
-        _, _, residual = _fitted(history, none, weight)
+        residual = _fitted(history, none, weight).residual
         weight = np.where(history.present, 1.0 / _variance(history, residual, total), 0.0)
     taken: list[tuple[int, int]] = []
     extra = none
     for _ in range(MOST_BY_FEEDER):
-        x, inverse, residual = _fitted(history, extra, weight)
-        scores = _scores(history, columns, x, inverse, residual, weight, limit)
+        scores = _scores(history, columns, _fitted(history, extra, weight), weight, limit)
         explained = np.where(scores.log_odds >= LEAST_LOG_ODDS, scores.explained, 0.0)
         explained[[old for old, _ in taken]] = 0.0
         k, w = divmod(int(np.argmax(explained)), explained.shape[1])
@@ -259,7 +281,7 @@ def conditional_errors(history: FeederHistory, mpe: Floats) -> list[Conditional]
     # With the columns in, robust weights can't take a situation for outliers: what is left when
     # they are used is not the work of a few slots, such as sessions that nobody told.
     for _ in range(ROBUST_ROUNDS):
-        _, _, residual = _fitted(history, extra, weight)
+        residual = _fitted(history, extra, weight).residual
         variance = _variance(history, residual, total)
         student = (INTERVAL_TAIL_DEGREES + 1.0) / (INTERVAL_TAIL_DEGREES + residual**2 / variance)
         weight = np.where(history.present, student / variance, 0.0)
@@ -267,8 +289,7 @@ def conditional_errors(history: FeederHistory, mpe: Floats) -> list[Conditional]
     for place, (k, w) in enumerate(taken):
         # Each beside all the others.
         rest = np.delete(extra, place, axis=1)
-        x, inverse, residual = _fitted(history, rest, weight)
-        scores = _scores(history, columns, x, inverse, residual, weight, limit)
+        scores = _scores(history, columns, _fitted(history, rest, weight), weight, limit)
         if scores.log_odds[k, w] >= LEAST_LOG_ODDS:
             found.append(
                 Conditional(
@@ -384,9 +405,20 @@ def _of_chunk(
                     bins=active.bins[:, mine],
                 ),
                 crossing=crossing,
+                smeared=_is_smeared(rows, row),
             )
         )
     return found
+
+
+def _is_smeared(rows: FeederRows, row: int) -> bool:
+    """Return whether interpolation between readings moves much energy from slot to slot."""
+    total = rows.energy[row].sum(axis=1)
+    loaded = rows.present[row] & (total > 0)
+    if not loaded.any():
+        return False
+    share = np.sqrt(rows.variance[row][loaded]) / total[loaded]
+    return bool(np.median(share) > LARGEST_SMEAR)
 
 
 def all_conditional_errors(

@@ -290,11 +290,6 @@ INTERVALS_OF = sql.statement(
     "WHERE slot_at >= :first AND slot_at < :last AND {kind}_id = ANY(CAST(:ids AS int[]))",
 )
 
-INTERVALS_OF_SOME = sql.statement(
-    "inputs: intervals of some instruments",
-    "SELECT slot_at, {kind}_id, energy_wh, u_wh, quality FROM {kind}_interval "
-    "WHERE slot_at >= :first AND slot_at < :last AND {kind}_id = ANY(CAST(:ids AS int[]))",
-)
 EXPORT_SNAPSHOT = sql.statement("inputs: export a snapshot", "SELECT pg_export_snapshot()")
 # A name can't be a parameter here; it comes from the server and has hexadecimal digits only.
 SET_SNAPSHOT = sql.statement("inputs: see a snapshot", "SET TRANSACTION SNAPSHOT '{name}'")
@@ -338,11 +333,6 @@ def interval_query(kind: str, *, some: bool = False) -> Statement:
     kind: connector or meter; some: only of the instruments `ids`.
     """
     return (INTERVALS_OF if some else INTERVALS).filled(kind=kind)
-
-
-def interval_query_of_some(kind: str) -> Statement:
-    """Return `interval_query` for the instruments whose numbers are among `ids` only."""
-    return INTERVALS_OF_SOME.filled(kind=kind)
 
 
 @asynccontextmanager
