@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from chargewatch.domain.arrays import Bools, Floats, Ints
 
-"""Length of an interval of the grid, s."""
 UNKNOWN_POWER_W = 7000.0
 """Stands in for a rated power that nobody told."""
 
