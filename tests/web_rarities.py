@@ -8,20 +8,20 @@ from typing import Any
 from sqlalchemy import insert, select, update
 
 from chargewatch.domain.assessment import ASSESSMENT_COLUMNS
-from chargewatch.domain.columns import Kind
+from chargewatch.domain.columns import ValueKind
 from chargewatch.domain.session import SESSION_COLUMNS
 from chargewatch.storage import tables
 from chargewatch.storage.database import Database
 
-OF_SESSIONS: dict[Kind, Any] = {
-    Kind.PSEUDONYM: "v-00000001",
-    Kind.CURRENCY: "CNY",
-    Kind.MONEY: "9.96",
-    Kind.DISCOUNT: "0.74",
-    Kind.PERCENT: 54.0,
-    Kind.CAPACITY: 75_000.0,
-    Kind.FREE_TEXT: "EVDisconnected",
-    Kind.PERIODS: [
+OF_SESSIONS: dict[ValueKind, Any] = {
+    ValueKind.PSEUDONYM: "v-00000001",
+    ValueKind.CURRENCY: "CNY",
+    ValueKind.MONEY: "9.96",
+    ValueKind.DISCOUNT: "0.74",
+    ValueKind.PERCENT: 54.0,
+    ValueKind.CAPACITY: 75_000.0,
+    ValueKind.FREE_TEXT: "EVDisconnected",
+    ValueKind.PERIODS: [
         {
             "from": "2026-03-01T08:00:00+00:00",
             "to": "2026-03-01T09:00:00+00:00",
@@ -39,9 +39,9 @@ OF_SESSIONS: dict[Kind, Any] = {
 SESSION = {
     column.name: OF_SESSIONS[column.kind]
     for column in SESSION_COLUMNS
-    if column.optional and column.kind != Kind.SIGNED
+    if column.optional and column.kind != ValueKind.SIGNED
 }
-FINDINGS = {column.name: 0.5 for column in ASSESSMENT_COLUMNS if column.kind == Kind.FINDING}
+FINDINGS = {column.name: 0.5 for column in ASSESSMENT_COLUMNS if column.kind == ValueKind.FINDING}
 
 
 async def fill_rarities(database: Database) -> None:

@@ -23,7 +23,7 @@ NAMESAKES = {
     "Cadence": "of a connector as known; of a simulated gateway",
     "Facts": "of a signed record; of a kind of content",
     "Intake": "the door's need, and what meets it",
-    "Kind": "of content on the wire; of instruments; of a column",
+    "Kind": "of content on the wire; of instruments",
     "Readings": "as checked; as made",
     "SessionRows": "as stored; as the engine weighs them",
     "Clocks": "as told by stations; as simulated",

@@ -11,7 +11,7 @@ from sqlalchemy import Table
 
 from chargewatch.api import models
 from chargewatch.domain.assessment import ASSESSMENT_COLUMNS, Assessment
-from chargewatch.domain.columns import Column, Kind
+from chargewatch.domain.columns import Column, ValueKind
 from chargewatch.domain.session import SESSION_COLUMNS, TOLD_COLUMNS, Session
 from chargewatch.storage import tables
 from chargewatch.wire import payloads
@@ -70,10 +70,10 @@ def test_every_column_of_an_assessment_is_documented_and_where_it_is_shown() -> 
 
 def test_a_message_tells_what_is_stored() -> None:
     told = payloads.ChargingSession.model_fields
-    stored = [column.name for column in TOLD_COLUMNS if column.kind != Kind.SIGNED]
+    stored = [column.name for column in TOLD_COLUMNS if column.kind != ValueKind.SIGNED]
     assert list(told) == [*stored, "signed"]
     parts = {f"signed_{part}" for part in payloads.SignedRecord.model_fields}
-    assert parts == {column.name for column in SESSION_COLUMNS if column.kind == Kind.SIGNED}
+    assert parts == {column.name for column in SESSION_COLUMNS if column.kind == ValueKind.SIGNED}
     required = {name for name, field in told.items() if field.is_required()}
     assert required == {column.name for column in TOLD_COLUMNS if not column.optional}
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any
 
-from chargewatch.domain.columns import Column, Kind, columns_of
+from chargewatch.domain.columns import Column, ValueKind, columns_of
 from chargewatch.domain.reason import Reasons
 from chargewatch.domain.signal import Severity
 from chargewatch.domain.verdict import Tier, Verdict
@@ -25,9 +25,9 @@ class AssessmentColumn(Column):
     in_export: bool = False  # `chargewatch assessments`
 
 
-_FIGURE = AssessmentColumn(Kind.FINDING, in_list=True, in_history=True, in_export=True)
-_DECISION = AssessmentColumn(Kind.WORD, in_list=True, in_history=True, in_export=True)
-_EVIDENCE = AssessmentColumn(Kind.COUNT, in_export=True)
+_FIGURE = AssessmentColumn(ValueKind.FINDING, in_list=True, in_history=True, in_export=True)
+_DECISION = AssessmentColumn(ValueKind.WORD, in_list=True, in_history=True, in_export=True)
+_EVIDENCE = AssessmentColumn(ValueKind.COUNT, in_export=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,21 +48,23 @@ class Assessment:
     p_nonconforming: Annotated[float, _FIGURE]
     verdict: Annotated[Verdict, _DECISION]
     tier: Annotated[Tier, _DECISION]
-    priority_money: Annotated[float, AssessmentColumn(Kind.FINDING, in_list=True)]
-    data_from: Annotated[datetime | None, AssessmentColumn(Kind.MOMENT, in_export=True)]
-    data_to: Annotated[datetime | None, AssessmentColumn(Kind.MOMENT, in_list=True, in_export=True)]
+    priority_money: Annotated[float, AssessmentColumn(ValueKind.FINDING, in_list=True)]
+    data_from: Annotated[datetime | None, AssessmentColumn(ValueKind.MOMENT, in_export=True)]
+    data_to: Annotated[
+        datetime | None, AssessmentColumn(ValueKind.MOMENT, in_list=True, in_export=True)
+    ]
     n_intervals: Annotated[int, _EVIDENCE]
     n_sessions: Annotated[int, _EVIDENCE]
     n_vehicles: Annotated[int, _EVIDENCE]
     n_direct: Annotated[int, _EVIDENCE]
-    method: Annotated[str, AssessmentColumn(Kind.TEXT, in_export=True)]
-    reason: Annotated[Reasons, AssessmentColumn(Kind.REASONS, default="")] = ()
+    method: Annotated[str, AssessmentColumn(ValueKind.TEXT, in_export=True)]
+    reason: Annotated[Reasons, AssessmentColumn(ValueKind.REASONS, default="")] = ()
     # [{"component": ..., "standard_uncertainty": ...}]: adds up to standard_uncertainty.
-    budget: Annotated[Sequence[Mapping[str, Any]], AssessmentColumn(Kind.DOCUMENT)] = field(
+    budget: Annotated[Sequence[Mapping[str, Any]], AssessmentColumn(ValueKind.DOCUMENT)] = field(
         default_factory=tuple
     )
     # {"alarm": bool, "statistic": ..., "changed_at": ..., "interval": [...]}
-    drift: Annotated[Mapping[str, Any] | None, AssessmentColumn(Kind.DOCUMENT)] = None
+    drift: Annotated[Mapping[str, Any] | None, AssessmentColumn(ValueKind.DOCUMENT)] = None
 
 
 ASSESSMENT_COLUMNS = columns_of(Assessment, AssessmentColumn)

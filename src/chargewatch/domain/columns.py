@@ -25,7 +25,7 @@ class Form(Enum):
     DOCUMENT = "JSON"
 
 
-class Kind(Enum):
+class ValueKind(Enum):
     """What a value means, and the form it is held in."""
 
     NAME = "an instrument's name, 1 to 64 characters", Form.TEXT
@@ -56,7 +56,7 @@ class Kind(Enum):
 class Column:
     """One column of a record; its field tells the name, and whether it may be None."""
 
-    kind: Kind
+    kind: ValueKind
     name: str = ""
     optional: bool = False
     default: str | None = None  # what a table puts where a row doesn't tell it

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
-from chargewatch.domain.columns import Column, Kind, columns_of
+from chargewatch.domain.columns import Column, ValueKind, columns_of
 
 
 @dataclass(frozen=True)
@@ -32,40 +32,46 @@ class Session:
     service_price.
     """
 
-    session: Annotated[str, SessionColumn(Kind.LABEL)]
+    session: Annotated[str, SessionColumn(ValueKind.LABEL)]
     vehicle: Annotated[
-        str | None, SessionColumn(Kind.PSEUDONYM, note="pseudonym, never a plain VIN")
+        str | None, SessionColumn(ValueKind.PSEUDONYM, note="pseudonym, never a plain VIN")
     ]
-    started_at: Annotated[datetime, SessionColumn(Kind.MOMENT, in_runs=True)]
-    ended_at: Annotated[datetime, SessionColumn(Kind.MOMENT, in_runs=True)]
-    start_wh: Annotated[float, SessionColumn(Kind.ENERGY, in_runs=True)]
-    stop_wh: Annotated[float, SessionColumn(Kind.ENERGY, in_runs=True)]
-    billed_wh: Annotated[float, SessionColumn(Kind.ENERGY, in_runs=True)]
-    currency: Annotated[str | None, SessionColumn(Kind.CURRENCY)]
-    energy_fee: Annotated[str | None, SessionColumn(Kind.MONEY, in_runs=True)]
-    service_fee: Annotated[str | None, SessionColumn(Kind.MONEY, in_runs=True)]
+    started_at: Annotated[datetime, SessionColumn(ValueKind.MOMENT, in_runs=True)]
+    ended_at: Annotated[datetime, SessionColumn(ValueKind.MOMENT, in_runs=True)]
+    start_wh: Annotated[float, SessionColumn(ValueKind.ENERGY, in_runs=True)]
+    stop_wh: Annotated[float, SessionColumn(ValueKind.ENERGY, in_runs=True)]
+    billed_wh: Annotated[float, SessionColumn(ValueKind.ENERGY, in_runs=True)]
+    currency: Annotated[str | None, SessionColumn(ValueKind.CURRENCY)]
+    energy_fee: Annotated[str | None, SessionColumn(ValueKind.MONEY, in_runs=True)]
+    service_fee: Annotated[str | None, SessionColumn(ValueKind.MONEY, in_runs=True)]
     other_fee: Annotated[
         str | None,
-        SessionColumn(Kind.MONEY, in_runs=True, later=True, note="parking, occupancy"),
+        SessionColumn(ValueKind.MONEY, in_runs=True, later=True, note="parking, occupancy"),
     ]
     discount: Annotated[
         str | None,
-        SessionColumn(Kind.DISCOUNT, in_runs=True, later=True, note="taken off, told positive"),
+        SessionColumn(
+            ValueKind.DISCOUNT, in_runs=True, later=True, note="taken off, told positive"
+        ),
     ]
-    total_fee: Annotated[str | None, SessionColumn(Kind.MONEY, in_runs=True)]
-    periods: Annotated[str | None, SessionColumn(Kind.PERIODS)]
-    soc_start_pct: Annotated[float | None, SessionColumn(Kind.PERCENT, in_runs=True)]
-    soc_stop_pct: Annotated[float | None, SessionColumn(Kind.PERCENT, in_runs=True)]
-    battery_capacity_wh: Annotated[float | None, SessionColumn(Kind.CAPACITY, in_runs=True)]
-    bms_energy_wh: Annotated[float | None, SessionColumn(Kind.CAPACITY, in_runs=True)]
-    stop_reason: Annotated[str | None, SessionColumn(Kind.FREE_TEXT)]
+    total_fee: Annotated[str | None, SessionColumn(ValueKind.MONEY, in_runs=True)]
+    periods: Annotated[str | None, SessionColumn(ValueKind.PERIODS)]
+    soc_start_pct: Annotated[float | None, SessionColumn(ValueKind.PERCENT, in_runs=True)]
+    soc_stop_pct: Annotated[float | None, SessionColumn(ValueKind.PERCENT, in_runs=True)]
+    battery_capacity_wh: Annotated[float | None, SessionColumn(ValueKind.CAPACITY, in_runs=True)]
+    bms_energy_wh: Annotated[float | None, SessionColumn(ValueKind.CAPACITY, in_runs=True)]
+    stop_reason: Annotated[str | None, SessionColumn(ValueKind.FREE_TEXT)]
     # The parts of the key `signed`. The API says what the checks of the record say instead.
-    signed_format: Annotated[str | None, SessionColumn(Kind.SIGNED)]
-    signed_data: Annotated[str | None, SessionColumn(Kind.SIGNED, in_api=False)]
-    signed_public_key: Annotated[str | None, SessionColumn(Kind.SIGNED, in_api=False)]
+    signed_format: Annotated[str | None, SessionColumn(ValueKind.SIGNED)]
+    signed_data: Annotated[str | None, SessionColumn(ValueKind.SIGNED, in_api=False)]
+    signed_public_key: Annotated[str | None, SessionColumn(ValueKind.SIGNED, in_api=False)]
 
 
 SESSION_COLUMNS = columns_of(Session, SessionColumn)
 
-TOLD_COLUMNS = (SESSION_COLUMNS[0], SessionColumn(Kind.NAME, "connector"), *SESSION_COLUMNS[1:])
+TOLD_COLUMNS = (
+    SESSION_COLUMNS[0],
+    SessionColumn(ValueKind.NAME, "connector"),
+    *SESSION_COLUMNS[1:],
+)
 """What a message tells of a session: the connector's name too, which rows have as its number."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from chargewatch.domain.arrays import Bools, Floats
 from chargewatch.domain.assessment import ASSESSMENT_COLUMNS, Assessment, tier_of
-from chargewatch.domain.columns import Kind
+from chargewatch.domain.columns import ValueKind
 from chargewatch.domain.reason import reason
 from chargewatch.domain.signal import Severity, Signal
 from chargewatch.domain.times import EPOCH, time_text
@@ -27,7 +27,7 @@ _OF_ENGINE = {field.name for field in fields(RunResult)}
 _FROM_ENGINE = tuple(
     column.name
     for column in ASSESSMENT_COLUMNS
-    if column.kind in (Kind.FINDING, Kind.COUNT) and column.name in _OF_ENGINE
+    if column.kind in (ValueKind.FINDING, ValueKind.COUNT) and column.name in _OF_ENGINE
 )
 """Numbers that the engine gives as they are."""
 

@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 
 from chargewatch.domain.assessment import ASSESSMENT_COLUMNS, Assessment
-from chargewatch.domain.columns import Kind
+from chargewatch.domain.columns import ValueKind
 from chargewatch.domain.mpe import RuleSet
 from chargewatch.domain.reason import encode, in_english
 from chargewatch.domain.signal import Signal
@@ -92,10 +92,10 @@ def _json(value: Any) -> str:
 
 
 _values = attrgetter(*(column.name for column in ASSESSMENT_COLUMNS))
-_AS_STORED: Mapping[Kind, Callable[[Any], str]] = {
-    Kind.WORD: attrgetter("value"),
-    Kind.REASONS: encode,
-    Kind.DOCUMENT: _json,
+_AS_STORED: Mapping[ValueKind, Callable[[Any], str]] = {
+    ValueKind.WORD: attrgetter("value"),
+    ValueKind.REASONS: encode,
+    ValueKind.DOCUMENT: _json,
 }
 _TURNED = [
     (place, _AS_STORED[column.kind])

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from chargewatch.domain.columns import Kind
+from chargewatch.domain.columns import ValueKind
 from chargewatch.domain.session import TOLD_COLUMNS, SessionColumn
 from chargewatch.wire.record_models import with_fields
 
@@ -142,19 +142,19 @@ class SignedRecord(_Wire):
     public_key: str | None = None
 
 
-_SESSION_TYPES: Mapping[Kind, Any] = {
-    Kind.NAME: Name,
-    Kind.LABEL: SessionText,
-    Kind.PSEUDONYM: SessionText,
-    Kind.MOMENT: AwareDatetime,
-    Kind.ENERGY: EnergyWh,
-    Kind.CAPACITY: Annotated[float, Field(ge=0)],
-    Kind.PERCENT: Percent,
-    Kind.CURRENCY: Annotated[str, Field(pattern="^[A-Z]{3}$")],
-    Kind.MONEY: DecimalText,
-    Kind.DISCOUNT: DecimalText,
-    Kind.PERIODS: Annotated[list[PricePeriod], Field(max_length=1000)],
-    Kind.FREE_TEXT: ShortText,
+_SESSION_TYPES: Mapping[ValueKind, Any] = {
+    ValueKind.NAME: Name,
+    ValueKind.LABEL: SessionText,
+    ValueKind.PSEUDONYM: SessionText,
+    ValueKind.MOMENT: AwareDatetime,
+    ValueKind.ENERGY: EnergyWh,
+    ValueKind.CAPACITY: Annotated[float, Field(ge=0)],
+    ValueKind.PERCENT: Percent,
+    ValueKind.CURRENCY: Annotated[str, Field(pattern="^[A-Z]{3}$")],
+    ValueKind.MONEY: DecimalText,
+    ValueKind.DISCOUNT: DecimalText,
+    ValueKind.PERIODS: Annotated[list[PricePeriod], Field(max_length=1000)],
+    ValueKind.FREE_TEXT: ShortText,
 }
 
 
@@ -167,7 +167,7 @@ def _session_field(column: SessionColumn) -> tuple[Any, Any]:
 
 @with_fields(
     {
-        **{c.name: _session_field(c) for c in TOLD_COLUMNS if c.kind != Kind.SIGNED},
+        **{c.name: _session_field(c) for c in TOLD_COLUMNS if c.kind != ValueKind.SIGNED},
         "signed": (SignedRecord | None, None),
     }
 )

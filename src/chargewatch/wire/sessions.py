@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from chargewatch.domain.columns import Kind
+from chargewatch.domain.columns import ValueKind
 from chargewatch.domain.session import SESSION_COLUMNS, TOLD_COLUMNS, Session
 from chargewatch.wire import fields
 from chargewatch.wire.personal import names_a_vehicle_id, names_vehicle, without_vin
@@ -27,8 +27,8 @@ from chargewatch.wire.topics import Topic
 MAX_PERIODS = 1000
 MAX_SIGNED = 1 << 17
 _CURRENCY = re.compile("[A-Z]{3}")
-_ENERGIES = tuple(c.name for c in SESSION_COLUMNS if c.kind == Kind.ENERGY)
-_KEYS = frozenset(c.name for c in TOLD_COLUMNS if c.kind != Kind.SIGNED) | {"signed"}
+_ENERGIES = tuple(c.name for c in SESSION_COLUMNS if c.kind == ValueKind.ENERGY)
+_KEYS = frozenset(c.name for c in TOLD_COLUMNS if c.kind != ValueKind.SIGNED) | {"signed"}
 _LATER = tuple(c.name for c in SESSION_COLUMNS if c.later)
 _PERIOD_KEYS = frozenset({"from", "to", "energy_wh", "energy_price", "service_price"})
 _SIGNED_KEYS = frozenset({"format", "data", "public_key"})
@@ -112,18 +112,18 @@ def _moment(value: Any, path: str) -> datetime:
     return moment(parse_time(value, path), path)
 
 
-_CHECKS: Mapping[Kind, Callable[[Any, str], Any]] = {
-    Kind.NAME: fields.name,
-    Kind.LABEL: _label,
-    Kind.PSEUDONYM: _vehicle,
-    Kind.MOMENT: _moment,
-    Kind.ENERGY: _energy,
-    Kind.CAPACITY: _energy,
-    Kind.PERCENT: _percent,
-    Kind.CURRENCY: _currency,
-    Kind.MONEY: fields.decimal_text,
-    Kind.DISCOUNT: _discount,
-    Kind.FREE_TEXT: _free_text,
+_CHECKS: Mapping[ValueKind, Callable[[Any, str], Any]] = {
+    ValueKind.NAME: fields.name,
+    ValueKind.LABEL: _label,
+    ValueKind.PSEUDONYM: _vehicle,
+    ValueKind.MOMENT: _moment,
+    ValueKind.ENERGY: _energy,
+    ValueKind.CAPACITY: _energy,
+    ValueKind.PERCENT: _percent,
+    ValueKind.CURRENCY: _currency,
+    ValueKind.MONEY: fields.decimal_text,
+    ValueKind.DISCOUNT: _discount,
+    ValueKind.FREE_TEXT: _free_text,
 }
 """What a value of each kind must be."""
 
@@ -132,7 +132,7 @@ _SPAN = ("started_at", "ended_at")
 _CHECKED = [
     (column.name, column.optional, _CHECKS[column.kind])
     for column in sorted(TOLD_COLUMNS, key=lambda column: column.later)
-    if column.name not in _SPAN and column.kind not in (Kind.PERIODS, Kind.SIGNED)
+    if column.name not in _SPAN and column.kind not in (ValueKind.PERIODS, ValueKind.SIGNED)
 ]
 
 
