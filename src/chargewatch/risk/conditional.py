@@ -61,6 +61,8 @@ LARGEST_SMEAR = 0.1
 """Standard uncertainty from interpolation over a slot's energy, median of loaded slots, from which
 on the same holds: readings 400 s off the slots' ends give 0.28, those on time below 0.04."""
 MOST_BY_FEEDER = 3
+AT_ONCE_CONNECTORS = 16
+"""Connectors whose columns are held at once: about 15 MB each way for 30 days."""
 CROSSING_U = (0.0, 0.0, 0.006, 0.002, 0.002)
 """What piles of one feeder may differ by in a window beyond the meter's error, by family, when a
 converter stands between: its efficiency over load is modelled for the feeder's piles together."""
@@ -143,14 +145,16 @@ def _variance(history: FeederHistory, residual: Floats, total: Floats) -> Floats
     return np.asarray(idle + factor * loaded)
 
 
-def _columns(history: FeederHistory, gain: Floats) -> Floats:
-    """Return the column of every connector and bin, shape (t, q, SIZE)."""
-    t, q = history.reference.size, history.member.size
-    out = np.zeros((t, q, SIZE))
+def _columns(history: FeederHistory, gain: Floats, some: slice) -> Floats:
+    """Return the columns of some connectors in every bin, shape (t, c, SIZE)."""
+    size = len(range(*some.indices(gain.size)))
+    out = np.zeros((history.reference.size, size, SIZE))
     active = history.active
-    moved = -active.energy_wh * gain[active.column]
-    for bins in active.bins:
-        out[active.slot, active.column, bins] = moved
+    mine = (active.column >= some.start) & (active.column < some.start + size)
+    column = active.column[mine]
+    moved = -active.energy_wh[mine] * gain[column]
+    for bins in active.bins[:, mine]:
+        out[active.slot[mine], column - some.start, bins] = moved
     return out
 
 
@@ -162,7 +166,7 @@ def _day_sums(values: Floats, weight: Floats) -> Floats:
 
 @dataclass(frozen=True, kw_only=True)
 class _Scores:
-    """What the residuals say of every connector and window, shape (q, w)."""
+    """What the residuals say of connectors and windows, shape (c, w)."""
 
     difference: Floats
     u: Floats
@@ -173,77 +177,84 @@ class _Scores:
 
 
 def _scores(
-    history: FeederHistory,
-    columns: Floats,
-    fit: _Fit,
-    weight: Floats,
-    mpe: Floats,
+    history: FeederHistory, columns: Floats, some: slice, fit: _Fit, weight: Floats, mpe: Floats
 ) -> _Scores:
-    t, q, _ = columns.shape
+    """Return the scores of some connectors, whose columns are given; mpe: of all, shape (q,)."""
+    t, c, _ = columns.shape
     days = t // SLOTS_A_DAY
     flat = columns.reshape(t, -1)
-    coupling = fit.inverse @ (fit.x.T @ (weight[:, None] * flat))
-    left = flat - fit.x @ coupling
-    by_day = _day_sums(left, weight * fit.residual).reshape(days, q, SIZE)
+    left = flat - fit.x @ (fit.inverse @ (fit.x.T @ (weight[:, None] * flat)))
     weighted = (columns * weight[:, None, None]).transpose(1, 2, 0)
-    gram = weighted @ left.reshape(t, q, SIZE).transpose(1, 0, 2)
-    raw = _day_sums(flat**2, weight).reshape(days, q, SIZE)
-
-    def windows(values: Floats) -> Floats:
-        return values @ IN_WINDOW.T
-
-    score_day, raw_day = windows(by_day), windows(raw)  # (days, q, w)
-    score, raw_all = score_day.sum(axis=0), raw_day.sum(axis=0)
+    gram = weighted @ left.reshape(t, c, SIZE).transpose(1, 0, 2)
+    # By day, connector and window.
+    score_day = _day_sums(left, weight * fit.residual).reshape(days, c, SIZE) @ IN_WINDOW.T
+    raw_day = _day_sums(flat**2, weight).reshape(days, c, SIZE) @ IN_WINDOW.T
+    score, raw = score_day.sum(axis=0), raw_day.sum(axis=0)
     information = ((IN_WINDOW @ gram) * IN_WINDOW).sum(axis=2)
-    good = (information > 1e-3 * raw_all) & (raw_all > 0)
+    good = (information > 1e-3 * raw) & (raw > 0)
     safe = np.where(good, information, 1.0)
-    difference = np.where(good, score / safe, 0.0)
-    share = raw_day / np.where(raw_all > 0, raw_all, 1.0)
     seen = (raw_day > 0).sum(axis=0)
-    away = score_day - share * score
-    scatter = (away**2).sum(axis=0) * seen / np.maximum(seen - 1, 1)
     # Slots of one session err together: what days scatter counts when it is more.
-    u = np.sqrt(np.maximum(1.0 / safe, scatter / safe**2))
-    signed = score_day * np.sign(score)
-    widest = signed.max(axis=0) / np.maximum(np.abs(score), 1e-30)
-    family = FAMILY_OF
-    floor = np.where(
-        history.crossing[:, None], np.array(CROSSING_U)[family], np.array(SAME_SIDE_U)[family]
+    away = score_day - raw_day / np.where(raw > 0, raw, 1.0) * score
+    scatter = (away**2).sum(axis=0) * seen / np.maximum(seen - 1, 1)
+    widest = (score_day * np.sign(score)).max(axis=0) / np.maximum(np.abs(score), 1e-30)
+    crossing = history.crossing[some, None]
+    floor = np.where(crossing, np.array(CROSSING_U)[FAMILY_OF], np.array(SAME_SIDE_U)[FAMILY_OF])
+    difference = np.where(good, score / safe, 0.0)
+    u = np.sqrt(np.maximum(1.0 / safe, scatter / safe**2) + floor**2)
+    share = _energy_shares(history, some)
+    limit = mpe[some, None]
+    fair = good & (seen >= LEAST_DAYS_IN_WINDOW) & (widest < WIDEST_DAY)
+    fair &= (share > LEAST_ENERGY_SHARE) & (share < 1.0 - LEAST_ENERGY_SHARE)
+    fair &= (np.abs(difference) > LEAST_SIZE_MPE * limit) & (
+        np.abs(difference) < LARGEST_DIFFERENCE
     )
-    total_u = np.sqrt(u**2 + floor**2)
-    energy = np.zeros((q, SIZE))
-    for bins in history.active.bins:
-        np.add.at(energy, (history.active.column, bins), history.active.energy_wh)
-    inside = windows(energy)
-    whole = energy[:, FIRST[0] : FIRST[1]].sum(axis=1)
-    part = inside / np.where(whole > 0, whole, 1.0)[:, None]
-    size = PRIOR_SIZE_MPE * mpe[:, None]
-    wide = total_u**2 + size**2
-    log_bayes = 0.5 * difference**2 * (1.0 / total_u**2 - 1.0 / wide)
-    log_bayes += 0.5 * np.log(total_u**2 / wide)
-    # Every family has as good a chance, and in it every window.
-    of_family = np.bincount(family)
-    log_odds = log_bayes + np.log(PRIOR_SHARE / of_family.size / of_family[family])
-    fair = (
-        good
-        & (seen >= LEAST_DAYS_IN_WINDOW)
-        & (part > LEAST_ENERGY_SHARE)
-        & (part < 1.0 - LEAST_ENERGY_SHARE)
-        & (widest < WIDEST_DAY)
-    )
-    fair &= np.abs(difference) > LEAST_SIZE_MPE * mpe[:, None]
-    fair &= np.abs(difference) < LARGEST_DIFFERENCE
-    fair &= (history.member >= 0)[:, None]
+    fair &= (history.member[some] >= 0)[:, None]
     if history.smeared or abs(fit.clock_s) > LARGEST_CLOCK_S:
-        fair &= family <= DAYS
+        fair &= FAMILY_OF <= DAYS
     return _Scores(
         difference=difference,
-        u=total_u,
-        log_odds=np.where(fair, log_odds, -np.inf),
+        u=u,
+        log_odds=np.where(fair, _log_odds(difference, u, PRIOR_SIZE_MPE * limit), -np.inf),
         explained=np.where(good, score**2 / safe, 0.0),
-        energy_share=part,
+        energy_share=share,
         days=seen,
     )
+
+
+def _log_odds(difference: Floats, u: Floats, size: Floats) -> Floats:
+    """Return log odds of N(0, size^2) against 0; families alike, windows of a family alike."""
+    wide = u**2 + size**2
+    log_bayes = 0.5 * difference**2 * (1.0 / u**2 - 1.0 / wide) + 0.5 * np.log(u**2 / wide)
+    of_family = np.bincount(FAMILY_OF)
+    return np.asarray(log_bayes + np.log(PRIOR_SHARE / of_family.size / of_family[FAMILY_OF]))
+
+
+def _energy_shares(history: FeederHistory, some: slice) -> Floats:
+    """Return the share of some connectors' energy that lies in each window, shape (c, w)."""
+    active, q = history.active, history.member.size
+    energy = np.zeros((q, SIZE))
+    for bins in active.bins:
+        np.add.at(energy, (active.column, bins), active.energy_wh)
+    energy = energy[some]
+    whole = energy[:, FIRST[0] : FIRST[1]].sum(axis=1)
+    return np.asarray(energy @ IN_WINDOW.T / np.where(whole > 0, whole, 1.0)[:, None])
+
+
+def _best(
+    history: FeederHistory, gain: Floats, fit: _Fit, weight: Floats, mpe: Floats, apart: list[int]
+) -> tuple[int, int] | None:
+    """Return connector and window that explain most, of those with good odds; a few at a time."""
+    best, found = 0.0, None
+    for begin in range(0, gain.size, AT_ONCE_CONNECTORS):
+        some = slice(begin, min(begin + AT_ONCE_CONNECTORS, gain.size))
+        scores = _scores(history, _columns(history, gain, some), some, fit, weight, mpe)
+        explained = np.where(scores.log_odds >= LEAST_LOG_ODDS, scores.explained, 0.0)
+        explained[[k - begin for k in apart if begin <= k < some.stop]] = 0.0
+        k, w = divmod(int(np.argmax(explained)), explained.shape[1])
+        if explained[k, w] > best:
+            best, found = float(explained[k, w]), (begin + k, w)
+    return found
 
 
 def conditional_errors(history: FeederHistory, mpe: Floats) -> list[Conditional]:
@@ -257,7 +268,6 @@ def conditional_errors(history: FeederHistory, mpe: Floats) -> list[Conditional]
     limit = np.where(history.member >= 0, mpe[history.member], 0.02)
     total = history.design[:, :q].sum(axis=1)
     gain = np.where(history.mean[:q] > 0, history.mean[:q], 1.0)
-    columns = _columns(history, gain)
     none = np.zeros((t, 0))
     weight = np.where(
         history.present, 1.0 / (FLOOR_WH**2 + history.variance + (0.03 * total) ** 2), 0.0
@@ -268,14 +278,14 @@ def conditional_errors(history: FeederHistory, mpe: Floats) -> list[Conditional]
     taken: list[tuple[int, int]] = []
     extra = none
     for _ in range(MOST_BY_FEEDER):
-        scores = _scores(history, columns, _fitted(history, extra, weight), weight, limit)
-        explained = np.where(scores.log_odds >= LEAST_LOG_ODDS, scores.explained, 0.0)
-        explained[[old for old, _ in taken]] = 0.0
-        k, w = divmod(int(np.argmax(explained)), explained.shape[1])
-        if explained[k, w] <= 0:
+        fit = _fitted(history, extra, weight)
+        best = _best(history, gain, fit, weight, limit, [k for k, _ in taken])
+        if best is None:
             break
-        taken.append((k, w))
-        extra = np.concatenate([extra, (columns[:, k] @ IN_WINDOW[w])[:, None]], axis=1)
+        taken.append(best)
+        k, w = best
+        column = _columns(history, gain, slice(k, k + 1))[:, 0] @ IN_WINDOW[w]
+        extra = np.concatenate([extra, column[:, None]], axis=1)
     if not taken:
         return []
     # With the columns in, robust weights can't take a situation for outliers: what is left when
@@ -288,18 +298,19 @@ def conditional_errors(history: FeederHistory, mpe: Floats) -> list[Conditional]
     found = []
     for place, (k, w) in enumerate(taken):
         # Each beside all the others.
-        rest = np.delete(extra, place, axis=1)
-        scores = _scores(history, columns, _fitted(history, rest, weight), weight, limit)
-        if scores.log_odds[k, w] >= LEAST_LOG_ODDS:
+        fit = _fitted(history, np.delete(extra, place, axis=1), weight)
+        some = slice(k, k + 1)
+        scores = _scores(history, _columns(history, gain, some), some, fit, weight, limit)
+        if scores.log_odds[0, w] >= LEAST_LOG_ODDS:
             found.append(
                 Conditional(
                     connector=int(history.member[k]),
                     window=WINDOWS[w],
-                    difference=float(scores.difference[k, w]),
-                    u=float(scores.u[k, w]),
-                    log_odds=float(scores.log_odds[k, w]),
-                    energy_share=float(scores.energy_share[k, w]),
-                    days=int(scores.days[k, w]),
+                    difference=float(scores.difference[0, w]),
+                    u=float(scores.u[0, w]),
+                    log_odds=float(scores.log_odds[0, w]),
+                    energy_share=float(scores.energy_share[0, w]),
+                    days=int(scores.days[0, w]),
                 )
             )
     return found
