@@ -66,7 +66,7 @@ async def fill(connection: asyncpg.Connection) -> None:
 async def test_intervals_of_an_export_equal_those_of_the_database(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "BLOCK_INSTRUMENTS", 2)
+    monkeypatch.setattr(export, "EXPORT_INSTRUMENTS", 2)
     first, last = BEGIN + timedelta(minutes=45), BEGIN + timedelta(days=2, hours=10)
     async with database.raw() as connection:
         await fill(connection)

@@ -235,7 +235,7 @@ async def test_refresh_that_dies_is_finished_by_the_next_one(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [row for i in range(1, 8) for row in steps((1, 0), (20, 900), (40, 2000), instrument=i)]
-    monkeypatch.setattr(engine, "BLOCK_INSTRUMENTS", 3)
+    monkeypatch.setattr(engine, "ROLLUP_INSTRUMENTS", 3)
     release = due.release_claims
     calls = 0
 
