@@ -122,7 +122,8 @@ class Block:
     def stuck(self) -> StuckRuns:
         """Registers that stand still while power says charging.
 
-        The power's energy over one run of equal registers must pass max(200 Wh, 3 resolutions).
+        The power's energy over one run of equal registers must pass max(200 Wh, 3 resolutions),
+        and that of two refreshes.
         """
         pairs = self.pairs
         still = _charging(pairs) & ~pairs.declared & (pairs.step_wh == 0)
@@ -135,7 +136,9 @@ class Block:
         last = np.full(count, -1)
         first[number[::-1]] = inside[::-1]
         last[number] = inside
+        span = np.bincount(number, weights=pairs.span_s[inside], minlength=count).astype(float)
         limit = np.fmax(STUCK_WH.value, 3 * pairs.resolution_wh[first])
+        limit = np.fmax(limit, energy * 2 * pairs.refresh_s[first] / np.maximum(span, 1.0))
         bad = np.flatnonzero(energy > limit)
         stuck = np.zeros(still.size, bool)
         stuck[inside] = np.isin(number, bad)

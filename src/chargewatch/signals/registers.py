@@ -14,6 +14,7 @@ import numpy as np
 from chargewatch.domain.arrays import Bools, Floats, Ints
 from chargewatch.domain.times import time_text
 from chargewatch.signals.declarations import Declarations, declared_steps
+from chargewatch.signals.grain import seen_refresh, seen_steps
 from chargewatch.signals.rule import DATA_FORM, SIMULATED, Limit
 
 POWER_MARGIN = Limit(1.1, "x rated power", "the most power that a connector can give", SIMULATED)
@@ -72,7 +73,8 @@ class Pairs:
     step_wh: Floats
     span_s: Floats
     power_wh: Floats  # integral of power by the trapezoid rule; NaN: power not told
-    resolution_wh: Floats
+    resolution_wh: Floats  # the register's step: by the registry, or coarser as seen
+    refresh_s: Floats  # how long the register goes without a refresh, as seen; 0: not
     rated_w: Floats
     declared: Bools  # reset or rollover: the step says nothing
     fall: Bools
@@ -97,10 +99,7 @@ class Pairs:
     @property
     def one_charge(self) -> Bools:
         """Pairs that don't reach over the end of one session or the begin of another."""
-        readings = self.readings
-        known = (readings.session[1:] != 0) & (readings.session[:-1] != 0)
-        other = known & (readings.session[1:] != readings.session[:-1])
-        return np.asarray(~other & ~readings.is_end[:-1] & ~readings.is_begin[1:])
+        return _one_charge(self.readings)
 
     @property
     def sound(self) -> Bools:
@@ -124,13 +123,33 @@ def is_rollover(before_wh: Floats, after_wh: Floats, *, most_wh: Floats) -> Bool
     return np.asarray((after_wh < before_wh) & near & (energy >= 0) & (energy <= most_wh))
 
 
-def most_energy(rated_w: Floats, span_s: Floats, resolution_wh: Floats) -> Floats:
+def most_energy(
+    rated_w: Floats, span_s: Floats, resolution_wh: Floats, *, refresh_s: Floats
+) -> Floats:
     """Return the most energy that a register can show of a span, Wh.
 
-    Equation: E = 1.1 P (t + 2 s) + 2 resolutions.
+    Equation: E = 1.1 P (t + refresh + 2 s) + 2 steps.
     """
-    whole_s = span_s + CLOCK_STEP_S.value
+    whole_s = span_s + refresh_s + CLOCK_STEP_S.value
     return POWER_MARGIN.value * rated_w * whole_s / 3600 + 2 * resolution_wh
+
+
+def _one_charge(readings: Readings) -> Bools:
+    known = (readings.session[1:] != 0) & (readings.session[:-1] != 0)
+    other = known & (readings.session[1:] != readings.session[:-1])
+    return np.asarray(~other & ~readings.is_end[:-1] & ~readings.is_begin[1:])
+
+
+def _in_charge(readings: Readings, *, span_s: Floats, rated_w: Floats) -> Bools:
+    """Return pairs, close to each other, of which power or session say that they are charging."""
+    power = readings.power_w
+    least = np.fmax(CHARGING_FRACTION.value * np.nan_to_num(rated_w), 100.0)
+    flows = (power[:-1] > least) & (power[1:] > least)
+    untold = np.isnan(power[:-1]) | np.isnan(power[1:])
+    flows |= untold & (readings.session[:-1] != 0)
+    near = (span_s > 0) & (span_s <= LONGEST_POWER_S.value)
+    same = readings.connector[1:] == readings.connector[:-1]
+    return np.asarray(same & near & flows & _one_charge(readings))
 
 
 def _scale_changes(before: Floats, after: Floats) -> Bools:
@@ -149,7 +168,7 @@ def pairs_of(
 ) -> Pairs:
     """Return the pairs of consecutive readings with their falls and jumps.
 
-    A jump is a step above 1.1 x rated power x (span + 2 s) + 2 resolutions. Of a single reading
+    A jump is a step above 1.1 x rated power x (span + refresh + 2 s) + 2 steps. Of a single reading
     that is out of line and comes back only the way out is marked, not the way back.
     """
     connector, at, energy = readings.connector, readings.at_s, readings.energy_wh
@@ -158,12 +177,17 @@ def pairs_of(
     same = connector[1:] == connector[:-1]
     resolution = np.where(piles.resolution_wh[row] > 0, piles.resolution_wh[row], 1.0)
     rated = piles.rated_power_w[row]
-    most = most_energy(rated, span, resolution)
+    charging = _in_charge(readings, span_s=span, rated_w=rated)
+    resolution = seen_steps(row, energy, resolution, usable=charging)
+    refresh = seen_refresh(row, at[1:], step, resolution, usable=charging)
+    most = most_energy(rated, span, resolution, refresh_s=refresh)
     most = np.where(np.isnan(most), np.inf, most)
     declared = readings.is_reset[1:] | is_rollover(energy[:-1], energy[1:], most_wh=most)
     valid = same & (span > 0)
     open_ = valid & ~declared
-    unit = open_ & _scale_changes(energy[:-1], energy[1:])
+    # A register that begins near zero grows a thousandfold by energy that can be.
+    grows = np.isfinite(most) & (step > 0) & (step <= most)
+    unit = open_ & ~grows & _scale_changes(energy[:-1], energy[1:])
     fall = open_ & ~unit & (step < -resolution)
     jump = open_ & ~unit & (step > most)
     power = (readings.power_w[1:] + readings.power_w[:-1]) / 2 * span / 3600
@@ -180,7 +204,20 @@ def pairs_of(
         if explained.any():
             is_reset = readings.is_reset | np.append(False, explained)
             return pairs_of(replace(readings, is_reset=is_reset), piles)
-    return Pairs(readings, valid, step, span, power, resolution, rated, declared, fall, jump, unit)
+    return Pairs(
+        readings=readings,
+        valid=valid,
+        step_wh=step,
+        span_s=span,
+        power_wh=power,
+        resolution_wh=resolution,
+        refresh_s=refresh,
+        rated_w=rated,
+        declared=declared,
+        fall=fall,
+        jump=jump,
+        unit=unit,
+    )
 
 
 def _drop_way_back(

@@ -8,6 +8,7 @@ from chargewatch.domain.sentence import Sentence
 from chargewatch.domain.signal import Severity
 from chargewatch.signals.block import Block
 from chargewatch.signals.findings import Finding, findings_by_day
+from chargewatch.signals.grain import LONGEST_REFRESH_S
 from chargewatch.signals.registers import CLOCK_STEP_S, POWER_MARGIN, most_energy, pair_record
 from chargewatch.signals.rule import Check, Rule
 
@@ -22,7 +23,7 @@ def find(block: Block) -> list[Finding]:
     jumps = np.flatnonzero(pairs.jump)
     step, span = pairs.step_wh[jumps], pairs.span_s[jumps]
     rated = pairs.rated_w[jumps]
-    most = most_energy(rated, span, pairs.resolution_wh[jumps])
+    most = most_energy(rated, span, pairs.resolution_wh[jumps], refresh_s=pairs.refresh_s[jumps])
     return findings_by_day(
         CODE,
         pairs.row[jumps],
@@ -42,12 +43,12 @@ RULE = Rule(
     code=CODE,
     severity=Severity.SEVERE,
     title="Register jumped",
-    raised=f"a step above {POWER_MARGIN} x (time + {CLOCK_STEP_S}) + 2 resolutions",
+    raised=f"a step above {POWER_MARGIN} x (time + refresh + {CLOCK_STEP_S}) + 2 resolutions",
     left_alone=(
         "connectors without rated power; the way back of a single outlying reading; a declared "
         "change"
     ),
-    limits=(POWER_MARGIN, CLOCK_STEP_S),
+    limits=(POWER_MARGIN, CLOCK_STEP_S, LONGEST_REFRESH_S),
     sentences=(STEP, MOST),
     checks=(Check(Block, find),),
     explained_by="unit_fault",

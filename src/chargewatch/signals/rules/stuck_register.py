@@ -7,6 +7,7 @@ from chargewatch.domain.signal import Severity
 from chargewatch.domain.times import time_text
 from chargewatch.signals.block import STUCK_WH, Block
 from chargewatch.signals.findings import Finding, findings_by_day
+from chargewatch.signals.grain import LONGEST_REFRESH_S
 from chargewatch.signals.registers import CHARGING_FRACTION, LONGEST_POWER_S
 from chargewatch.signals.rule import Check, Rule
 
@@ -47,12 +48,12 @@ RULE = Rule(
     title="Stuck register",
     raised=(
         "power (above 2 % of rated power and 100 W) adds up to more than "
-        f"max({STUCK_WH}, 3 resolutions) while the register stands"
+        f"max({STUCK_WH}, 3 resolutions), and that of 2 refreshes, while the register stands"
     ),
     left_alone=(
         "pairs of readings more than 15 min apart; from one session's end to the next one's begin"
     ),
-    limits=(STUCK_WH, CHARGING_FRACTION, LONGEST_POWER_S),
+    limits=(STUCK_WH, CHARGING_FRACTION, LONGEST_POWER_S, LONGEST_REFRESH_S),
     sentences=(STANDS,),
     checks=(Check(Block, find),),
     explained_by="unit_fault",

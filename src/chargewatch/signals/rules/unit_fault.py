@@ -73,7 +73,8 @@ RULE = Rule(
         "itself, session against register, bill against register"
     ),
     left_alone=(
-        "what it explains on the same day (falls, jumps, mismatches) is not raised as well"
+        "what it explains on the same day (falls, jumps, mismatches) is not raised as well; a "
+        "register near zero that grows by no more than rated power gives"
     ),
     sentences=(GREW, WENT, *OFF.values(), BILLED),
     checks=(
