@@ -5,6 +5,8 @@ from facts import block_of
 from test_signals_registers import PILES, charge, codes, readings
 
 from chargewatch.signals.registers import Piles
+from chargewatch.signals.registry import findings_of
+from chargewatch.signals.sessions import BilledSessions
 
 FAST = Piles(rated_power_w=np.array([120_000.0]), resolution_wh=np.array([1.0]))
 
@@ -76,3 +78,40 @@ def test_what_a_slow_register_is_seen_to_be():
     assert (set(pairs.resolution_wh), set(pairs.refresh_s)) == ({1000.0}, {0.0})
     pairs = block_of(readings(charge(power=5_993.0), power=5_993.0), PILES).pairs
     assert (set(pairs.resolution_wh), set(pairs.refresh_s)) == ({1.0}, {0.0})
+
+
+def test_a_reboot_that_restores_the_register_a_little_back_is_no_decrease():
+    assert codes(readings([5000, 5100, 5085, 5085, 5200])) == []
+    assert codes(readings([5000, 5100, 5040, 5040, 5160])) == ["register_decrease"]
+    charging = codes(readings([5000, 5100, 5085, 5085, 5200], power=6_000.0))
+    assert "register_decrease" in charging
+    assert codes(readings([5000, 5100, 5085, 5085, 5200], session=1)) == ["register_decrease"]
+    assert "register_decrease" in codes(readings([5000, 5100, 5085, 5100, 5085]))
+
+
+def lagging_sessions(lag_s, *, cheat_wh=0.0):
+    """Return codes of four charges of 30 min whose times sessions tell lag_s later."""
+    minutes = np.arange(240)
+    level = np.cumsum((minutes % 60 < 30) & (minutes % 60 > 0)) * 100.0
+    given = readings(50_000 + level, begin=[0, 60, 120, 180], end=[29, 89, 149, 209])
+    first = np.array([0, 60, 120, 180])
+    lag = np.broadcast_to(np.asarray(lag_s, float), (4,))
+    start, stop = given.energy_wh[first], given.energy_wh[first + 29] + cheat_wh
+    sessions = BilledSessions(
+        name=np.arange(4),
+        connector=np.zeros(4, np.int64),
+        started_s=given.at_s[first] + lag,
+        ended_s=given.at_s[first + 29] + lag,
+        start_wh=start,
+        stop_wh=stop,
+        billed_wh=stop - start,
+    )
+    found = findings_of(block_of(given, PILES, sessions=sessions))
+    return {finding.code for finding in found if finding.code.startswith("session")}
+
+
+def test_a_steady_lag_between_sessions_and_readings_is_told_apart_from_wrong_registers():
+    assert lagging_sessions(0.0) == set()
+    assert lagging_sessions(130.0) == set()
+    assert lagging_sessions([0.0, 70.0, 130.0, 10.0]) == {"session_register_mismatch"}
+    assert lagging_sessions(130.0, cheat_wh=500.0) == {"session_register_mismatch"}

@@ -22,7 +22,7 @@ from chargewatch.signals.registers import (
 )
 from chargewatch.signals.rule import SIMULATED, Limit
 from chargewatch.signals.sessions import BilledSessions
-from chargewatch.signals.timeline import Timeline, bracket, resolution_at, timeline
+from chargewatch.signals.timeline import Timeline, bracket, clock_offsets, resolution_at, timeline
 
 STUCK_WH = Limit(200.0, "Wh", "energy by power while the register stands", SIMULATED)
 POWER_MISMATCH = Limit(0.05, "of the energy", "register against power, beside 3 u", SIMULATED)
@@ -214,9 +214,12 @@ class Block:
         bracket (with 5 s for the clock and two resolutions).
         """
         sessions = self.sessions
+        offset_s = clock_offsets(
+            self.line, sessions.connector, sessions.started_s, clock_limit_s=self.clock_limit_s
+        )
         return (
-            self._off("start", sessions.started_s, sessions.start_wh),
-            self._off("stop", sessions.ended_s, sessions.stop_wh),
+            self._off("start", sessions.started_s + offset_s, sessions.start_wh),
+            self._off("stop", sessions.ended_s + offset_s, sessions.stop_wh),
         )
 
     def _off(self, end: str, at_s: Floats, told_wh: Floats) -> OffRegister:

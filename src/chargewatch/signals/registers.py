@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from chargewatch.domain.arrays import Bools, Floats, Ints
-from chargewatch.domain.times import time_text
+from chargewatch.domain.times import DAY_S, time_text
 from chargewatch.signals.declarations import Declarations, declared_steps
 from chargewatch.signals.grain import seen_refresh, seen_steps
 from chargewatch.signals.rule import DATA_FORM, SIMULATED, Limit
@@ -21,6 +21,7 @@ POWER_MARGIN = Limit(1.1, "x rated power", "the most power that a connector can 
 CLOCK_STEP_S = Limit(2.0, "s", "times of readings may be rounded to the second", DATA_FORM)
 LONGEST_POWER_S = Limit(900.0, "s", "power is not integrated over longer spans", SIMULATED)
 CHARGING_FRACTION = Limit(0.02, "of rated power", "less power is not charging", SIMULATED)
+RESTORED_WH = Limit(50.0, "Wh", "what a reboot between two sessions may lose", SIMULATED)
 
 KEY_SPAN = np.int64(1) << 40
 """More milliseconds than any window has, 35 years; 64 bits hold 8 million connectors of them."""
@@ -77,6 +78,7 @@ class Pairs:
     refresh_s: Floats  # how long the register goes without a refresh, as seen; 0: not
     rated_w: Floats
     declared: Bools  # reset or rollover: the step says nothing
+    restored: Bools  # a small fall by a reboot between two sessions
     fall: Bools
     jump: Bools
     unit: Bools  # the register's scale changes by a factor of 1,000
@@ -104,7 +106,8 @@ class Pairs:
     @property
     def sound(self) -> Bools:
         """Pairs whose step can be energy."""
-        return self.valid & ~self.declared & ~self.fall & ~self.jump & ~self.unit
+        odd = self.declared | self.restored | self.fall | self.jump | self.unit
+        return np.asarray(self.valid & ~odd)
 
 
 def is_rollover(before_wh: Floats, after_wh: Floats, *, most_wh: Floats) -> Bools:
@@ -150,6 +153,21 @@ def _in_charge(readings: Readings, *, span_s: Floats, rated_w: Floats) -> Bools:
     near = (span_s > 0) & (span_s <= LONGEST_POWER_S.value)
     same = readings.connector[1:] == readings.connector[:-1]
     return np.asarray(same & near & flows & _one_charge(readings))
+
+
+def _restored(readings: Readings, fall: Bools, *, step_wh: Floats, charging: Bools) -> Bools:
+    """Return small falls outside of a charge, the only fall of their connector on a UTC day."""
+    result = np.zeros(fall.size, bool)
+    falls = np.flatnonzero(fall)
+    if not falls.size:
+        return result
+    day = np.floor(readings.at_s[1:][falls] / DAY_S)
+    key = np.stack([readings.connector[1:][falls].astype(float), day])
+    _, group, count = np.unique(key, axis=1, return_inverse=True, return_counts=True)
+    inside = (readings.session[:-1] != 0) & (readings.session[1:] == readings.session[:-1])
+    small = (step_wh >= -RESTORED_WH.value) & ~charging & ~inside
+    result[falls] = small[falls] & (count[group.reshape(-1)] == 1)
+    return result
 
 
 def _scale_changes(before: Floats, after: Floats) -> Bools:
@@ -204,6 +222,7 @@ def pairs_of(
         if explained.any():
             is_reset = readings.is_reset | np.append(False, explained)
             return pairs_of(replace(readings, is_reset=is_reset), piles)
+    restored = _restored(readings, fall, step_wh=step, charging=charging)
     return Pairs(
         readings=readings,
         valid=valid,
@@ -214,7 +233,8 @@ def pairs_of(
         refresh_s=refresh,
         rated_w=rated,
         declared=declared,
-        fall=fall,
+        restored=restored,
+        fall=fall & ~restored,
         jump=jump,
         unit=unit,
     )

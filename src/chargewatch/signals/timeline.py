@@ -8,8 +8,10 @@ import numpy as np
 
 from chargewatch.domain.arrays import Floats, Ints
 from chargewatch.signals.registers import Pairs, Readings, time_keys
-from chargewatch.signals.rule import DATA_FORM, Limit
+from chargewatch.signals.rule import DATA_FORM, SIMULATED, Limit
 
+OFFSET_SESSIONS = Limit(3, "sessions", "a lag of two clocks is one only over several", SIMULATED)
+STEADY_OFFSET_S = Limit(2.0, "s", "median absolute deviation of two clocks' lag", DATA_FORM)
 SESSION_CLOCK_S = Limit(5.0, "s", "a session's times against those of its readings", DATA_FORM)
 
 
@@ -57,7 +59,7 @@ def resolution_at(pairs: Pairs, line: Timeline, connector: Ints, at_s: Floats) -
 
 def unsound_before(pairs: Pairs) -> Ints:
     """Return how many falls, jumps and resets lie before each reading, shape (n,)."""
-    broken = pairs.valid & (pairs.declared | pairs.fall | pairs.jump | pairs.unit)
+    broken = pairs.valid & ~pairs.sound
     return np.concatenate([[0], np.cumsum(broken)])
 
 
@@ -74,3 +76,32 @@ def bracket(line: Timeline, pairs: Pairs, connector: Ints, at_s: Floats) -> tupl
     low = np.where(known, energy[before], np.nan)
     high = np.where(known, energy[after], np.nan)
     return low, high
+
+
+def clock_offsets(
+    line: Timeline, connector: Ints, started_s: Floats, *, clock_limit_s: float
+) -> Floats:
+    """Return by how much the clock of readings is ahead of that of sessions, s; 0: not known.
+
+    The median over a connector's sessions of its `Transaction.Begin` readings less the begins
+    that sessions tell, where it is steady and within the clock limit; shape (s,).
+    """
+    readings = line.readings
+    result = np.zeros(connector.size)
+    begins = np.flatnonzero(readings.is_begin)
+    if not begins.size or not connector.size:
+        return result
+    place = np.searchsorted(line.key[begins], time_keys(connector, started_s, base_s=line.base_s))
+    lag = np.full(connector.size, np.inf)
+    for near in (place - 1, place):
+        at = begins[np.clip(near, 0, begins.size - 1)]
+        away = np.where(readings.connector[at] == connector, readings.at_s[at] - started_s, np.inf)
+        lag = np.where(np.abs(away) < np.abs(lag), away, lag)
+    known = np.flatnonzero(np.abs(lag) <= clock_limit_s)
+    for row in np.unique(connector[known]).tolist():
+        mine = lag[known[connector[known] == row]]
+        middle = float(np.median(mine))
+        steady = float(np.median(np.abs(mine - middle))) <= STEADY_OFFSET_S.value
+        if steady and mine.size >= OFFSET_SESSIONS.value:
+            result[connector == row] = middle
+    return result

@@ -8,7 +8,7 @@ from chargewatch.domain.sentence import Sentence
 from chargewatch.domain.signal import Severity
 from chargewatch.signals.block import Block
 from chargewatch.signals.findings import Finding, findings_by_day
-from chargewatch.signals.registers import pair_record
+from chargewatch.signals.registers import RESTORED_WH, pair_record
 from chargewatch.signals.rule import Check, Rule
 
 CODE = "register_decrease"
@@ -43,8 +43,10 @@ RULE = Rule(
     left_alone=(
         "a declared `Register.Reset` or change (below); a rollover: the register was in the last "
         "tenth below a power of ten (10^5 Wh or more), goes on from zero, and the energy fits "
-        "rated power"
+        "rated power; a fall of at most "
+        f"{RESTORED_WH} outside of a charge, the only one of its connector on a UTC day (a reboot)"
     ),
+    limits=(RESTORED_WH,),
     sentences=(FELL,),
     checks=(Check(Block, find),),
     explained_by="unit_fault",

@@ -13,7 +13,7 @@ from chargewatch.signals.block import Block, OffRegister
 from chargewatch.signals.findings import Finding, findings_by_day
 from chargewatch.signals.rule import Check, Rule
 from chargewatch.signals.sessions import BILLING_STEP_WH
-from chargewatch.signals.timeline import SESSION_CLOCK_S
+from chargewatch.signals.timeline import OFFSET_SESSIONS, SESSION_CLOCK_S, STEADY_OFFSET_S
 
 CODE = "session_register_mismatch"
 OFF = {
@@ -96,8 +96,12 @@ RULE = Rule(
         f"max({BILLING_STEP_WH}, 2 resolutions); or start or stop lies outside the readings before "
         f"and after ({SESSION_CLOCK_S} for the clock, 2 resolutions + 1 Wh)"
     ),
-    left_alone=("sessions of a loss ratio (next line); brackets with a fall, jump or reset inside"),
-    limits=(BILLING_STEP_WH, SESSION_CLOCK_S),
+    left_alone=(
+        "sessions of a loss ratio (next line); brackets with a fall, jump or reset inside; a "
+        "steady lag between the clocks of sessions and of begin readings, within the clock limit"
+    ),
+    limits=(BILLING_STEP_WH, SESSION_CLOCK_S, OFFSET_SESSIONS, STEADY_OFFSET_S),
+    of_rule_set=("clock_limit_s",),
     sentences=(*OFF.values(), BILLED),
     checks=(Check(Block, find_off), Check(Billing, find_billed)),
     explained_by="unit_fault",
