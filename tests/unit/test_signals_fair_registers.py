@@ -115,3 +115,18 @@ def test_a_steady_lag_between_sessions_and_readings_is_told_apart_from_wrong_reg
     assert lagging_sessions(130.0) == set()
     assert lagging_sessions([0.0, 70.0, 130.0, 10.0]) == {"session_register_mismatch"}
     assert lagging_sessions(130.0, cheat_wh=500.0) == {"session_register_mismatch"}
+
+
+def test_readings_mixed_by_a_clock_set_back_raise_nothing_and_cheats_beside_do():
+    true_s = np.arange(120) * 15.0
+    energy = 100_000 + np.round(true_s * 6_600 / 3600)
+    told = true_s + np.where(true_s < 900, 47.0, 0.0)
+    order = np.argsort(told)
+    assert codes(readings(energy[order], at=told[order], power=6_600.0)) == []
+    fallen = energy.copy()
+    fallen[80:] -= 300
+    found = codes(readings(fallen[order], at=told[order], power=6_600.0))
+    assert "register_decrease" in found
+    dip = charge(power=6_600.0)
+    dip[30] -= 150
+    assert "register_decrease" in codes(readings(dip, power=6_600.0))

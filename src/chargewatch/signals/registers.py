@@ -16,6 +16,7 @@ from chargewatch.domain.times import DAY_S, time_text
 from chargewatch.signals.declarations import Declarations, declared_steps
 from chargewatch.signals.grain import seen_refresh, seen_steps
 from chargewatch.signals.rule import DATA_FORM, SIMULATED, Limit
+from chargewatch.signals.setback import out_of_order
 
 POWER_MARGIN = Limit(1.1, "x rated power", "the most power that a connector can give", SIMULATED)
 CLOCK_STEP_S = Limit(2.0, "s", "times of readings may be rounded to the second", DATA_FORM)
@@ -78,7 +79,7 @@ class Pairs:
     refresh_s: Floats  # how long the register goes without a refresh, as seen; 0: not
     rated_w: Floats
     declared: Bools  # reset or rollover: the step says nothing
-    restored: Bools  # a small fall by a reboot between two sessions
+    restored: Bools  # no energy: a small fall by a reboot, or a clock set back
     fall: Bools
     jump: Bools
     unit: Bools  # the register's scale changes by a factor of 1,000
@@ -209,6 +210,8 @@ def pairs_of(
     fall = open_ & ~unit & (step < -resolution)
     jump = open_ & ~unit & (step > most)
     power = (readings.power_w[1:] + readings.power_w[:-1]) / 2 * span / 3600
+    mixed = out_of_order(connector, at, energy, fall=fall, rated_w=rated)
+    fall, jump = fall & ~mixed, jump & ~mixed
     _drop_way_back(fall, jump, energy=energy, most=most, resolution=resolution, valid=open_)
     if declarations is not None and declarations.at_s.size:
         explained = declared_steps(
@@ -222,7 +225,7 @@ def pairs_of(
         if explained.any():
             is_reset = readings.is_reset | np.append(False, explained)
             return pairs_of(replace(readings, is_reset=is_reset), piles)
-    restored = _restored(readings, fall, step_wh=step, charging=charging)
+    restored = mixed | _restored(readings, fall, step_wh=step, charging=charging)
     return Pairs(
         readings=readings,
         valid=valid,

@@ -10,6 +10,7 @@ from chargewatch.signals.block import Block
 from chargewatch.signals.findings import Finding, findings_by_day
 from chargewatch.signals.registers import RESTORED_WH, pair_record
 from chargewatch.signals.rule import Check, Rule
+from chargewatch.signals.setback import SET_BACK_S
 
 CODE = "register_decrease"
 FELL = Sentence(
@@ -44,9 +45,10 @@ RULE = Rule(
         "a declared `Register.Reset` or change (below); a rollover: the register was in the last "
         "tenth below a power of ten (10^5 Wh or more), goes on from zero, and the energy fits "
         "rated power; a fall of at most "
-        f"{RESTORED_WH} outside of a charge, the only one of its connector on a UTC day (a reboot)"
+        f"{RESTORED_WH} outside of a charge, the only one of a UTC day (a reboot); "
+        f"readings that a clock set back once, by up to {SET_BACK_S}, has mixed"
     ),
-    limits=(RESTORED_WH,),
+    limits=(RESTORED_WH, SET_BACK_S),
     sentences=(FELL,),
     checks=(Check(Block, find),),
     explained_by="unit_fault",

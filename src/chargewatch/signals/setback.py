@@ -1,0 +1,60 @@
+"""Readings out of order because their clock was set back: no register fell or jumped there."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.signals.rule import SIMULATED, Limit
+
+SET_BACK_S = Limit(180.0, "s", "how far a clock is set back at once", SIMULATED)
+UNEVEN = 1.5
+"""How much longer than those around it a span between readings put in order may be."""
+
+
+def out_of_order(
+    connector: Ints, at_s: Floats, energy_wh: Floats, *, fall: Bools, rated_w: Floats
+) -> Bools:
+    """Return pairs among readings that a clock set back once has mixed; shape (k,).
+
+    Put in the order of their registers, such readings have even spans but one, which goes back by
+    at most 180 s, and the register around them grows by no more than rated power gives. A value
+    that somebody changed leaves a gap in the order instead.
+    """
+    mixed = np.zeros(fall.size, bool)
+    done = -1
+    for k in np.flatnonzero(fall & np.isfinite(rated_w)).tolist():
+        if k <= done:
+            continue
+        inside = np.arange(max(k - 64, 0), min(k + 65, connector.size))
+        inside = inside[connector[inside] == connector[k]]
+        inside = inside[np.abs(at_s[inside] - at_s[k]) <= 2 * SET_BACK_S.value]
+        falls = inside[:-1][fall[inside[:-1]]]
+        if not falls.size:
+            continue
+        last = int(falls[-1]) + 1
+        lower = inside[(inside <= k) & (energy_wh[inside] <= energy_wh[k + 1 : last + 1].min())]
+        upper = inside[(inside >= last) & (energy_wh[inside] >= energy_wh[k : last + 1].max())]
+        done = last
+        if not lower.size or not upper.size:
+            continue
+        part = np.arange(lower[-1], upper[0] + 1)
+        around = np.diff(at_s[inside[(inside <= lower[-1]) | (inside >= upper[0])]])
+        if _is_set_back(at_s[part], energy_wh[part], around, rated_w=float(rated_w[k])):
+            mixed[part[:-1]] = True
+    return mixed
+
+
+def _is_set_back(at_s: Floats, energy_wh: Floats, around_s: Floats, *, rated_w: float) -> bool:
+    if around_s.size < 2:
+        return False
+    for order in (np.lexsort((at_s, energy_wh)), np.lexsort((-at_s, energy_wh))):
+        span = np.diff(at_s[order])
+        back = span < 0
+        forward = span[~back]
+        even = bool((forward <= UNEVEN * np.median(around_s)).all())
+        most = 1.1 * rated_w * (at_s[-1] - at_s[0] + SET_BACK_S.value) / 3600
+        fits = float(energy_wh[-1] - energy_wh[0]) <= most
+        if back.sum() == 1 and -span.min() <= SET_BACK_S.value and even and fits:
+            return True
+    return False
