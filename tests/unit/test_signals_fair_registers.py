@@ -130,3 +130,8 @@ def test_readings_mixed_by_a_clock_set_back_raise_nothing_and_cheats_beside_do()
     dip = charge(power=6_600.0)
     dip[30] -= 150
     assert "register_decrease" in codes(readings(dip, power=6_600.0))
+
+
+def test_a_fall_soon_before_another_over_a_long_gap_is_judged():
+    at = [0, 60, 120, 180, 4_000]
+    assert set(codes(readings([9000, 9010, 8000, 8010, 7000], at=at))) == {"register_decrease"}

@@ -30,7 +30,7 @@ def out_of_order(
         inside = inside[connector[inside] == connector[k]]
         inside = inside[np.abs(at_s[inside] - at_s[k]) <= 2 * SET_BACK_S.value]
         falls = inside[:-1][fall[inside[:-1]]]
-        if not falls.size:
+        if not falls.size or falls[-1] < k:
             continue
         last = int(falls[-1]) + 1
         lower = inside[(inside <= k) & (energy_wh[inside] <= energy_wh[k + 1 : last + 1].min())]
