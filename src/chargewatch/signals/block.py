@@ -170,7 +170,9 @@ class Block:
         by_power = np.bincount(group, weights=np.maximum(pairs.power_wh[use], 0.0)).astype(float)
         by_register = np.bincount(group, weights=pairs.step_wh[use]).astype(float)
         wobble = (pairs.span_s[use] * (power[1:][use] - power[:-1][use]) / 3600) ** 2 / 12
-        u = np.sqrt(np.bincount(group, weights=wobble) + 2 * pairs.resolution_wh[use[new]] ** 2)
+        lag = pairs.refresh_s * np.nan_to_num(pairs.rated_w) / 3600
+        lag = np.hypot(pairs.resolution_wh, lag)[use[new]]
+        u = np.sqrt(np.bincount(group, weights=wobble) + 2 * lag**2)
         large = np.fmax(by_power, by_register) > POWER_MISMATCH_FROM_WH.value
         # Where all power was below zero any energy is too much: as if one watt-hour were told.
         by_power = np.maximum(by_power, 1.0)
