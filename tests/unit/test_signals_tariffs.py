@@ -101,7 +101,10 @@ def test_a_fee_that_is_not_the_sum_is_found(wrong):
         ({"other_fee": 5.0, "total_fee": 41.82}, []),
         ({"discount": 6.82, "total_fee": 30.0}, []),
         ({"other_fee": 5.0, "discount": 1.82, "total_fee": 40.0}, []),
-        ({"other_fee": 5.0, "total_fee": 36.82}, ["fee_mismatch"]),
+        ({"other_fee": 5.0, "total_fee": 36.82}, []),  # the customer pays less
+        ({"total_fee": 31.82}, []),  # a coupon that only the total tells
+        ({"energy_fee": 0.0, "service_fee": 0.0, "total_fee": 0.0}, []),  # paid before
+        ({"energy_fee": 24.34, "service_fee": 0.0, "total_fee": 36.82}, ["fee_mismatch"]),
         ({"discount": 6.82, "total_fee": 36.82}, ["fee_mismatch"]),
         ({"discount": 6.82, "total_fee": 43.64}, ["fee_mismatch"]),
         ({"service_fee": np.nan, "total_fee": 24.34}, []),
@@ -151,8 +154,15 @@ def test_another_price_is_found():
     assert len(prices([(8, 9, 1000, 0.80, 0.45)])) == 1
 
 
+def test_who_pays_less_or_one_price_for_both_is_not_overcharged():
+    for energy, service in ((0.0, 0.0), (0.72, 0.40), (1.20, 0.0), (0.80, np.nan)):
+        assert prices([(8, 9, 1000, energy, service)]) == [], (energy, service)
+    assert len(prices([(8, 9, 1000, 1.21, 0.0)])) == 1
+
+
 def test_a_price_that_goes_on_past_its_edge_is_found():
-    assert len(prices([(6.5, 7.5, 1000, *NIGHT), (7.5, 8, 1000, *DAY)])) == 1
+    assert len(prices([(6.5, 6.6, 1000, *NIGHT), (6.6, 8, 1000, *DAY)])) == 1
+    assert prices([(6.5, 7.5, 1000, *NIGHT), (7.5, 8, 1000, *DAY)]) == []  # cheaper
 
 
 def test_without_a_registered_tariff_no_price_is_wrong():
@@ -169,7 +179,7 @@ def test_a_newer_tariff_replaces_the_older_from_its_beginning():
     }
     both = curve(TARIFF, newer)
     assert prices([(7.5, 8, 1000, *DAY), (8, 9, 1000, 1.0, 0.4)], both) == []
-    assert len(prices([(8.5, 9, 1000, *DAY)], both)) == 1
+    assert len(prices([(7.5, 7.9, 1000, 1.0, 0.4)], both)) == 1
 
 
 def test_a_period_over_midnight_wraps():

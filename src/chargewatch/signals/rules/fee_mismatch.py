@@ -32,12 +32,12 @@ def find(money: Money) -> list[Finding]:
 
 
 def fee_findings(fees: Fees, periods: BilledPeriods, *, resolution_wh: Floats) -> list[Finding]:
-    """Return findings of fees that are not the sum of period energy x price.
+    """Return findings of fees that are more than the sum of period energy x price.
 
-    Rounding to a cent per period is allowed. total_fee must be energy_fee + service_fee + other_fee
-    - discount; it isn't checked where energy_fee or service_fee isn't told, the other two count
-    where they are told. The periods' energies must add up to billed_wh where that is the metered
-    energy (where it isn't, the session has another signal).
+    Rounding to a cent per period is allowed. total_fee must not pass energy_fee + service_fee +
+    other_fee - discount; it isn't checked where energy_fee or service_fee isn't told, the other
+    two count where they are told. The periods' energies must add up to billed_wh where that is
+    the metered energy (where it isn't, the session has another signal).
     """
     size = fees.name.size
     count = np.bincount(periods.session, minlength=size)
@@ -67,7 +67,9 @@ def fee_findings(fees: Fees, periods: BilledPeriods, *, resolution_wh: Floats) -
     taken = np.zeros(size, bool)
     for words, name, told, expected, limit in differences:
         # A session counts once, for the first sum that is off.
-        bad = np.flatnonzero((np.abs(told - expected) > limit) & ~taken)
+        # Who pays less (a coupon, paid before) is not wronged; energy must add up both ways.
+        off = np.abs(told - expected) if words is ENERGY else told - expected
+        bad = np.flatnonzero((off > limit) & ~taken)
         taken[bad] = True
         found += _fee_findings(words, name, fees, bad, told=told, expected=expected, limit=limit)
     return found
@@ -109,11 +111,11 @@ RULE = Rule(
     severity=Severity.SEVERE,
     title="Fee does not add up",
     raised=(
-        f"a fee is not the sum of period energy x price, beyond {FEE_PER_PERIOD} a period; the "
-        "total is not energy + service + other fee - discount; the periods don't add up to the "
-        "metered bill"
+        f"a fee is more than the sum of period energy x price, beyond {FEE_PER_PERIOD} a period; "
+        "the total is more than energy + service + other fee - discount; the periods don't add "
+        "up to the metered bill"
     ),
-    left_alone="fees, periods or prices that are not told",
+    left_alone="what is not told; fees that ask for less",
     limits=(FEE_PER_PERIOD, BILLING_STEP_WH),
     sentences=(PARTS, TOTAL, ENERGY),
     checks=(Check(Money, find),),

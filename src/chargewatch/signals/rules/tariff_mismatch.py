@@ -56,10 +56,10 @@ def tariff_findings(
     curve_of: Ints,
     clock_limit_s: float,
 ) -> list[Finding]:
-    """Return findings of prices that are not the registered tariff of their time.
+    """Return findings of prices above the registered tariff of their time.
 
-    A price must hold over its whole period, less 180 s at each end for the clock; a period
-    shorter than that must have a price of some time within 180 s of it.
+    Energy and service price together must not pass it over the whole period, less 180 s at each
+    end for the clock; a period shorter than that must have a price of some time within 180 s of it.
 
     Where:
         curve_of: the curve of each connector, row of Fleet; -1: no tariff registered.
@@ -69,7 +69,7 @@ def tariff_findings(
     for number in np.unique(chosen[chosen >= 0]):
         rows = np.flatnonzero(chosen == number)
         worst[rows] = _price_difference(periods, rows, curves[number], clock_limit_s)
-    bad = np.flatnonzero(np.abs(worst) > 1e-6)
+    bad = np.flatnonzero(worst > 1e-6)
     session = periods.session[bad]
     return findings_by_day(
         CODE,
@@ -97,7 +97,7 @@ def tariff_findings(
 def _price_difference(
     periods: BilledPeriods, rows: Ints, curve: TariffCurve, clock_s: float
 ) -> Floats:
-    """Return by how much prices differ from the curve at their worst time; 0 where they hold."""
+    """Return by how much prices pass the curve at their worst time; 0 where they don't."""
     begin, end = periods.from_s[rows] + clock_s, periods.to_s[rows] - clock_s
     brief = end <= begin
     begin = np.where(brief, periods.from_s[rows] - clock_s, begin)
@@ -110,9 +110,10 @@ def _price_difference(
         piece = np.minimum(first + offset, last)
         difference = np.nan_to_num(periods.energy_price[rows] - curve.energy_price[piece])
         service = np.nan_to_num(periods.service_price[rows] - curve.service_price[piece])
-        larger = np.where(np.abs(difference) > 1e-6, difference, service)
-        result = np.where(np.abs(larger) > np.abs(result), larger, result)
-        best = np.where(np.abs(larger) < np.abs(best), larger, best)
+        # Energy and service together: a bundled price is what the customer pays, too.
+        over = np.maximum(difference + service, 0.0)
+        result = np.maximum(result, over)
+        best = np.minimum(best, over)
     return np.where(brief, best, result)
 
 
@@ -181,12 +182,12 @@ RULE = Rule(
     severity=Severity.SEVERE,
     title="Not the registered tariff",
     raised=(
-        "a price is not the registered tariff over its period, less the clock limit of the rule "
-        "set (180 s in those that ship) at each end; or energy is billed on the wrong side of a "
-        "tariff edge: the register told for the edge lies outside the readings that limit before "
-        "and after"
+        "energy and service price together pass the registered tariff in their period, less "
+        "the clock limit of the rule set (180 s in those that ship) at each end; or energy is "
+        "billed on the wrong side of a tariff edge: the register told for the edge lies outside "
+        "the readings that limit before and after"
     ),
-    left_alone="times without a registered tariff",
+    left_alone="times without a registered tariff; lower, free and bundled prices",
     limits=(BILLING_STEP_WH,),
     of_rule_set=("clock_limit_s",),
     sentences=(PRICE, EDGE),
