@@ -1,5 +1,8 @@
 """Signals of money: hand-worked fees, and prices against a registered tariff."""
 
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
 import numpy as np
 import pytest
 from facts import CLOCK_LIMIT_S
@@ -180,6 +183,22 @@ def test_a_newer_tariff_replaces_the_older_from_its_beginning():
     both = curve(TARIFF, newer)
     assert prices([(7.5, 8, 1000, *DAY), (8, 9, 1000, 1.0, 0.4)], both) == []
     assert len(prices([(7.5, 7.9, 1000, 1.0, 0.4)], both)) == 1
+
+
+def test_periods_go_by_the_clock_on_the_wall_also_where_it_is_changed():
+    zone = ZoneInfo("Europe/Berlin")
+    for month, day in ((3, 29), (10, 25)):
+        midnights = [datetime(2026, month, day + k, tzinfo=zone).timestamp() for k in (-1, 0, 1)]
+        tariff = TARIFF | {"valid_from_s": midnights[0]}
+        used = tariff_curve(
+            [tariff],
+            from_s=midnights[0],
+            to_s=midnights[2] + DAY_S / 2,
+            midnights_s=midnights,
+            zone=zone,
+        )
+        edges = [datetime(2026, month, day + k, 7, tzinfo=zone).timestamp() for k in (-1, 0, 1)]
+        assert used.from_s[used.energy_price == 0.80].tolist() == edges
 
 
 def test_a_period_over_midnight_wraps():

@@ -79,6 +79,7 @@ async def load_curves(
             from_s=begin.timestamp(),
             to_s=as_of.timestamp() + DAY_S,
             midnights_s=midnights,
+            zone=zone,
         )
         for place in sorted(groups)
     ]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 import numpy as np
 
 from chargewatch.domain.arrays import Floats, Ints
 from chargewatch.domain.times import DAY_S
+
+LONGEST_DAY_S = DAY_S + 7_200
+"""A local day on which clocks are set back."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +61,7 @@ def tariff_curve(
     from_s: float,
     to_s: float,
     midnights_s: Sequence[float],
+    zone: tzinfo = UTC,
 ) -> TariffCurve:
     """Return the curve of registered prices between two times.
 
@@ -64,6 +69,7 @@ def tariff_curve(
         tariffs: rows with valid_from_s and periods [{"from": s, "to": s, "energy_price": ...,
             "service_price": ...}], from and to in seconds of the local day; to <= from wraps.
         midnights_s: beginnings of the local days in ascending order, from before from_s on.
+        zone: whose clocks on the wall the periods go by, also on the days they are changed.
     """
     ordered = sorted(tariffs, key=lambda tariff: tariff["valid_from_s"])
     pieces: dict[float, tuple[float, float]] = {from_s: (np.nan, np.nan)}
@@ -72,11 +78,11 @@ def tariff_curve(
         end = ordered[number + 1]["valid_from_s"] if number + 1 < len(ordered) else to_s
         if end <= begin:
             continue
-        inside = [midnight for midnight in midnights_s if begin - DAY_S < midnight < end]
+        inside = [midnight for midnight in midnights_s if begin - LONGEST_DAY_S < midnight < end]
         pieces[begin] = (np.nan, np.nan)
         for midnight in inside:
             for start, prices in _day_pieces(tariff["periods"]):
-                at = midnight + start
+                at = _wall_s(midnight, start, zone)
                 if at < end:
                     # What began before the tariff holds from its beginning on.
                     pieces[max(at, begin)] = prices
@@ -86,6 +92,13 @@ def tariff_curve(
         energy_price=np.array([pieces[at][0] for at in times]),
         service_price=np.array([pieces[at][1] for at in times]),
     )
+
+
+def _wall_s(midnight_s: float, second: float, zone: tzinfo) -> float:
+    """Return when clocks on the wall show a second of the local day."""
+    midnight = datetime.fromtimestamp(midnight_s, zone)
+    # Sums of times in a zone go by the wall; a time that is skipped comes out after the change.
+    return (midnight + timedelta(seconds=second)).timestamp()
 
 
 def _day_pieces(periods: Sequence[Mapping[str, Any]]) -> list[tuple[float, tuple[float, float]]]:
