@@ -2,7 +2,7 @@
 
 import numpy as np
 from facts import block_of
-from test_signals_registers import PILES, charge, codes, readings
+from register_readings import PILES, charge, codes, readings
 
 from chargewatch.signals.registers import Piles
 from chargewatch.signals.registry import findings_of
