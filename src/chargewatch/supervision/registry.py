@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Table
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chargewatch.domain.mpe import RuleSet
@@ -24,6 +25,10 @@ from chargewatch.supervision.registry_rows import (
     tariff_rows,
 )
 from chargewatch.wire.registry_file import ListSource, PlacedRow, RegistryFile
+
+DEADLOCK = "40P01"
+"""What PostgreSQL says to the one of two that it ends."""
+MERGE_TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -283,15 +288,29 @@ async def merge_claims(database: Database) -> int:
             async with connection.begin():
                 twins = await sql.claims_to_merge(connection, table)
             for claim, into in twins:
-                done = False
-                while not done:
-                    async with connection.begin():
-                        done = await sql.merge_some(connection, table, claim=claim, into=into)
+                while not await _merged_some(connection, table, claim=claim, into=into):
+                    pass
                 merged += 1
         if merged:
             async with connection.begin():
                 await rebuild(await driver_of(connection))
     return merged
+
+
+async def _merged_some(connection: AsyncConnection, table: Table, *, claim: int, into: int) -> bool:
+    """Move some readings of a claim; True at the end.
+
+    Where ingest writes rows of both at the same moment the database may end either side. Ingest
+    writes its batch again; a step of a merge is done again too.
+    """
+    for left in range(MERGE_TRIES - 1, -1, -1):
+        try:
+            async with connection.begin():
+                return await sql.merge_some(connection, table, claim=claim, into=into)
+        except DBAPIError as exc:
+            if not left or getattr(exc.orig, "sqlstate", None) != DEADLOCK:
+                raise
+    raise AssertionError("every try returns or raises")
 
 
 async def export_registry(database: Database) -> dict[str, Any]:
