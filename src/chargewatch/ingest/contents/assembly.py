@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -144,16 +145,16 @@ class Writing:
     staged_only: bool
 
 
-class Rows:
+class Rows(ABC):
     """What one transaction writes of one kind of content."""
 
+    @abstractmethod
     def ids(self, key: str) -> set[int]:
         """Return the instruments of the rows: their `connector` or their `meter`."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def write(self, writing: Writing) -> None:
         """Write the rows and settle the fates of their messages."""
-        raise NotImplementedError
 
     def remember(self, newest: NewestReadings, *, distrust: bool) -> None:
         """Take into the caches what the commit made true; most kinds have nothing to remember."""
