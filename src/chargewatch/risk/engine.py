@@ -13,6 +13,7 @@ from chargewatch.domain.arrays import Bools, Floats, Ints
 from chargewatch.domain.times import DAY_S
 from chargewatch.domain.verdict import Verdict
 from chargewatch.risk.decision import expected_excess, flagged, p_nonconforming
+from chargewatch.risk.feeders.blocks import meters_above
 from chargewatch.risk.inference import Inference, infer
 from chargewatch.risk.memory import CityStatistics, closed_and_open, to_arrays, updated
 from chargewatch.risk.reasons import Findings, reasons
@@ -248,7 +249,7 @@ def _findings(
     config: EngineConfig,
 ) -> Findings:
     """Return what the reasons of the verdicts are worded from."""
-    meter, suspect = _meter_of(inputs, statistics), inference.meter_suspect
+    meter, suspect = meters_above(statistics.layout), inference.meter_suspect
     return Findings(
         error=measured.error,
         u=measured.u,
@@ -324,15 +325,6 @@ def _result(
 
 def _seconds(day: Ints) -> Floats:
     return np.where(day >= 0, day * DAY_S, np.nan)
-
-
-def _meter_of(inputs: RunInputs, statistics: CityStatistics) -> Ints:
-    """Return the feeder meter above each connector, shape (n,), -1 for none."""
-    out = np.full(inputs.fleet.size, -1, dtype=np.int64)
-    for group in statistics.layout.groups:
-        known = group.member >= 0
-        out[group.member[known]] = np.broadcast_to(group.meter[:, None], known.shape)[known]
-    return out
 
 
 def _summary(inference: Inference, decided: _Decided) -> dict[str, float]:

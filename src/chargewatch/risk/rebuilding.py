@@ -24,7 +24,7 @@ from chargewatch.risk.conditional import (
     all_conditional_errors,
 )
 from chargewatch.risk.feeders.balance import FeederStatistics
-from chargewatch.risk.feeders.blocks import Group
+from chargewatch.risk.feeders.blocks import Group, meters_above
 from chargewatch.risk.feeders.statements import effective_rows
 from chargewatch.risk.memory import CityStatistics, updated
 from chargewatch.risk.results import EngineConfig
@@ -374,7 +374,7 @@ def rebuilt(
     nothing = Rebuilt(statistics=city, conditional=(), unclosed=seen.unclosed)
     if meters.size == 0 or history is None:
         return nothing
-    connectors = np.flatnonzero(np.isin(_meter_above(city), meters))
+    connectors = np.flatnonzero(np.isin(meters_above(city.layout), meters))
     from_s = (np.floor(inputs.as_of_s / DAY_S) - HISTORY_DAYS) * DAY_S
     part = history(meters, connectors, float(from_s))
     offset = config.utc_offset_s
@@ -389,12 +389,3 @@ def rebuilt(
         conditional=tuple(replace(one, connector=int(connectors[one.connector])) for one in found),
         unclosed=seen.unclosed,
     )
-
-
-def _meter_above(city: CityStatistics) -> Ints:
-    """Return the feeder meter that each connector is measured by, shape (n,), -1 without."""
-    out = np.full(city.layout.connector_group.size, -1, dtype=np.int64)
-    for group in city.layout.groups:
-        known = group.member >= 0
-        out[group.member[known]] = np.broadcast_to(group.meter[:, None], known.shape)[known]
-    return out

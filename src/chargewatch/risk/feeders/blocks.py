@@ -135,3 +135,12 @@ def with_feeders(layout: FeederLayout, wanted: Bools) -> Bools:
         hit = np.asarray((known & wanted[group.member]).any(axis=1))
         out[group.member[hit[:, None] & known]] = True
     return out
+
+
+def meters_above(layout: FeederLayout) -> Ints:
+    """Return the feeder meter that each connector is measured by, shape (n,), -1 without."""
+    out = np.full(layout.connector_group.size, -1, dtype=np.int64)
+    for group in layout.groups:
+        known = group.member >= 0
+        out[group.member[known]] = np.broadcast_to(group.meter[:, None], known.shape)[known]
+    return out
