@@ -10,7 +10,7 @@ from chargewatch.signals.billing import Billing
 from chargewatch.signals.registers import Piles, Readings
 from chargewatch.signals.registry import findings_of
 from chargewatch.signals.rules import idle_consumption, register_discontinuity, soc_implausible
-from chargewatch.signals.sessions import BatterySessions, BilledSessions
+from chargewatch.signals.sessions import BatterySessions, BilledSessions, Charges
 from chargewatch.signals.signed import Signatures, SignedSessions
 
 T0 = 20_500 * DAY_S
@@ -198,7 +198,7 @@ def test_a_bill_a_thousand_times_off_is_a_unit_fault():
     assert {f.code for f in billing(many([0.001] * 6, energy=20_000))} == {"unit_fault"}
 
 
-def soc(energy, start, stop, capacity=60_000.0, bms=np.nan, explained=False):
+def soc(energy, start, stop, capacity=60_000.0, bms=np.nan):
     rows = sessions([(0, 3600, 0, energy, energy)])
     battery = BatterySessions(
         soc_start_pct=np.array([start], float),
@@ -206,22 +206,104 @@ def soc(energy, start, stop, capacity=60_000.0, bms=np.nan, explained=False):
         battery_capacity_wh=np.array([capacity], float),
         bms_energy_wh=np.array([bms], float),
     )
-    return soc_implausible.soc_findings(rows, battery, explained=np.array([explained]))
+    return bool(soc_implausible.implausible(rows, battery)[0])
 
 
 def test_energy_and_state_of_charge_within_a_factor_of_two_are_plausible():
-    assert soc(33_000, 20, 70) == []
-    assert soc(17_000, 20, 70) == []  # an aged battery
-    assert soc(1500, 50, 50) == []
-    assert soc(33_000, np.nan, np.nan, np.nan) == []
+    assert not soc(33_000, 20, 70)
+    assert not soc(17_000, 20, 70)  # an aged battery
+    assert not soc(1500, 50, 50)
+    assert not soc(33_000, np.nan, np.nan, np.nan)
 
 
-def test_impossible_energies_for_the_battery_are_found():
-    assert len(soc(80_000, 20, 70)) == 1
-    assert len(soc(10_000, 20, 70)) == 1
-    assert len(soc(10_000, 70, 40)) == 1
-    assert len(soc(20_000, 20, 50, bms=6_000)) == 1
-    assert soc(80_000, 20, 70, explained=True) == []
+def test_impossible_energies_for_the_battery_are_cases():
+    assert soc(80_000, 20, 70)
+    assert soc(10_000, 20, 70)
+    assert soc(10_000, 70, 40)
+    assert soc(20_000, 20, 50, bms=6_000)
+    assert soc(20_000, np.nan, np.nan, np.nan, bms=6_000)
+
+
+def charges(rows, found=(), connectors=None, by_bms=False):
+    """rows: (connector, vehicle, whether the battery can't have taken the energy)."""
+    table = np.array(sorted(rows), np.int64).reshape(len(rows), 3)
+    n = len(rows)
+    energy = np.where(table[:, 2] > 0, 200_000.0, 33_000.0)
+    done = sessions([(60 * k, 60 * k + 50, 0, energy[k], energy[k]) for k in range(n)])
+    told = np.full(n, np.nan) if by_bms else np.full(n, 20.0)
+    battery = BatterySessions(
+        soc_start_pct=told,
+        soc_stop_pct=told + 50,
+        battery_capacity_wh=np.full(n, np.nan if by_bms else 60_000.0),
+        bms_energy_wh=np.full(n, 30_000.0 if by_bms else np.nan),
+    )
+    size = int(table[:, 0].max()) + 1
+    return Charges(
+        sessions=replace(done, connector=table[:, 0]),
+        battery=battery,
+        vehicle=table[:, 1],
+        found=list(found),
+        asked=np.ones(size, bool) if connectors is None else np.isin(np.arange(size), connectors),
+    )
+
+
+def city(*, connectors=30, each=30, garbage=0.03, bad=()):
+    """Each connector has a vehicle of its own for every session; some tell nonsense, one by one."""
+    rng = np.random.default_rng(5)
+    return [
+        (c, 1 + c * each + k, int(c in bad or rng.random() < garbage))
+        for c in range(connectors)
+        for k in range(each)
+    ]
+
+
+def soc_rows(given):
+    return sorted({finding.row for finding in soc_implausible.find(given)})
+
+
+def test_nonsense_at_the_rate_of_the_city_is_nobodys_finding():
+    assert soc_rows(charges(city())) == []
+    assert soc_rows(charges(city(garbage=0.2))) == []
+
+
+def test_a_connector_whose_sessions_are_implausible_is_found_beside_garbage():
+    (found, *_) = soc_implausible.find(charges(city(bad=[4])))
+    assert soc_rows(charges(city(bad=[4]))) == [4]
+    assert soc_rows(charges(city(bad=[4]), connectors=[0, 1, 2])) == []
+    assert found.detail.startswith("30 of 30 sessions can't be, elsewhere 4 %;")
+    assert (found.value, round(found.limit, 2)) == (1.0, 0.04)
+    by_bms = soc_implausible.find(charges(city(bad=[4]), by_bms=True))
+    assert "the battery says 30000 Wh" in by_bms[0].detail
+
+
+def test_two_cases_are_no_finding_and_a_small_city_needs_more():
+    assert soc_rows(charges([(0, k, int(k < 2)) for k in range(1, 3)] + city(connectors=1))) == []
+    alone = [(0, k, 1) for k in range(1, 6)]
+    assert soc_rows(charges(alone)) == []
+    assert soc_rows(charges([(0, k, 1) for k in range(1, 20)])) == [0]
+
+
+def test_a_vehicle_that_tells_nonsense_everywhere_explains_its_own_cases():
+    liar = 10_000
+    rows = city(garbage=0.0) + [(c, liar, 1) for c in (0, 1, 2) for _ in range(5)]
+    assert soc_rows(charges(rows)) == []
+    # Right elsewhere, wrong only here: that is the connector.
+    honest = [(c, liar, 0) for c in (1, 2, 3) for _ in range(5)]
+    here = [(0, vehicle, 1) for vehicle in (liar, liar, liar, liar + 1)]
+    assert soc_rows(charges(city(garbage=0.0) + honest + here)) == [0]
+
+
+def test_vehicles_of_a_station_all_of_whose_connectors_are_wrong_explain_nothing():
+    rows = city(garbage=0.0)
+    rows += [(c, 10_000 + v, 1) for c in (30, 31, 32, 33) for v in range(6) for _ in range(2)]
+    assert soc_rows(charges(rows)) == [30, 31, 32, 33]
+
+
+def test_one_vehicle_among_many_is_no_evidence_against_a_connector():
+    rows = city(garbage=0.0) + [(0, 10_000, 1)] * 10
+    assert soc_rows(charges(rows)) == []
+    assert soc_rows(charges([*city(garbage=0.0), (0, 10_001, 1), *[(0, 10_000, 1)] * 10])) == [0]
+    assert soc_rows(charges([*city(garbage=0.0), *[(0, 0, 1)] * 10])) == [0]
 
 
 def signed(counters, valid=None, last=None):

@@ -1,11 +1,15 @@
 """Signals of clocks, silence, messages and registration."""
 
 import numpy as np
-from facts import CLOCK_LIMIT_S
+from facts import CLOCK_LIMIT_S, block_of
+from register_readings import PILES
 
 from chargewatch.domain.times import DAY_S
+from chargewatch.signals.cadence import asleep_between_charges, usual_gaps
+from chargewatch.signals.registers import Readings
 from chargewatch.signals.registry import findings_of
 from chargewatch.signals.rules.clock_skew import clock_findings
+from chargewatch.signals.sessions import BilledSessions
 from chargewatch.signals.stations import (
     Cadence,
     Clocks,
@@ -105,6 +109,46 @@ def test_a_station_is_silent_when_all_of_its_connectors_are():
 
 def test_a_connector_that_never_sent_is_not_silent():
     assert silence([np.nan], [np.nan], readings=0) == []
+
+
+def charges_read(*, idle=False, running=False):
+    """Return the cadence of a pile that charges at 8:00 and 18:00 for an hour, for ten days."""
+    begins = T0 + (np.arange(20) // 2) * DAY_S + np.where(np.arange(20) % 2, 18, 8) * 3600.0
+    offsets = np.arange(0, 3601, 60.0)
+    at = (begins[:, None] + offsets).ravel()
+    named = np.repeat(np.arange(1, 21), offsets.size)
+    if idle:
+        quiet = T0 + np.arange(0, 10 * DAY_S, 1800.0) + 7.0
+        at, named = np.append(at, quiet), np.append(named, np.zeros(quiet.size, np.int64))
+    if running:
+        at, named = np.append(at, [at[-1] + 7200, at[-1] + 7500]), np.append(named, [21, 21])
+    order = np.argsort(at)
+    n = at.size
+    given = Readings(
+        connector=np.zeros(n, np.int64),
+        at_s=at[order],
+        energy_wh=np.arange(n, dtype=float),
+        power_w=np.full(n, np.nan),
+        session=named[order],
+        **{name: np.zeros(n, bool) for name in ("is_reset", "is_begin", "is_end")},
+    )
+    done = BilledSessions(
+        name=np.arange(20),
+        connector=np.zeros(20, np.int64),
+        started_s=begins,
+        ended_s=begins + 3600,
+        **{name: np.zeros(20) for name in ("start_wh", "stop_wh", "billed_wh")},
+    )
+    block = block_of(given, PILES, sessions=done)
+    usual = usual_gaps(block.pairs.row, block.pairs.span_s)
+    asleep = asleep_between_charges(block)
+    return usual.tolist(), dict(zip(asleep.rows.tolist(), asleep.gap_s.tolist(), strict=True))
+
+
+def test_the_cadence_of_a_pile_that_is_read_only_while_it_charges_is_that_of_its_charges():
+    assert charges_read() == ([60.0], {0: 13 * 3600.0})
+    assert charges_read(idle=True)[1] == {}
+    assert charges_read(running=True)[1] == {}, "in the middle of a charge it is read"
 
 
 def test_missing_messages_are_counted_with_first_and_last():

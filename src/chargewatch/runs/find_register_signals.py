@@ -16,10 +16,11 @@ from chargewatch.runs.context import Say
 from chargewatch.runs.load import Loaded
 from chargewatch.runs.scan import Scan
 from chargewatch.signals.block import Block
+from chargewatch.signals.cadence import asleep_between_charges, usual_gaps
 from chargewatch.signals.declarations import Declarations
 from chargewatch.signals.findings import Finding
 from chargewatch.signals.money import BilledPeriods, Fees
-from chargewatch.signals.registers import Pairs, Piles, Readings
+from chargewatch.signals.registers import Piles, Readings
 from chargewatch.signals.registry import findings_of
 from chargewatch.signals.sessions import BilledSessions
 from chargewatch.signals.stations import LeftOut
@@ -179,7 +180,7 @@ def _check_block(
     if readings.at_s.size < 2:
         return []
     block = _block(context, readings, rows)
-    _fill_cadence(block.pairs, gap_s, count)
+    _fill_cadence(block, gap_s, count)
     return [replace(f, origin="readings") for f in findings_of(block) if f.day >= first_day]
 
 
@@ -203,13 +204,13 @@ def _periods_of(context: ScanContext, rows: Ints) -> BilledPeriods:
     )
 
 
-def _fill_cadence(pairs: Pairs, gap_s: Floats, count: Ints) -> None:
-    """Fill in the 95th percentile of gaps between readings, and how many readings there are."""
-    order = np.lexsort((pairs.span_s, pairs.row))
-    order = order[pairs.valid[order]]
+def _fill_cadence(block: Block, gap_s: Floats, count: Ints) -> None:
+    """Fill in the usual gap between readings, and how many readings there are."""
+    pairs = block.pairs
+    order = np.flatnonzero(pairs.valid)
     row = pairs.row[order]
-    first = np.flatnonzero(np.diff(row, prepend=-1))
-    gaps = np.diff(np.append(first, row.size))
-    rows = row[first]
-    count[rows] = gaps + 1
-    gap_s[rows] = pairs.span_s[order[first + np.ceil(0.95 * (gaps - 1)).astype(np.int64)]]
+    rows, size = np.unique(row, return_counts=True)
+    count[rows] = size + 1
+    gap_s[rows] = usual_gaps(row, pairs.span_s[order])[rows]
+    asleep = asleep_between_charges(block)
+    gap_s[asleep.rows] = np.fmax(gap_s[asleep.rows], asleep.gap_s)

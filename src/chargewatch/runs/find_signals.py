@@ -275,12 +275,16 @@ def _by_sessions(scanned: ScanContext, findings: list[Finding], stations: Ints) 
     """Return findings of some stations' billed energies and states of charge, whole window."""
     loaded, billed = scanned.loaded, scanned.billed
     records = loaded.sessions[scanned.billed_rows]
-    wanted = np.isin(loaded.inputs.fleet.station[billed.connector], stations)
-    if not wanted.all():
-        records, billed = records[wanted], rows_of(billed, wanted)
-    resolution = loaded.inputs.fleet.resolution_wh[billed.connector]
-    found = findings_of(Billing(sessions=billed, resolution_wh=resolution))
-    battery = BatterySessions(**as_told(records, BatterySessions))
-    charges = Charges(sessions=billed, battery=battery, found=[*findings, *found])
+    asked = np.isin(loaded.inputs.fleet.station, stations)
+    mine = billed if asked.all() else rows_of(billed, asked[billed.connector])
+    resolution = loaded.inputs.fleet.resolution_wh[mine.connector]
+    found = findings_of(Billing(sessions=mine, resolution_wh=resolution))
+    charges = Charges(
+        sessions=billed,
+        battery=BatterySessions(**as_told(records, BatterySessions)),
+        vehicle=records["vehicle"].copy(),
+        found=[*findings, *found],
+        asked=asked,
+    )
     found += findings_of(charges)
     return [replace(finding, origin="window") for finding in found]

@@ -54,8 +54,16 @@ class BatterySessions:
 
 @dataclass(frozen=True, kw_only=True)
 class Charges:
-    """Facts of checks: sessions with what their batteries told, and what was found before."""
+    """Facts of checks: sessions with what their batteries told, and what was found before.
+
+    They are those of the whole city: vehicles roam, and what they tell is held against what
+    they tell elsewhere.
+    """
 
     sessions: BilledSessions
     battery: BatterySessions
+    vehicle: Ints
+    """Key of each session's vehicle, shape (s,); 0: not told."""
     found: Sequence[Finding]
+    asked: Bools
+    """Connectors to judge by what all sessions tell, shape (n,)."""

@@ -8,6 +8,7 @@ from chargewatch.domain.arrays import Bools, Ints
 from chargewatch.domain.sentence import Sentence
 from chargewatch.domain.signal import Severity
 from chargewatch.domain.times import DAY_S, time_text
+from chargewatch.signals.cadence import LEAST_ASLEEP_S
 from chargewatch.signals.findings import Finding
 from chargewatch.signals.rule import SIMULATED, Check, Limit, Rule
 from chargewatch.signals.stations import Cadence, Listening
@@ -85,10 +86,12 @@ RULE = Rule(
     title="Silence",
     raised=(
         "nothing read for 3 times the usual cadence (95th percentile of gaps), at least 1 h, as of "
-        "the run; the station too when all of its connectors are silent"
+        "the run; the station too when all of its connectors are silent. The cadence of a pile "
+        "that is read only while it charges, and has ended its last charge, is that of its charges "
+        f"(95th percentile of the pauses between them), at least {LEAST_ASLEEP_S}"
     ),
     left_alone="a silent connector is grey, not yellow",
-    limits=(CADENCES, LEAST_S),
+    limits=(CADENCES, LEAST_S, LEAST_ASLEEP_S),
     sentences=(NO_READING, NO_READING_AT_ALL),
     checks=(Check(Listening, find),),
 )
