@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -157,6 +158,32 @@ def test_what_domain_defines_for_all_is_defined_nowhere_else(home: str) -> None:
         if name in shared and module != f"domain/{home}.py"
     ]
     assert not again
+
+
+def test_every_prior_says_what_it_is_and_stands_in_the_table_of_the_docs() -> None:
+    path = SOURCE.parents[1] / "scripts" / "priors_table.py"
+    spec = importlib.util.spec_from_file_location("priors_table", path)
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert len(script.rows()) > 60
+    assert script.PAGE.read_text(encoding="utf-8") == script.page(), "run scripts/priors_table.py"
+
+
+# How a prior is called; what is so called and stands elsewhere is none.
+PRIOR_NAMES = re.compile(r"\w+_(START|COUNTS|PRIOR|SPREAD|U|FLOOR|DEGREES)|(UNKNOWN|GARBAGE)_\w+")
+NO_PRIORS = {"NEARLY_SETTLED_U", "NUISANCE_U"}
+
+
+def test_what_the_engine_believes_before_data_stands_in_one_place() -> None:
+    elsewhere = {
+        f"{module}: {name}"
+        for module, name, _ in declarations()
+        if module.startswith("risk/") and module != "risk/priors.py"
+        if PRIOR_NAMES.fullmatch(name) and name not in NO_PRIORS
+    }
+    assert not elsewhere, "move it to risk/priors.py"
 
 
 # Named by tests alone: the documents are compared with the messages, cities get their faults.

@@ -25,7 +25,7 @@ CONNECTORS_A_STATION = 10
 VEHICLES_A_CONNECTOR = 3
 ACTIVE_SLOTS = 8
 AUXILIARY_W = 300.0
-DC_EFFICIENCY = 0.95
+PILE_EFFICIENCY = 0.95
 FIRST_DAY = 20_485
 OFFENDERS = 0.02
 
@@ -224,7 +224,7 @@ class CityWriter:
         n = self.city.connectors
         active = day.begin_slot[:, None] + np.arange(ACTIVE_SLOTS)
         feeder = np.full((self.city.stations, SLOTS_A_DAY), AUXILIARY_W * SLOT_S / 3600)
-        drawn = day.slot_wh / np.where(self.is_dc, DC_EFFICIENCY, 1.0)
+        drawn = day.slot_wh / np.where(self.is_dc, PILE_EFFICIENCY, 1.0)
         np.add.at(
             feeder,
             (self.station[:, None], active),

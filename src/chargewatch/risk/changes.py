@@ -21,17 +21,12 @@ from chargewatch.risk.drift import (
     with_variance,
 )
 from chargewatch.risk.memory import CityStatistics
+from chargewatch.risk.priors import DAY_WANDER_MPE, ROBUST_PULL
 from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.run_inputs import RunInputs
 
-DAY_WANDER_MPE = 0.1
-"""Standard deviation of a good meter from day to day (temperature, load), in MPE."""
 SMALLEST_CHANGE_MPE = 0.25
 """A change of the error below this is no drift to report, in MPE."""
-
-ROBUST_PULL = 0.05
-"""Share of a change that the weights of intervals may hide: they were judged beside the days before
-it, so those that agree with them count more."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,9 @@ import numpy as np
 
 from chargewatch.domain.arrays import Bools, Floats, Ints
 from chargewatch.domain.times import DAY_S, SLOTS_A_DAY
-from chargewatch.risk.feeders.balance import INTERVAL_TAIL_DEGREES
 from chargewatch.risk.feeders.blocks import Group, feeder_layout
 from chargewatch.risk.feeders.day import FeederRows, dense_rows, split_day
-from chargewatch.risk.feeders.noise import FLOOR_WH, LOAD_NOISE, spread
+from chargewatch.risk.feeders.noise import spread
 from chargewatch.risk.feeders.nuisances import (
     CLOCK,
     nuisance_columns,
@@ -27,6 +26,20 @@ from chargewatch.risk.feeders.nuisances import (
     rated_powers,
 )
 from chargewatch.risk.parallel import in_threads
+from chargewatch.risk.priors import (
+    CROSSING_U,
+    FIRST_LOAD_NOISE,
+    FLOOR_WH,
+    INTERVAL_TAIL_DEGREES,
+    LOAD_NOISE,
+    SAME_SIDE_U,
+    SITUATION_CLOCK_U_S,
+    SITUATION_GAIN_U,
+    SITUATION_SHARE,
+    SITUATION_SIZE_MPE,
+    UNKNOWN_METER_STEP_WH,
+    UNKNOWN_MPE,
+)
 from chargewatch.risk.run_inputs import RunInputs
 from chargewatch.risk.situations import (
     DAYS,
@@ -43,31 +56,21 @@ from chargewatch.risk.situations import (
 LEAST_DAYS_IN_WINDOW = 6
 """Days with energy in and outside a window without which nothing is said of it."""
 LEAST_LOG_ODDS = float(np.log(20.0))
-PRIOR_SHARE = 0.01
-"""Share of connectors that err otherwise in some situation, before any data: as of offenders."""
-PRIOR_SIZE_MPE = 3.0
-"""Standard deviation of such a difference, in MPE."""
 LEAST_SIZE_MPE = 0.5
 """A smaller difference is no situation to report."""
 LARGEST_DIFFERENCE = 0.2
 """A larger one is a fault in the data, such as energy that nobody told, and no meter's error."""
 LEAST_ENERGY_SHARE = 0.05
 """A window with less of the energy, or all but so much of it, is none."""
-CLOCK_U_S = 600.0
 LARGEST_CLOCK_S = 30.0
-"""Standard uncertainty of the clocks' offset before any data, and where it begins to look like an
-error as charging begins and ends: then only hours and weekends can be told."""
+"""Where the clocks' offset begins to look like an error as charging begins and ends: then only
+hours and weekends can be told."""
 LARGEST_SMEAR = 0.1
 """Standard uncertainty from interpolation over a slot's energy, median of loaded slots, from which
 on the same holds: readings 400 s off the slots' ends give 0.28, those on time below 0.04."""
 MOST_BY_FEEDER = 3
 AT_ONCE_CONNECTORS = 16
 """Connectors whose columns are held at once: about 15 MB each way for 30 days."""
-CROSSING_U = (0.0, 0.0, 0.006, 0.002, 0.002)
-"""What piles of one feeder may differ by in a window beyond the meter's error, by family, when a
-converter stands between: its efficiency over load is modelled for the feeder's piles together."""
-SAME_SIDE_U = (0.0, 0.0, 0.001, 0.0005, 0.0005)
-GAIN_U = 0.05
 ROBUST_ROUNDS = 4
 WIDEST_DAY = 0.5
 """Largest share of the whole score that a single day may have."""
@@ -215,7 +218,7 @@ def _scores(
     return _Scores(
         difference=difference,
         u=u,
-        log_odds=np.where(fair, _log_odds(difference, u, PRIOR_SIZE_MPE * limit), -np.inf),
+        log_odds=np.where(fair, _log_odds(difference, u, SITUATION_SIZE_MPE * limit), -np.inf),
         explained=np.where(good, score**2 / safe, 0.0),
         energy_share=share,
         days=seen,
@@ -227,7 +230,7 @@ def _log_odds(difference: Floats, u: Floats, size: Floats) -> Floats:
     wide = u**2 + size**2
     log_bayes = 0.5 * difference**2 * (1.0 / u**2 - 1.0 / wide) + 0.5 * np.log(u**2 / wide)
     of_family = np.bincount(FAMILY_OF)
-    return np.asarray(log_bayes + np.log(PRIOR_SHARE / of_family.size / of_family[FAMILY_OF]))
+    return np.asarray(log_bayes + np.log(SITUATION_SHARE / of_family.size / of_family[FAMILY_OF]))
 
 
 def _energy_shares(history: FeederHistory, some: slice) -> Floats:
@@ -265,12 +268,14 @@ def conditional_errors(history: FeederHistory, mpe: Floats) -> list[Conditional]
         mpe: by connector of the fleet, shape (n,).
     """
     t, q = history.reference.size, history.member.size
-    limit = np.where(history.member >= 0, mpe[history.member], 0.02)
+    limit = np.where(history.member >= 0, mpe[history.member], UNKNOWN_MPE)
     total = history.design[:, :q].sum(axis=1)
     gain = np.where(history.mean[:q] > 0, history.mean[:q], 1.0)
     none = np.zeros((t, 0))
     weight = np.where(
-        history.present, 1.0 / (FLOOR_WH**2 + history.variance + (0.03 * total) ** 2), 0.0
+        history.present,
+        1.0 / (FLOOR_WH**2 + history.variance + (FIRST_LOAD_NOISE * total) ** 2),
+        0.0,
     )
     for _ in range(2):
         residual = _fitted(history, none, weight).residual
@@ -324,7 +329,7 @@ def histories(inputs: RunInputs, *, utc_offset_s: float) -> list[FeederHistory]:
     layout = feeder_layout(inputs.fleet, inputs.references, as_of_s=inputs.as_of_s)
     first_day = int(np.ceil(inputs.from_s / DAY_S))
     days = range(first_day, int(inputs.as_of_s // DAY_S))
-    resolution = np.nan_to_num(inputs.references.resolution_wh, nan=10.0)
+    resolution = np.nan_to_num(inputs.references.resolution_wh, nan=UNKNOWN_METER_STEP_WH)
     own, other = inputs.connector_intervals, inputs.meter_intervals
     parts: dict[int, list[FeederRows]] = {}
     for day in days:
@@ -388,7 +393,7 @@ def _of_chunk(
     rated = rated_powers(group, picked, fleet)
     nuisances = nuisance_columns(group, picked, rows, fleet=fleet)
     mean, precision = nuisance_prior(group)
-    precision[q + CLOCK] = CLOCK_U_S**-2.0
+    precision[q + CLOCK] = SITUATION_CLOCK_U_S**-2.0
     first = prior_gain(group, fleet)[picked]
     active = active_slots(rows.energy, rated, begin_s=begin_s)
     found = []
@@ -403,7 +408,7 @@ def _of_chunk(
             FeederHistory(
                 member=member,
                 design=np.concatenate([rows.energy[row], nuisances[row]], axis=1),
-                precision=np.concatenate([np.full(q, GAIN_U**-2.0), precision[q:]]),
+                precision=np.concatenate([np.full(q, SITUATION_GAIN_U**-2.0), precision[q:]]),
                 mean=np.concatenate([gain, mean[q:]]),
                 reference=rows.reference[row],
                 present=rows.present[row],

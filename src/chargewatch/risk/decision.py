@@ -15,14 +15,14 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtr
 
 from chargewatch.domain.arrays import Bools, Floats
+from chargewatch.risk.priors import (
+    PART_SPREAD_COUNTS,
+    PART_SPREAD_START,
+    SHARE_COUNTS,
+    SHARE_START,
+    SPREAD_RANGE,
+)
 
-SHARE_START = np.array([0.90, 0.05, 0.05])
-PART_SPREAD_START = np.array([0.35, 1.0, 3.0])
-"""Standard deviations of the parts, in MPE; only the first is estimated."""
-SHARE_COUNTS = np.array([45.0, 2.5, 2.5])
-"""What is believed of the shares before any data, as if so many connectors had been seen."""
-PART_SPREAD_COUNTS = 10.0
-SPREAD_RANGE = (0.1, 0.7)
 POPULATION_SAMPLE = 5_000
 
 

@@ -9,11 +9,10 @@ import numpy as np
 from chargewatch.domain.arrays import Floats, Ints, sum_by_row
 from chargewatch.risk.feeders.blocks import YEAR_S, FeederLayout
 from chargewatch.risk.feeders.day import too_much
+from chargewatch.risk.priors import CLOCK_OFFSET_U_S, UNKNOWN_STEP_WH
 from chargewatch.risk.registers import Quality
 from chargewatch.risk.run_inputs import Anchors, Fleet, Intervals, References
 
-CLOCK_OFFSET_U_S = 1.0
-"""Standard uncertainty of the offset between two clocks, s."""
 LEAST_WH = 200.0
 UNUSABLE = int(Quality.RESET | Quality.FAULT | Quality.GAP)
 
@@ -65,9 +64,9 @@ def direct_day(
     usable = (own > LEAST_WH) & (other > LEAST_WH)
     safe_own, safe_other = np.where(usable, own, 1.0), np.where(usable, other, 1.0)
     reference = np.maximum(layout.direct_meter, 0)
-    step = np.nan_to_num(fleet.resolution_wh, nan=1.0) ** 2
+    step = np.nan_to_num(fleet.resolution_wh, nan=UNKNOWN_STEP_WH) ** 2
     if references.size:
-        step = step + np.nan_to_num(references.resolution_wh[reference], nan=1.0) ** 2
+        step = step + np.nan_to_num(references.resolution_wh[reference], nan=UNKNOWN_STEP_WH) ** 2
     power = safe_other / np.maximum(rows, 1) * 4.0
     variance = (step / 6.0 + (CLOCK_OFFSET_U_S * power / 3600.0) ** 2) / safe_other**2
     return DirectDay(

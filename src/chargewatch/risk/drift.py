@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.risk.priors import CHANGE_SHARE
 
 CLIP = 6.0
 """An innovation counts as at most so many standard deviations: one wild day is no drift."""
@@ -24,8 +25,6 @@ TREND_DAYS = 6
 """Days with data on its slope that a drift needs."""
 LEAST_DAYS = 3
 """Days with data that a change needs after it to be found, and on either side to be suspected."""
-CHANGE_SHARE = 0.005
-"""Share of connectors that change within the days that are kept, before any data."""
 CHANGE_PRIOR_SAMPLE = 5_000
 DRIFT_MARGIN = 2.0
 """A drift must explain the days better than a step by this much log likelihood."""

@@ -20,7 +20,6 @@ from chargewatch.risk.decision import Population
 from chargewatch.risk.direct import anchor_variance, since_verified
 from chargewatch.risk.estimator import CitySystem, FeederEvidence
 from chargewatch.risk.feeders.statements import (
-    SUSPECT_U,
     FeederView,
     GainStatement,
     feeder_view,
@@ -29,13 +28,12 @@ from chargewatch.risk.feeders.statements import (
     with_meter,
 )
 from chargewatch.risk.parallel import in_threads
+from chargewatch.risk.priors import ANCHOR_DEGREES, SUSPECT_U
 from chargewatch.risk.rounds_input import RoundsInput, in_series_u
 from chargewatch.risk.spreads import SessionsInTime, SessionWeights, Spreads
 from chargewatch.risk.vehicles import SessionPairs, VehicleGraph, session_pairs, vehicle_graph
 
 Number = TypeVar("Number", np.float64, np.int64)
-
-ANCHOR_DEGREES = 4.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,6 @@ from chargewatch.risk.estimator import (
 )
 from chargewatch.risk.evidence import Judgement, Weighted, no_pasts, pasts_before, weighted
 from chargewatch.risk.feeders.statements import (
-    SUSPECT_U,
     FeederView,
     MeterFindings,
     Outside,
@@ -41,6 +40,7 @@ from chargewatch.risk.feeders.statements import (
 )
 from chargewatch.risk.memory import CityStatistics
 from chargewatch.risk.parallel import in_threads
+from chargewatch.risk.priors import LINE_U, SUSPECT_U
 from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.rounds_input import RoundsInput, prepared
 from chargewatch.risk.run_inputs import RunInputs
@@ -244,7 +244,7 @@ def _next_points(
         known = view.group.member >= 0
         mu = np.where(view.converter >= 0, converter_level[view.converter], 0.0)
         centre = np.where(known, estimate.error[view.group.member] + mu, 0.0)
-        loose = np.where(known, 0.01**-2.0, 1.0)
+        loose = np.where(known, LINE_U**-2.0, 1.0)
         full = view.precision.copy()
         index = np.arange(view.group.size)
         full[:, index, index] += loose

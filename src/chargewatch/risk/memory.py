@@ -27,6 +27,7 @@ from chargewatch.risk.feeders.balance import (
 from chargewatch.risk.feeders.blocks import FeederLayout, feeder_layout
 from chargewatch.risk.feeders.coverage import NEVER, coverage
 from chargewatch.risk.fingerprint import fingerprints
+from chargewatch.risk.priors import UNKNOWN_METER_STEP_WH
 from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.run_inputs import FinishedSessions, Intervals, RunInputs
 from chargewatch.risk.vehicles import SessionRows, chosen, joined, session_rows
@@ -366,7 +367,9 @@ def _with_day(
         city.layout,
         [forget(old, factor=factor) for old in city.feeders],
         fleet=inputs.fleet,
-        meter_resolution_wh=np.nan_to_num(inputs.references.resolution_wh, nan=10.0),
+        meter_resolution_wh=np.nan_to_num(
+            inputs.references.resolution_wh, nan=UNKNOWN_METER_STEP_WH
+        ),
         connector_day=own,
         meter_day=other.take(np.flatnonzero(cover.counts(other, layout=city.layout))),
         day=day,

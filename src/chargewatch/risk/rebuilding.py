@@ -17,9 +17,7 @@ import numpy as np
 from chargewatch.domain.arrays import Bools, Floats, Ints
 from chargewatch.domain.times import DAY_S, SLOT_S
 from chargewatch.risk.conditional import (
-    CROSSING_U,
     LEAST_SIZE_MPE,
-    SAME_SIDE_U,
     Conditional,
     all_conditional_errors,
 )
@@ -27,6 +25,7 @@ from chargewatch.risk.feeders.balance import FeederStatistics
 from chargewatch.risk.feeders.blocks import Group, meters_above
 from chargewatch.risk.feeders.statements import effective_rows
 from chargewatch.risk.memory import CityStatistics, updated
+from chargewatch.risk.priors import CROSSING_U, SAME_SIDE_U, SCATTER_COUNTS
 from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.run_inputs import Intervals, RunInputs
 from chargewatch.risk.situations import (
@@ -51,8 +50,6 @@ MOST_REBUILT = 200
 LEAST_Z = 5.0
 LEAST_UNCLOSED_Z = 4.0
 LEAST_UNCLOSED_MPE = 0.5
-SCATTER_COUNTS = 20.0
-"""How many days of scatter the city's median counts for in a connector's own."""
 CHUNK = 2_000
 
 History = Callable[[Ints, Ints, float], RunInputs]

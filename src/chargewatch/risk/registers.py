@@ -16,16 +16,11 @@ import numpy as np
 
 from chargewatch.domain.arrays import Bools, Floats, Ints, sum_by_row
 from chargewatch.domain.times import SLOT_S
+from chargewatch.risk.priors import DWELL_S, FLUCTUATION, SWITCHED
 from chargewatch.risk.run_inputs import Intervals
 
-FLUCTUATION = 0.05
-"""Relative wander of power within a span in which nothing was switched: c_0 below."""
-SWITCHED = 0.78
-"""The same when charging started or ended at an unknown moment of the span: c_1 below."""
 MAX_GAP_S = 3600.0
 """A longer span with energy in it marks its slots as GAP."""
-DWELL_S = 3600.0
-"""Mean time between switchings of a connector, s."""
 ROLLOVER_SHARE = 0.01
 """A register within this share of a power of ten that restarts near zero has rolled over."""
 ROLLOVER_POWER_W = 2.0e6

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from chargewatch.domain.arrays import Bools, Floats, Ints
 from chargewatch.domain.reason import Reasons
 from chargewatch.domain.verdict import Verdict
+from chargewatch.risk.priors import ANCHOR_DRIFT_PER_YEAR, METER_FAULT_PRIOR, MODEL_MEAN_SPREAD
 from chargewatch.risk.situation_errors import SituationError
 
 BUDGET_COMPONENTS: tuple[str, ...] = (
@@ -40,11 +41,11 @@ class EngineConfig:
     """CUSUM decision limit h, in standard deviations."""
     drift_days: int = 45
     """Days of daily estimates that are kept to date a change."""
-    anchor_drift_per_year: float = 0.005
+    anchor_drift_per_year: float = ANCHOR_DRIFT_PER_YEAR
     """Standard deviation of an error's wander one year after a verification."""
-    model_mean_spread: float = 0.003
+    model_mean_spread: float = MODEL_MEAN_SPREAD
     """Standard deviation of the mean error of one model of pile around zero, before any data."""
-    meter_fault_prior: float = 0.005
+    meter_fault_prior: float = METER_FAULT_PRIOR
     """Share of reference meters that are wrong by far more than their certificate."""
     energy_price: float = 0.8
     """Money per kWh where sessions tell no price."""

@@ -15,13 +15,12 @@ from chargewatch.risk.feeders.statements import (
 )
 from chargewatch.risk.memory import CityStatistics
 from chargewatch.risk.parallel import in_threads
+from chargewatch.risk.priors import METER_U_FLOOR, UNKNOWN_METER_U, UNKNOWN_MPE
 from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.run_inputs import Fleet, RunInputs
 from chargewatch.risk.vehicles import SessionPairs, session_pairs
 
 MODEL_GROUPS = 10
-UNKNOWN_MPE = 0.02
-UNKNOWN_METER_U = 0.01
 LARGEST_SQUARE = 16.0
 LEAST_FEEDERS = 5
 LEAST_FREE = 10
@@ -154,7 +153,7 @@ def prepared(inputs: RunInputs, statistics: CityStatistics, *, config: EngineCon
     classes = converter_classes(fleet)
     mean, precision = converter_prior(max(int(classes.max(initial=0)) + 1, 1))
     node, node_kind = _nodes(statistics)
-    meter_u = np.maximum(np.nan_to_num(layout.meter_u, nan=UNKNOWN_METER_U), 1e-4)
+    meter_u = np.maximum(np.nan_to_num(layout.meter_u, nan=UNKNOWN_METER_U), METER_U_FLOOR)
     direct_precision, direct_score = _in_series(statistics, meter_u)
     return RoundsInput(
         inputs=inputs,

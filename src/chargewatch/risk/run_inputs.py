@@ -15,9 +15,6 @@ from numpy.typing import NDArray
 
 from chargewatch.domain.arrays import Bools, Floats, Ints
 
-UNKNOWN_POWER_W = 7000.0
-"""Stands in for a rated power that nobody told."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Fleet:

@@ -9,12 +9,26 @@ import numpy as np
 from chargewatch.domain.arrays import Floats, Ints, sum_by_row
 from chargewatch.risk.decision import Population
 from chargewatch.risk.estimator import CityEstimate, CitySystem
-from chargewatch.risk.feeders.statements import DC_SPREAD_START, FeederView
+from chargewatch.risk.feeders.statements import FeederView
+from chargewatch.risk.priors import (
+    DC_SPREAD_FLOOR,
+    DC_SPREAD_START,
+    SESSION_SPREAD_FLOOR,
+    SESSION_SPREAD_START,
+    SITE_SPREAD_FLOOR,
+    SITE_SPREAD_START,
+    SPREAD_COUNTS,
+    TAMPERED_SHARE,
+    TAMPERED_SPREAD,
+    VEHICLE_SPREAD_FLOOR,
+    VEHICLE_START,
+    VEHICLE_TAIL_DEGREES,
+    WANDER_FACTOR,
+    WANDER_RANGE,
+)
 from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.vehicles import (
     PAIR_KINDS,
-    SESSION_SPREAD_START,
-    VEHICLE_START,
     SessionRows,
     VehicleGraph,
     local_centres,
@@ -24,13 +38,6 @@ from chargewatch.risk.vehicles import (
     trusted,
     vehicle_scales,
 )
-
-SITE_SPREAD_START = np.array([0.0006, 0.0004])
-"""Spread between connectors of what vehicles see beyond the meter's error and its usual cable, to
-start from: one cable in three is a fifth longer or shorter than usual. AC and DC; the thicker
-cables of DC lose less."""
-SPREAD_COUNTS = 20.0
-"""Weight of the starting spreads against those of the data, in sessions or vehicles."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +154,10 @@ def session_spreads(
     inflation = np.ones(PAIR_KINDS)
     tail, good = tail_weights(residual, base), trusted(residual, base)
     node_variance = before.vehicle[graph.kind] ** 2
-    node_tail = np.minimum(5.0 / (4.0 + scale**2 / node_variance), 1.25)
+    node_tail = np.minimum(
+        (VEHICLE_TAIL_DEGREES + 1.0) / (VEHICLE_TAIL_DEGREES + scale**2 / node_variance),
+        (VEHICLE_TAIL_DEGREES + 1.0) / VEHICLE_TAIL_DEGREES,
+    )
     for kind in range(PAIR_KINDS):
         mine = rows.kind == kind
         if mine.any():
@@ -156,7 +166,9 @@ def session_spreads(
             ratio = float((tail[mine] * residual[mine] ** 2 / base[mine]).sum())
             ratio = (ratio + SPREAD_COUNTS) / (count - used + SPREAD_COUNTS)
             soc = float(np.median(rows.soc_variance[mine]))
-            session[kind] = np.sqrt(max(ratio * (session[kind] ** 2 + soc) - soc, 0.002**2))
+            session[kind] = np.sqrt(
+                max(ratio * (session[kind] ** 2 + soc) - soc, SESSION_SPREAD_FLOOR**2)
+            )
             inflation[kind] = np.clip(tail_inflation(residual[mine], base[mine]), 1.0, 2.0)
         here = graph.kind == kind
         if here.any():
@@ -165,7 +177,8 @@ def session_spreads(
             used = min(float(share.sum()), 0.95 * count)
             second = float((node_tail[here] * scale[here] ** 2).sum())
             second += SPREAD_COUNTS * VEHICLE_START[kind] ** 2
-            vehicle[kind] = np.sqrt(max(second / (count - used + SPREAD_COUNTS), 0.003**2))
+            found = second / (count - used + SPREAD_COUNTS)
+            vehicle[kind] = np.sqrt(max(found, VEHICLE_SPREAD_FLOOR**2))
     weights = SessionWeights(tail=tail, inflation=inflation, node_tail=node_tail)
     return session, vehicle, weights
 
@@ -212,7 +225,7 @@ def converter_spread(
     if z.size < 8:
         return DC_SPREAD_START
     bulk = (1.4826 * np.median(np.abs(z - np.median(z)))) ** 2
-    excess = max(bulk - float(np.median(variance)), 0.0015**2)
+    excess = max(bulk - float(np.median(variance)), DC_SPREAD_FLOOR**2)
     total = z.size * excess + SPREAD_COUNTS * DC_SPREAD_START**2
     return float(np.sqrt(total / (z.size + SPREAD_COUNTS)))
 
@@ -238,17 +251,13 @@ def site_spread(
         # The connectors' part is in 1 / own already, as it was assumed before.
         known = 1.0 / own[both] - before[k] ** 2 + 1.0 / direct[both]
         spread = (1.4826 * np.median(np.abs(away - np.median(away)))) ** 2
-        excess = max(spread - float(np.median(known)), 0.0003**2)
+        excess = max(spread - float(np.median(known)), SITE_SPREAD_FLOOR**2)
         prior = SPREAD_COUNTS * SITE_SPREAD_START[k] ** 2
         out[k] = np.sqrt((count * excess + prior) / (count + SPREAD_COUNTS))
     return out
 
 
-WANDERS = np.geomspace(0.0005, 0.02, 41)
-TAMPERED_SHARE, TAMPERED_SPREAD = 0.05, 0.03
-WANDER_FACTOR = 2.0
-"""The wander is believed to be within this factor of the configured one (one standard deviation).
-"""
+WANDERS = np.geomspace(*WANDER_RANGE, 41)
 
 
 def anchor_wander(

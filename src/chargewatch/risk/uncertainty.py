@@ -11,6 +11,7 @@ from chargewatch.risk.estimator import block_inverses
 from chargewatch.risk.feeders.statements import effective_rows
 from chargewatch.risk.inference import Inference
 from chargewatch.risk.memory import CityStatistics
+from chargewatch.risk.priors import LIGHT_U
 from chargewatch.risk.results import BUDGET_COMPONENTS
 
 STATISTICS, METER, RESOLUTION, SYNCHRONISATION, EFFICIENCY, SOC, GAUGE = range(7)
@@ -130,11 +131,6 @@ def uncertainty_budget(inference: Inference, statistics: CityStatistics) -> Budg
         0.0,
     )
     return Budget(variance=out, common=np.where(finite, common, np.nan))
-
-
-LIGHT_U = (0.001, 0.01)
-"""What piles of one feeder may differ by at light load beyond the meter's error, AC and DC: the
-converter's loss there is modelled for the feeder's piles together."""
 
 
 def light_load(statistics: CityStatistics, *, is_dc: Bools, mpe: Floats) -> tuple[Floats, Floats]:

@@ -22,31 +22,34 @@ from scipy import sparse
 from chargewatch.domain.arrays import Bools, Floats, Ints, sum_by_row, sums_between
 from chargewatch.domain.times import DAY_S, SLOT_S, SLOTS_A_DAY
 from chargewatch.risk.parallel import in_threads
-from chargewatch.risk.run_inputs import UNKNOWN_POWER_W, FinishedSessions, Fleet, Intervals
+from chargewatch.risk.priors import (
+    CABLE_LOSS,
+    FULL_LOOSENESS,
+    GARBAGE_SHARE,
+    GARBAGE_SPREAD,
+    INTERRUPTED_LOOSENESS,
+    KIND_MEAN,
+    SESSION_TAIL_DEGREES,
+    SHORT_LOOSENESS,
+    SOC_RESOLUTION,
+    UNKNOWN_CAPACITY_WH,
+    UNKNOWN_POWER_W,
+    UNKNOWN_STEP_WH,
+)
+from chargewatch.risk.run_inputs import FinishedSessions, Fleet, Intervals
 
 PAIR_KINDS = 6
 SIDES = 2
 """AC and DC; side of a kind: kind // 3."""
 LEVELS = PAIR_KINDS + SIDES
 """What all sessions share: c_k by kind, then kappa by side."""
-LEVEL_MEAN = np.array([0.0] * PAIR_KINDS + [0.005] * SIDES)
-LEVEL_PRECISION = np.array([1e-4] * PAIR_KINDS + [0.003**-2.0] * SIDES)
-"""Prior of the levels. The kinds have next to none, but one without sessions must not divide; the
-cables of charging piles lose 0.3 to 1 % at full load."""
+LEVEL_MEAN = np.array([KIND_MEAN.mean] * PAIR_KINDS + [CABLE_LOSS.mean] * SIDES)
+LEVEL_PRECISION = np.array([KIND_MEAN.u**-2.0] * PAIR_KINDS + [CABLE_LOSS.u**-2.0] * SIDES)
+"""The kinds have next to no prior, but one without sessions must not divide."""
 LARGEST_LOAD = 1.2
-SOC_RESOLUTION = 0.01
-"""Step of the state of charge that vehicles tell; two roundings give sqrt(2/12) of it."""
-SESSION_TAIL_DEGREES = 5.0
-"""Degrees of freedom of the Student weights of sessions."""
 NEAR_SESSIONS = 5
 """Sessions from which the error at a time is guessed to judge those of a connector that changed."""
 PAIR_SAMPLE = 100_000
-GARBAGE_SHARE = 0.05
-GARBAGE_SPREAD = 0.4
-SESSION_SPREAD_START = np.array([0.02, 0.03, 0.03, 0.02, 0.03, 0.03])
-"""Standard deviations of n to start from, by kind, SOC resolution apart."""
-VEHICLE_START = np.array([0.03, 0.05, 0.4, 0.03, 0.05, 0.4])
-"""Standard deviations of c_v to start from, by kind."""
 IMPLAUSIBLE = 1.0
 """Sessions with |y| above this (a factor 2.7) say nothing of an error; they raise a signal."""
 
@@ -114,17 +117,18 @@ def session_rows(sessions: FinishedSessions, fleet: Fleet, *, intervals: Interva
         has_bms = bms > 0
         has_capacity = ~has_bms & (capacity > 0) & (dsoc >= 0.05)
         only_soc = ~has_bms & ~has_capacity & (dsoc >= 0.05)
-        battery = np.where(has_bms, bms, np.where(has_capacity, dsoc * capacity, dsoc * 6e4))
+        told = np.where(has_capacity, capacity, UNKNOWN_CAPACITY_WH)
+        battery = np.where(has_bms, bms, dsoc * told)
         y = np.log(energy / battery)
         kind = (
             np.where(has_bms, 0, np.where(has_capacity, 1, 2)) + 3 * fleet.is_dc[sessions.connector]
         )
         soc = np.where(has_bms, 0.0, SOC_RESOLUTION**2 / 6.0 / dsoc**2)
-        resolution = np.nan_to_num(fleet.resolution_wh[sessions.connector], nan=1.0)
+        resolution = np.nan_to_num(fleet.resolution_wh[sessions.connector], nan=UNKNOWN_STEP_WH)
         soc = soc + resolution**2 / 6.0 / energy**2
-    loose = np.where(sessions.interrupted, 4.0, 1.0)
-    loose = np.where(dsoc < 0.15, 2.0 * loose, loose)
-    loose = np.where(sessions.soc_stop_pct > 97.0, 2.0 * loose, loose)
+    loose = np.where(sessions.interrupted, INTERRUPTED_LOOSENESS, 1.0)
+    loose = np.where(dsoc < 0.15, SHORT_LOOSENESS * loose, loose)
+    loose = np.where(sessions.soc_stop_pct > 97.0, FULL_LOOSENESS * loose, loose)
     usable = (has_bms | has_capacity | only_soc) & (sessions.vehicle >= 0) & (energy > 500.0)
     usable &= np.isfinite(y)
     usable[usable] &= np.where(kind[usable] % 3 == 2, 3.0, IMPLAUSIBLE) > np.abs(y[usable])

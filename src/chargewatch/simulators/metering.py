@@ -29,7 +29,7 @@ DC_CURVES = np.array(
         [0.948, 0.080, 0.11, 0.008],
     ]
 )
-AC_EFFICIENCY = 0.9985
+TRUE_AC_EFFICIENCY = 0.9985
 
 
 @dataclass(kw_only=True)
@@ -117,7 +117,7 @@ def input_efficiency(layout: Layout, connector: Ints, load: Floats) -> Floats:
     best, rise, scale, fall = (curve[..., k] for k in range(4))
     dc = best - rise * np.exp(-load / scale) - fall * load**2
     is_dc = connectors.is_dc[connector]
-    pile = np.where(is_dc, dc, AC_EFFICIENCY) + connectors.efficiency_shift[connector]
+    pile = np.where(is_dc, dc, TRUE_AC_EFFICIENCY) + connectors.efficiency_shift[connector]
     # A compensated meter indicates what leaves the plug, so the cable lies before that point.
     cable = np.where(connectors.compensated, connectors.cable_loss, 0.0)[connector] * load
     return np.asarray(pile * (1 - cable))

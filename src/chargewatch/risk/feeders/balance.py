@@ -26,11 +26,8 @@ from chargewatch.domain.times import DAY_S, SLOTS_A_DAY
 from chargewatch.risk.feeders.blocks import FeederLayout, Group
 from chargewatch.risk.feeders.day import FeederRows, dense_rows, split_day
 from chargewatch.risk.feeders.noise import (
-    FLOOR_WH,
-    LOAD_NOISE,
     SLOT_H,
     WANDER,
-    WANDER_START_W,
     blended,
     kept_scale,
     noise_scales,
@@ -50,17 +47,21 @@ from chargewatch.risk.feeders.nuisances import (
     slot_powers,
 )
 from chargewatch.risk.parallel import in_threads
+from chargewatch.risk.priors import (
+    DAY_GAIN_U,
+    DAY_SPREAD,
+    FIRST_LOAD_NOISE,
+    FLOOR_WH,
+    INTERVAL_TAIL_DEGREES,
+    LOAD_NOISE,
+    WANDER_FLOOR_W2,
+    WANDER_START_W,
+)
 from chargewatch.risk.run_inputs import Fleet, Intervals
 from chargewatch.risk.situations import SIZE, SUMS, active_slots, situation_sums
 
 EARLY_DAYS = 5.0
-DAY_SPREAD = 0.01
-"""Prior standard deviation of a day's error around the present one when a day is judged alone."""
 LARGEST_SHIFT = 0.3
-FIRST_LOAD_NOISE = 0.03
-"""Noise that grows with load on a feeder's first day, fraction: its losses are not known yet."""
-INTERVAL_TAIL_DEGREES = 4.0
-"""Degrees of freedom of the Student weights of intervals."""
 LIGHT_LOAD = 0.2
 
 
@@ -261,7 +262,7 @@ def _equations(
     start[:, :q] = prior_gain(group, fleet)[picked]
     # A weak prior on the gains only keeps collinear or idle columns finite here.
     ridge = precision.copy()
-    ridge[:q] = 0.02**-2.0
+    ridge[:q] = DAY_GAIN_U**-2.0
     pair = np.concatenate([rows.variance[:, :1], rows.variance, rows.variance[:, -1:]], axis=1)
     return _Equations(
         design=design,
@@ -342,7 +343,9 @@ def _noise_found(
         idle_variance=idle_variance,
         load_factor=load_factor,
         load_noise=np.full(early.shape, LOAD_NOISE),
-        wander=blended(old.wander_variance, np.maximum(wander, 1.0), fallback=WANDER_START_W**2),
+        wander=blended(
+            old.wander_variance, np.maximum(wander, WANDER_FLOOR_W2), fallback=WANDER_START_W**2
+        ),
         heavy=np.maximum(
             (INTERVAL_TAIL_DEGREES + residual**2 / variance) / (INTERVAL_TAIL_DEGREES + 1.0), 1.0
         ),

@@ -8,6 +8,7 @@ import numpy as np
 
 from chargewatch.domain.arrays import Bools, Floats, Ints
 from chargewatch.domain.times import DAY_S
+from chargewatch.risk.priors import EXPIRED_DRIFT_PER_YEAR
 from chargewatch.risk.run_inputs import Fleet, References
 
 BLOCK_SIZES = (
@@ -16,8 +17,6 @@ BLOCK_SIZES = (
 )
 """Padded sizes; a feeder with more connectors than the last is not used."""
 YEAR_S = 365.25 * DAY_S
-EXPIRED_DRIFT_PER_YEAR = 0.002
-"""Standard deviation of a meter's wander one year after its certificate ended."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from chargewatch.domain.arrays import Bools, Floats, Ints, sum_by_row
 from chargewatch.domain.times import SLOTS_A_DAY
 from chargewatch.risk.feeders.blocks import FeederLayout, Group
 from chargewatch.risk.feeders.noise import SLOT_H
+from chargewatch.risk.priors import UNKNOWN_METER_STEP_WH
 from chargewatch.risk.registers import Quality
 from chargewatch.risk.run_inputs import Fleet, Intervals
 
@@ -33,7 +34,7 @@ class FeederRows:
 def too_much(intervals: Intervals, fleet: Fleet) -> Bools:
     """Return the intervals of connectors with more energy than 1.15 rated power x time, (k,)."""
     rated = np.nan_to_num(fleet.rated_power_w, nan=1e6)[intervals.instrument]
-    step = np.nan_to_num(fleet.resolution_wh, nan=10.0)[intervals.instrument]
+    step = np.nan_to_num(fleet.resolution_wh, nan=UNKNOWN_METER_STEP_WH)[intervals.instrument]
     return np.asarray(intervals.energy_wh > 1.15 * rated * SLOT_H + 2.0 * step)
 
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from chargewatch.domain.arrays import Bools, Floats
 from chargewatch.domain.times import SLOT_S, SLOTS_A_DAY
+from chargewatch.risk.priors import FLOOR_WH, LOAD_NOISE
 
 SLOT_H = SLOT_S / 3600.0
-LOAD_NOISE = 0.003
 KNOT_SLOTS = 8
 """Slots between the knots of the auxiliaries' wander: two hours."""
 WANDER = SLOT_H * np.maximum(
@@ -25,9 +25,6 @@ WANDER = SLOT_H * np.maximum(
     / KNOT_SLOTS,
 )
 """Energy in each slot per watt at each knot, linear in between, shape (96, 13)."""
-WANDER_START_W = 15.0
-FLOOR_WH = 0.5
-"""White noise of a slot is never taken below this, Wh."""
 STRANGE = 3.0
 """A day whose residuals are so many times the usual ones is not believed."""
 STRANGE_GROWTH = 1.3

@@ -14,27 +14,44 @@ from chargewatch.domain.times import DAY_S, SLOT_S
 from chargewatch.risk.feeders.blocks import Group
 from chargewatch.risk.feeders.day import FeederRows
 from chargewatch.risk.feeders.noise import SLOT_H
-from chargewatch.risk.run_inputs import UNKNOWN_POWER_W, Fleet
+from chargewatch.risk.priors import (
+    AUXILIARY,
+    AUXILIARY_WAVE,
+    COMPENSATED_LOSS,
+    CONVERTER_IDLE_LOSS,
+    CONVERTER_LIGHT_LOSS,
+    CONVERTER_LOAD_LOSS,
+    DC_EFFICIENCY,
+    FEEDER_CLOCK,
+    FEEDER_LOSS,
+    LIGHT_LOSS_SCALE,
+    UNKNOWN_POWER_W,
+)
+from chargewatch.risk.run_inputs import Fleet
 
 NUISANCES = 11
 CLOCK = 5
 """Place of the clocks' offset among the nuisances, s."""
 DAILY = 6
 """The first nuisances, auxiliaries and clock, are free when a day is judged alone."""
-NUISANCE_MEAN = np.array([0, 0, 0, 0, 0, 0, 0.004, 0.005, 0.008, 0.002, 0.03])
-NUISANCE_U = np.array([1e5, 1e3, 1e3, 1e3, 1e3, 5.0, 0.003, 0.004, 0.012, 0.004, 0.04])
-"""Prior means and standard uncertainties: W, s, and fractions of rated power for the losses."""
-EFFICIENCY = 0.955
-EFFICIENCY_U = 0.012
-"""Prior of a DC converter's efficiency at the margin (0.93 to 0.97 in practice)."""
-LIGHT_LOSS_SCALE = 0.1
-"""Load below which a converter's efficiency falls, fraction of rated power."""
+NUISANCE_PRIORS = (
+    AUXILIARY,
+    *[AUXILIARY_WAVE] * 4,
+    FEEDER_CLOCK,
+    FEEDER_LOSS,
+    COMPENSATED_LOSS,
+    CONVERTER_LOAD_LOSS,
+    CONVERTER_IDLE_LOSS,
+    CONVERTER_LIGHT_LOSS,
+)
+NUISANCE_MEAN = np.array([prior.mean for prior in NUISANCE_PRIORS])
+NUISANCE_U = np.array([prior.u for prior in NUISANCE_PRIORS])
 
 
 def prior_gain(group: Group, fleet: Fleet) -> Floats:
     """Return 1 / efficiency before any data, shape (b, q)."""
     dc = (group.member >= 0) & fleet.is_dc[group.member] & ~group.same_side
-    return np.where(dc, 1.0 / EFFICIENCY, 1.0)
+    return np.where(dc, 1.0 / DC_EFFICIENCY.mean, 1.0)
 
 
 def nuisance_prior(group: Group) -> tuple[Floats, Floats]:

@@ -10,27 +10,22 @@ from chargewatch.domain.arrays import Bools, Floats, Ints
 from chargewatch.risk.feeders.balance import FeederStatistics
 from chargewatch.risk.feeders.blocks import Group
 from chargewatch.risk.feeders.nuisances import (
-    EFFICIENCY,
-    EFFICIENCY_U,
     nuisance_prior,
     prior_gain,
+)
+from chargewatch.risk.priors import (
+    AC_EFFICIENCY,
+    AC_SPREAD,
+    DC_EFFICIENCY,
+    LEAK,
+    SUSPECT_U,
+    WEAK_PRIOR,
 )
 from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.run_inputs import Fleet
 
-AC_SPREAD = 0.0005
-"""Spread between AC piles of what lies between the feeder meter and theirs, beyond the model."""
-AC_EFFICIENCY, AC_EFFICIENCY_U = 0.9985, 0.0015
-"""Prior of an AC pile's efficiency between feeder and its meter: close to 1."""
-SUSPECT_U = 0.03
-"""Standard uncertainty that a suspect reference meter is given."""
 SUSPECT_ODDS = 20.0
 SHIFT_GRID = np.arange(-60, 61) * 0.002
-DC_SPREAD_START = 0.006
-"""Spread of the efficiency of DC piles of one model to start from."""
-WEAK_PRIOR = 0.03
-LEAK = 0.11
-"""How unevenly two piles charge along before and after a change: sqrt(1/4 / 20 sessions)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +73,9 @@ def converter_classes(fleet: Fleet, *, limit: int = 6) -> Ints:
 
 def converter_prior(classes: int) -> tuple[Floats, Floats]:
     """Return prior mean and precision of each class's log efficiency, shape (classes,)."""
-    mean = np.full(classes, np.log(EFFICIENCY))
-    u = np.full(classes, EFFICIENCY_U / EFFICIENCY)
-    mean[0], u[0] = np.log(AC_EFFICIENCY), AC_EFFICIENCY_U
+    mean = np.full(classes, np.log(DC_EFFICIENCY.mean))
+    u = np.full(classes, DC_EFFICIENCY.u / DC_EFFICIENCY.mean)
+    mean[0], u[0] = np.log(AC_EFFICIENCY.mean), AC_EFFICIENCY.u
     return mean, u**-2.0
 
 
