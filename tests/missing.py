@@ -1,11 +1,12 @@
 """Which engines of the tests this machine lacks: their tests are named as not run, not skipped.
 
-A test needs an engine by its marker (timescale, browser, mosquitto) or by a fixture of it.
+A test needs an engine by its marker (timescale, browser, mosquitto, rival) or by a fixture of it.
 With CI=true every engine has to be there: then a missing one fails the run.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -44,10 +45,15 @@ def _no_browser() -> str:
     return "" if browser_program() else "install the packages chromium and fonts-noto-cjk"
 
 
+def _no_rival() -> str:
+    return "" if importlib.util.find_spec("gpboost") else "pip install 'chargewatch[rival]'"
+
+
 ENGINES: dict[str, tuple[str, Callable[[], str]]] = {
     "timescale": ("TimescaleDB", _no_timescale),
     "mosquitto": ("Mosquitto", _no_mosquitto),
     "browser": ("Chromium", _no_browser),
+    "rival": ("GPBoost", _no_rival),
 }
 
 

@@ -6,7 +6,7 @@ import importlib
 
 import click
 
-BENCHES = ("api", "assess", "faults", "ingest", "nights", "storage")
+BENCHES = ("api", "assess", "engine", "faults", "ingest", "nights", "storage")
 
 
 class LazyBenches(click.Group):

@@ -1,0 +1,63 @@
+"""`chargewatch bench engine`, and the engine against GPBoost on a small city."""
+
+import importlib.util
+
+import numpy as np
+import orjson
+import pytest
+from click.testing import CliRunner
+
+from chargewatch.benches.engine import agreement, coverage
+from chargewatch.benches.engine_city import crossed_sessions
+from chargewatch.benches.engine_sides import Told
+from chargewatch.cli import root
+
+
+def told(error, u):
+    return Told(
+        error=np.asarray(error),
+        u=np.asarray(u),
+        session_spread=0.02,
+        vehicle_spread=0.03,
+        connector_spread=0.007,
+        fit_s=1.0,
+        variances_s=1.0,
+        rounds=1,
+    )
+
+
+def test_agreement_is_in_the_others_uncertainties():
+    apart = agreement(told([0.01, 0.0], [0.0101, 0.0098]), told([0.0, 0.0], [0.01, 0.01]))
+    assert apart["mean_rms_u"] == pytest.approx(np.sqrt(0.5))
+    assert apart["mean_largest_u"] == pytest.approx(1.0)
+    assert apart["u_bias"] == pytest.approx(-0.005)
+    assert apart["u_largest"] == pytest.approx(0.02)
+
+
+def test_coverage_is_against_the_citys_mean():
+    truth = np.array([0.10, 0.12])
+    assert coverage(told([-0.01, 0.01], [0.001, 0.001]), truth) == 1.0
+    assert coverage(told([-0.01, 0.02], [0.001, 0.001]), truth) == 0.5
+
+
+def test_equal_seeds_give_equal_sessions():
+    one, two = crossed_sessions(60, seed=3), crossed_sessions(60, seed=3)
+    assert np.array_equal(one.log_ratio, two.log_ratio)
+    assert not np.array_equal(one.log_ratio, crossed_sessions(60, seed=4).log_ratio)
+
+
+def test_without_gpboost_it_says_so_and_what_to_do(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    done = CliRunner().invoke(root, ["bench", "engine", "--connectors", "60"])
+    assert done.exit_code == 1
+    assert "GPBoost is not installed: pip install 'chargewatch[rival]'" in str(done.exception)
+    assert "--alone" in str(done.exception)
+
+
+def test_alone_it_measures_the_engine_and_prints_one_document():
+    done = CliRunner().invoke(root, ["bench", "engine", "--connectors", "60", "--alone", "--json"])
+    assert done.exit_code == 0, done.output
+    document = orjson.loads(done.stdout)
+    assert document["engine"]["peak_memory_mb"] > document["engine"]["memory_before_mb"] > 20
+    assert 0.8 < document["engine"]["coverage"] <= 1.0
+    assert "gpboost" not in document
