@@ -284,6 +284,35 @@ async def test_a_signal_closes_when_its_cause_ends(any_database_url, tmp_path):
     assert outcome.summary["signal_changes"] == {"opened": 0, "kept": 0, "closed": 1}
 
 
+async def test_energy_whose_sessions_are_told_late_is_no_finding_any_more(database_url, tmp_path):
+    city = make_test_city(days=5)
+    messages = [(topic, orjson.loads(body)) for topic, body in messages_of(city)]
+    (first, *_) = [topic for topic, _ in messages if topic.endswith("/sessions")]
+    station = first.split("/")[3]
+    # Readings that name no session, and no record of one.
+    for topic, body in messages:
+        if topic.split("/")[3] == station and "readings" in body:
+            body["readings"] = [
+                {key: value for key, value in reading.items() if key != "session"}
+                for reading in body["readings"]
+            ]
+    told = [(topic, orjson.dumps(body)) for topic, body in messages]
+    async with open_database(database_url) as database:
+        await register(database, tmp_path, city.registry())
+        await feed(database_url, [m for m in told if m[0] != first])
+        settings = load_settings({})
+        await run_assessment(database, settings, as_of=TO, days=30)
+        idle = [r for r in await signal_rows(database) if r["code"] == "idle_consumption"]
+        assert {row["station_id"] for row in idle} == {station}
+        assert min(row["first_at"] for row in idle) < TO - timedelta(days=3)
+        await feed(database_url, [m for m in told if m[0] == first])
+        later = TO + timedelta(days=2)
+        outcome = await run_assessment(database, settings, as_of=later, days=30)
+        codes = {row["code"] for row in await signal_rows(database)}
+    assert outcome.mode == "nightly"
+    assert "idle_consumption" not in codes
+
+
 async def test_a_fall_that_is_declared_late_is_no_finding_any_more(
     database_url, tmp_path, monkeypatch
 ):

@@ -97,7 +97,26 @@ def test_a_session_that_still_runs_is_not_idle():
     power = np.where(EVERY_10_MIN >= 80_000, 5400.0, 0.0)
     given = given_readings(EVERY_10_MIN, energy, power=power)
     assert idle(given, sessions([]), as_of_s=T0 + DAY_S) == []
+    after = np.append(EVERY_10_MIN, [DAY_S + 600.0, DAY_S + 1200.0])
+    given = given_readings(
+        after, np.append(energy, energy[[-1, -1]]), power=np.append(power, [0, 0])
+    )
     assert len(idle(given, sessions([]), as_of_s=T0 + 4 * DAY_S)) == 1
+
+
+def test_a_charge_of_more_than_a_day_that_still_runs_is_not_idle():
+    at = np.arange(0, 4 * DAY_S, 600.0)
+    power = np.where(at >= 20_000, 3000.0, 0.0)
+    energy = 1000 + np.floor(np.clip(at - 20_000, 0, None) * 3000 / 3600)
+    assert idle(given_readings(at, energy, power=power), sessions([]), as_of_s=T0 + 4 * DAY_S) == []
+    # So may one in whose middle the readings end.
+    early = given_readings(at[:300], energy[:300], power=power[:300])
+    assert idle(early, sessions([]), as_of_s=T0 + 9 * DAY_S) == []
+    # One that ended without a record of it is found once a day has passed.
+    ended = np.minimum(energy, energy[200])
+    power = np.where(at < at[200], power, 0.0)
+    given = given_readings(at, ended, power=power)
+    assert len(idle(given, sessions([]), as_of_s=T0 + 4 * DAY_S)) == 2
 
 
 def off(given, done):

@@ -14,7 +14,7 @@ from chargewatch.domain.times import DAY_S
 from chargewatch.runs.apart import each_apart
 from chargewatch.runs.context import Say
 from chargewatch.runs.load import Loaded
-from chargewatch.runs.scan import Scan
+from chargewatch.runs.scan import OVERLAP_S, Scan
 from chargewatch.signals.block import Block
 from chargewatch.signals.cadence import asleep_between_charges, usual_gaps
 from chargewatch.signals.declarations import Declarations
@@ -22,7 +22,7 @@ from chargewatch.signals.findings import Finding
 from chargewatch.signals.money import BilledPeriods, Fees
 from chargewatch.signals.registers import Piles, Readings
 from chargewatch.signals.registry import findings_of
-from chargewatch.signals.sessions import BilledSessions
+from chargewatch.signals.sessions import LONGEST_SESSION_S, BilledSessions
 from chargewatch.signals.stations import LeftOut
 from chargewatch.storage.bulk import Records, seconds_of
 from chargewatch.storage.runs import inputs as store
@@ -65,10 +65,7 @@ async def scan_readings(
     registry = context.loaded.registry
     size = registry.connector_ids.size
     gap_s, count = np.full(size, np.nan), np.zeros(size, np.int64)
-    checked = np.full(size, scan.day, np.int64)
-    for connector_id, day in scan.late.items():
-        row = int(registry.connector_rows(np.array([connector_id]))[0])
-        checked[row] = min(checked[row], day)
+    checked = _first_days(context.loaded, scan)
     alive = np.flatnonzero(np.isfinite(context.loaded.last_reading_s))
     alive = alive[context.loaded.last_reading_s[alive] >= (checked[alive] - 1) * DAY_S]
     # Connectors whose late readings reach far back come together, so that others stay cheap.
@@ -98,6 +95,26 @@ async def scan_readings(
         if alive.size > 2_000:
             say(f"signals: readings of {min(position, alive.size)} of {alive.size} connectors")
     return found, gap_s, count, checked
+
+
+def _first_days(loaded: Loaded, scan: Scan) -> Ints:
+    """Return the first day whose readings are checked again, by row of Fleet.
+
+    An earlier one than others' where readings or sessions came late: a session's record explains
+    the energy of its readings, and is held against them, from the day on that it began.
+    """
+    registry, sessions = loaded.registry, loaded.sessions
+    checked = np.full(registry.connector_ids.size, scan.day, np.int64)
+    for connector_id, day in scan.late.items():
+        row = int(registry.connector_rows(np.array([connector_id]))[0])
+        checked[row] = min(checked[row], day)
+    late = seconds_of(sessions["received_at"]) > scan.received_after.timestamp() - OVERLAP_S
+    ended = seconds_of(sessions["ended_at"])[late]
+    # A begin that was told by a clock that wasn't set says nothing.
+    begun = np.maximum(seconds_of(sessions["started_at"])[late], ended - LONGEST_SESSION_S.value)
+    days = np.floor(np.maximum(begun, scan.first.timestamp()) / DAY_S).astype(np.int64)
+    np.minimum.at(checked, registry.connector_rows(sessions["connector_id"][late]), days)
+    return checked
 
 
 def _without_readings(context: ScanContext) -> list[Finding]:

@@ -18,7 +18,7 @@ from chargewatch.runs.find_register_signals import ScanContext, scan_readings
 from chargewatch.runs.find_station_signals import LateEnergy, station_findings
 from chargewatch.runs.load import Loaded, Rows, as_told
 from chargewatch.runs.plan import scan_of
-from chargewatch.runs.scan import Scan
+from chargewatch.runs.scan import OVERLAP_S, Scan
 from chargewatch.runs.state import RunState
 from chargewatch.runs.tariff_curves import load_curves
 from chargewatch.runs.verify_signed import Verified, signature_checks
@@ -33,9 +33,6 @@ from chargewatch.signals.stations import Cadence, LeftOut
 from chargewatch.storage.archive import window as archives
 from chargewatch.storage.bulk import seconds_of
 from chargewatch.storage.runs import inputs as store
-
-OVERLAP_S = 600.0
-"""Sessions that came so long before the last run began may have been committed after it read."""
 
 
 @dataclass(frozen=True, kw_only=True)

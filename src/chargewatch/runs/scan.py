@@ -8,6 +8,9 @@ from datetime import datetime, timedelta
 
 from chargewatch.domain.times import DAY_S, EPOCH
 
+OVERLAP_S = 600.0
+"""Sessions that came so long before the last run began may have been committed after it read."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scan:

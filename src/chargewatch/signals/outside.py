@@ -59,5 +59,21 @@ def outside_sessions(
     dense = (pairs.span_s <= LONGEST_PAIR_S.value) | complete[pairs.row]
     outside = pairs.sound & ~named[1:] & ~named[:-1] & dense
     outside &= ~_overlaps_session(pairs, sessions, base_s=base_s)
-    running = (pairs.end_s > as_of_s - DAY_S) & may_be_charging(pairs)
-    return np.asarray(outside & ~running)
+    return np.asarray(outside & ~_still_running(pairs, as_of_s=as_of_s))
+
+
+def _still_running(pairs: Pairs, *, as_of_s: float) -> Bools:
+    """Return pairs of charges that go on, without a pause, on the last day or as readings end."""
+    charging = may_be_charging(pairs) & pairs.valid
+    rows = np.flatnonzero(charging)
+    goes_on = np.zeros(rows.size, bool)
+    goes_on[1:] = (np.diff(rows) == 1) & (np.diff(pairs.row[rows]) == 0)
+    charge = np.cumsum(~goes_on) - 1
+    latest = np.full(int(charge.max(initial=-1)) + 1, -np.inf)
+    np.maximum.at(latest, charge, pairs.end_s[rows])
+    is_last = np.append(np.diff(pairs.readings.connector[1:]) != 0, True)[: pairs.valid.size]
+    is_last &= pairs.span_s <= LONGEST_PAIR_S.value
+    latest[charge[is_last[rows]]] = np.inf
+    result = np.zeros(charging.size, bool)
+    result[rows] = (latest > as_of_s - DAY_S)[charge]
+    return result

@@ -54,7 +54,8 @@ RULE = Rule(
     raised=f"more than {IDLE_WH_PER_DAY} (+ 1 resolution) a UTC day outside any session",
     left_alone=(
         "readings that name a session, even when its record is missing; spans over 30 min where a "
-        "message of the station is missing; charging of the last day that may still run"
+        "message of the station is missing; charging that may still run: that of the last day, "
+        "what leads up to it without a pause, and that in whose middle the readings end"
     ),
     limits=(IDLE_WH_PER_DAY, LONGEST_PAIR_S),
     sentences=(IDLE,),
