@@ -41,7 +41,7 @@ VALUES: dict[str, Any] = {
     "meter_u": 0.001, "day": "2026-03-01", "meter": METER, "mpe": 0.02,
     "since": "2026-03-01T00:00:00Z", "text": "quite new", "error_in": 0.06,
     "error_otherwise": 0.001, "from_hour": 18, "to_hour": 23, "load_from": 0.2, "load_to": 0.4,
-    "kwh": 10, "minutes": 30,
+    "kwh": 10, "minutes": 30, "said": -0.05, "said_u": 0.004, "rest": 0.0037, "rest_u": 0.0014,
 }  # fmt: skip
 
 
@@ -51,6 +51,8 @@ def findings(**told: Any) -> Findings:
         "error": 0.031, "u": 0.002, "mpe": 0.02, "p": 0.5, "code": UNDECIDED, "intervals": 2500,
         "sessions": 140, "direct": 0, "meter_u": 0.00001, "suspect": False, "meter": 0,
         "traced": True, "live": True, "changed": -1, "has_mpe": True, "unclosed": False,
+        "conflict": -1, "conflict_said": -0.05, "conflict_said_u": 0.004, "conflict_rest": 0.0037,
+        "conflict_rest_u": 0.0014,
     }  # fmt: skip
     situations = {0: told["situation"]} if "situation" in told else {}
     values = {name: value for name, value in (one | told).items() if name != "situation"}
@@ -108,6 +110,27 @@ SAID = (
         {"unclosed": True, "p": 0.01, "sessions": 0},
         "+3.10 % ± 0.40 % (k = 2) from 2500 intervals; the balance of its feeder doesn't close "
         "with it: what was taken for outliers lies on one side",
+    ),
+    (
+        {"conflict": 0, "p": 0.01, "sessions": 0},
+        "+3.10 % ± 0.40 % (k = 2) from 2500 intervals; its evidence is in conflict: -5.00 % ± "
+        "0.80 % (k = 2) by vehicles, +0.37 % ± 0.28 % by all else",
+    ),
+    (
+        {"conflict": 1, "code": NONCONFORMING, "sessions": 0},
+        "+3.10 % ± 0.40 % (k = 2) from 2500 intervals; its evidence is in conflict: -5.00 % ± "
+        "0.80 % (k = 2) by its verification, +0.37 % ± 0.28 % by all else",
+    ),
+    (
+        {"conflict": 2, "sessions": 0},
+        "+3.10 % ± 0.40 % (k = 2) from 2500 intervals; its evidence is in conflict: -5.00 % ± "
+        "0.80 % (k = 2) by the meter of its feeder, +0.37 % ± 0.28 % by all else; "
+        "too near the limit of 2.0 %",
+    ),
+    (
+        {"conflict": 3, "p": 0.01, "sessions": 0},
+        "+3.10 % ± 0.40 % (k = 2) from 2500 intervals; its evidence is in conflict: -5.00 % ± "
+        "0.80 % (k = 2) by the meter in series, +0.37 % ± 0.28 % by all else",
     ),
     *(
         (

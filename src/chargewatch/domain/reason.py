@@ -22,6 +22,7 @@ class Wording:
 
 
 _SITUATION = ("error_in", "error_otherwise")
+_CONFLICT = ("said", "said_u", "rest", "rest_u")
 
 WORDINGS: Mapping[str, Wording] = {
     "no_class": Wording("no accuracy class in the registry, so no limit to compare with"),
@@ -40,6 +41,19 @@ WORDINGS: Mapping[str, Wording] = {
     "reference": Wording("the reference contributes {meter_u}", ("meter_u",)),
     "changed": Wording("changed on {day}", ("day",)),
     "suspect": Wording("its reference meter {meter} is suspect and not relied on", ("meter",)),
+    **{
+        f"conflict_{witness}": Wording(
+            f"its evidence is in conflict: {{said}} ± {{said_u}} (k = 2) by {by}, "
+            "{rest} ± {rest_u} by all else",
+            _CONFLICT,
+        )
+        for witness, by in (
+            ("vehicles", "vehicles"),
+            ("verification", "its verification"),
+            ("feeder", "the meter of its feeder"),
+            ("series", "the meter in series"),
+        )
+    },
     **{
         code: Wording(f"{{error_in}} {where}, {{error_otherwise}} otherwise", _SITUATION + values)
         for code, where, values in (
@@ -84,6 +98,10 @@ _PER_CENT: Mapping[str, tuple[float, str]] = {
     "error": (100.0, "+.2f"),
     "u": (200.0, ".2f"),
     "meter_u": (100.0, ".2f"),
+    "said": (100.0, "+.2f"),
+    "said_u": (200.0, ".2f"),
+    "rest": (100.0, "+.2f"),
+    "rest_u": (200.0, ".2f"),
     "mpe": (100.0, ".1f"),
     "error_in": (100.0, "+.1f"),
     "error_otherwise": (100.0, "+.1f"),

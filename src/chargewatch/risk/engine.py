@@ -167,7 +167,7 @@ def _decided(
     counts = measured.counts
     live = (counts.intervals > 0) | (counts.sessions >= config.min_sessions)
     red = flagged(p, limit=config.p_nonconforming, false_share=config.false_flag_share)
-    good = (p <= config.p_conforming) & live & ~found.unclosed
+    good = (p <= config.p_conforming) & live & ~found.unclosed & ~inference.conflicts.found
     return _Decided(
         p=p,
         flagged=red,
@@ -250,6 +250,7 @@ def _findings(
 ) -> Findings:
     """Return what the reasons of the verdicts are worded from."""
     meter, suspect = meters_above(statistics.layout), inference.meter_suspect
+    conflicts = inference.conflicts
     return Findings(
         error=measured.error,
         u=measured.u,
@@ -269,6 +270,11 @@ def _findings(
         changed=inference.changes.changed,
         has_mpe=np.isfinite(inputs.fleet.mpe),
         unclosed=decided.unclosed,
+        conflict=np.where(conflicts.found, conflicts.witness, -1),
+        conflict_said=conflicts.said,
+        conflict_said_u=conflicts.said_u,
+        conflict_rest=conflicts.rest,
+        conflict_rest_u=conflicts.rest_u,
         situations={one.connector: one for one in decided.situations},
         min_sessions=config.min_sessions,
         p_conforming=config.p_conforming,
@@ -342,6 +348,7 @@ def _summary(inference: Inference, decided: _Decided) -> dict[str, float]:
         "rounds": float(inference.rounds),
         "rounds_moved_u": inference.moved_u,
         "drift_alarms": float(inference.changes.alarm.sum()),
+        "conflicts": float(inference.conflicts.found.sum()),
         "meters_suspect": float(inference.meter_suspect.sum()),
         "population_bulk_share": float(inference.population.share[0]),
         "population_bulk_spread_mpe": float(inference.population.spread[0]),

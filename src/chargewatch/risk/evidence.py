@@ -32,6 +32,7 @@ from chargewatch.risk.priors import ANCHOR_DEGREES, SUSPECT_U
 from chargewatch.risk.rounds_input import RoundsInput, in_series_u
 from chargewatch.risk.spreads import SessionsInTime, SessionWeights, Spreads
 from chargewatch.risk.vehicles import SessionPairs, VehicleGraph, session_pairs, vehicle_graph
+from chargewatch.risk.verifications import Stated, believed_precision
 
 Number = TypeVar("Number", np.float64, np.int64)
 
@@ -46,25 +47,13 @@ class Judgement:
     z: tuple[Floats, ...]  # where feeders are linearised
     weights: SessionWeights
     in_time: SessionsInTime | None  # once changes have been looked for
-    error: Floats  # (n,), posterior mean of the round before; NaN: not known yet
-    variance: Floats  # (n,)
+    holds: Floats  # (a,), probability that each verification still holds
     own: Floats  # (n,), gamma by own evidence in the round before; NaN: not known
     own_variance: Floats
     changes: Changes
     shift: Floats  # (m,)
     shift_u: Floats
     suspect: Bools
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stated:
-    """Verifications that count, shape (a,)."""
-
-    connector: Ints
-    value: Floats  # ln(1 + stated error)
-    certificate: Floats  # variance of the certificate alone
-    grown: Floats  # the wander since then, 1 after a year
-    precision: Floats  # as it enters the least squares
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +136,7 @@ class Weighted:
         )
 
 
-def _age_weights(city: RoundsInput, connector: Ints, *, size: int) -> Floats:
+def age_weights(city: RoundsInput, connector: Ints, *, size: int) -> Floats:
     """Return the weights of sessions by age, scaled so that they state their own variance.
 
     With weights f the variance of a mean is sum f^2 / (sum f)^2 of a session's, so f is scaled by
@@ -174,7 +163,7 @@ def _session_graph(
         tail = np.where(changed, known.in_time.weight, tail)
     base = rows.looseness * (spreads.session[rows.kind] ** 2 + rows.soc_variance)
     precision = tail / (base * known.weights.inflation[rows.kind])
-    precision = precision * _age_weights(city, connector, size=size)
+    precision = precision * age_weights(city, connector, size=size)
     vehicle = known.weights.node_tail / spreads.vehicle[city.node_kind] ** 2
     pull = 1.0 / (sum_by_row(city.node, precision, size=vehicle.size) + vehicle)
     # What all sessions of a connector share caps what they say together at 1 / tau^2.
@@ -208,22 +197,19 @@ def _stated(city: RoundsInput, known: Judgement, pasts: Pasts) -> Stated:
     past = np.where(before, pasts.number[anchors.connector], anchors.connector)
     use &= past >= 0
     who = past[use]
-    value = np.log1p(anchors.relative_error[use])
     variance = anchor_variance(
         anchors, as_of_s=inputs.as_of_s, drift_per_year=known.spreads.wander
     )[use]
-    # A verification long overtaken by events must not hold the present error.
-    present = np.minimum(who, city.size - 1)
-    away = (value - known.error[present]) ** 2 / (variance + known.variance[present])
-    weight = np.minimum((ANCHOR_DEGREES + 1.0) / (ANCHOR_DEGREES + away), 1.0)
-    weight = np.where(away > 9.0, 0.1 * weight, weight)
-    weight = np.where((who < city.size) & np.isfinite(away), weight, 1.0)
+    # One long overtaken by events must not hold the present error.
+    holds = np.where(who < city.size, known.holds[use], 1.0)
     return Stated(
+        anchor=np.flatnonzero(use),
         connector=who,
-        value=value,
+        value=np.log1p(anchors.relative_error[use]),
         certificate=anchors.standard_uncertainty[use] ** 2,
         grown=since_verified(anchors, as_of_s=inputs.as_of_s)[use],
-        precision=weight / variance,
+        variance=variance,
+        precision=believed_precision(variance, holds),
     )
 
 

@@ -16,6 +16,7 @@ from scipy.sparse.csgraph import connected_components
 
 from chargewatch.domain.arrays import Bools, Floats, Ints
 from chargewatch.risk.changes import Changes, changes_of_city, no_changes
+from chargewatch.risk.conflicts import Disagreements, conflicts
 from chargewatch.risk.decision import (
     PRIOR_POPULATION,
     Population,
@@ -55,6 +56,7 @@ from chargewatch.risk.spreads import (
     site_spread,
 )
 from chargewatch.risk.vehicles import PAIR_KINDS, session_score
+from chargewatch.risk.verifications import Stated, that_hold, with_doubt, without
 
 NEARLY_SETTLED_U = 0.25
 LEAST_ROUNDS = 4
@@ -74,6 +76,7 @@ class Inference:
     population: Population
     spreads: Spreads
     changes: Changes
+    conflicts: Disagreements
     soc_share: Floats  # (s,), share of a session's variance that is SOC resolution
     traced: Bools  # (n,), something traceable in its graph
     meter_shift: Floats
@@ -107,8 +110,7 @@ def _first_judgement(city: RoundsInput) -> Judgement:
             node_tail=np.ones(city.node_kind.size),
         ),
         in_time=None,
-        error=unknown,
-        variance=unknown,
+        holds=np.ones(city.inputs.anchors.connector.size),
         own=unknown,
         own_variance=unknown,
         changes=no_changes(n),
@@ -176,11 +178,19 @@ def _judged(
         ),
         z=_next_points(evidence.views, estimate, converters),
         weights=weights,
-        error=estimate.error,
-        variance=estimate.variance,
+        holds=_that_hold(evidence.stated, known.holds, error, variance),
         own=error,
         own_variance=variance,
     )
+
+
+def _that_hold(stated: Stated, before: Floats, error: Floats, variance: Floats) -> Floats:
+    """Return the probability that each verification still holds, shape (a,)."""
+    who = stated.connector
+    other = without(error[who], variance[who], mean=stated.value, precision=stated.precision)
+    holds = before.copy()
+    holds[stated.anchor] = that_hold(stated, other)
+    return holds
 
 
 def _with_changes(
@@ -295,13 +305,16 @@ def infer(inputs: RunInputs, statistics: CityStatistics, *, config: EngineConfig
     known, rounds, moved = _settled(city, _first_judgement(city))
     pasts = pasts_before(city, known.changes)
     evidence = weighted(city, known, pasts)
-    estimate = estimate_city(
+    whole = estimate_city(
         evidence.system, draws=config.draws, seed=config.seed, tolerance=TOLERANCE
-    ).of_first(city.size)
-    evidence = evidence.of_present(city, pasts)
+    )
+    estimate = whole.of_first(city.size)
     error, variance = own_evidence(
         estimate, model=city.model, prior_precision=known.prior_precision
     )
+    conflicting = conflicts(city, known, evidence, whole, pasts)
+    evidence = evidence.of_present(city, pasts)
+    error, variance = with_doubt(error, variance, evidence.stated)
     rows = statistics.sessions
     base = np.where(evidence.base > 0, evidence.base, 1.0)
     return Inference(
@@ -314,6 +327,7 @@ def infer(inputs: RunInputs, statistics: CityStatistics, *, config: EngineConfig
         ),
         spreads=known.spreads,
         changes=known.changes,
+        conflicts=conflicting,
         soc_share=rows.looseness * rows.soc_variance / base,
         traced=traced_connectors(
             city.size,

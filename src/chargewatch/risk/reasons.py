@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from chargewatch.domain.arrays import Bools, Floats, Ints
 from chargewatch.domain.reason import COUNTED, Reason, Reasons, reason
 from chargewatch.domain.times import DAY_S
+from chargewatch.risk.conflicts import WITNESSES
 from chargewatch.risk.situation_errors import SituationError
 
 NOT_IDENTIFIABLE, NONCONFORMING, CONFORMING, UNDECIDED = range(4)
@@ -35,6 +36,11 @@ class Findings:
     changed: Ints  # days since 1970, -1 for none
     has_mpe: Bools
     unclosed: Bools
+    conflict: Ints  # place in `WITNESSES` of the witness that contradicts all others, -1 for none
+    conflict_said: Floats
+    conflict_said_u: Floats
+    conflict_rest: Floats
+    conflict_rest_u: Floats
     situations: Mapping[int, SituationError]  # by connector
     min_sessions: int
     p_conforming: float
@@ -85,6 +91,10 @@ def _parts(
     if row["changed"] >= 0:
         day = datetime.fromtimestamp(row["changed"] * DAY_S, UTC).date()
         yield reason("changed", day=day.isoformat())
+    conflict = int(row["conflict"])
+    if conflict >= 0:
+        values = {name: row[f"conflict_{name}"] for name in ("said", "said_u", "rest", "rest_u")}
+        yield reason(f"conflict_{WITNESSES[conflict]}", **values)
     if row["suspect"]:
         yield reason("suspect", meter=meters[int(row["meter"])])
     if code == UNDECIDED:
@@ -92,6 +102,8 @@ def _parts(
             yield reason("not_borne_out")
         elif row["unclosed"] and row["p"] <= row["p_conforming"]:
             yield reason("not_closed")
+        elif conflict >= 0 and row["p"] <= row["p_conforming"]:
+            return
         elif row["u"] > row["mpe"] / 3:
             yield reason("too_uncertain", mpe=row["mpe"])
         else:
