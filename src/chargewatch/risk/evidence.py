@@ -28,7 +28,7 @@ from chargewatch.risk.feeders.statements import (
     with_meter,
 )
 from chargewatch.risk.parallel import in_threads
-from chargewatch.risk.priors import ANCHOR_DEGREES, SUSPECT_U
+from chargewatch.risk.priors import SUSPECT_U
 from chargewatch.risk.rounds_input import RoundsInput, in_series_u
 from chargewatch.risk.spreads import SessionsInTime, SessionWeights, Spreads
 from chargewatch.risk.vehicles import SessionPairs, VehicleGraph, session_pairs, vehicle_graph

@@ -73,9 +73,6 @@ TAMPERED_SHARE = 0.05
 judgement."""
 TAMPERED_SPREAD = 0.03
 """Spread of what tampering adds. Unit: fraction. Source: judgement."""
-ANCHOR_DEGREES = 4.0
-"""Degrees of freedom of the Student weights of verifications. Unit: 1. Source: judgement; about
-one in a hundred is beyond five standard deviations."""
 
 # Reference meters and clocks.
 

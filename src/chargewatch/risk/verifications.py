@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from chargewatch.domain.arrays import Bools, Floats, Ints
-from chargewatch.risk.spreads import TAMPERED_SHARE, TAMPERED_SPREAD
+from chargewatch.risk.priors import TAMPERED_SHARE, TAMPERED_SPREAD
 
 LEAST_ELSE = 0.03
 """Share of what is known of a connector that must be left to compare a statement with."""
