@@ -94,6 +94,42 @@ def _scenario(
     )
 
 
+def _print_shifts(document: Mapping[str, Any]) -> None:
+    click.echo(f"{document['scenario']}, {document['seeds']} seeds from {document['first_seed']}")
+    click.echo(
+        f"{'shift':<20}{'RMSE %':>8}{'over u':>8}{'cover %':>9}{'bias AC %':>11}{'bias DC %':>11}"
+        f"{'false red':>11}{'found':>9}  prior and truth"
+    )
+    for row in document["prior_shifts"]:
+        told = "" if row["prior"] is None else f"{row['prior']}: {row['truth']}"
+        flags, found = f"{row['false_red']}/{row['red']}", f"{row['found']}/{row['offenders']}"
+        click.echo(
+            f"{row['shift']:<20}{100 * row['rmse']:>8.3f}{row['rmse_over_u']:>8.2f}"
+            f"{100 * row['coverage']:>9.1f}{100 * row['bias_ac']:>11.3f}"
+            f"{100 * row['bias_dc']:>11.3f}{flags:>11}{found:>9}  {told}".rstrip()
+        )
+
+
+def _shifted(
+    name: str,
+    shifts: tuple[str, ...],
+    seeds: range,
+    to: datetime | None,
+    assignments: tuple[str, ...],
+) -> dict[str, Any]:
+    from chargewatch.evaluation.prior_shifts import chosen_shifts, prior_shift_figures
+    from chargewatch.simulators.scenario import parse_overrides
+
+    return prior_shift_figures(
+        name,
+        shifts=chosen_shifts(shifts),
+        seeds=seeds,
+        to=to,
+        overrides=parse_overrides(assignments),
+        say=say,
+    )
+
+
 @click.command("evaluate")
 @click.argument("truth", type=FILE, required=False)
 @click.option("--assessments", type=FILE, help="JSON of `assessments export`. [the database]")
@@ -113,6 +149,13 @@ def _scenario(
 @click.option(
     "--set", "assignments", multiple=True, metavar="NAME=VALUE", help="A parameter of the scenario."
 )
+@click.option(
+    "--prior-shift",
+    "shifts",
+    multiple=True,
+    metavar="NAME|all",
+    help="What a wrong prior costs: cities whose truth lies two sigma from it, beside usual ones.",
+)
 @click.option("--steps", is_flag=True, help="Also the days until a step is flagged (slow).")
 @json_option
 @click.pass_context
@@ -126,6 +169,7 @@ def command(
     first_seed: int,
     to: datetime | None,
     assignments: tuple[str, ...],
+    shifts: tuple[str, ...],
     steps: bool,
     as_json: bool,
 ) -> None:
@@ -134,8 +178,12 @@ def command(
         raise click.UsageError("give a truth.json, or --scenario")
     if (assessments is None) != (signals is None):
         raise click.UsageError("give --assessments and --signals together")
-    if scenario is not None:
-        chosen = range(first_seed, first_seed + seeds)
+    if shifts and (scenario is None or steps):
+        raise click.UsageError("--prior-shift needs --scenario, and goes without --steps")
+    chosen = range(first_seed, first_seed + seeds)
+    if scenario is not None and shifts:
+        document = _shifted(scenario, shifts, chosen, to, assignments)
+    elif scenario is not None:
         document = _scenario(scenario, chosen, to, assignments, steps)
     elif truth is not None:
         known = read_truth(truth)
@@ -146,5 +194,7 @@ def command(
         document = evaluation(known, rows, marks)
     if as_json:
         print_json(document)
+    elif shifts:
+        _print_shifts(document)
     else:
         _print(document)

@@ -158,7 +158,8 @@ class Demand:
         self, connector: Ints, vehicle: Ints, address: tuple[Ints, ...], arrival: Floats
     ) -> ChargingSessions:
         draws, connectors = self._draws, self._layout.connectors
-        car = vehicles(draws, vehicle)
+        physics = self._layout.physics
+        car = vehicles(draws, vehicle, physics=physics)
         is_dc = connectors.is_dc[connector]
         begin, end = self._states_of_charge(is_dc, address)
         interrupted = draws.uniform("interrupted", *address) < 0.02
@@ -181,7 +182,7 @@ class Demand:
         after_meter = np.where(connectors.compensated, 0.0, connectors.cable_loss)[connector]
         # It goes with the square of the current, so in the mean by energy with the power.
         scale = 1 - after_meter * (energy * power).sum(axis=1) / energy.sum(axis=1) / rated
-        bms_noise = 1 + car.bms_scale + 0.004 * draws.normal("bms noise", *address)
+        bms_noise = 1 + car.bms_scale + physics.bms_noise * draws.normal("bms noise", *address)
         eff = np.where(is_dc, car.dc_efficiency, car.ac_efficiency)
         wobble = 1 + 0.003 * draws.normal("battery heat", *address)
         bms = (energy.sum(axis=1) / 3600) * scale * eff * bms_noise * wobble

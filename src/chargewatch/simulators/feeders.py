@@ -21,12 +21,16 @@ def auxiliary_wh(layout: Layout, draws: Draws, station: Ints, t_local_s: Floats)
     """
     mean_w = layout.stations.auxiliary_w[station]
     day = 2 * np.pi / DAY_S
-    energy = t_local_s + 0.45 / day * np.sin(day * (t_local_s - 1.0 * 3600))
+    energy = t_local_s + layout.physics.auxiliary_swing / day * np.sin(
+        day * (t_local_s - 1.0 * 3600)
+    )
     for wave in range(3):
         period = 20_000 * (1.7**wave) * (1 + draws.uniform("wave period", station, wave))
         phase = 2 * np.pi * draws.uniform("wave phase", station, wave)
         omega = 2 * np.pi / period
-        energy = energy + 0.10 / omega * np.sin(omega * t_local_s + phase)
+        energy = energy + layout.physics.auxiliary_wander / omega * np.sin(
+            omega * t_local_s + phase
+        )
     return np.asarray(mean_w * energy / 3600)
 
 

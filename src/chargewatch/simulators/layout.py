@@ -17,6 +17,7 @@ import numpy as np
 from chargewatch.domain.arrays import Bools, Floats, Ints
 from chargewatch.domain.times import DAY_S
 from chargewatch.simulators.draws import Draws
+from chargewatch.simulators.physics import Physics
 from chargewatch.simulators.scenario import Scenario
 
 SITE_TYPES = ("residential", "office", "commercial", "hub")
@@ -110,6 +111,7 @@ class Layout:
     meters: Meters
     vehicles: int
     roaming_vehicles: int
+    physics: Physics
 
 
 @cache
@@ -139,6 +141,7 @@ def make_layout(scenario: Scenario, draws: Draws) -> Layout:
         meters=_meters(scenario, draws, stations, connectors),
         vehicles=count,
         roaming_vehicles=max(1, round(count * scenario.roaming_share)),
+        physics=scenario.physics,
     )
 
 
@@ -166,7 +169,9 @@ def _stations(scenario: Scenario, draws: Draws) -> Stations:
         first=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
         phase_s=draws.choice("phase", 30, k),
         auxiliary_w=np.exp(draws.normal("auxiliary", k) * 0.5) * 25 * sizes,
-        feeder_loss=0.002 + 0.006 * draws.uniform("feeder loss", k),
+        feeder_loss=0.002
+        + scenario.physics.feeder_loss_shift
+        + 0.006 * draws.uniform("feeder loss", k),
         rated_w=np.zeros(scenario.stations),
     )
 
@@ -198,6 +203,7 @@ def _connectors(scenario: Scenario, draws: Draws, stations: Stations) -> Connect
     pile_no = np.where(is_dc, 2 * (position // 2) + 1, position + 1)
     gun = np.where(is_dc, position % 2 + 1, 1)
     piles = [f"{stations.name[s]}-{p:02d}" for s, p in zip(station, pile_no, strict=True)]
+    physics = scenario.physics
     truncated = np.clip(draws.normal("gain", *key), -2.5, 2.5)
     return Connectors(
         name=[f"{pile}-{g}" for pile, g in zip(piles, gun, strict=True)],
@@ -212,13 +218,15 @@ def _connectors(scenario: Scenario, draws: Draws, stations: Stations) -> Connect
         compensated=draws.uniform("compensated", *key) < 0.2,
         popularity=np.exp(0.3 * draws.normal("popularity", *key) - 0.045),
         register_wh=np.floor(np.exp(draws.normal("register", *key) * 0.7) * 4e6),
-        gain=scenario.gain_sd_mpe * mpe * truncated,
+        gain=scenario.gain_sd_mpe * mpe * truncated + physics.model_error,
         light=0.004 * draws.normal("light", *key),
-        temperature_coefficient=0.7e-4 * draws.normal("temperature", *key),
-        aging=2e-3 * draws.normal("aging", *key) / (365 * DAY_S),
+        temperature_coefficient=physics.temperature_spread * draws.normal("temperature", *key),
+        aging=physics.ageing_per_year * draws.normal("aging", *key) / (365 * DAY_S),
         creep_w=0.15 * np.abs(draws.normal("creep", *key)),
-        cable_loss=np.where(is_dc, 0.003, 0.0045) * (0.8 + 0.4 * draws.uniform("cable", *key)),
-        efficiency_shift=np.where(is_dc, 0.004, 0.0005) * draws.normal("pile efficiency", *key),
+        cable_loss=np.where(is_dc, physics.dc_cable_loss, physics.ac_cable_loss)
+        * (1 + physics.cable_spread * (2 * draws.uniform("cable", *key) - 1)),
+        efficiency_shift=np.where(is_dc, physics.dc_pile_spread, physics.ac_pile_spread)
+        * draws.normal("pile efficiency", *key),
         signs=draws.uniform("signs", *key) < scenario.signed_share,
     )
 
@@ -248,6 +256,8 @@ def _meters(scenario: Scenario, draws: Draws, stations: Stations, connectors: Co
         standard_uncertainty=u,
         bias=u * np.clip(draws.normal("meter bias", *key), -2.5, 2.5),
         resolution_wh=np.where(feeder, np.clip(step, 10, 400), 1.0),
-        clock_offset_s=np.round(0.8 * draws.normal("meter clock", *key), 3),
+        clock_offset_s=np.round(
+            scenario.physics.meter_clock_s + 0.8 * draws.normal("meter clock", *key), 3
+        ),
         register_wh=np.floor(1e7 + 9e7 * draws.uniform("meter register", *key)),
     )

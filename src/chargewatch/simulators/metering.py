@@ -29,7 +29,6 @@ DC_CURVES = np.array(
         [0.948, 0.080, 0.11, 0.008],
     ]
 )
-TRUE_AC_EFFICIENCY = 0.9985
 
 
 @dataclass(kw_only=True)
@@ -112,12 +111,18 @@ def make_meters(layout: Layout, faults: Faults, *, length_s: float) -> MeterMode
 
 def input_efficiency(layout: Layout, connector: Ints, load: Floats) -> Floats:
     """Return output over input energy of piles at a load (fraction of the rated power)."""
-    connectors = layout.connectors
+    connectors, physics = layout.connectors, layout.physics
     curve = DC_CURVES[np.maximum(connectors.model[connector] - len(AC_MODELS_W), 0)]
     best, rise, scale, fall = (curve[..., k] for k in range(4))
-    dc = best - rise * np.exp(-load / scale) - fall * load**2
+    light = physics.dc_light_loss_factor * rise
+    light = light * np.exp(-load / (physics.dc_light_scale_factor * scale))
+    dc = best + physics.dc_efficiency_shift - light
+    dc = dc - physics.dc_full_loss_factor * fall * load**2
     is_dc = connectors.is_dc[connector]
-    pile = np.where(is_dc, dc, TRUE_AC_EFFICIENCY) + connectors.efficiency_shift[connector]
+    pile = np.where(is_dc, dc, physics.ac_efficiency) + connectors.efficiency_shift[connector]
+    if physics.dc_idle_loss:
+        idle = np.where(is_dc & (load > 0), physics.dc_idle_loss / np.maximum(load, 1e-3), 0.0)
+        pile = 1 / (1 / pile + idle)
     # A compensated meter indicates what leaves the plug, so the cable lies before that point.
     cable = np.where(connectors.compensated, connectors.cable_loss, 0.0)[connector] * load
     return np.asarray(pile * (1 - cable))

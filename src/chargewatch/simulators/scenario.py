@@ -10,6 +10,7 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from chargewatch.errors import InputFileError
+from chargewatch.simulators.physics import USUAL_PHYSICS, Physics, physics_from
 from chargewatch.simulators.wire_form import HOME_ZONE
 
 
@@ -53,6 +54,7 @@ class Scenario:
     reference_message_s: int = 21_600
     time_zone: str = HOME_ZONE  # of tariffs and of the times that are told
     electrical: bool = False  # voltage and current in the readings
+    physics: Physics = USUAL_PHYSICS
     faults: tuple[FaultSpec, ...] = ()
 
 
@@ -95,7 +97,22 @@ def parse_overrides(assignments: tuple[str, ...]) -> dict[str, Any]:
     return found
 
 
-def _built(values: Mapping[str, Any]) -> Scenario:
+def _with_physics(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values with all of ``physics.NAME`` as one."""
+    prefix = "physics."
+    plain = {name: value for name, value in values.items() if not name.startswith(prefix)}
+    dotted = {
+        name.removeprefix(prefix): value
+        for name, value in values.items()
+        if name.startswith(prefix)
+    }
+    if dotted:
+        plain["physics"] = {**plain.get("physics", {}), **dotted}
+    return plain
+
+
+def _built(told: Mapping[str, Any]) -> Scenario:
+    values = _with_physics(told)
     known = {option.name: option for option in fields(Scenario)}
     unknown = sorted(set(values) - set(known))
     if unknown:
@@ -108,6 +125,8 @@ def _built(values: Mapping[str, Any]) -> Scenario:
         default = known[name].default
         if name == "faults":
             checked[name] = tuple(_fault_spec(row) for row in value)
+        elif name == "physics" and isinstance(value, Mapping):
+            checked[name] = physics_from(value, scenario=values["name"])
         elif isinstance(default, float) and isinstance(value, int | float):
             checked[name] = float(value)
         elif type(value) is not type(default):

@@ -11,6 +11,7 @@ import numpy as np
 
 from chargewatch.domain.arrays import Floats, Ints
 from chargewatch.simulators.draws import Draws
+from chargewatch.simulators.physics import Physics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,7 @@ def real_sessions() -> dict[str, Floats]:
     }
 
 
-def vehicles(draws: Draws, vehicle: Ints) -> Vehicles:
+def vehicles(draws: Draws, vehicle: Ints, *, physics: Physics) -> Vehicles:
     """Return the properties of vehicles, each a function of the seed and its number only."""
     capacities = real_sessions()["capacity_wh"]
     row = draws.choice("capacity", capacities.size, vehicle)
@@ -68,7 +69,7 @@ def vehicles(draws: Draws, vehicle: Ints) -> Vehicles:
         knee=0.4 + 0.4 * draws.uniform("knee", vehicle),
         ac_efficiency=0.90 + 0.012 * draws.normal("ac efficiency", vehicle),
         dc_efficiency=0.962 + 0.008 * draws.normal("dc efficiency", vehicle),
-        bms_scale=0.010 * draws.normal("bms scale", vehicle),
+        bms_scale=physics.bms_scale_spread * draws.normal("bms scale", vehicle),
         soc_bend=0.008 * draws.normal("soc bend", vehicle),
         tells_soc_on_ac=draws.uniform("tells soc", vehicle),
     )
