@@ -86,6 +86,8 @@ def _assessment(run_id: int, number: int, back: int, as_of: datetime) -> dict[st
         "reason": encode((reason("too_little", sessions=3, least=8),)) if grey else "",
         "budget": [] if grey else budget,
         "drift": drift if tier == "yellow" else None,
+        "relative_error_light": 0.0512 if tier == "red" else math.nan,
+        "standard_uncertainty_light": 0.0101 if tier == "red" else math.nan,
     }
 
 

@@ -130,6 +130,8 @@ async def test_pile_says_why_it_is_flagged(site: Site) -> None:
     text = (await site.client.get("/piles/TJ0001-01-1")).text.replace("\N{NO-BREAK SPACE}", " ")
     assert "−2.0 % ± 0.4 %" in text
     assert "It indicates 2.0 % ± 0.4 % less energy than it delivers; allowed is 1.0 %." in text
+    assert "Error at light load" in text
+    assert "+5.1 % ± 2.0 %" in text
     assert "2 integrity signals are open: Loss-adjusted billing, Verification expired." in text
     grey = (await site.client.get("/piles/TJ0001-05-1")).text
     assert "The data can&#39;t identify its error." in grey

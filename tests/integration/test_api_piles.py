@@ -120,6 +120,7 @@ async def test_pile_shows_assessment_budget_and_evidence(site: Site) -> None:
     assert pile["assessment"]["tier"] == "red"
     squares = sum(part["standard_uncertainty"] ** 2 for part in pile["assessment"]["budget"])
     assert squares**0.5 == pytest.approx(pile["assessment"]["standard_uncertainty"])
+    assert pile["assessment"]["relative_error_light"] == pytest.approx(0.0512)
     assert [row["code"] for row in pile["signals"]][-1] == "register_jump"
     assert pile["verifications"][0]["certificate"] == "V-0"
     assert pile["n_sessions_stored"] == 60
@@ -129,6 +130,7 @@ async def test_what_is_not_known_is_null(site: Site) -> None:
     grey = (await get(site, "/piles/TJ0001-05-1"))["assessment"]
     assert grey["verdict"] == "not_identifiable"
     assert grey["relative_error"] is None
+    assert grey["relative_error_light"] is None
     assert grey["reason"] == (
         "no reference meter, no verification and 3 of at least 8 sessions with a known vehicle"
     )

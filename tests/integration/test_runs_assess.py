@@ -49,6 +49,7 @@ ASSESSMENT_COLUMNS = [
     "n_direct",
     "method",
 ]
+LIGHT_COLUMNS = ["relative_error_light", "standard_uncertainty_light"]
 SIGNAL_COLUMNS = [
     "code",
     "severity",
@@ -128,6 +129,11 @@ async def test_exports_have_the_contracts_columns_in_every_format(
         out = tmp_path / f"{kind}.parquet"
         run_command(kind, "export", "--format", "parquet", "--out", str(out), env=environment)
         assert pq.read_table(out).to_pylist()[0].keys() == rows[0].keys()
+    wide = [*ASSESSMENT_COLUMNS, "priority_money", *LIGHT_COLUMNS]
+    out = tmp_path / "wide.parquet"
+    run_command("assessments", "export", "--wide", "--format", "parquet", "--out", str(out),
+                env=environment)  # fmt: skip
+    assert pq.read_table(out).schema.names == wide
     done = run_command("assessments", "export", env=environment)
     for row in json.loads(done.stdout):
         assert datetime.fromisoformat(row["as_of"]) == TO

@@ -236,5 +236,5 @@ def test_the_digest_of_a_result_is_that_of_its_words() -> None:
         for name, found in (("C2", why), ("C1", ()))
     ]  # fmt: skip
     # As a version that kept sentences gave it.
-    digest = "b737a6194a92d99aa2371157e5d3e784ed12d189fbe500696577ab9b6cc4952c"
+    digest = "96b7df2997e10cee424f867739cc757ab109e28457471deb818edac0af266038"
     assert result_digest(assessments, []) == digest

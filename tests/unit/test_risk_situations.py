@@ -10,10 +10,11 @@ from engine_city import DAY, City, make_city
 
 from chargewatch.domain.verdict import Verdict
 from chargewatch.risk.engine import advance, assess
+from chargewatch.risk.feeders.nuisances import light_edges
 from chargewatch.risk.rebuilding import part_of
 from chargewatch.risk.results import EngineConfig, RunResult
 from chargewatch.risk.run_inputs import Intervals, RunInputs
-from chargewatch.risk.situations import WINDOWS, active_slots
+from chargewatch.risk.situations import FIRST, WINDOWS, active_slots
 
 CONFIG = EngineConfig(utc_offset_s=0.0)
 SIZE = 6
@@ -146,14 +147,16 @@ def test_slots_lie_in_one_bin_of_every_family() -> None:
     energy = np.zeros((1, 96, 1))
     energy[0, 40:44, 0] = 1750.0
     energy[0, 60, 0] = 300.0
-    active = active_slots(energy, np.array([[7000.0]]), begin_s=20500 * DAY)
+    edge = np.array([[0.19]])
+    active = active_slots(energy, np.array([[7000.0]]), light=edge, begin_s=20500 * DAY)
     assert active.slot.tolist() == [40, 41, 42, 43, 60]
-    hours, days, load, since, duration = active.bins - np.array([[0], [24], [26], [31], [37]])
+    hours, days, load, since, duration, light = active.bins - np.array(FIRST[:-1])[:, None]
     assert hours.tolist() == [10, 10, 10, 10, 15]
     assert set(days.tolist()) == {0}
-    assert load.tolist() == [4, 4, 4, 4, 0]
+    assert load.tolist() == [9, 9, 9, 9, 1]
     assert since.tolist() == [0, 1, 1, 2, 0]
     assert duration.tolist() == [1, 1, 1, 1, 0]
+    assert light.tolist() == [1, 1, 1, 1, 0]
 
 
 def test_a_window_and_its_complement_fill_the_family() -> None:
@@ -168,3 +171,52 @@ def test_a_window_and_its_complement_fill_the_family() -> None:
                 (5.0, 7.0),
             )
             assert window.complement != (low, high)
+
+
+def with_light_charging(inputs: RunInputs, pile: int, by: float) -> RunInputs:
+    """Return the inputs with every third charge of a pile at a seventh of its power.
+
+    Its meter is off by `by` there. Its feeder sees 0.3 % more than the pile tells.
+    """
+    own, other = inputs.connector_intervals, inputs.meter_intervals
+    new = np.ones(own.slot.size, dtype=bool)
+    new[1:] = (np.diff(own.slot) != 1) | (np.diff(own.instrument) != 0)
+    number = np.cumsum(new)
+    light = (own.instrument == pile) & (number % 3 == 0) & (own.energy_wh > 0)
+    less = np.where(light, own.energy_wh * 6.0 / 7.0, 0.0)
+    energy = np.where(light, own.energy_wh / 7.0 * (1 + by), own.energy_wh)
+    by_slot = dict(zip(own.slot[light].tolist(), less[light].tolist(), strict=True))
+    mine = other.instrument == pile // SIZE
+    taken = np.array([by_slot.get(slot, 0.0) for slot in other.slot.tolist()])
+    meter = other.energy_wh - np.where(mine, taken * 1.003, 0.0)
+    return replace(
+        inputs,
+        connector_intervals=replace(own, energy_wh=energy),
+        meter_intervals=replace(other, energy_wh=meter),
+    )
+
+
+@pytest.mark.parametrize("by", [0.15, -0.15])
+def test_the_error_at_light_load_is_told_apart(honest: City, by: float) -> None:
+    inputs = with_light_charging(honest.inputs, PILE, by)
+    result = assess(inputs, config=CONFIG)
+    light = (1 + honest.error[PILE]) * (1 + by) - 1
+    u = result.standard_uncertainty_light[PILE]
+    assert result.relative_error_light[PILE] == pytest.approx(light, abs=2.5 * u)
+    assert u < 0.04
+    # Where no vehicle charges below I_min nothing is known of it.
+    others = np.arange(SIZE * 4) != PILE
+    assert np.isnan(result.relative_error_light[others]).all()
+
+
+def test_the_edge_of_light_load_is_a_tenth_and_not_below_6_ampere(honest: City) -> None:
+    fleet = replace(
+        honest.inputs.fleet,
+        is_dc=np.arange(24) >= 12,
+        rated_power_w=np.full(24, 7360.0),
+        max_current_a=np.array([32.0, 63.0, 16.0] + [np.nan] * 9 + [250.0] + [np.nan] * 11),
+    )
+    edges = light_edges(fleet)
+    assert edges[[0, 1, 2, 3, 12, 13]].tolist() == pytest.approx(
+        [6 / 32, 0.1, 6 / 16, 6 / 32, 0.1, 0.1]
+    )

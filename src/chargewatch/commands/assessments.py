@@ -15,7 +15,12 @@ from chargewatch.console import (
     write_stdout,
 )
 from chargewatch.errors import InputFileError
-from chargewatch.runs.exports import ASSESSMENT_SCHEMA, FORMATS, assessment_rows
+from chargewatch.runs.exports import (
+    ASSESSMENT_SCHEMA,
+    FORMATS,
+    WIDE_ASSESSMENT_SCHEMA,
+    assessment_rows,
+)
 from chargewatch.settings import Settings
 from chargewatch.storage.database import open_database
 
@@ -50,9 +55,9 @@ def write_export(rows: list[dict[str, Any]], schema: Any, *, form: str, out: Pat
     say(f"{len(rows)} rows in {out}")
 
 
-async def _rows(settings: Settings, run_id: int | None) -> list[dict[str, Any]]:
+async def _rows(settings: Settings, run_id: int | None, schema: Any) -> list[dict[str, Any]]:
     async with open_database(settings.require_database_url()) as database:
-        return await assessment_rows(database, run_id=run_id)
+        return await assessment_rows(database, run_id=run_id, schema=schema)
 
 
 @click.group("assessments")
@@ -63,8 +68,12 @@ def command() -> None:
 @command.command("export")
 @export_options
 @click.option("--run", "run_id", type=int, help="A finished run's number. [the newest]")
+@click.option("--wide", is_flag=True, help="Add money and the error at light load.")
 @click.pass_context
-def export(context: click.Context, form: str, out: Path | None, run_id: int | None) -> None:
+def export(
+    context: click.Context, form: str, out: Path | None, run_id: int | None, wide: bool
+) -> None:
     """Write the newest assessment of every connector."""
-    rows = run_async(_rows(settings_of(context), run_id))
-    write_export(rows, ASSESSMENT_SCHEMA, form=form, out=out)
+    schema = WIDE_ASSESSMENT_SCHEMA if wide else ASSESSMENT_SCHEMA
+    rows = run_async(_rows(settings_of(context), run_id, schema))
+    write_export(rows, schema, form=form, out=out)

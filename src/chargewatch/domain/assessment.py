@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,6 +27,7 @@ class AssessmentColumn(Column):
 
 
 _FIGURE = AssessmentColumn(ValueKind.FINDING, in_list=True, in_history=True, in_export=True)
+_LIGHT = AssessmentColumn(ValueKind.FINDING, in_list=True, in_history=True, default="NaN")
 _DECISION = AssessmentColumn(ValueKind.WORD, in_list=True, in_history=True, in_export=True)
 _EVIDENCE = AssessmentColumn(ValueKind.COUNT, in_export=True)
 
@@ -65,6 +67,9 @@ class Assessment:
     )
     # {"alarm": bool, "statistic": ..., "changed_at": ..., "interval": [...]}
     drift: Annotated[Mapping[str, Any] | None, AssessmentColumn(ValueKind.DOCUMENT)] = None
+    # Below I_min: no limit is confirmed there, so nothing is decided by them.
+    relative_error_light: Annotated[float, _LIGHT] = math.nan
+    standard_uncertainty_light: Annotated[float, _LIGHT] = math.nan
 
 
 ASSESSMENT_COLUMNS = columns_of(Assessment, AssessmentColumn)

@@ -20,6 +20,7 @@ from chargewatch.risk.feeders.day import FeederRows, dense_rows, split_day
 from chargewatch.risk.feeders.noise import spread
 from chargewatch.risk.feeders.nuisances import (
     CLOCK,
+    light_edges,
     nuisance_columns,
     nuisance_prior,
     prior_gain,
@@ -60,6 +61,7 @@ LEAST_SIZE_MPE = 0.5
 """A smaller difference is no situation to report."""
 LARGEST_DIFFERENCE = 0.2
 """A larger one is a fault in the data, such as energy that nobody told, and no meter's error."""
+LARGEST_AWAY = 0.8
 LEAST_ENERGY_SHARE = 0.05
 """A window with less of the energy, or all but so much of it, is none."""
 LARGEST_CLOCK_S = 30.0
@@ -203,8 +205,10 @@ def _scores(
     widest = (score_day * np.sign(score)).max(axis=0) / np.maximum(np.abs(score), 1e-30)
     crossing = history.crossing[some, None]
     floor = np.where(crossing, np.array(CROSSING_U)[FAMILY_OF], np.array(SAME_SIDE_U)[FAMILY_OF])
-    difference = np.where(good, score / safe, 0.0)
-    u = np.sqrt(np.maximum(1.0 / safe, scatter / safe**2) + floor**2)
+    # A gain of g (1 - d) in the window is an error of 1 / (1 - d) there.
+    away = np.clip(np.where(good, score / safe, 0.0), -LARGEST_AWAY, LARGEST_AWAY)
+    difference = -np.log1p(-away)
+    u = np.sqrt(np.maximum(1.0 / safe, scatter / safe**2) + floor**2) / (1.0 - away)
     share = _energy_shares(history, some)
     limit = mpe[some, None]
     fair = good & (seen >= LEAST_DAYS_IN_WINDOW) & (widest < WIDEST_DAY)
@@ -395,7 +399,8 @@ def _of_chunk(
     mean, precision = nuisance_prior(group)
     precision[q + CLOCK] = SITUATION_CLOCK_U_S**-2.0
     first = prior_gain(group, fleet)[picked]
-    active = active_slots(rows.energy, rated, begin_s=begin_s)
+    light = np.where(group.member[picked] >= 0, light_edges(fleet)[group.member[picked]], 0.0)
+    active = active_slots(rows.energy, rated, light=light, begin_s=begin_s)
     found = []
     for row in range(rows.reference.shape[0]):
         mine = active.feeder == row

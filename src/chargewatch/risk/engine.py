@@ -293,15 +293,22 @@ def _result(
     measured = _measured(inputs, statistics, inference, config=config)
     decided = _decided(measured, inference, found, config=config)
     findings = _findings(inputs, statistics, inference, measured, decided, config=config)
-    light, light_u = light_load(statistics, is_dc=inputs.fleet.is_dc, mpe=measured.mpe)
+    light = light_load(
+        found.statistics,
+        found.conditional,
+        error=measured.error,
+        u=measured.u,
+        fleet=inputs.fleet,
+        mpe=measured.mpe,
+    )
     changes = inference.changes
     return RunResult(
         as_of_s=inputs.as_of_s,
         relative_error=measured.error,
         standard_uncertainty=measured.u,
         common_uncertainty=measured.common,
-        relative_error_light=light,
-        standard_uncertainty_light=light_u,
+        relative_error_light=light.error,
+        standard_uncertainty_light=light.u,
         p_nonconforming=decided.p,
         verdict=tuple(_VERDICTS[k] for k in decided.code.tolist()),
         reason=reasons(findings, inputs.references.meter),

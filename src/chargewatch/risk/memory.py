@@ -32,7 +32,7 @@ from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.run_inputs import FinishedSessions, Intervals, RunInputs
 from chargewatch.risk.vehicles import SessionRows, chosen, joined, session_rows
 
-STATE_VERSION = 5
+STATE_VERSION = 6
 OPEN_DAYS = 2
 """So many days before a run are not closed yet: readings and sessions of them may still come."""
 

@@ -192,6 +192,9 @@ LIGHT_U = (0.001, 0.01)
 """What piles of one feeder may differ by at light load beyond the meter's error, AC and DC: the
 converter's loss there is modelled for the feeder's piles together. Unit: fraction. Source:
 judgement."""
+LIGHT_AUXILIARIES_W = 10.0
+"""What auxiliaries that follow the use of a station may come to beside a pile at light load.
+Unit: W. Source: judgement; fans and screens."""
 SAME_SIDE_U = (0.0, 0.0, 0.001, 0.0005, 0.0005)
 """What piles of one feeder may differ by in a window of each family of situations, beyond the
 meter's error. Unit: fraction. Source: judgement."""

@@ -243,7 +243,8 @@ def _in_window(inputs: RunInputs, one: Conditional, *, utc_offset_s: float) -> _
     energy[slots - first] = intervals.energy_wh[rows]
     rated = np.nan_to_num(inputs.fleet.rated_power_w[[one.connector]], nan=0.0)
     begin_s = first * float(SLOT_S) + utc_offset_s
-    active = active_slots(energy[None, :, None], rated[None], begin_s=begin_s)
+    none = np.zeros((1, 1))
+    active = active_slots(energy[None, :, None], rated[None], light=none, begin_s=begin_s)
     inside = np.zeros(energy.size, dtype=bool)
     inside[active.slot] = np.isin(active.bins[one.window.family], one.window.bins)
     return _InWindow(first_slot=first, energy_wh=energy, inside=inside)

@@ -77,7 +77,7 @@ class RunResult:
     standard_uncertainty: Floats
     common_uncertainty: Floats
     relative_error_light: Floats
-    """At light load, less the error at normal load; NaN where the data don't carry it."""
+    """At light load, below I_min; NaN where the data don't carry it."""
     standard_uncertainty_light: Floats
     p_nonconforming: Floats
     verdict: tuple[Verdict, ...]

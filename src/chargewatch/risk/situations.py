@@ -3,7 +3,8 @@
 A pile can be right on average and at every verification, and wrong in the evening, above a load or
 after the first kilowatt hours. Its active slots are put into bins of five families; for each bin
 the sums of score and information about the connector's z say by how much its feeder's balance is
-off there, from residuals that no weight has touched. Sums over neighbouring bins make windows.
+off there, from residuals that no weight has touched. Sums over neighbouring bins make windows. A
+sixth family, below I_min or not, is for the error at light load; no window is made of it.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from chargewatch.domain.arrays import Bools, Floats, Ints
 from chargewatch.domain.times import DAY_S, SLOT_S
 from chargewatch.risk.feeders.noise import SLOT_H
 
-HOURS, DAYS, LOAD, ENERGY, DURATION = range(5)
-FAMILY_NAMES = ("hours", "days", "load", "energy", "duration")
-LOAD_EDGES = (0.2, 0.4, 0.6, 0.8)
+HOURS, DAYS, LOAD, ENERGY, DURATION, LIGHT = range(6)
+FAMILY_NAMES = ("hours", "days", "load", "energy", "duration", "light")
+LOAD_EDGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Of power over rated power; the fullest of a slot and its neighbours counts."""
 ENERGY_EDGES_WH = (2_000.0, 5_000.0, 10_000.0, 20_000.0, 40_000.0)
 """Of the energy since charging began."""
 DURATION_EDGES_H = (0.5, 1.0, 2.0)
 """Of how long charging goes on without a pause, in whole slots."""
-BINS = (24, 2, len(LOAD_EDGES) + 1, len(ENERGY_EDGES_WH) + 1, len(DURATION_EDGES_H) + 1)
+BINS = (24, 2, len(LOAD_EDGES) + 1, len(ENERGY_EDGES_WH) + 1, len(DURATION_EDGES_H) + 1, 2)
 FIRST = tuple(int(x) for x in np.concatenate([[0], np.cumsum(BINS)]))
 SIZE = FIRST[-1]
 HOUR_BIN_S = DAY_S // BINS[HOURS]
@@ -124,7 +125,7 @@ IN_FAMILY = np.array(
 
 @dataclass(frozen=True, kw_only=True)
 class ActiveSlots:
-    """Slots with energy of some connectors, k of them; bins: shape (5, k), numbers below SIZE."""
+    """Slots with energy of some connectors, k of them; bins: shape (6, k), numbers below SIZE."""
 
     feeder: Ints
     slot: Ints  # row of the day or history
@@ -133,7 +134,7 @@ class ActiveSlots:
     bins: Ints
 
 
-def active_slots(energy: Floats, rated_w: Floats, *, begin_s: float) -> ActiveSlots:
+def active_slots(energy: Floats, rated_w: Floats, *, light: Floats, begin_s: float) -> ActiveSlots:
     """Return the active slots of feeders' connectors and the bin of each in every family.
 
     Charging that goes on over the first or last slot is seen as far as the slots go.
@@ -141,6 +142,7 @@ def active_slots(energy: Floats, rated_w: Floats, *, begin_s: float) -> ActiveSl
     Args:
         energy: Wh, shape (b, t, q), successive slots.
         rated_w: rated power, shape (b, q); 0 where padded.
+        light: fraction of rated power below which a load is light, shape (b, q).
         begin_s: of the first slot, by local clocks, since 1970.
     """
     by_connector = np.ascontiguousarray(energy.transpose(0, 2, 1))
@@ -172,6 +174,7 @@ def active_slots(energy: Floats, rated_w: Floats, *, begin_s: float) -> ActiveSl
             np.searchsorted(LOAD_EDGES, load, side="right"),
             np.searchsorted(ENERGY_EDGES_WH, before + 0.5 * value, side="right"),
             np.searchsorted(DURATION_EDGES_H, hours, side="left"),
+            (load >= light.reshape(-1)[place]).astype(np.int64),
         ]
     )
     return ActiveSlots(

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from chargewatch.domain.arrays import Bools, Floats, sum_by_row
+from chargewatch.domain.arrays import Floats, sum_by_row
+from chargewatch.risk.conditional import Conditional
 from chargewatch.risk.estimator import block_inverses
+from chargewatch.risk.feeders.nuisances import light_edges
 from chargewatch.risk.feeders.statements import effective_rows
 from chargewatch.risk.inference import Inference
 from chargewatch.risk.memory import CityStatistics
-from chargewatch.risk.priors import LIGHT_U
+from chargewatch.risk.priors import LIGHT_AUXILIARIES_W, LIGHT_U, UNKNOWN_POWER_W
 from chargewatch.risk.results import BUDGET_COMPONENTS
+from chargewatch.risk.run_inputs import Fleet
+from chargewatch.risk.situations import (
+    FIRST,
+    INFORMATION,
+    LIGHT,
+    LOAD,
+    SCORE,
+    SEEN_DAYS,
+    SQUARE,
+    SUMS,
+)
 
 STATISTICS, METER, RESOLUTION, SYNCHRONISATION, EFFICIENCY, SOC, GAUGE = range(7)
 
@@ -133,21 +147,73 @@ def uncertainty_budget(inference: Inference, statistics: CityStatistics) -> Budg
     return Budget(variance=out, common=np.where(finite, common, np.nan))
 
 
-def light_load(statistics: CityStatistics, *, is_dc: Bools, mpe: Floats) -> tuple[Floats, Floats]:
-    """Return the error at light load less that at normal load, and its u, shapes (n,).
+LIGHT_SCATTER_COUNTS = 20.0
+"""How many days without scatter of their own count in that of a connector's light load."""
+LEAST_LIGHT_DAYS = 6.0
+LARGEST_LIGHT = 0.8
+WIDEST_LIGHT_MPE = 4.0
+"""An error at light load whose standard uncertainty is above so many MPE is not told."""
 
-    NaN where its standard uncertainty would be above the MPE. Equation: eps_light - eps = -d / g
-    with g close to 1, u^2 = 1 / information + `LIGHT_U` ^2.
+
+@dataclass(frozen=True, kw_only=True)
+class LightLoad:
+    """The error at light load, shape (n,); NaN where it is not known."""
+
+    error: Floats
+    u: Floats
+
+
+def light_load(
+    statistics: CityStatistics,
+    found: Sequence[Conditional],
+    *,
+    error: Floats,
+    u: Floats,
+    fleet: Fleet,
+    mpe: Floats,
+) -> LightLoad:
+    """Return the error below I_min, from the feeders' balances; NaN where it is not known.
+
+    Args:
+        statistics: with the sums by situation.
+        found: what was taken out of the intervals that they were made from.
+        error: relative errors over all energy, shape (n,).
+        u: their standard uncertainties, shape (n,).
+        fleet: rated powers and currents.
+        mpe: shape (n,).
+
+    Equation: with S and I the sums of score and information at light load and over all slots,
+    d = S_l / I_l - S / I, 1 + e_l = (1 + e) / (1 - d), u_l^2 = u^2 + s (1 / I_l + 1 / I) +
+    `LIGHT_U` ^2 + (`LIGHT_AUXILIARIES_W` over half of I_min's power)^2, s the scatter of days, at
+    least 1. A difference found by load is put in again.
     """
     n = mpe.size
-    weight, total = np.zeros(n), np.zeros(n)
+    sums, total = np.zeros((n, SUMS)), np.zeros((n, SUMS))
     for group, feeder in zip(statistics.layout.groups, statistics.feeders, strict=True):
         known = group.member >= 0
-        scale = effective_rows(feeder)[:, None]
-        weight[group.member[known]] = (feeder.light_weight * scale)[known]
-        total[group.member[known]] = (feeder.light_sum * scale)[known]
-    floor = np.where(is_dc, LIGHT_U[1], LIGHT_U[0])
-    safe = np.where(weight > 0, weight, 1.0)
-    u = np.sqrt(1.0 / safe + floor**2)
-    told = (weight > 0) & (u < mpe)
-    return np.where(told, -total / safe, np.nan), np.where(told, u, np.nan)
+        scale = effective_rows(feeder)[:, None, None]
+        light = feeder.situations[:, :, FIRST[LIGHT]].astype(np.float64)
+        rest = feeder.situations[:, :, FIRST[LIGHT] + 1].astype(np.float64)
+        sums[group.member[known]] = (light * scale)[known]
+        total[group.member[known]] = ((light + rest) * scale)[known]
+    own, whole = sums[:, INFORMATION], total[:, INFORMATION]
+    seen = (own > 0) & (whole > 0)
+    safe, safe_whole = np.where(seen, own, 1.0), np.where(seen, whole, 1.0)
+    scatter = np.where(seen, np.maximum(sums[:, SQUARE] - sums[:, SCORE] ** 2 / safe, 0.0), 0.0)
+    days = np.maximum(sums[:, SEEN_DAYS] - 1.0, 0.0)
+    wide = (scatter + LIGHT_SCATTER_COUNTS) / (days + LIGHT_SCATTER_COUNTS)
+    away = np.where(seen, sums[:, SCORE] / safe - total[:, SCORE] / safe_whole, 0.0)
+    difference = -np.log1p(-np.clip(away, -LARGEST_LIGHT, LARGEST_LIGHT))
+    for one in found:
+        if one.window.family == LOAD:
+            inside = one.window.limits[0] == 0.0
+            difference[one.connector] += np.log(1.0 / one.level) + one.difference * inside
+    middle_w = 0.5 * light_edges(fleet) * np.nan_to_num(fleet.rated_power_w, nan=UNKNOWN_POWER_W)
+    floor = np.where(fleet.is_dc, LIGHT_U[1], LIGHT_U[0])
+    floor = np.hypot(floor, LIGHT_AUXILIARIES_W / np.maximum(middle_w, 1.0))
+    variance = np.maximum(wide, 1.0) * (1.0 / safe + 1.0 / safe_whole) + floor**2
+    light_error = (1.0 + error) * np.exp(difference) - 1.0
+    spread = np.sqrt(u**2 + variance) * (1.0 + light_error)
+    told = seen & (sums[:, SEEN_DAYS] >= LEAST_LIGHT_DAYS) & np.isfinite(error)
+    told &= spread < WIDEST_LIGHT_MPE * mpe
+    return LightLoad(error=np.where(told, light_error, np.nan), u=np.where(told, spread, np.nan))

@@ -33,6 +33,17 @@ ASSESSMENT_SCHEMA = pa.schema(
         *((c.name, _TYPES[c.kind.form]) for c in ASSESSMENT_COLUMNS if c.in_export),
     ]
 )
+WIDE_ASSESSMENT_SCHEMA = pa.schema(
+    [
+        *ASSESSMENT_SCHEMA,
+        *(
+            (c.name, _TYPES[c.kind.form])
+            for c in ASSESSMENT_COLUMNS
+            if c.in_list and not c.in_export
+        ),
+    ]
+)
+"""What the list of piles shows besides comes after the contract's columns."""
 SIGNAL_SCHEMA = pa.schema(
     [
         ("code", _TEXT),
@@ -113,8 +124,10 @@ FORMATS: Mapping[str, Callable[[list[dict[str, Any]], Any], bytes]] = {
 }
 
 
-async def assessment_rows(database: Database, *, run_id: int | None = None) -> list[dict[str, Any]]:
-    """Return the assessments of the newest finished run (or of one run), in the contract's columns.
+async def assessment_rows(
+    database: Database, *, run_id: int | None = None, schema: Any = ASSESSMENT_SCHEMA
+) -> list[dict[str, Any]]:
+    """Return the assessments of the newest finished run (or of one run), in a schema's columns.
 
     Raises: NotFoundError when there is no such run.
     """
@@ -122,7 +135,7 @@ async def assessment_rows(database: Database, *, run_id: int | None = None) -> l
     if run is None:
         which = "no risk run has finished yet" if run_id is None else f"no finished run {run_id}"
         raise NotFoundError(f"{which}: run `chargewatch assess`")
-    return export_rows(await store.assessments(database, run["run_id"]), ASSESSMENT_SCHEMA)
+    return export_rows(await store.assessments(database, run["run_id"]), schema)
 
 
 async def signal_rows(database: Database, *, closed_too: bool = False) -> list[dict[str, Any]]:

@@ -40,11 +40,11 @@ from chargewatch.risk.feeders.nuisances import (
     DAILY,
     NUISANCE_MEAN,
     NUISANCES,
+    light_edges,
     nuisance_columns,
     nuisance_prior,
     prior_gain,
     rated_powers,
-    slot_powers,
 )
 from chargewatch.risk.parallel import in_threads
 from chargewatch.risk.priors import (
@@ -62,7 +62,6 @@ from chargewatch.risk.situations import SIZE, SUMS, active_slots, situation_sums
 
 EARLY_DAYS = 5.0
 LARGEST_SHIFT = 0.3
-LIGHT_LOAD = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +77,6 @@ class FeederStatistics:
     wander_variance: Floats  # (b,), W^2, of the auxiliaries around their daily pattern
     boundary_share: Floats  # (b,), share of the rows' variance that sits at the boundaries
     resolution_share: Floats  # (b,), share that is the register's resolution
-    light_weight: Floats  # (b, q), information on the gain at light load
-    light_sum: Floats  # (b, q), the same times the change of gain there
     situations: NDArray[np.float32]  # (b, q, SIZE, SUMS), see `situations`
 
 
@@ -105,8 +102,6 @@ def empty_statistics(group: Group) -> FeederStatistics:
         wander_variance=np.full(b, np.nan),
         boundary_share=np.zeros(b),
         resolution_share=np.zeros(b),
-        light_weight=np.zeros((b, group.size)),
-        light_sum=np.zeros((b, group.size)),
         situations=np.zeros((b, group.size, SIZE, SUMS), dtype=np.float32),
     )
 
@@ -119,8 +114,6 @@ def forget(statistics: FeederStatistics, *, factor: float) -> FeederStatistics:
         vector=statistics.vector * factor,
         weight=statistics.weight * factor,
         weight_squared=statistics.weight_squared * factor**2,
-        light_weight=statistics.light_weight * factor,
-        light_sum=statistics.light_sum * factor,
         situations=statistics.situations * np.float32(factor),
     )
 
@@ -135,23 +128,6 @@ def _solved(matrix: Floats, vector: Floats, *, precision: Floats, mean: Floats) 
     scaled[:, index, index] += 1e-12
     right = (vector + precision * mean) * scale
     return np.asarray(np.linalg.solve(scaled, right[..., None])[..., 0] * scale)
-
-
-def _light_load(
-    residual: Floats, energy: Floats, *, present: Bools, variance: Floats, rated_w: Floats
-) -> tuple[Floats, Floats]:
-    """Return information on how the gain differs at light load, and it times that, (b, q).
-
-    Light load: the slot's power, or its fuller neighbour's, is below a fifth of the rated one.
-    Equation: with all else held, d = sum E r / v / sum E^2 / v over a connector's light slots.
-    """
-    power = slot_powers(energy)
-    light = (power > 0) & (power < LIGHT_LOAD * rated_w[:, None, :])
-    energy = np.where(light & present[..., None], energy, 0.0)
-    return (
-        np.einsum("btq,bt->bq", energy**2, 1.0 / variance),
-        np.einsum("btq,bt->bq", energy, residual / variance),
-    )
 
 
 def feeders_day(
@@ -359,11 +335,9 @@ def _with_day(
     day: _Equations,
     noise: _Noise,
     solution: _Solution,
-    *,
-    light: tuple[Floats, Floats],
     situations: NDArray[np.float32],
 ) -> FeederStatistics:
-    """Return the statistics with the day added; `light` and `situations` are the day's own."""
+    """Return the statistics with the day added; `situations` are the day's own."""
     rows = noise.present.sum(axis=1).astype(np.float64)
     seen, weight = rows > 0, old.weight + rows
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -384,8 +358,6 @@ def _with_day(
         wander_variance=np.where(seen, noise.wander, old.wander_variance),
         boundary_share=(1 - fresh) * old.boundary_share + fresh * (boundary / whole),
         resolution_share=(1 - fresh) * old.resolution_share + fresh * resolution_share,
-        light_weight=old.light_weight + light[0],
-        light_sum=old.light_sum + light[1],
         situations=old.situations + situations,
     )
 
@@ -410,21 +382,22 @@ def _chunk_day(
     usual = _usual_noise(old, rows.present)
     noise = _noise_found(day, old, usual, _solution(day, old, usual))
     solution = _solution(day, old, noise)
-    rated_w = rated_powers(group, picked, fleet)
-    light = _light_load(
-        solution.residual,
-        rows.energy,
-        present=noise.present,
-        variance=solution.white + solution.boundary[:, :-1] + solution.boundary[:, 1:],
-        rated_w=rated_w,
+    situations = _situations(
+        day, rows, old, noise, solution, load=_loads(group, picked, fleet), begin_s=begin_s
     )
-    situations = _situations(day, rows, old, noise, solution, rated_w=rated_w, begin_s=begin_s)
     estimate, information = _day_alone(
         solution.matrix, solution.vector, solution.unknowns, nuisance_prior(group)[1], q=group.size
     )
     active = ((rows.energy > 0) & noise.present[..., None]).sum(axis=1)
-    new = _with_day(old, day, noise, solution, light=light, situations=situations)
+    new = _with_day(old, day, noise, solution, situations)
     return new, estimate, information, active
+
+
+def _loads(group: Group, picked: slice, fleet: Fleet) -> tuple[Floats, Floats]:
+    """Return rated powers and where a load is light, fraction of them, shapes (b, q)."""
+    member = group.member[picked]
+    light = np.where(member >= 0, light_edges(fleet)[member], 0.0)
+    return rated_powers(group, picked, fleet), light
 
 
 def _situations(
@@ -434,7 +407,7 @@ def _situations(
     noise: _Noise,
     solution: _Solution,
     *,
-    rated_w: Floats,
+    load: tuple[Floats, Floats],
     begin_s: float,
 ) -> NDArray[np.float32]:
     """Return the day's sums by connector and situation, without any weight.
@@ -448,11 +421,11 @@ def _situations(
     variance = variance + noise.load_factor[:, None] * shape
     settled = old.weight >= EARLY_DAYS * SLOTS_A_DAY
     return situation_sums(
-        active_slots(rows.energy, rated_w, begin_s=begin_s),
+        active_slots(rows.energy, load[0], light=load[1], begin_s=begin_s),
         solution.residual + solution.wander @ WANDER.T,
         variance,
         present=rows.present & settled[:, None],
-        gain=np.clip(solution.unknowns[:, : rated_w.shape[1]], 0.5, 2.0),
+        gain=np.clip(solution.unknowns[:, : load[0].shape[1]], 0.5, 2.0),
     )
 
 

@@ -53,7 +53,7 @@ ASSESSMENTS = sql.statement(
     "results: assessments",
     f"""
 SELECT c.connector, c.station_id, c.operator_id, r.as_of,
-  {", ".join(f"a.{column.name}" for column in ASSESSMENT_COLUMNS if column.in_export)}
+  {", ".join(f"a.{c.name}" for c in ASSESSMENT_COLUMNS if c.in_export or c.in_list)}
 FROM assessment a JOIN connector c USING (connector_id) JOIN risk_run r USING (run_id)
 WHERE a.run_id = :run_id
 ORDER BY c.operator_id COLLATE "C", c.station_id COLLATE "C", c.connector COLLATE "C"
