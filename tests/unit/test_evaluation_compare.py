@@ -53,6 +53,8 @@ def test_figures_of_a_plain_truth():
     assert errors["recall_2_mpe"]["value"] == 1.0
     assert errors["rmse"] == pytest.approx(0.001)
     assert math.isnan(errors["rmse_over_bound"])
+    row = document["by_kind"][0]
+    assert (row["current"], row["kind"], row["connectors"], row["red"]) == ("", "all", 3, 1)
     by_code = document["signals"]["by_code"]
     assert by_code["silence"]["precision"]["value"] == 1.0
     assert by_code["silence"]["recall"]["value"] == 1.0

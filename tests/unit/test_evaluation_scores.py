@@ -12,9 +12,12 @@ from chargewatch.evaluation.scores import (
     brier_score,
     coverage,
     detection,
+    effective_count,
     false_flags,
     ideal_brier_score,
     mean_interval,
+    pooled,
+    pooled_reliability,
     recall,
     reliability_table,
     rmse_over_bound,
@@ -30,6 +33,9 @@ def compared(**changes):
         "true_error": np.array([0.011, 0.041, 0.030, -0.001]),
         "mpe": np.full(4, 0.02),
         "bound": np.full(4, 0.001),
+        "conforming": np.array([True, False, False, True]),
+        "is_dc": np.array([False, False, True, True]),
+        "method": ("balance+vehicles", "balance+direct", "", "vehicles"),
     }
     return Compared(**{**values, **changes})
 
@@ -65,6 +71,21 @@ def test_exact_interval_of_a_share():
     assert Share(10, 10).interval[1] == 1.0
 
 
+def test_the_interval_of_a_share_knows_that_connectors_of_a_city_are_alike():
+    alike = [Share(9, 10), Share(9, 10), Share(9, 10)]
+    # No more scatter between cities than chance gives: 27 of 30, each counts.
+    assert effective_count(alike) == 30
+    assert pooled(alike)["low"] == pytest.approx(Share(27, 30).interval[0])
+    apart = [Share(10, 10), Share(10, 10), Share(7, 10)]
+    # D: 3 / 2 (1 + 1 + 4) / 30^2 over 0.9 x 0.1 / 30 = 0.01 / 0.003; t(29) = 2.0452, t(2) = 4.3027.
+    assert effective_count(apart) == pytest.approx(9 * (2.04523 / 4.30265) ** 2, rel=1e-4)
+    found = pooled(apart)
+    assert (found["value"], found["part"], found["of"]) == (0.9, 27, 30)
+    assert found["low"] < pooled(alike)["low"]
+    assert effective_count([Share(0, 0)]) == 0
+    assert math.isnan(pooled([])["low"])
+
+
 def test_brier_scores_by_hand():
     p = np.array([0.0, 0.5, 1.0, np.nan])
     outcome = np.array([False, True, True, True])
@@ -78,7 +99,28 @@ def test_reliability_rows_hold_every_known_probability_once():
     outcome = np.array([0, 0, 0, 1, 1, 1, 1], bool)
     rows = reliability_table(p, outcome)
     assert sum(row["connectors"] for row in rows) == 6
-    assert rows[0] == {"from": 0.0, "to": 0.01, "connectors": 2, "mean_p": 0.002, "observed": 0.0}
+    assert rows[0] == {
+        "from": 0.0,
+        "to": 0.01,
+        "connectors": 2,
+        "mean_p": 0.002,
+        "came": 0,
+        "observed": 0.0,
+        "observed_low": 0.0,
+        "observed_high": pytest.approx(1 - 0.025**0.5),
+    }
+
+
+def test_reliability_of_two_cities_is_that_of_all_their_connectors():
+    first = reliability_table(np.array([0.1, 0.15, 0.97]), np.array([0, 1, 1], bool))
+    second = reliability_table(np.array([0.06, 0.3]), np.array([0, 0], bool))
+    rows = pooled_reliability([first, second])
+    assert [(row["from"], row["came"], row["connectors"]) for row in rows] == [
+        (0.05, 1, 3),
+        (0.2, 0, 1),
+        (0.95, 1, 1),
+    ]
+    assert rows[0]["mean_p"] == pytest.approx(0.31 / 3)
 
 
 def test_interval_of_a_mean_by_hand():

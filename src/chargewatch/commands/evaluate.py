@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,69 +11,17 @@ import click
 from chargewatch.commands.assess import moment
 from chargewatch.console import json_option, print_json, run_async, say, settings_of
 from chargewatch.evaluation.compare import evaluation, read_json, read_truth
+from chargewatch.evaluation.printout import lines, shift_lines
 from chargewatch.runs.exports import assessment_rows, signal_rows
 from chargewatch.settings import Settings
 from chargewatch.storage.database import open_database
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 
-WORDS: Mapping[str, str] = {
-    "rmse": "RMSE of relative_error",
-    "rmse_over_bound": "RMSE over its Cramer-Rao bound",
-    "coverage": "coverage of the 95 % interval",
-    "false_flags": "false flags among red",
-    "recall_1_5_mpe": "recall at |eps| >= 1.5 MPE",
-    "recall_2_mpe": "recall at |eps| >= 2 MPE",
-    "days_to_flag_median": "days to flag a step of 2 MPE, median",
-    "false_drift_alarms_per_1000_month": "false drift alarms per 1,000 piles and month",
-    "brier_score": "Brier score",
-    "ideal_brier_score": "Brier score if the probabilities were right",
-}
-
 
 async def _from_database(settings: Settings) -> tuple[list[Any], list[Any]]:
     async with open_database(settings.require_database_url()) as database:
         return await assessment_rows(database), await signal_rows(database)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, Mapping):
-        shown = _text(value.get("value"))
-        low, high = value.get("low"), value.get("high")
-        if low is not None and high is not None and not math.isnan(low):
-            shown += f" ({low:.4g} to {high:.4g})"
-        return shown + (f" of {value['of']}" if "of" in value else "")
-    return "-" if value is None or math.isnan(value) else f"{value:.4g}"
-
-
-def _print(document: Mapping[str, Any]) -> None:
-    targets, errors = document["targets"], document["errors"]
-    for name, words in WORDS.items():
-        if name in errors:
-            target = f"   [target {targets[name]}]" if name in targets else ""
-            click.echo(f"{words}: {_text(errors[name])}{target}")
-    for row in errors.get("reliability", ()):
-        click.echo(
-            f"  p {row['from']:.2f} to {row['to']:.2f}: said {row['mean_p']:.3f}, "
-            f"came {row['observed']:.3f} ({row['connectors']} connectors)"
-        )
-    for code, row in document["situations"].items():
-        click.echo(
-            f"wrong only by {code}: {row['found']} of {row['offenders']} at >= 1.5 MPE over all "
-            f"energy are red, {row['wrongly_conforming']} beyond the MPE called conforming "
-            f"({row['connectors']} connectors, {row['red']} red)"
-            + (
-                f"; situation told of {row['named']}, right of {row['rightly_named']}"
-                if "named" in row
-                else ""
-            )
-        )
-    for code, row in document.get("signals", {}).get("by_code", {}).items():
-        names = ", ".join([*row["false"][:3], *row["missed"][:3]])
-        click.echo(
-            f"signal {code}: precision {_text(row['precision'])}, recall {_text(row['recall'])}"
-            + (f"; false or missed: {names}" if names else "")
-        )
 
 
 def _scenario(
@@ -92,22 +38,6 @@ def _scenario(
     return evaluate_scenario(
         name, seeds=seeds, to=to, overrides=parse_overrides(assignments), steps=steps, say=say
     )
-
-
-def _print_shifts(document: Mapping[str, Any]) -> None:
-    click.echo(f"{document['scenario']}, {document['seeds']} seeds from {document['first_seed']}")
-    click.echo(
-        f"{'shift':<20}{'RMSE %':>8}{'over u':>8}{'cover %':>9}{'bias AC %':>11}{'bias DC %':>11}"
-        f"{'false red':>11}{'found':>9}  prior and truth"
-    )
-    for row in document["prior_shifts"]:
-        told = "" if row["prior"] is None else f"{row['prior']}: {row['truth']}"
-        flags, found = f"{row['false_red']}/{row['red']}", f"{row['found']}/{row['offenders']}"
-        click.echo(
-            f"{row['shift']:<20}{100 * row['rmse']:>8.3f}{row['rmse_over_u']:>8.2f}"
-            f"{100 * row['coverage']:>9.1f}{100 * row['bias_ac']:>11.3f}"
-            f"{100 * row['bias_dc']:>11.3f}{flags:>11}{found:>9}  {told}".rstrip()
-        )
 
 
 def _shifted(
@@ -194,7 +124,6 @@ def command(
         document = evaluation(known, rows, marks)
     if as_json:
         print_json(document)
-    elif shifts:
-        _print_shifts(document)
     else:
-        _print(document)
+        for line in shift_lines(document) if shifts else lines(document):
+            click.echo(line)

@@ -13,6 +13,7 @@ import orjson
 from chargewatch.domain.arrays import Bools, Floats
 from chargewatch.domain.verdict import Verdict
 from chargewatch.errors import InputFileError
+from chargewatch.evaluation.kinds import by_kind, sums_by_kind
 from chargewatch.evaluation.scores import (
     Compared,
     Detection,
@@ -27,6 +28,7 @@ from chargewatch.evaluation.scores import (
     reliability_table,
     rmse_over_bound,
     root_mean_square,
+    share_json,
 )
 from chargewatch.evaluation.situations import situation_figures, wrong_in_situation
 
@@ -95,15 +97,14 @@ def compare(truth: Mapping[str, Any], assessments: Rows) -> tuple[Compared, list
             true_error=np.array([float(row["relative_error"]) for row, _ in pairs], float),
             mpe=np.where(np.isfinite(mpe), mpe, stated),
             bound=np.full(len(pairs), np.nan),
+            conforming=np.array([f.get("verdict") == Verdict.CONFORMING for _, f in pairs], bool),
+            is_dc=np.array([row["is_dc"] for row, _ in pairs], bool)
+            if all("is_dc" in row for row, _ in pairs)
+            else None,
+            method=tuple(str(found.get("method", "unknown") or "") for _, found in pairs),
         ),
         [str(row["connector"]) for row, _ in pairs],
     )
-
-
-def share_json(share: Share) -> dict[str, Any]:
-    """Return a share with its counts and 95 % interval."""
-    low, high = share.interval
-    return {"value": share.value, "low": low, "high": high, "of": share.whole}
 
 
 def error_figures(
@@ -188,11 +189,6 @@ def metered_connectors(truth: Mapping[str, Any], names: Sequence[str]) -> Bools 
     return np.array([stations.get(place.get(name), False) for name in names], bool)
 
 
-def _conforming(assessments: Rows, names: Sequence[str]) -> Bools:
-    verdicts = {str(row["connector"]): row.get("verdict") for row in assessments}
-    return np.array([verdicts[name] == Verdict.CONFORMING for name in names], bool)
-
-
 def evaluation(truth: Mapping[str, Any], assessments: Rows, signals: Rows) -> dict[str, Any]:
     """Return all figures of one run against its truth, as a document."""
     compared, names = compare(truth, assessments)
@@ -210,6 +206,7 @@ def evaluation(truth: Mapping[str, Any], assessments: Rows, signals: Rows) -> di
         }
     by_name = {str(row["connector"]): row for row in truth["connectors"]}
     rows = [by_name[name] for name in names]
+    beyond_at_times = wrong_in_situation(rows, compared)
     missing = sorted({str(row["connector"]) for row in truth["connectors"]} - set(names))
     return {
         "from": truth.get("from"),
@@ -218,12 +215,12 @@ def evaluation(truth: Mapping[str, Any], assessments: Rows, signals: Rows) -> di
         "errors": error_figures(
             compared,
             metered=metered_connectors(truth, names),
-            beyond_at_times=wrong_in_situation(rows, compared),
+            beyond_at_times=beyond_at_times,
         ),
+        "by_kind": by_kind([sums_by_kind(compared, beyond_at_times=beyond_at_times)]),
         "situations": situation_figures(
             [(row.get("situation") or {}).get("code") for row in rows],
             compared,
-            _conforming(assessments, names),
         ),
         "signals": {
             "precision": share_json(pooled_precision),

@@ -16,20 +16,10 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
-from chargewatch.domain.arrays import Bools, Floats
-from chargewatch.domain.verdict import Verdict
 from chargewatch.errors import InputFileError
 from chargewatch.evaluation.city_inputs import known_inputs
-from chargewatch.evaluation.scores import (
-    Compared,
-    Share,
-    coverage,
-    false_flags,
-    recall,
-    root_mean_square,
-)
+from chargewatch.evaluation.kinds import ALL, Sums, figures, sums_by_kind
+from chargewatch.evaluation.seeds import compared_with
 from chargewatch.risk import priors
 from chargewatch.risk.engine import assess
 from chargewatch.risk.results import EngineConfig
@@ -229,65 +219,31 @@ def chosen_shifts(names: tuple[str, ...]) -> dict[str, Shift]:
     return {name: SHIFTS[name] for name in names}
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Judged:
-    """One city's results beside the truth; shape (n,)."""
-
-    compared: Compared
-    is_dc: Bools
-
-
-def _judged(scenario: Scenario, *, seed: int, to: datetime | None) -> _Judged:
+def _judged(scenario: Scenario, *, seed: int, to: datetime | None) -> list[Sums]:
     known = known_inputs(make_city(scenario, seed=seed, to=to))
     result = assess(known.inputs, config=EngineConfig(utc_offset_s=OFFSET_S))
-    fleet = known.inputs.fleet
-    return _Judged(
-        compared=Compared(
-            relative_error=result.relative_error,
-            standard_uncertainty=result.standard_uncertainty,
-            p_nonconforming=result.p_nonconforming,
-            red=np.array([verdict == Verdict.NONCONFORMING for verdict in result.verdict], bool),
-            true_error=known.relative_error,
-            mpe=fleet.mpe,
-            bound=np.full(fleet.size, np.nan),
-        ),
-        is_dc=fleet.is_dc,
-    )
+    return sums_by_kind(compared_with(result, known))
 
 
-def _joined(cities: list[_Judged]) -> _Judged:
-    columns = {
-        name: np.concatenate([getattr(city.compared, name) for city in cities])
-        for name in vars(cities[0].compared)
+def _figures(cities: list[list[Sums]]) -> dict[str, Any]:
+    every = [sums for city in cities for sums in city if sums.kind == ALL]
+    found = figures(every)
+    bias = {
+        current: figures([sums for sums in every if sums.current == current])["bias"]
+        for current in ("AC", "DC")
     }
-    return _Judged(
-        compared=Compared(**columns), is_dc=np.concatenate([city.is_dc for city in cities])
-    )
-
-
-def _mean(values: Floats, which: Bools) -> float:
-    known = which & np.isfinite(values)
-    return float(values[known].mean()) if known.any() else math.nan
-
-
-def _figures(cities: list[_Judged]) -> dict[str, Any]:
-    every = _joined(cities)
-    compared = every.compared
-    away = compared.relative_error - compared.true_error
-    flags, found = false_flags(compared), recall(compared, at_mpe=1.5)
-    covered: Share = coverage(compared)
     return {
-        "connectors": int(away.size),
-        "identified": int(compared.identified.sum()),
-        "rmse": root_mean_square(away),
-        "rmse_over_u": root_mean_square(away / compared.standard_uncertainty),
-        "coverage": covered.value,
-        "bias_ac": _mean(away, ~every.is_dc),
-        "bias_dc": _mean(away, every.is_dc),
-        "red": flags.whole,
-        "false_red": flags.part,
-        "offenders": found.whole,
-        "found": found.part,
+        "connectors": found["connectors"],
+        "identified": found["identified"],
+        "rmse": found["rmse"],
+        "rmse_over_u": math.sqrt(found["mean_squared_z"]),
+        "coverage": found["coverage"]["value"],
+        "bias_ac": bias["AC"],
+        "bias_dc": bias["DC"],
+        "red": found["false_flags"]["of"],
+        "false_red": found["false_flags"]["part"],
+        "offenders": found["recall_1_5_mpe"]["of"],
+        "found": found["recall_1_5_mpe"]["part"],
     }
 
 

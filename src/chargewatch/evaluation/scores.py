@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from scipy.stats import beta, norm, t
@@ -27,6 +28,9 @@ class Compared:
     true_error: Floats
     mpe: Floats
     bound: Floats  # Cramer-Rao bound of the standard uncertainty; NaN where not known
+    conforming: Bools
+    is_dc: Bools | None  # None where the truth does not tell
+    method: tuple[str, ...]  # evidence as the engine names it, "" without estimate
 
     @property
     def identified(self) -> Bools:
@@ -49,16 +53,65 @@ class Share:
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of Clopper and Pearson (1934); NaN of nothing."""
-        if not self.whole:
-            return math.nan, math.nan
-        low = beta.ppf(0.025, self.part, self.whole - self.part + 1) if self.part else 0.0
-        misses = self.whole - self.part
-        high = beta.ppf(0.975, self.part + 1, misses) if misses else 1.0
-        return float(low), float(high)
+        return share_interval(self.value, float(self.whole))
 
     def plus(self, other: Share) -> Share:
         """Return the share of both wholes together."""
         return Share(self.part + other.part, self.whole + other.whole)
+
+
+def share_interval(share: float, whole: float) -> tuple[float, float]:
+    """Return the 95 % interval of a share of so many independent ones; NaN of nothing.
+
+    Equation: quantiles of Beta(x, n - x + 1) and Beta(x + 1, n - x), x = n share; n need not be an
+    integer. Source: Clopper, Pearson, Biometrika 26 (1934).
+    """
+    if not whole or math.isnan(share):
+        return math.nan, math.nan
+    part = share * whole
+    low = beta.ppf(0.025, part, whole - part + 1) if part > 0 else 0.0
+    high = beta.ppf(0.975, part + 1, whole - part) if part < whole else 1.0
+    return float(low), float(high)
+
+
+def share_json(share: Share) -> dict[str, Any]:
+    """Return a share with its counts and 95 % interval."""
+    low, high = share.interval
+    return {"value": share.value, "low": low, "high": high, "part": share.part, "of": share.whole}
+
+
+def effective_count(cities: Sequence[Share]) -> float:
+    """Return so many independent ones as tell as much as the connectors of some cities.
+
+    Connectors of one city are not independent: they share meters, vehicles and a level. Equation:
+    n / D x (t_(n-1) / t_(k-1))^2, at most n; D: variance of the share between k cities,
+    k / (k - 1) sum (x_c - p n_c)^2 / n^2, over p (1 - p) / n; t: 97.5 % points of Student's t, for
+    a variance that few cities tell badly. Of one city, or where all or none count, nothing can be
+    said of D and it is 1.
+    Source: Korn, Graubard, Survey Methodology 24 (1998), 193-201.
+    """
+    counts = [share for share in cities if share.whole]
+    k, whole = len(counts), sum(share.whole for share in counts)
+    part = sum(share.part for share in counts)
+    if k < 2 or part in (0, whole):
+        return float(whole)
+    p = part / whole
+    between = k / (k - 1) * sum((share.part - p * share.whole) ** 2 for share in counts) / whole**2
+    effect = between / (p * (1 - p) / whole)
+    if effect <= 1:
+        return float(whole)
+    few = float(t.ppf(0.975, whole - 1) / t.ppf(0.975, k - 1)) ** 2
+    return min(whole / effect * few, float(whole))
+
+
+def pooled(cities: Sequence[Share]) -> dict[str, Any]:
+    """Return the share of all cities together, its counts and 95 % interval.
+
+    The interval is that of Clopper and Pearson for the `effective_count`.
+    """
+    total = Share(sum(share.part for share in cities), sum(share.whole for share in cities))
+    low, high = share_interval(total.value, effective_count(cities))
+    return {"value": total.value, "low": low, "high": high, "part": total.part, "of": total.whole}
 
 
 def root_mean_square(values: Floats) -> float:
@@ -122,9 +175,9 @@ def ideal_brier_score(p: Floats) -> float:
 
 def reliability_table(
     p: Floats, outcome: Bools, *, edges: Sequence[float] = RELIABILITY_EDGES
-) -> list[dict[str, float]]:
+) -> list[dict[str, Any]]:
     """Return, by range of probability, how often the outcome came beside the mean probability."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     known = np.isfinite(p)
     for k, (low, high) in enumerate(pairwise(edges)):
         upper = p <= high if k == len(edges) - 2 else p < high
@@ -136,9 +189,32 @@ def reliability_table(
                     "to": high,
                     "connectors": int(inside.sum()),
                     "mean_p": float(p[inside].mean()),
-                    "observed": float(outcome[inside].mean()),
+                    "came": int(outcome[inside].sum()),
                 }
             )
+    return pooled_reliability([rows])
+
+
+def pooled_reliability(cities: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the rows of several reliability tables together, with 95 % intervals of what came."""
+    edges = sorted({(row["from"], row["to"]) for table in cities for row in table})
+    rows = []
+    for low, high in edges:
+        mine = [row for table in cities for row in table if row["from"] == low]
+        of = sum(row["connectors"] for row in mine)
+        came = pooled([Share(row["came"], row["connectors"]) for row in mine])
+        rows.append(
+            {
+                "from": low,
+                "to": high,
+                "connectors": of,
+                "mean_p": sum(row["mean_p"] * row["connectors"] for row in mine) / of,
+                "came": came["part"],
+                "observed": came["value"],
+                "observed_low": came["low"],
+                "observed_high": came["high"],
+            }
+        )
     return rows
 
 

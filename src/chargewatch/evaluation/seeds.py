@@ -14,9 +14,16 @@ from chargewatch.domain.arrays import Bools, Floats
 from chargewatch.domain.times import DAY_S, SLOT_S
 from chargewatch.domain.verdict import Verdict
 from chargewatch.evaluation.bound import cramer_rao_bound
-from chargewatch.evaluation.city_inputs import known_inputs
+from chargewatch.evaluation.city_inputs import Known, known_inputs
 from chargewatch.evaluation.compare import TARGETS, error_figures
-from chargewatch.evaluation.scores import Compared, Share, mean_interval
+from chargewatch.evaluation.kinds import by_kind, sums_by_kind
+from chargewatch.evaluation.scores import (
+    Compared,
+    Share,
+    mean_interval,
+    pooled,
+    pooled_reliability,
+)
 from chargewatch.evaluation.situations import situation_figures, summed, wrong_in_situation
 from chargewatch.risk.engine import assess
 from chargewatch.risk.results import EngineConfig, RunResult
@@ -29,16 +36,20 @@ MOST_FOR_BOUND = 1_500
 CHANGING = {"step", "drift"}
 
 
-def compared_with(result: RunResult, true_error: Floats, mpe: Floats, bound: Floats) -> Compared:
+def compared_with(result: RunResult, known: Known, bound: Floats | None = None) -> Compared:
     """Return an engine's result beside the truth."""
+    fleet = known.inputs.fleet
     return Compared(
         relative_error=result.relative_error,
         standard_uncertainty=result.standard_uncertainty,
         p_nonconforming=result.p_nonconforming,
         red=np.array([verdict == Verdict.NONCONFORMING for verdict in result.verdict], bool),
-        true_error=true_error,
-        mpe=mpe,
-        bound=bound,
+        true_error=known.relative_error,
+        mpe=fleet.mpe,
+        bound=np.full(fleet.size, np.nan) if bound is None else bound,
+        conforming=np.array([verdict == Verdict.CONFORMING for verdict in result.verdict], bool),
+        is_dc=fleet.is_dc,
+        method=result.method,
     )
 
 
@@ -105,17 +116,18 @@ def seed_figures(
     inputs, config = known.inputs, EngineConfig(utc_offset_s=OFFSET_S)
     result = assess(inputs, config=config)
     size = inputs.fleet.size
-    compared = compared_with(result, known.relative_error, inputs.fleet.mpe, _bound(city, size))
+    compared = compared_with(result, known, _bound(city, size))
     situations = [situation_row(known.stream, i) for i in range(size)]
+    beyond_at_times = wrong_in_situation(situations, compared)
     figures = error_figures(
         compared,
         metered=_metered(inputs),
-        beyond_at_times=wrong_in_situation(situations, compared),
+        beyond_at_times=beyond_at_times,
     )
+    figures["by_kind"] = sums_by_kind(compared, beyond_at_times=beyond_at_times)
     figures["situations"] = situation_figures(
         [(row.get("situation") or {}).get("code") for row in situations],
         compared,
-        np.array([verdict == Verdict.CONFORMING for verdict in result.verdict], bool),
         {one.connector: one.code for one in result.situations},
     )
     changing = np.zeros(size, bool)
@@ -150,20 +162,12 @@ MEANS = (
 def over_seeds(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the figures of several seeds together.
 
-    Shares: all seeds' connectors together, and the 95 % interval of the seeds' mean, because the
-    connectors of one city are not independent (they share meters and vehicles).
+    Shares: all seeds' connectors together, with the interval of `scores.pooled`; means: of seeds,
+    with Student's interval.
     """
-    summary: dict[str, Any] = {}
-    for name in SHARES:
-        pooled = Share(0, 0)
-        for row in rows:
-            share = row[name]
-            part = 0 if not share["of"] else round(share["value"] * share["of"])
-            pooled = pooled.plus(Share(part, share["of"]))
-        _, low, high = mean_interval([row[name]["value"] for row in rows])
-        # The interval of a mean knows no limits, a share does; NaN stays NaN.
-        low, high = (float(np.clip(value, 0.0, 1.0)) for value in (low, high))
-        summary[name] = {"value": pooled.value, "of": pooled.whole, "low": low, "high": high}
+    summary: dict[str, Any] = {
+        name: pooled([Share(row[name]["part"], row[name]["of"]) for row in rows]) for name in SHARES
+    }
     for name in MEANS:
         mean, low, high = mean_interval([row[name] for row in rows])
         summary[name] = {"value": mean, "low": low, "high": high}
@@ -175,6 +179,7 @@ def over_seeds(rows: list[dict[str, Any]]) -> dict[str, Any]:
             "of": len(days),
             "never": sum(1 for value in days if math.isinf(value)),
         }
+    summary["reliability"] = pooled_reliability([row["reliability"] for row in rows])
     return summary
 
 
@@ -197,6 +202,7 @@ def evaluate_scenario(
         "seeds": len(seeds),
         "first_seed": seeds.start,
         "errors": over_seeds(rows),
+        "by_kind": by_kind(row["by_kind"] for row in rows),
         "situations": summed([row["situations"] for row in rows]),
         "by_seed": rows,
         "targets": dict(TARGETS),

@@ -32,7 +32,6 @@ SHOWS_AS: Mapping[str, frozenset[str]] = {
 def situation_figures(
     codes: Sequence[str | None],
     compared: Compared,
-    conforming: Bools,
     told: Mapping[int, str] | None = None,
 ) -> dict[str, dict[str, int]]:
     """Return counts of connectors by code of their situation; no code: right everywhere.
@@ -53,7 +52,7 @@ def situation_figures(
             "red": int(np.sum(mine & compared.red)),
             "offenders": int(np.sum(mine & offends)),
             "found": int(np.sum(mine & offends & compared.red)),
-            "wrongly_conforming": int(np.sum(mine & conforming & (error_mpe > 1))),
+            "wrongly_conforming": int(np.sum(mine & compared.conforming & (error_mpe > 1))),
         }
         if told is not None:
             shown = [

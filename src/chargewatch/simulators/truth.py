@@ -47,6 +47,7 @@ def truth_document(city: History, stream: PacketStream) -> dict[str, Any]:
                 "allowed_signals": sorted(allowed - signals),
                 "faults": [f.kind.name for f in faults],
                 "mpe": float(city.layout.connectors.mpe[i]),
+                "is_dc": bool(city.layout.connectors.is_dc[i]),
                 "station_id": city.layout.stations.name[int(city.layout.connectors.station[i])],
                 "sessions": int(published.connector_sessions[i]),
                 "session_wh": round(float(published.session_wh[i]), 3),
