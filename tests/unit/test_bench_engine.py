@@ -1,6 +1,7 @@
 """`chargewatch bench engine`, and the engine against GPBoost on a small city."""
 
 import importlib.util
+from dataclasses import replace
 
 import numpy as np
 import orjson
@@ -9,7 +10,7 @@ from click.testing import CliRunner
 
 from chargewatch.benches.engine import agreement, coverage
 from chargewatch.benches.engine_city import crossed_sessions
-from chargewatch.benches.engine_sides import Told
+from chargewatch.benches.engine_sides import Told, by_engine, by_gpboost
 from chargewatch.cli import root
 
 
@@ -61,3 +62,23 @@ def test_alone_it_measures_the_engine_and_prints_one_document():
     assert document["engine"]["peak_memory_mb"] > document["engine"]["memory_before_mb"] > 20
     assert 0.8 < document["engine"]["coverage"] <= 1.0
     assert "gpboost" not in document
+
+
+@pytest.mark.rival
+def test_errors_and_uncertainties_are_those_of_gpboost():
+    sessions = crossed_sessions(300, seed=1001)
+    ours, theirs = by_engine(sessions), by_gpboost(sessions, exact=True)
+    apart = agreement(ours, theirs)
+    assert apart["mean_largest_u"] < 0.1
+    assert apart["u_largest"] < 0.02
+    assert ours.session_spread == pytest.approx(theirs.session_spread, rel=0.01)
+    # Both against the truth, which is the same for both.
+    assert coverage(ours, sessions.error) == pytest.approx(0.95, abs=0.03)
+
+
+def test_an_error_that_is_put_in_is_read_in_full():
+    sessions = crossed_sessions(300, seed=1001)
+    found = by_engine(sessions)
+    off = 0.03 * (sessions.connector == 7)
+    worse = by_engine(replace(sessions, log_ratio=sessions.log_ratio + off))
+    assert worse.error[7] - found.error[7] == pytest.approx(0.03, abs=0.1 * found.u[7])

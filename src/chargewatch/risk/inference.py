@@ -55,7 +55,7 @@ from chargewatch.risk.spreads import (
     sessions_in_time,
     site_spread,
 )
-from chargewatch.risk.vehicles import PAIR_KINDS, session_score
+from chargewatch.risk.vehicles import FIRST_TAIL, PAIR_KINDS, session_score
 from chargewatch.risk.verifications import Stated, that_hold, with_doubt, without
 
 NEARLY_SETTLED_U = 0.25
@@ -106,6 +106,7 @@ def _first_judgement(city: RoundsInput) -> Judgement:
         ),
         weights=SessionWeights(
             tail=np.ones(city.statistics.sessions.connector.size),
+            tails=(FIRST_TAIL,) * PAIR_KINDS,
             inflation=np.ones(PAIR_KINDS),
             node_tail=np.ones(city.node_kind.size),
         ),

@@ -239,12 +239,13 @@ UNKNOWN_CAPACITY_WH = 6e4
 """Capacity of a battery that nobody told. Unit: Wh. Source: usual cars; the vehicle's own scale
 takes what it is off."""
 SESSION_TAIL_DEGREES = 5.0
-"""Degrees of freedom of the Student weights of sessions. Unit: 1. Source: judgement."""
+"""Degrees of freedom of the Student weights of sessions, where too few sessions tell. Unit: 1.
+Source: judgement; the city's own are estimated by kind (`risk.tails`)."""
 VEHICLE_TAIL_DEGREES = 4.0
 """Degrees of freedom of the Student weights of vehicles' scales. Unit: 1. Source: judgement."""
 GARBAGE_SHARE = 0.05
 """Share of sessions whose battery energy or state of charge is garbage. Unit: fraction. Source:
-judgement."""
+judgement; the city's own is estimated by kind, and this weighs as much as `SPREAD_COUNTS`."""
 GARBAGE_SPREAD = 0.4
 """Spread of ln(E / B) of those. Unit: fraction. Source: judgement."""
 INTERRUPTED_LOOSENESS = 4.0

@@ -27,9 +27,12 @@ from chargewatch.risk.priors import (
     WANDER_RANGE,
 )
 from chargewatch.risk.results import EngineConfig
+from chargewatch.risk.tails import session_tail
 from chargewatch.risk.vehicles import (
+    FIRST_TAIL,
     PAIR_KINDS,
     SessionRows,
+    Tail,
     VehicleGraph,
     local_centres,
     session_score,
@@ -65,6 +68,7 @@ class SessionWeights:
     """How sessions and vehicles are weighted; s sessions, v nodes."""
 
     tail: Floats  # (s,)
+    tails: tuple[Tail, ...]  # (KINDS,), what they are for
     inflation: Floats  # (KINDS,), what robust weights overstate
     node_tail: Floats  # (v,)
 
@@ -151,8 +155,9 @@ def session_spreads(
     residual = own - estimate.error[rows.connector]
     fit, vehicle_fit = _fitted_variance(graph, node, rows.connector, estimate, seed=seed)
     session, vehicle = before.session.copy(), before.vehicle.copy()
-    inflation = np.ones(PAIR_KINDS)
-    tail, good = tail_weights(residual, base), trusted(residual, base)
+    inflation, tails = np.ones(PAIR_KINDS), [FIRST_TAIL] * PAIR_KINDS
+    tail = np.ones(residual.size)
+    leverage = precision * (graph.pull[node] + estimate.variance[rows.connector])
     node_variance = before.vehicle[graph.kind] ** 2
     node_tail = np.minimum(
         (VEHICLE_TAIL_DEGREES + 1.0) / (VEHICLE_TAIL_DEGREES + scale**2 / node_variance),
@@ -161,15 +166,19 @@ def session_spreads(
     for kind in range(PAIR_KINDS):
         mine = rows.kind == kind
         if mine.any():
-            count = float(good[mine].sum())
+            r, v = residual[mine], base[mine]
+            tails[kind] = session_tail(r, v, leverage=leverage[mine])
+            weight = tail_weights(r, v, tails[kind])
+            tail[mine] = weight
+            count = float(trusted(r, v, tails[kind]).sum())
             used = min(float((precision[mine] * fit[mine]).sum()), 0.9 * count)
-            ratio = float((tail[mine] * residual[mine] ** 2 / base[mine]).sum())
+            ratio = float((weight * r**2 / v).sum())
             ratio = (ratio + SPREAD_COUNTS) / (count - used + SPREAD_COUNTS)
             soc = float(np.median(rows.soc_variance[mine]))
             session[kind] = np.sqrt(
                 max(ratio * (session[kind] ** 2 + soc) - soc, SESSION_SPREAD_FLOOR**2)
             )
-            inflation[kind] = np.clip(tail_inflation(residual[mine], base[mine]), 1.0, 2.0)
+            inflation[kind] = np.clip(tail_inflation(r, v, tails[kind]), 1.0, 2.0)
         here = graph.kind == kind
         if here.any():
             count = float(here.sum())
@@ -179,7 +188,9 @@ def session_spreads(
             second += SPREAD_COUNTS * VEHICLE_START[kind] ** 2
             found = second / (count - used + SPREAD_COUNTS)
             vehicle[kind] = np.sqrt(max(found, VEHICLE_SPREAD_FLOOR**2))
-    weights = SessionWeights(tail=tail, inflation=inflation, node_tail=node_tail)
+    weights = SessionWeights(
+        tail=tail, tails=tuple(tails), inflation=inflation, node_tail=node_tail
+    )
     return session, vehicle, weights
 
 

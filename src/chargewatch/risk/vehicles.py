@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.special import gammaln
 
 from chargewatch.domain.arrays import Bools, Floats, Ints, sum_by_row, sums_between
 from chargewatch.domain.times import DAY_S, SLOT_S, SLOTS_A_DAY
@@ -373,21 +374,47 @@ def score_draws(graph: VehicleGraph, draws: Floats) -> Floats:
     return np.asarray(rows + graph.weights @ (scale - total))
 
 
-def trusted(residual: Floats, variance: Floats) -> Floats:
+@dataclass(frozen=True)
+class Tail:
+    """How sessions of a kind scatter: Student's distribution and a share of garbage."""
+
+    inverse_degrees: float
+    """1 / nu of Student's distribution; towards 0 it is the normal one."""
+    garbage: float
+
+
+FIRST_TAIL = Tail(1.0 / SESSION_TAIL_DEGREES, GARBAGE_SHARE)
+
+
+def log_student(squared: Floats, inverse_degrees: float) -> Floats:
+    """Return ln of Student's density, less ln sqrt(2 pi), at squared values in units of its scale.
+
+    Equation: with k = 1 / nu: ln G((nu + 1) / 2) - ln G(nu / 2) - ln(nu / 2) / 2 - (1 + nu) / 2
+    ln(1 + k z^2).
+    """
+    nu = 1.0 / inverse_degrees
+    level = gammaln(0.5 * (nu + 1.0)) - gammaln(0.5 * nu) - 0.5 * np.log(0.5 * nu)
+    return np.asarray(level - 0.5 * (nu + 1.0) * np.log1p(inverse_degrees * squared))
+
+
+def trusted(residual: Floats, variance: Floats, tail: Tail = FIRST_TAIL) -> Floats:
     """Return the probability that each session is no garbage, shape (s,).
 
-    Garbage, one session in twenty, scatters by 40 % whatever the variance of the others.
+    Garbage scatters by 40 % whatever the variance of the others.
     """
-    wide = variance + GARBAGE_SPREAD**2
-    odds = GARBAGE_SHARE / (1.0 - GARBAGE_SHARE) * np.sqrt(variance / wide)
-    log = np.minimum(0.5 * residual**2 * (1.0 / variance - 1.0 / wide), 700.0)
-    return np.asarray(1.0 / (1.0 + odds * np.exp(log)))
+    squared, wide = residual**2, variance + GARBAGE_SPREAD**2
+    odds = tail.garbage / (1.0 - tail.garbage) * np.sqrt(variance / wide)
+    log = -0.5 * squared / wide - log_student(squared / variance, tail.inverse_degrees)
+    return np.asarray(1.0 / (1.0 + odds * np.exp(np.minimum(log, 700.0))))
 
 
-def tail_weights(residual: Floats, variance: Floats) -> Floats:
-    """Return robust weights, shape (s,): Student's (nu + 1) / (nu + r^2 / v) times `trusted`."""
-    student = (SESSION_TAIL_DEGREES + 1.0) / (SESSION_TAIL_DEGREES + residual**2 / variance)
-    return np.asarray(student * trusted(residual, variance))
+def tail_weights(residual: Floats, variance: Floats, tail: Tail = FIRST_TAIL) -> Floats:
+    """Return robust weights, shape (s,): Student's times `trusted`.
+
+    Equation: (nu + 1) / (nu + r^2 / v) = (1 + k) / (1 + k r^2 / v), k = 1 / nu.
+    """
+    k = tail.inverse_degrees
+    return (1.0 + k) / (1.0 + k * residual**2 / variance) * trusted(residual, variance, tail)
 
 
 def local_centres(connector: Ints, at_s: Floats, residual: Floats) -> Floats:
@@ -410,7 +437,7 @@ def local_centres(connector: Ints, at_s: Floats, residual: Floats) -> Floats:
     return out
 
 
-def tail_inflation(residual: Floats, variance: Floats) -> float:
+def tail_inflation(residual: Floats, variance: Floats, tail: Tail = FIRST_TAIL) -> float:
     """Return the factor by which robust weights overstate the information.
 
     For the score psi = w r / v an M-estimator's variance is E[psi^2] / E[psi']^2 / s, while the
@@ -424,8 +451,10 @@ def tail_inflation(residual: Floats, variance: Floats) -> float:
     scale = np.sqrt(variance)
     step = 1e-3 * scale
     ahead, behind = residual + step, residual - step
-    score = tail_weights(residual, variance) * residual / scale
-    slope = tail_weights(ahead, variance) * ahead - tail_weights(behind, variance) * behind
+    own = tail_weights(residual, variance, tail)
+    score = own * residual / scale
+    slope = tail_weights(ahead, variance, tail) * ahead
+    slope -= tail_weights(behind, variance, tail) * behind
     mean_slope = max(float(np.mean(slope / (2.0 * step))), 0.1)
-    weight = float(np.mean(tail_weights(residual, variance)))
+    weight = float(np.mean(own))
     return float(np.mean(score**2)) / mean_slope**2 * weight
