@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "db": "db",
     "demo": "demo",
     "doctor": "doctor",
+    "draw": "draw",
     "evaluate": "evaluate",
     "gateway": "gateway",
     "health": "health",

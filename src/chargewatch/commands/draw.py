@@ -1,0 +1,123 @@
+"""`chargewatch draw`: double random inspections that anyone can verify, offline."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from chargewatch.console import json_option, print_json, say
+from chargewatch.draws.frame import list_hash, read_frame
+from chargewatch.errors import InputFileError
+from chargewatch.supervision.draw_bundle import (
+    ThrowRow,
+    bundle_text,
+    make_bundle,
+    read_bundle,
+    verify_bundle,
+)
+
+in_file = click.Path(exists=True, dir_okay=False, path_type=Path)
+out_file = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.group("draw")
+def command() -> None:
+    """Draw piles and inspectors at random, and verify a published draw. Needs no database."""
+
+
+def _throw(text: str) -> ThrowRow:
+    witness, equal, digits = text.partition("=")
+    if not equal or not witness.strip():
+        raise click.BadParameter(f"{text!r} must be WITNESS=DIGITS", param_hint="--throw")
+    return ThrowRow(witness=witness.strip(), digits=digits.strip(), at=datetime.now(UTC))
+
+
+def _list_text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError as exc:
+        raise InputFileError(f"{path} is not UTF-8: {exc}; a draw's list is") from exc
+    except OSError as exc:
+        raise InputFileError(f"{path} can't be read: {exc.strerror or exc}") from exc
+
+
+@command.command("hash")
+@click.argument("list_file", metavar="LIST", type=in_file)
+@json_option
+def hash_(list_file: Path, as_json: bool) -> None:
+    """Check a frozen list and print the hash to publish before the dice are thrown."""
+    text = _list_text(list_file)
+    frame = read_frame(text)
+    found = {
+        "draw": frame.draw,
+        "piles": len(frame.piles),
+        "inspectors": len(frame.inspectors),
+        "sha256": list_hash(text),
+    }
+    if as_json:
+        print_json(found)
+        return
+    click.echo(f"{found['sha256']}  {list_file}")
+
+
+@command.command("make")
+@click.argument("list_file", metavar="LIST", type=in_file)
+@click.option("--size", required=True, type=click.IntRange(1), help="Piles to draw.")
+@click.option(
+    "--throw",
+    "throws",
+    required=True,
+    multiple=True,
+    metavar="WITNESS=DIGITS",
+    help="The ten-sided dice of one witness, at least ten; given once for each of two or more.",
+)
+@click.option(
+    "--published",
+    required=True,
+    type=click.DateTime(["%Y-%m-%dT%H:%M:%S%z"]),
+    help="When the list's hash was made public.",
+)
+@click.option("--beacon", default="", help="Value of a public randomness beacon, if one was told.")
+@click.option("--out", required=True, type=out_file, help="The draw's file, to be published.")
+def make(
+    list_file: Path,
+    size: int,
+    throws: tuple[str, ...],
+    published: datetime,
+    beacon: str,
+    out: Path,
+) -> None:
+    """Make a draw of a frozen list and write the file that anyone can verify."""
+    bundle = make_bundle(
+        _list_text(list_file),
+        published_at=published,
+        throws=tuple(_throw(one) for one in throws),
+        size=size,
+        beacon=beacon,
+    )
+    try:
+        out.write_text(bundle_text(bundle), encoding="utf-8")
+    except OSError as exc:
+        raise InputFileError(f"{out} can't be written: {exc.strerror or exc}") from exc
+    say(f"{len(bundle.drawn)} piles drawn; `chargewatch draw verify {out}` checks the file")
+
+
+@command.command("verify")
+@click.argument("file", type=in_file)
+@click.option("--published-hash", help="The list's hash as you saw it before the throw.")
+@json_option
+@click.pass_context
+def verify(context: click.Context, file: Path, published_hash: str | None, as_json: bool) -> None:
+    """Make a published draw again from its list and its dice, and say what holds."""
+    checks = verify_bundle(read_bundle(file), published=published_hash)
+    holds = all(one.holds for one in checks)
+    if as_json:
+        print_json({"holds": holds, "checks": [asdict(one) for one in checks]})
+    else:
+        for one in checks:
+            click.echo(f"{'holds' if one.holds else 'FAILS':6} {one.name}: {one.detail}")
+        click.echo("the draw holds" if holds else "the draw does not hold")
+    context.exit(0 if holds else 1)
