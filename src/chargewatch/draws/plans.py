@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,11 @@ class Plan:
     consumers_risk: float  # that a lot of limiting quality passes
 
 
+def at_most(share: float, lot: int) -> int:
+    """Return the largest number of a lot that is at most this share of it: 7 % of 100 are 7."""
+    return math.floor(share * lot + 1e-9)
+
+
 def sampling_plan(
     lot: int,
     *,
@@ -50,7 +56,7 @@ def sampling_plan(
         raise DrawError(
             "a plan needs a lot of at least 1, shares 0 <= acceptable < limiting <= 1 and a risk"
         )
-    good, bad = int(np.floor(acceptable * lot)), int(np.ceil(limiting * lot))
+    good, bad = at_most(acceptable, lot), lot - at_most(1.0 - limiting, lot)
     for size in range(1, lot + 1):
         allowed = np.arange(min(bad, size) + 1)
         passes = stats.hypergeom.cdf(allowed, lot, bad, size)

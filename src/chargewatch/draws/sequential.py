@@ -18,6 +18,7 @@ import numpy as np
 
 from chargewatch.domain.arrays import Bools, Floats
 from chargewatch.draws.frame import DrawError
+from chargewatch.draws.plans import at_most
 
 CONFORMING_SHARE = 0.95
 RISK = 0.05
@@ -56,12 +57,14 @@ def martingale(fails: Bools, *, lot: int, bound: float, above: bool) -> Floats:
         above: whether the hypothesis is "more than s are nonconforming" (its rejection confirms a
             lot) or "at most s" (its rejection refutes it).
 
-    Equation: T_j = T_{j-1} [x h / m + (1 - x)(1 - h) / (1 - m)], m = (N t - S) / (N - j + 1) the
+    Equation: T_j = T_{j-1} [x h / m + (1 - x)(1 - h) / (1 - m)], m = (M - S) / (N - j + 1) the
     largest mean of what is left under the hypothesis, h the expected one, kept above m; x is 1 for
-    what the hypothesis says there is little of.
+    what the hypothesis says there are at most M of. Infinite once there were more.
     """
     x = np.asarray(~fails if above else fails, dtype=np.float64)
-    share = 1.0 - bound if above else bound
+    # The hypothesis in instruments: at most so many of them are an x.
+    most = at_most(bound, lot)
+    most = lot - most - 1 if above else most
     runs, count = x.shape
     if count > lot:
         raise DrawError(f"{count} results of a lot of {lot}: each instrument counts once")
@@ -71,7 +74,7 @@ def martingale(fails: Bools, *, lot: int, bound: float, above: bool) -> Floats:
     out = np.empty((runs, count))
     for j in range(count):
         left = lot - j
-        mean = (lot * share - seen) / left
+        mean = (most - seen) / left
         expected = (SHRINK * hoped + seen) / (SHRINK + j)
         expected = np.maximum(expected, mean + 0.5 * (1.0 - mean) / np.sqrt(SHRINK + j))
         expected = np.clip(expected, 0.0, 1.0 - 1e-9)
@@ -79,13 +82,11 @@ def martingale(fails: Bools, *, lot: int, bound: float, above: bool) -> Floats:
             up = x[:, j] * expected / mean
             down = (1.0 - x[:, j]) * (1.0 - expected) / (1.0 - mean)
             grown = statistic * (up + down)
-        # Below 0 nothing that is left could keep the hypothesis; at 1 or above it is certain.
+        # From a mean of 1 on nothing speaks against the hypothesis; at 0 only an x does.
         grown = np.where(mean >= 1.0, 0.0, grown)
-        statistic = np.where(mean < 0.0, np.inf, grown)
-        # A mean of exactly 0 leaves only x = 0 under the hypothesis.
-        none_left = (mean == 0.0) & (x[:, j] == 0.0)
-        statistic = np.where(none_left, out[:, j - 1] if j else 1.0, statistic)
+        statistic = np.where((mean <= 0.0) & (x[:, j] == 0.0), statistic, grown)
         seen += x[:, j]
+        statistic = np.where(seen > most, np.inf, statistic)
         out[:, j] = statistic
     return out
 

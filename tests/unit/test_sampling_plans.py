@@ -1,0 +1,85 @@
+"""How many to inspect: plans that keep their risks, and a sequential test that keeps its own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from chargewatch.draws.frame import DrawError
+from chargewatch.draws.plans import sampling_plan
+from chargewatch.draws.sequential import Outcome, martingale, stand
+
+
+@pytest.mark.parametrize("lot", [1, 14, 20, 100, 333, 1000, 20_000])
+def test_a_plan_keeps_both_risks_and_no_smaller_one_does(lot: int) -> None:
+    plan = sampling_plan(lot)
+    rng = np.random.default_rng(lot)
+    bad, good = -(-7 * lot // 100), lot // 100
+    passes = rng.hypergeometric(bad, lot - bad, plan.size, 200_000) <= plan.allowed
+    fails = rng.hypergeometric(good, lot - good, plan.size, 200_000) > plan.allowed
+    assert passes.mean() <= 0.05 + 4 * np.sqrt(0.05 * 0.95 / 200_000)
+    assert fails.mean() <= 0.05 + 4 * np.sqrt(0.05 * 0.95 / 200_000)
+    assert passes.mean() == pytest.approx(plan.consumers_risk, abs=0.003)
+    assert fails.mean() == pytest.approx(plan.producers_risk, abs=0.003)
+    for size in range(1, plan.size):
+        for allowed in range(10):
+            keeps = stats.hypergeom.cdf(allowed, lot, bad, size) <= 0.05
+            assert not (keeps and stats.hypergeom.sf(allowed, lot, good, size) <= 0.05)
+
+
+def test_a_plan_for_nothing_is_refused() -> None:
+    for lot, acceptable, limiting in ((0, 0.01, 0.07), (9, 0.07, 0.07), (9, -1, 0.07), (9, 0, 2)):
+        with pytest.raises(DrawError):
+            sampling_plan(lot, acceptable=acceptable, limiting=limiting)
+
+
+def shuffled(lot: int, bad: int, runs: int, seed: int) -> np.ndarray:  # type: ignore[type-arg]
+    fails = np.zeros((runs, lot), dtype=bool)
+    fails[:, :bad] = True
+    return np.random.default_rng(seed).permuted(fails, axis=1)
+
+
+def test_the_sequential_test_keeps_its_risk_however_often_one_looks() -> None:
+    runs = 10_000
+    most = 0.05 + 4 * np.sqrt(0.05 * 0.95 / runs)
+    # The first lot that does not fulfil the claim, and the last one that does.
+    confirmed = martingale(shuffled(500, 26, runs, 1), lot=500, bound=0.05, above=True)
+    refuted = martingale(shuffled(500, 25, runs, 2), lot=500, bound=0.05, above=False)
+    assert 0.001 < (confirmed.max(axis=1) >= 20).mean() <= most
+    assert 0.001 < (refuted.max(axis=1) >= 20).mean() <= most
+
+
+def test_the_sequential_test_is_a_martingale_at_its_bound() -> None:
+    statistic = martingale(shuffled(200, 11, 40_000, 3)[:, :30], lot=200, bound=0.05, above=True)
+    for k in (0, 9, 29):
+        mean, error = statistic[:, k].mean(), statistic[:, k].std() / 200
+        assert abs(mean - 1) < 5 * error
+
+
+def test_good_lots_are_confirmed_and_bad_ones_refuted_without_a_census() -> None:
+    good = stand([False] * 80, lot=1000)
+    assert good.outcome is Outcome.CONFIRMED
+    assert good.risk_of_confirming <= 0.05
+    bad = stand([False, True, False, True, True, True, False, True], lot=1000)
+    assert bad.outcome is Outcome.REFUTED
+    assert stand([False] * 30 + [True], lot=1000).outcome is Outcome.OPEN
+    assert stand([], lot=1000) == stand([], lot=1000)
+    assert stand([], lot=1000).risk_of_confirming == 1.0
+
+
+def test_a_whole_lot_inspected_is_decided_with_certainty() -> None:
+    for bad in range(11):
+        for row in shuffled(60, bad, 20, bad):
+            found = stand([bool(one) for one in row], lot=60)
+            right = found.risk_of_confirming if bad <= 3 else found.risk_of_refuting
+            assert right == 0.0
+            assert found.outcome is not Outcome.OPEN
+
+
+def test_results_that_cannot_be_are_refused() -> None:
+    with pytest.raises(DrawError):
+        stand([False] * 11, lot=10)
+    for conforming, risk in ((1.0, 0.05), (0.0, 0.05), (0.95, 0.0), (0.95, 1.0)):
+        with pytest.raises(DrawError):
+            stand([], lot=10, conforming=conforming, risk=risk)
