@@ -18,6 +18,7 @@ from chargewatch.settings import Settings, load_settings
 from chargewatch.storage.database import Database, open_database
 from chargewatch.supervision import accounts
 from chargewatch.supervision.accounts import Role
+from chargewatch.supervision.audit import Actor
 from chargewatch.web.app import create_app
 from web_city import seed_city
 
@@ -77,8 +78,15 @@ async def open_site(
                         role=Role.OPERATOR,
                         operator_id=name.upper(),
                         password=PASSWORD,
+                        actor=Actor(name="test"),
                     )
-            await accounts.add_user(database, "admin", role=Role.ADMINISTRATOR, password=PASSWORD)
+            await accounts.add_user(
+                database,
+                "admin",
+                role=Role.ADMINISTRATOR,
+                password=PASSWORD,
+                actor=Actor(name="test"),
+            )
             app = create_app(settings, database, intake=intake)
             transport = httpx.ASGITransport(app=app)
             async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:

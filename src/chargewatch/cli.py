@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 COMMANDS: dict[str, str] = {
     "assess": "assess",
     "assessments": "assessments",
+    "audit": "audit",
     "bench": "bench",
     "db": "db",
     "demo": "demo",

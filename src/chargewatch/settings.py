@@ -127,6 +127,12 @@ class Settings:
         "commas (default: nobody's)",
         _networks,
     )
+    audit_key: str = _option(
+        "",
+        "keys that sign the audit trail, as `chargewatch audit key` makes them; best in a file, "
+        "named by CHARGEWATCH_AUDIT_KEY_FILE",
+        secret=True,
+    )
     time_zone: str = _option("Asia/Shanghai", "time zone of pages, tariffs and days", _zone)
     currency: str = _option("CNY", "currency of money figures on pages and in exports")
     max_age_days: float = _option(180.0, "oldest reading that is accepted, days", _float)
@@ -264,6 +270,11 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         if "read" not in option.metadata:
             continue
         variable = PREFIX + option.name.upper()
+        if option.metadata["secret"] and not variable.endswith("_URL"):
+            values[option.name] = secret_from(variable, environ)
+            given = f"environment ({variable} or {variable}_FILE)"
+            sources[option.name] = given if values[option.name] else "default"
+            continue
         if variable not in environ or environ[variable] == "":
             sources[option.name] = "default"
             continue
@@ -297,7 +308,8 @@ def setting_rows(settings: Settings) -> list[SettingRow]:
             continue
         value = str(getattr(settings, option.name))
         if option.metadata["secret"]:
-            value = _hide_password(value)
+            is_address = option.name.endswith("_url")
+            value = _hide_password(value) if is_address else "***" * bool(value)
         source = settings.sources.get(option.name, "default")
         rows.append(
             SettingRow(PREFIX + option.name.upper(), value, source, option.metadata["meaning"])

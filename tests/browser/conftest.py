@@ -20,6 +20,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from chargewatch.storage.database import open_database
 from chargewatch.supervision import accounts
 from chargewatch.supervision.accounts import Role
+from chargewatch.supervision.audit import Actor
 from missing import browser_program
 from web_city import seed_city
 
@@ -37,9 +38,16 @@ ARGUMENTS = (
 async def _seed(url: str) -> None:
     async with open_database(url) as database:
         await seed_city(database)
-        await accounts.add_user(database, "admin", role=Role.ADMINISTRATOR, password=PASSWORD)
         await accounts.add_user(
-            database, "op2", role=Role.OPERATOR, operator_id="OP2", password=PASSWORD
+            database, "admin", role=Role.ADMINISTRATOR, password=PASSWORD, actor=Actor(name="test")
+        )
+        await accounts.add_user(
+            database,
+            "op2",
+            role=Role.OPERATOR,
+            operator_id="OP2",
+            password=PASSWORD,
+            actor=Actor(name="test"),
         )
 
 

@@ -10,6 +10,7 @@ from chargewatch.ingest.message import Arrival, read_message
 from chargewatch.ingest.writer import BatchWriter
 from chargewatch.simulators.city import make_city
 from chargewatch.simulators.scenario import FaultSpec, load_scenario, with_faults
+from chargewatch.supervision.audit import Actor
 from chargewatch.supervision.registry import import_registry
 from chargewatch.wire.registry_file import read_registry_file
 
@@ -57,5 +58,5 @@ async def register(database, tmp_path, document):
     path = tmp_path / "registry.json"
     path.write_bytes(orjson.dumps(document))
     await import_registry(
-        database, read_registry_file(path), actor="test", rules=rule_set("CN-2022")
+        database, read_registry_file(path), actor=Actor(name="test"), rules=rule_set("CN-2022")
     )

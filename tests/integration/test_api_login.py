@@ -12,6 +12,7 @@ from sqlalchemy import select
 
 from chargewatch.storage.tables import app_user, login_session
 from chargewatch.supervision import accounts
+from chargewatch.supervision.audit import Actor
 from chargewatch.web.server import address_of, listen, make_server
 from web_client import PASSWORD, Site, open_site
 
@@ -118,7 +119,7 @@ async def test_session_ends_with_its_time_and_with_its_user(site: Site) -> None:
     assert (await site.client.get("/api/v1/me", headers=header)).status_code == 401
     site.app.state.service.clock = lambda: datetime.now(UTC)
     assert (await site.client.get("/api/v1/me", headers=header)).status_code == 200
-    await accounts.disable_user(site.database, "admin")
+    await accounts.disable_user(site.database, "admin", actor=Actor(name="test"))
     assert (await site.client.get("/api/v1/me", headers=header)).status_code == 401
     answer = await site.client.post(
         "/api/v1/login", json={"username": "admin", "password": PASSWORD}
@@ -226,4 +227,4 @@ async def test_bad_user_is_refused_with_a_reason(
     values = {"username": "new", "role": accounts.Role.INSPECTOR, "password": PASSWORD, **change}
     username = values.pop("username")
     with pytest.raises(accounts.AccountError, match=words):
-        await accounts.add_user(site.database, username, **values)  # type: ignore[arg-type]
+        await accounts.add_user(site.database, username, **values, actor=Actor(name="test"))  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from chargewatch.ingest.intake import Intake
 from chargewatch.settings import load_settings
 from chargewatch.supervision import accounts
+from chargewatch.supervision.audit import Actor
 from web_client import PASSWORD, Site, open_site
 from web_rarities import fill_rarities
 from web_routes import Address, addresses
@@ -134,7 +135,9 @@ async def test_log_in_and_receipts_are_what_their_models_declare(site: Site) -> 
         check(token_model, answer.text, f"log-in of {name}")
     receipt = models["POST", "/api/v1/telemetry/{kind}"]
     assert receipt is not None
-    token = await accounts.issue_operator_token(site.database, "OP1", label="test")
+    token = await accounts.issue_operator_token(
+        site.database, "OP1", label="test", actor=Actor(name="test")
+    )
     now = datetime.now(UTC).isoformat()
     good = {"connector": "TJ0006-01-1", "at": now, "energy_wh": 5}
     seen: set[str] = set()

@@ -13,6 +13,7 @@ import pytest
 from chargewatch.api import events
 from chargewatch.supervision import accounts
 from chargewatch.supervision.accounts import Role
+from chargewatch.supervision.audit import Actor
 from shared_names_city import CONNECTORS, OPERATORS, STATIONS, mark, number, seed_shared_names
 from web_client import PASSWORD, Site, open_site
 from web_routes import Address, addresses, variations
@@ -84,6 +85,7 @@ async def site(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
                 role=Role.OPERATOR,
                 operator_id=operator_id,
                 password=PASSWORD,
+                actor=Actor(name="test"),
             )
         yield opened
 
@@ -147,7 +149,9 @@ async def test_the_test_above_would_see_it(site: Site) -> None:
 
 
 async def test_an_operators_token_opens_no_route_for_reading(site: Site) -> None:
-    token = await accounts.issue_operator_token(site.database, "OP2", label="gateway")
+    token = await accounts.issue_operator_token(
+        site.database, "OP2", label="gateway", actor=Actor(name="test")
+    )
     headers = {"authorization": f"Bearer {token}"}
     nothing = re.compile(r"ONE|TWO|OP1|OP2")
     async for url, answer in answers(site, headers):

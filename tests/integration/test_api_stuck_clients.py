@@ -17,6 +17,7 @@ from chargewatch.storage import users
 from chargewatch.storage.pages import piles as pile_list_rows
 from chargewatch.supervision import accounts
 from chargewatch.supervision.accounts import Role
+from chargewatch.supervision.audit import Actor
 from chargewatch.web import server as web_server
 from chargewatch.web.server import listen, make_server
 from web_client import PASSWORD, Site, open_site
@@ -79,7 +80,11 @@ async def until(happened: Callable[[], bool]) -> None:
 async def supervisors(site: Site, count: int) -> list[dict[str, str]]:
     for number in range(count):
         await accounts.add_user(
-            site.database, f"s{number}", role=Role.SUPERVISOR, password=PASSWORD
+            site.database,
+            f"s{number}",
+            role=Role.SUPERVISOR,
+            password=PASSWORD,
+            actor=Actor(name="test"),
         )
     return [await site.token(f"s{number}") for number in range(count)]
 

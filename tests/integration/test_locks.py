@@ -22,6 +22,7 @@ from chargewatch.runs.rollups import refresh_rollups
 from chargewatch.storage.database import Database, open_database
 from chargewatch.storage.intake.ledger_days import unbalanced
 from chargewatch.storage.retention import apply_retention
+from chargewatch.supervision.audit import Actor
 from chargewatch.supervision.registry import import_registry
 from chargewatch.wire.registry_file import read_registry_file
 
@@ -136,7 +137,10 @@ async def test_everything_at_once_ends_without_a_deadlock(any_database_url, tmp_
             path = tmp_path / f"{rounds}.json"
             path.write_bytes(orjson.dumps(document(rounds)))
             await import_registry(
-                database, read_registry_file(path), actor="test", rules=rule_set("CN-2022")
+                database,
+                read_registry_file(path),
+                actor=Actor(name="test"),
+                rules=rule_set("CN-2022"),
             )
 
         async def refresh() -> None:

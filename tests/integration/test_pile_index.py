@@ -25,6 +25,7 @@ from chargewatch.storage.pages import messages as message_rows
 from chargewatch.storage.pages import piles as pile_list_rows
 from chargewatch.storage.pages.piles import PileFilter, PilePage
 from chargewatch.storage.pile_index import SORTS, TIERS, driver_of, rebuild
+from chargewatch.supervision.audit import Actor
 from chargewatch.supervision.registry import import_registry
 from chargewatch.wire.registry_file import read_registry_file
 
@@ -370,7 +371,7 @@ async def test_sold_station_is_its_new_operators_from_the_import_on(
         '"district": "120116"}]}'
     )
     rules = rule_set("CN-2022")
-    await import_registry(city, read_registry_file(path), actor="test", rules=rules)
+    await import_registry(city, read_registry_file(path), actor=Actor(name="test"), rules=rules)
     at_station = PileFilter(station_id="ST1")
     async with city.connect() as connection:
         for scope, operator_id in (("OP1", ""), ("OP2", ""), (None, "OP2"), (None, "")):

@@ -281,3 +281,31 @@ def test_what_is_no_draw_is_refused_with_its_place(tmp_path: Path) -> None:
         assert found.returncode == 1
         assert "not the file of a draw" in found.stderr
         assert named in found.stderr
+
+
+def test_plans_and_claims_are_told_by_the_command(published: Path, tmp_path: Path) -> None:
+    plan = json.loads(chargewatch("draw", "plan", "--lot", "1000", "--json").stdout)
+    assert (plan["size"], plan["allowed"]) == (86, 2)
+    assert chargewatch("draw", "plan", "--lot", "9", "--limiting", "0").returncode == 1
+    results = tmp_path / "results.csv"
+    drawn_piles = json.loads(published.read_text())["drawn"]
+    uniform = [one["pile"] for one in drawn_piles if one["part"] == "uniform"]
+    assert len(uniform) >= 3
+    # The second has no result: what comes behind it does not count yet.
+    results.write_text(f"{uniform[0]},nonconforming\n{uniform[2]},nonconforming\n")
+    open_ = json.loads(
+        chargewatch("draw", "stand", str(published), "--results", str(results), "--json").stdout
+    )
+    assert (open_["inspected"], open_["outcome"]) == (1, "open")
+    results.write_text("".join(f"{name}, nonconforming\n" for name in uniform))
+    said = chargewatch("draw", "stand", str(published), "--results", str(results))
+    assert said.stdout.startswith("refuted: 3 of 3"), said.stderr
+    for wrong, named in (
+        ("x,conforming\n", "was not drawn"),
+        (f"{uniform[0]},good\n", "line 1"),
+        (f"{uniform[0]},conforming\n" * 2, "line 2"),
+    ):
+        results.write_text(wrong)
+        said = chargewatch("draw", "stand", str(published), "--results", str(results))
+        assert said.returncode == 1
+        assert named in said.stderr

@@ -8,7 +8,7 @@ from scipy import stats
 
 from chargewatch.draws.frame import DrawError
 from chargewatch.draws.plans import sampling_plan
-from chargewatch.draws.sequential import Outcome, martingale, stand
+from chargewatch.draws.sequential import ClaimOutcome, martingale, stand
 
 
 @pytest.mark.parametrize("lot", [1, 14, 20, 100, 333, 1000, 20_000])
@@ -59,11 +59,11 @@ def test_the_sequential_test_is_a_martingale_at_its_bound() -> None:
 
 def test_good_lots_are_confirmed_and_bad_ones_refuted_without_a_census() -> None:
     good = stand([False] * 80, lot=1000)
-    assert good.outcome is Outcome.CONFIRMED
+    assert good.outcome is ClaimOutcome.CONFIRMED
     assert good.risk_of_confirming <= 0.05
     bad = stand([False, True, False, True, True, True, False, True], lot=1000)
-    assert bad.outcome is Outcome.REFUTED
-    assert stand([False] * 30 + [True], lot=1000).outcome is Outcome.OPEN
+    assert bad.outcome is ClaimOutcome.REFUTED
+    assert stand([False] * 30 + [True], lot=1000).outcome is ClaimOutcome.OPEN
     assert stand([], lot=1000) == stand([], lot=1000)
     assert stand([], lot=1000).risk_of_confirming == 1.0
 
@@ -74,7 +74,7 @@ def test_a_whole_lot_inspected_is_decided_with_certainty() -> None:
             found = stand([bool(one) for one in row], lot=60)
             right = found.risk_of_confirming if bad <= 3 else found.risk_of_refuting
             assert right == 0.0
-            assert found.outcome is not Outcome.OPEN
+            assert found.outcome is not ClaimOutcome.OPEN
 
 
 def test_results_that_cannot_be_are_refused() -> None:

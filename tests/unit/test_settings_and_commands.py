@@ -175,6 +175,7 @@ def test_settings_table_and_settings_are_the_same() -> None:
 
 def test_every_variable_in_the_documents_and_files_exists() -> None:
     known = {PREFIX + name.upper() for name in setting_names()}
+    known |= {f"{variable}_FILE" for variable in known}
     for names, command in all_commands(root):
         for parameter in command.params:
             variable = "_".join([*names, str(parameter.name)]).upper().replace("-", "_")

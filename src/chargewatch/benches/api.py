@@ -30,6 +30,7 @@ from chargewatch.storage.pages import piles as pile_list_rows
 from chargewatch.storage.pages.piles import PileFilter
 from chargewatch.supervision import accounts
 from chargewatch.supervision.accounts import Role
+from chargewatch.supervision.audit import Actor
 from chargewatch.web.site import PAGES
 
 START_TIMEOUT_S = 60.0
@@ -40,11 +41,13 @@ ASK_TIMEOUT_S = 60.0
 async def _user(database: Database) -> AsyncIterator[tuple[str, str]]:
     """Yield name and password of an inspector that is disabled afterwards."""
     name, password = f"bench-{secrets.token_hex(4)}", accounts.generate_password()
-    await accounts.add_user(database, name, role=Role.INSPECTOR, password=password)
+    await accounts.add_user(
+        database, name, role=Role.INSPECTOR, password=password, actor=Actor(name="bench")
+    )
     try:
         yield name, password
     finally:
-        await accounts.disable_user(database, name)
+        await accounts.disable_user(database, name, actor=Actor(name="bench"))
 
 
 async def _address_told(stream: asyncio.StreamReader) -> str:

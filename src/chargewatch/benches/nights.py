@@ -29,6 +29,7 @@ from chargewatch.settings import Settings
 from chargewatch.simulators.city import City, make_city
 from chargewatch.simulators.scenario import load_scenario
 from chargewatch.storage.database import Database, open_database
+from chargewatch.supervision.audit import Actor
 from chargewatch.supervision.registry import import_registry
 from chargewatch.wire.registry_file import read_registry_file
 
@@ -205,7 +206,7 @@ async def _register(database: Database, document: Mapping[str, Any]) -> None:
         path = Path(folder) / "registry.json"
         path.write_bytes(orjson.dumps(document))
         file = read_registry_file(path)
-    await import_registry(database, file, actor="bench", rules=rule_set("CN-2022"))
+    await import_registry(database, file, actor=Actor(name="bench"), rules=rule_set("CN-2022"))
 
 
 def _difference(

@@ -10,10 +10,13 @@ import click
 
 from chargewatch.console import json_option, print_json, say
 from chargewatch.draws.frame import list_hash, read_frame
+from chargewatch.draws.plans import ACCEPTABLE_QUALITY, LIMITING_QUALITY, sampling_plan
+from chargewatch.draws.sequential import CONFORMING_SHARE
 from chargewatch.errors import InputFileError
 from chargewatch.supervision.draw_bundle import (
     ThrowRow,
     bundle_text,
+    lot_stand,
     make_bundle,
     read_bundle,
     verify_bundle,
@@ -25,7 +28,7 @@ out_file = click.Path(dir_okay=False, path_type=Path)
 
 @click.group("draw")
 def command() -> None:
-    """Draw piles and inspectors at random, and verify a published draw. Needs no database."""
+    """Draw piles and inspectors, verify draws. Needs no database."""
 
 
 def _throw(text: str) -> ThrowRow:
@@ -48,7 +51,10 @@ def _list_text(path: Path) -> str:
 @click.argument("list_file", metavar="LIST", type=in_file)
 @json_option
 def hash_(list_file: Path, as_json: bool) -> None:
-    """Check a frozen list and print the hash to publish before the dice are thrown."""
+    """Check a frozen list and print its hash.
+
+    To be published before the dice are thrown.
+    """
     text = _list_text(list_file)
     frame = read_frame(text)
     found = {
@@ -90,7 +96,10 @@ def make(
     beacon: str,
     out: Path,
 ) -> None:
-    """Make a draw of a frozen list and write the file that anyone can verify."""
+    """Draw from a frozen list and write the file.
+
+    Anyone can verify it.
+    """
     bundle = make_bundle(
         _list_text(list_file),
         published_at=published,
@@ -105,13 +114,92 @@ def make(
     say(f"{len(bundle.drawn)} piles drawn; `chargewatch draw verify {out}` checks the file")
 
 
+@command.command("plan")
+@click.option("--lot", required=True, type=click.IntRange(1), help="Instruments of the lot.")
+@click.option(
+    "--acceptable",
+    default=ACCEPTABLE_QUALITY,
+    show_default=True,
+    help="Share of nonconforming ones of a lot that passes with 95 % probability.",
+)
+@click.option(
+    "--limiting",
+    default=LIMITING_QUALITY,
+    show_default=True,
+    help="Share of nonconforming ones of a lot that passes with at most 5 %.",
+)
+@json_option
+def plan(lot: int, acceptable: float, limiting: float, as_json: bool) -> None:
+    """Say how many of a lot to inspect.
+
+    And with how many nonconforming ones it still passes.
+    """
+    found = sampling_plan(lot, acceptable=acceptable, limiting=limiting)
+    if as_json:
+        print_json(asdict(found))
+        return
+    click.echo(
+        f"inspect {found.size} of {found.lot}; the lot passes with at most {found.allowed} "
+        f"nonconforming (a good lot fails with {found.producers_risk:.3f}, a bad one passes with "
+        f"{found.consumers_risk:.3f})"
+    )
+
+
+@command.command("stand")
+@click.argument("file", type=in_file)
+@click.option(
+    "--results",
+    required=True,
+    type=in_file,
+    help="CSV, one line a pile: its name and `conforming` or `nonconforming`.",
+)
+@click.option(
+    "--claim",
+    default=CONFORMING_SHARE,
+    show_default=True,
+    help="Share of the list that is claimed to conform.",
+)
+@json_option
+def stand_(file: Path, results: Path, claim: float, as_json: bool) -> None:
+    """Say what the results so far confirm.
+
+    Or refute, each at 5 % risk: that so many of the list conform. May be asked after every result:
+    looking often does not raise the risk.
+    """
+    found = lot_stand(read_bundle(file), _results(results), conforming=claim)
+    if as_json:
+        print_json(asdict(found))
+        return
+    click.echo(
+        f"{found.outcome}: {found.nonconforming} of {found.inspected} nonconforming; risk of "
+        f"confirming wrongly {found.risk_of_confirming:.3f}, of refuting wrongly "
+        f"{found.risk_of_refuting:.3f}"
+    )
+
+
+def _results(path: Path) -> dict[str, bool]:
+    """Return by pile whether it was found nonconforming."""
+    found: dict[str, bool] = {}
+    for number, line in enumerate(_list_text(path).splitlines(), start=1):
+        name, comma, word = (part.strip() for part in line.partition(","))
+        if not line.strip():
+            continue
+        if not comma or word not in {"conforming", "nonconforming"} or name in found:
+            raise InputFileError(
+                f"{path}, line {number}: a pile's name and `conforming` or `nonconforming` must "
+                f"stand here, each pile once; it is {line[:80]!r}"
+            )
+        found[name] = word == "nonconforming"
+    return found
+
+
 @command.command("verify")
 @click.argument("file", type=in_file)
 @click.option("--published-hash", help="The list's hash as you saw it before the throw.")
 @json_option
 @click.pass_context
 def verify(context: click.Context, file: Path, published_hash: str | None, as_json: bool) -> None:
-    """Make a published draw again from its list and its dice, and say what holds."""
+    """Make a published draw again and say what holds."""
     checks = verify_bundle(read_bundle(file), published=published_hash)
     holds = all(one.holds for one in checks)
     if as_json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from chargewatch.errors import InputFileError
 from chargewatch.settings import Settings
 from chargewatch.storage.database import open_database
 from chargewatch.storage.migrate import require_newest_schema
+from chargewatch.supervision.audit import command_line
 from chargewatch.supervision.registry import ImportReport, export_registry, import_registry
 from chargewatch.supervision.registry_preview import Preview, preview_registry
 from chargewatch.wire.registry_file import RegistryFile, read_registry_file
@@ -38,7 +38,7 @@ async def _import_file(settings: Settings, path: Path) -> ImportReport:
     async with open_database(settings.require_database_url()) as database:
         await require_newest_schema(database)
         return await import_registry(
-            database, file, actor=_actor(), rules=rule_set(settings.mpe_rules)
+            database, file, actor=command_line(), rules=rule_set(settings.mpe_rules)
         )
 
 
@@ -55,14 +55,6 @@ def _read(settings: Settings, path: Path) -> RegistryFile:
     return read_registry_file(
         path, zone=settings.time_zone, on_source=lambda source: say(f"read {source}")
     )
-
-
-def _actor() -> str:
-    try:
-        return f"command line: {getpass.getuser()}"
-    except (KeyError, OSError):
-        # A container's user need not have a name.
-        return "command line"
 
 
 @command.command("import")

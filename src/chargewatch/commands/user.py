@@ -15,6 +15,7 @@ from chargewatch.storage.database import open_database
 from chargewatch.storage.migrate import require_newest_schema
 from chargewatch.supervision import accounts
 from chargewatch.supervision.accounts import Role
+from chargewatch.supervision.audit import command_line
 
 
 def _read_password(prompt: bool) -> tuple[str, bool]:
@@ -32,7 +33,12 @@ async def _add(
     async with open_database(settings.require_database_url()) as database:
         await require_newest_schema(database)
         await accounts.add_user(
-            database, name, role=role, operator_id=operator_id, password=password
+            database,
+            name,
+            role=role,
+            operator_id=operator_id,
+            password=password,
+            actor=command_line(),
         )
 
 
@@ -109,7 +115,7 @@ def disable(context: click.Context, name: str) -> None:
 
     async def run(settings: Settings) -> None:
         async with open_database(settings.require_database_url()) as database:
-            await accounts.disable_user(database, name)
+            await accounts.disable_user(database, name, actor=command_line())
 
     run_async(run(settings_of(context)))
     say(f"user {name} is disabled and logged out")
@@ -125,7 +131,7 @@ def password(context: click.Context, name: str, password_stdin: bool) -> None:
 
     async def run(settings: Settings) -> None:
         async with open_database(settings.require_database_url()) as database:
-            await accounts.set_password(database, name, password=new_password)
+            await accounts.set_password(database, name, password=new_password, actor=command_line())
 
     run_async(run(settings_of(context)))
     say(f"user {name} has a new password")
@@ -149,10 +155,14 @@ def token(
         async with open_database(settings.require_database_url()) as database:
             await require_newest_schema(database)
             if revoke:
-                async with database.begin() as connection:
-                    return await users.revoke_operator_tokens(connection, operator_id, now=now)
+                return await accounts.revoke_operator_tokens(
+                    database, operator_id, now=now, actor=command_line()
+                )
             return await accounts.issue_operator_token(
-                database, operator_id, label=label or now.date().isoformat()
+                database,
+                operator_id,
+                label=label or now.date().isoformat(),
+                actor=command_line(),
             )
 
     result = run_async(run(settings_of(context)))

@@ -9,9 +9,8 @@ from decimal import Decimal
 from chargewatch.draws.frame import DrawError, Frame, Pile
 from chargewatch.draws.tickets import Domain, first_by_weight, ticket
 
-LEAST_DIGITS = 20
-"""Ten-sided dice of a seed: 66 bits, more than anyone can try."""
 LEAST_DIGITS_A_WITNESS = 10
+"""Ten-sided dice: those of two witnesses are 66 bits, more than anyone can try."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ ACCEPTABLE_QUALITY, LIMITING_QUALITY = 0.01, 0.07
 """Shares of nonconforming instruments that a plan must tell apart: a lot with less than the first
 is accepted with 95 % probability, one with the second with at most 5 %. Source: Directive
 2014/32/EU, annex II, module F, statistical verification."""
-RISK = 0.05
+PLAN_RISK = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ def sampling_plan(
     *,
     acceptable: float = ACCEPTABLE_QUALITY,
     limiting: float = LIMITING_QUALITY,
-    risk: float = RISK,
+    risk: float = PLAN_RISK,
 ) -> Plan:
     """Return the smallest single plan that keeps both risks, hypergeometric and so exact.
 

@@ -21,14 +21,14 @@ from chargewatch.draws.frame import DrawError
 from chargewatch.draws.plans import at_most
 
 CONFORMING_SHARE = 0.95
-RISK = 0.05
+CLAIM_RISK = 0.05
 SHRINK = 20.0
 """Results that the expected share weighs as much as."""
 EXPECTED = 0.3
 """Where the share is expected before any result: so far of the way from the bound to 0."""
 
 
-class Outcome(StrEnum):
+class ClaimOutcome(StrEnum):
     """What the results so far say of the claim."""
 
     CONFIRMED = "confirmed"
@@ -40,7 +40,7 @@ class Outcome(StrEnum):
 class Stand:
     """After some results: what is decided, and by which risks (each the smallest so far)."""
 
-    outcome: Outcome
+    outcome: ClaimOutcome
     inspected: int
     nonconforming: int
     risk_of_confirming: float
@@ -96,7 +96,7 @@ def stand(
     *,
     lot: int,
     conforming: float = CONFORMING_SHARE,
-    risk: float = RISK,
+    risk: float = CLAIM_RISK,
 ) -> Stand:
     """Return where a risk-limiting inspection stands.
 
@@ -117,11 +117,11 @@ def stand(
         for above in (True, False)
     ]
     confirming, refuting = (1.0 / value if np.isfinite(value) else 0.0 for value in largest)
-    outcome = Outcome.OPEN
+    outcome = ClaimOutcome.OPEN
     if refuting <= risk:
-        outcome = Outcome.REFUTED
+        outcome = ClaimOutcome.REFUTED
     elif confirming <= risk:
-        outcome = Outcome.CONFIRMED
+        outcome = ClaimOutcome.CONFIRMED
     return Stand(
         outcome=outcome,
         inspected=len(fails),

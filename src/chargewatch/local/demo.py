@@ -37,6 +37,7 @@ from chargewatch.storage.database import open_database
 from chargewatch.storage.intake.totals import received_items, stored_items
 from chargewatch.storage.migrate import migrate
 from chargewatch.supervision import accounts
+from chargewatch.supervision.audit import Actor
 from chargewatch.supervision.registry import import_registry
 from chargewatch.wire.registry_file import read_registry_file
 
@@ -204,11 +205,13 @@ class Demo:
             await import_registry(
                 database,
                 read_registry_file(path),
-                actor="demo",
+                actor=Actor(name="demo"),
                 rules=rule_set(self.settings.mpe_rules),
             )
             role = accounts.Role.SUPERVISOR
-            await accounts.add_user(database, SUPERVISOR, role=role, password=self.password)
+            await accounts.add_user(
+                database, SUPERVISOR, role=role, password=self.password, actor=Actor(name="demo")
+            )
 
     def ingest_ready(self) -> bool:
         """Whether ingest has its session at the broker, by its log."""

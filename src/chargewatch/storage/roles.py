@@ -76,6 +76,9 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
     "app_user": {"serve": _ALL},
     "login_session": {"serve": _ALL},
     "operator_token": {"serve": _ALL},
+    # The audit trail: a trigger refuses every change, and what does not follow the last entry.
+    "audit_entry": {"serve": _ADD},
+    "audit_checkpoint": {"serve": _ADD},
     "alembic_version": {"ingest": _READ, "assess": _READ, "serve": _READ},
 }
 """Table, duty and what the duty may do with the table. migrate owns all tables."""

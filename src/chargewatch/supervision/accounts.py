@@ -21,6 +21,7 @@ from chargewatch.domain.identity import is_identity
 from chargewatch.errors import ChargewatchError, NotFoundError
 from chargewatch.storage import users
 from chargewatch.storage.database import Database
+from chargewatch.supervision.audit import Actor, record
 
 SESSION_LIFETIME = timedelta(hours=12)
 MIN_PASSWORD_LENGTH = 10
@@ -109,6 +110,7 @@ async def add_user(
     *,
     role: Role,
     password: str,
+    actor: Actor,
     operator_id: str | None = None,
 ) -> Account:
     """Make a user and return it.
@@ -136,10 +138,18 @@ async def add_user(
             "operator_id": operator_id,
         }
         user_id = await users.insert_user(connection, values)
+        await record(
+            connection,
+            actor,
+            "user.added",
+            f"user:{username}",
+            role=role.value,
+            operator_id=operator_id,
+        )
     return Account(user_id=user_id, username=username, role=role, operator_id=operator_id)
 
 
-async def set_password(database: Database, username: str, *, password: str) -> None:
+async def set_password(database: Database, username: str, *, password: str, actor: Actor) -> None:
     """Change a user's password, enable it and end its sessions.
 
     Raises: NotFoundError, AccountError.
@@ -154,9 +164,10 @@ async def set_password(database: Database, username: str, *, password: str) -> N
         values = {"password_hash": password_hash, "disabled": False}
         await users.update_user(connection, row["user_id"], values)
         await users.delete_sessions_of(connection, row["user_id"])
+        await record(connection, actor, "user.password_changed", f"user:{username}")
 
 
-async def disable_user(database: Database, username: str) -> None:
+async def disable_user(database: Database, username: str, *, actor: Actor) -> None:
     """Shut a user out at once: no new log-in, and its sessions end.
 
     Raises: NotFoundError.
@@ -167,6 +178,7 @@ async def disable_user(database: Database, username: str) -> None:
             raise NotFoundError(f"no user {username!r}: see `chargewatch user list`")
         await users.update_user(connection, row["user_id"], {"disabled": True})
         await users.delete_sessions_of(connection, row["user_id"])
+        await record(connection, actor, "user.disabled", f"user:{username}")
 
 
 async def log_in(
@@ -187,6 +199,13 @@ async def log_in(
         await users.insert_session(
             connection, token_hash(token), user_id=row["user_id"], expires_at=expires_at
         )
+        await record(
+            connection,
+            Actor(name=username, role=row["role"]),
+            "session.opened",
+            f"user:{username}",
+            at=now,
+        )
     return LogIn(account=_account(row), token=token, expires_at=expires_at)
 
 
@@ -203,7 +222,9 @@ async def log_out(database: Database, token: str) -> None:
         await users.delete_session(connection, token_hash(token))
 
 
-async def issue_operator_token(database: Database, operator_id: str, *, label: str) -> str:
+async def issue_operator_token(
+    database: Database, operator_id: str, *, label: str, actor: Actor
+) -> str:
     """Return a new token with which an operator may send telemetry over HTTP.
 
     Raises: AccountError when the registry has no such operator.
@@ -217,7 +238,28 @@ async def issue_operator_token(database: Database, operator_id: str, *, label: s
         await users.insert_operator_token(
             connection, token_hash(token), operator_id=operator_id, label=label
         )
+        await record(
+            connection, actor, "operator_token.issued", f"operator:{operator_id}", label=label
+        )
     return token
+
+
+async def revoke_operator_tokens(
+    database: Database, operator_id: str, *, now: datetime, actor: Actor
+) -> int:
+    """Revoke all valid tokens of an operator and return how many there were."""
+    async with database.begin() as connection:
+        count = await users.revoke_operator_tokens(connection, operator_id, now=now)
+        if count:
+            await record(
+                connection,
+                actor,
+                "operator_token.revoked",
+                f"operator:{operator_id}",
+                at=now,
+                tokens=count,
+            )
+    return count
 
 
 async def operator_of(database: Database, token: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from chargewatch.draws.draw import Drawn, Throw, drawn, seed_of
 from chargewatch.draws.frame import DrawError, Frame, list_hash, read_frame
+from chargewatch.draws.sequential import Stand, stand
 from chargewatch.errors import InputFileError
 
 LARGEST_FILE = 1 << 30
@@ -59,7 +61,7 @@ class DrawBundle(_Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Check:
+class DrawCheck:
     """One thing that was looked at."""
 
     name: str
@@ -139,7 +141,7 @@ def bundle_text(bundle: DrawBundle) -> str:
     return json.dumps(bundle.model_dump(mode="json"), ensure_ascii=False, indent=1) + "\n"
 
 
-def verify_bundle(bundle: DrawBundle, *, published: str | None = None) -> list[Check]:
+def verify_bundle(bundle: DrawBundle, *, published: str | None = None) -> list[DrawCheck]:
     """Return what holds of a draw's file and what doesn't, computed anew from list and throws.
 
     Args:
@@ -150,7 +152,7 @@ def verify_bundle(bundle: DrawBundle, *, published: str | None = None) -> list[C
     if published is not None:
         same = published.strip().lower() == bundle.list_sha256
         detail = "as you saw it" if same else f"you saw {published}, the file has another list"
-        checks.append(Check(name="published hash", holds=same, detail=detail))
+        checks.append(DrawCheck(name="published hash", holds=same, detail=detail))
     frame = _frame_check(bundle, checks)
     if frame is not None:
         checks.append(_order_check(bundle, frame))
@@ -160,26 +162,26 @@ def verify_bundle(bundle: DrawBundle, *, published: str | None = None) -> list[C
     return checks
 
 
-def _hash_check(bundle: DrawBundle) -> Check:
+def _hash_check(bundle: DrawBundle) -> DrawCheck:
     found = list_hash(bundle.list_text)
     holds = found == bundle.list_sha256
     detail = found if holds else f"the list has {found}, the file says {bundle.list_sha256}"
-    return Check(name="hash of the list", holds=holds, detail=detail)
+    return DrawCheck(name="hash of the list", holds=holds, detail=detail)
 
 
-def _frame_check(bundle: DrawBundle, checks: list[Check]) -> Frame | None:
+def _frame_check(bundle: DrawBundle, checks: list[DrawCheck]) -> Frame | None:
     try:
         frame = read_frame(bundle.list_text)
     except DrawError as exc:
-        checks.append(Check(name="list", holds=False, detail=str(exc)))
+        checks.append(DrawCheck(name="list", holds=False, detail=str(exc)))
         return None
     detail = f"{len(frame.piles)} piles, {len(frame.inspectors)} inspectors"
-    checks.append(Check(name="list", holds=True, detail=detail))
+    checks.append(DrawCheck(name="list", holds=True, detail=detail))
     return frame
 
 
-def _order_check(bundle: DrawBundle, frame: Frame) -> Check:
-    """Check that the list was frozen, then published, then the dice were thrown."""
+def _order_check(bundle: DrawBundle, frame: Frame) -> DrawCheck:
+    """DrawCheck that the list was frozen, then published, then the dice were thrown."""
     times = [frame.frozen_at, bundle.published_at, *(one.at for one in bundle.throws)]
     first = min(times[2:], default=times[1])
     holds = times[0] <= times[1] < first
@@ -187,27 +189,27 @@ def _order_check(bundle: DrawBundle, frame: Frame) -> Check:
         f"frozen {times[0].isoformat()}, published {times[1].isoformat()}, "
         f"first throw {first.isoformat()}"
     )
-    return Check(name="list before seed", holds=holds, detail=detail)
+    return DrawCheck(name="list before seed", holds=holds, detail=detail)
 
 
-def _seed_check(bundle: DrawBundle, checks: list[Check]) -> str | None:
+def _seed_check(bundle: DrawBundle, checks: list[DrawCheck]) -> str | None:
     try:
         seed = seed_of(_thrown(bundle.throws), bundle.beacon)
     except DrawError as exc:
-        checks.append(Check(name="seed", holds=False, detail=str(exc)))
+        checks.append(DrawCheck(name="seed", holds=False, detail=str(exc)))
         return None
     holds = seed == bundle.seed
     detail = seed if holds else f"the throws make {seed}, the file says {bundle.seed}"
-    checks.append(Check(name="seed", holds=holds, detail=detail))
+    checks.append(DrawCheck(name="seed", holds=holds, detail=detail))
     return seed
 
 
-def _drawn_check(bundle: DrawBundle, frame: Frame, seed: str) -> Check:
+def _drawn_check(bundle: DrawBundle, frame: Frame, seed: str) -> DrawCheck:
     name = "piles and inspectors drawn"
     try:
         rows = _rows(drawn(frame, seed=seed, size=bundle.size))
     except DrawError as exc:
-        return Check(name=name, holds=False, detail=str(exc))
+        return DrawCheck(name=name, holds=False, detail=str(exc))
     for mine, told in zip(rows, bundle.drawn, strict=False):
         if mine != told:
             what = next(f for f in DrawnRow.model_fields if getattr(mine, f) != getattr(told, f))
@@ -215,8 +217,35 @@ def _drawn_check(bundle: DrawBundle, frame: Frame, seed: str) -> Check:
                 f"at rank {mine.rank} the draw gives {what} {getattr(mine, what)}, "
                 f"the file says {getattr(told, what)}"
             )
-            return Check(name=name, holds=False, detail=detail)
+            return DrawCheck(name=name, holds=False, detail=detail)
     if len(rows) != len(bundle.drawn):
         detail = f"the draw gives {len(rows)} piles, the file holds {len(bundle.drawn)}"
-        return Check(name=name, holds=False, detail=detail)
-    return Check(name=name, holds=True, detail=f"all {len(rows)} as computed anew")
+        return DrawCheck(name=name, holds=False, detail=detail)
+    return DrawCheck(name=name, holds=True, detail=f"all {len(rows)} as computed anew")
+
+
+def lot_stand(bundle: DrawBundle, nonconforming: Mapping[str, bool], *, conforming: float) -> Stand:
+    """Return where a risk-limiting inspection by a draw stands.
+
+    Only the uniform part counts, in its order, up to the first pile without a result: what is
+    inspected first by choice would bias it.
+
+    Args:
+        bundle: the draw.
+        nonconforming: by pile, whether it was found so.
+        conforming: share of the list that the claim says conforms.
+
+    Raises: DrawError for a result of a pile that was not drawn.
+    """
+    order = {row.pile: row for row in bundle.drawn}
+    unknown = next((name for name in nonconforming if name not in order), None)
+    if unknown is not None:
+        raise DrawError(f"{unknown} has a result and was not drawn")
+    results: list[bool] = []
+    for row in bundle.drawn:
+        if row.part != "uniform":
+            continue
+        if row.pile not in nonconforming:
+            break
+        results.append(nonconforming[row.pile])
+    return stand(results, lot=len(read_frame(bundle.list_text).piles), conforming=conforming)

@@ -16,6 +16,7 @@ from chargewatch.storage import tables
 from chargewatch.storage.database import Database
 from chargewatch.storage.pile_index import driver_of, rebuild
 from chargewatch.storage.registry import Values
+from chargewatch.supervision.audit import Actor, record
 from chargewatch.supervision.registry_rows import (
     check_references,
     identifier_of,
@@ -243,7 +244,7 @@ async def import_registry(
     database: Database,
     file: RegistryFile,
     *,
-    actor: str,
+    actor: Actor,
     rules: RuleSet,
     progress: Callable[[str], None] = lambda _: None,
 ) -> ImportReport:
@@ -259,7 +260,7 @@ async def import_registry(
         progress("rows are valid, saving")
         await work.save()
         import_id = await sql.record_import(
-            connection, source=file.source, sha256=file.sha256, row_counts=counts, actor=actor
+            connection, source=file.source, sha256=file.sha256, row_counts=counts, actor=actor.name
         )
         await sql.record_history(
             connection, [row | {"import_id": import_id} for row in work.history]
@@ -269,6 +270,16 @@ async def import_registry(
         for table, ids in work.due:
             await sql.mark_due(connection, table, ids)
         await sql.announce_change(connection)
+        await record(
+            connection,
+            actor,
+            "registry.imported",
+            f"import:{import_id}",
+            source=file.source,
+            sha256=file.sha256,
+            new=work.new,
+            changed=work.changed,
+        )
     await merge_claims(database)
     return ImportReport(
         import_id, counts, work.new, work.changed, notices(file, rules), file.sources, file.told

@@ -1,7 +1,6 @@
 """Merkle trees of RFC 6962, section 2: SHA-256, leaves and nodes apart by their first byte.
 
-A hash tells that nothing before it changed; an inclusion proof that an entry is in a tree, a
-consistency proof that a later tree only adds to an earlier one.
+A root tells that nothing under it changed, an inclusion proof that an entry is in a tree.
 """
 
 from __future__ import annotations
@@ -17,6 +16,14 @@ HASH_SIZE = 32
 
 class LogError(ChargewatchError):
     """A log, checkpoint or proof is not one, or does not verify."""
+
+
+class EntryError(LogError):
+    """An entry of a log is not the one that was published."""
+
+    def __init__(self, entry: int, message: str) -> None:
+        super().__init__(message)
+        self.entry = entry
 
 
 def leaf_hash(entry: bytes) -> bytes:
@@ -90,79 +97,27 @@ def root_by_inclusion(leaf: bytes, *, index: int, size: int, proof: Sequence[byt
     return root
 
 
-def consistency_proof(leaves: Sequence[bytes], earlier: int) -> list[bytes]:
-    """Return the hashes that show that the tree of the first ``earlier`` leaves is in this one.
+class GrowingTree:
+    """The root of a log that grows, in memory that its logarithm bounds."""
 
-    Raises: LogError for an earlier size beyond the tree.
-    """
-    if not 0 <= earlier <= len(leaves):
-        raise LogError(f"a log of {len(leaves)} entries had never {earlier}")
-    if earlier in (0, len(leaves)):
-        return []
-    path: list[bytes] = []
-    low, high, count, whole = 0, len(leaves), earlier, True
-    while count < high - low:
-        middle = low + _split(high - low)
-        if count <= middle - low:
-            path.append(tree_hash(leaves[middle:high]))
-            high = middle
-        else:
-            path.append(tree_hash(leaves[low:middle]))
-            count, low, whole = count - (middle - low), middle, False
-    if not whole:
-        path.append(tree_hash(leaves[low:high]))
-    return path[::-1]
+    def __init__(self) -> None:
+        self.size = 0
+        self._whole: list[bytes] = []  # roots of whole subtrees, the largest first
 
+    def add(self, leaf: bytes) -> None:
+        """Add a leaf's hash."""
+        size, node = self.size, leaf
+        while size & 1:
+            node = node_hash(self._whole.pop(), node)
+            size >>= 1
+        self._whole.append(node)
+        self.size += 1
 
-def verify_consistency(
-    *, earlier: int, earlier_root: bytes, later: int, later_root: bytes, proof: Sequence[bytes]
-) -> None:
-    """Check a consistency proof. Source: RFC 9162, section 2.1.4.2.
-
-    Raises: LogError when the later log does not only add to the earlier one.
-    """
-    if earlier == 0:  # from nothing every log follows
-        good = not proof and earlier_root == EMPTY
-    elif earlier == later:
-        good = not proof and earlier_root == later_root
-    else:
-        try:
-            roots = _roots_by_consistency(earlier, later, earlier_root, list(proof))
-        except LogError:
-            good = False
-        else:
-            good = roots == (earlier_root, later_root)
-    if not good:
-        raise LogError(
-            f"the log of {later} entries does not hold the {earlier} entries that were signed "
-            f"before"
-        )
-
-
-def _roots_by_consistency(
-    earlier: int, later: int, earlier_root: bytes, path: list[bytes]
-) -> tuple[bytes, bytes]:
-    """Return the roots of both trees that a consistency proof leads to."""
-    if not 0 < earlier < later:
-        raise LogError("a log does not shrink")
-    if not earlier & (earlier - 1):
-        path.insert(0, earlier_root)
-    if not path:
-        raise LogError("the consistency proof is empty")
-    fn, sn = earlier - 1, later - 1
-    while fn & 1:
-        fn, sn = fn >> 1, sn >> 1
-    old = new = path[0]
-    for step in path[1:]:
-        if sn == 0:
-            raise LogError("the consistency proof is too long")
-        if fn & 1 or fn == sn:
-            old, new = node_hash(step, old), node_hash(step, new)
-            while fn and not fn & 1:
-                fn, sn = fn >> 1, sn >> 1
-        else:
-            new = node_hash(new, step)
-        fn, sn = fn >> 1, sn >> 1
-    if sn:
-        raise LogError("the consistency proof is too short")
-    return old, new
+    def root(self) -> bytes:
+        """Return the root over the leaves so far."""
+        if not self._whole:
+            return EMPTY
+        root = self._whole[-1]
+        for node in reversed(self._whole[:-1]):
+            root = node_hash(node, root)
+        return root

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from chargewatch.errors import InputFileError
-from chargewatch.tlog.merkle import HASH_SIZE, LogError, leaf_hash, tree_hash
+from chargewatch.tlog.merkle import HASH_SIZE, EntryError, LogError, leaf_hash, tree_hash
 from chargewatch.tlog.note import Note, read_checkpoint, read_note
 
-WIDTH = 256
+TILE_WIDTH = 256
 LARGEST_ENTRY = (1 << 16) - 1
 
 
@@ -30,14 +30,14 @@ def number_path(number: int) -> str:
 
 
 def _tile_name(kind: str, number: int, width: int) -> str:
-    partial = "" if width == WIDTH else f".p/{width}"
+    partial = "" if width == TILE_WIDTH else f".p/{width}"
     return f"tile/{kind}/{number_path(number)}{partial}"
 
 
 def _tiles(hashes: Sequence[bytes], level: int) -> Iterator[tuple[str, bytes]]:
-    for first in range(0, len(hashes), WIDTH):
-        some = hashes[first : first + WIDTH]
-        yield _tile_name(str(level), first // WIDTH, len(some)), b"".join(some)
+    for first in range(0, len(hashes), TILE_WIDTH):
+        some = hashes[first : first + TILE_WIDTH]
+        yield _tile_name(str(level), first // TILE_WIDTH, len(some)), b"".join(some)
 
 
 def tiles_of(entries: Sequence[bytes]) -> Iterator[tuple[str, bytes]]:
@@ -48,13 +48,13 @@ def tiles_of(entries: Sequence[bytes]) -> Iterator[tuple[str, bytes]]:
     level, hashes = 0, [leaf_hash(entry) for entry in entries]
     while hashes:
         yield from _tiles(hashes, level)
-        full = len(hashes) // WIDTH
-        hashes = [tree_hash(hashes[k * WIDTH : (k + 1) * WIDTH]) for k in range(full)]
+        full = len(hashes) // TILE_WIDTH
+        hashes = [tree_hash(hashes[k * TILE_WIDTH : (k + 1) * TILE_WIDTH]) for k in range(full)]
         level += 1
-    for first in range(0, len(entries), WIDTH):
-        some = entries[first : first + WIDTH]
+    for first in range(0, len(entries), TILE_WIDTH):
+        some = entries[first : first + TILE_WIDTH]
         yield (
-            _tile_name("entries", first // WIDTH, len(some)),
+            _tile_name("entries", first // TILE_WIDTH, len(some)),
             b"".join(_framed(one) for one in some),
         )
 
@@ -111,11 +111,11 @@ def read_tiles(folder: Path) -> tuple[Note, list[bytes]]:
     note = read_note(_read(folder / "checkpoint").decode(errors="replace"))
     checkpoint = read_checkpoint(note.text)
     entries: list[bytes] = []
-    for first in range(0, checkpoint.size, WIDTH):
-        width = min(WIDTH, checkpoint.size - first)
-        bundle = _wide(folder, "entries", first // WIDTH, width)
+    for first in range(0, checkpoint.size, TILE_WIDTH):
+        width = min(TILE_WIDTH, checkpoint.size - first)
+        bundle = _wide(folder, "entries", first // TILE_WIDTH, width)
         entries.extend(_unframed(bundle, width, first=first))
-        _require_hashes(_wide(folder, "0", first // WIDTH, width), entries, first=first)
+        _require_hashes(_wide(folder, "0", first // TILE_WIDTH, width), entries, first=first)
     if tree_hash([leaf_hash(entry) for entry in entries]) != checkpoint.root:
         raise LogError("entries and tiles do not make the root of the signed checkpoint")
     return note, entries
@@ -124,12 +124,16 @@ def read_tiles(folder: Path) -> tuple[Note, list[bytes]]:
 def _require_hashes(tile: bytes, entries: list[bytes], *, first: int) -> None:
     for k, entry in enumerate(entries[first:]):
         if leaf_hash(entry) != tile[k * HASH_SIZE : (k + 1) * HASH_SIZE]:
-            raise LogError(f"entry {first + k} of the log is not the one that was published")
+            message = f"entry {first + k} of the log is not the one that was published"
+            raise EntryError(first + k, message)
 
 
 def _wide(folder: Path, kind: str, number: int, width: int) -> bytes:
     """Return a tile of this width, from the full one where the partial one is gone."""
-    whole, part = folder / _tile_name(kind, number, WIDTH), folder / _tile_name(kind, number, width)
+    whole, part = (
+        folder / _tile_name(kind, number, TILE_WIDTH),
+        folder / _tile_name(kind, number, width),
+    )
     return _read(part if part.is_file() or not whole.is_file() else whole)
 
 
@@ -139,7 +143,7 @@ def _unframed(bundle: bytes, width: int, *, first: int) -> Iterator[bytes]:
         head = bundle[at : at + 2]
         end = at + 2 + (struct.unpack(">H", head)[0] if len(head) == 2 else 0)
         if len(head) < 2 or end > len(bundle):
-            raise LogError(f"entry {first + k} of the log is cut off in its file")
+            raise EntryError(first + k, f"entry {first + k} of the log is cut off in its file")
         yield bundle[at + 2 : end]
         at = end
 

@@ -1,5 +1,6 @@
 """Tables of the platform, as SQLAlchemy Core; Alembic makes them from migrations/."""
 
+from chargewatch.storage.tables.audit import audit_checkpoint, audit_entry
 from chargewatch.storage.tables.base import metadata
 from chargewatch.storage.tables.ledger import (
     ingest_session,
@@ -63,6 +64,8 @@ __all__ = [
     "HYPERTABLES",
     "app_user",
     "assessment",
+    "audit_checkpoint",
+    "audit_entry",
     "charging_session",
     "connector",
     "connector_interval",
