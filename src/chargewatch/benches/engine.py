@@ -12,18 +12,18 @@ import click
 import numpy as np
 import orjson
 
+from chargewatch.benches.assess_city import VEHICLES_A_CONNECTOR
 from chargewatch.benches.engine_city import (
     CONNECTOR_SPREAD,
     SESSION_SPREAD,
     SESSIONS_A_CONNECTOR,
     VEHICLE_SPREAD,
-    VEHICLES_A_CONNECTOR,
     crossed_sessions,
 )
 from chargewatch.benches.engine_sides import Measured, Told, measured, need_rival
 from chargewatch.domain.arrays import Floats
 
-COVERAGE_FACTOR = 1.96
+NORMAL_95 = 1.96
 COMPARED = (
     "each connector's error against the city's mean by its own evidence (its own prior divided "
     "out), before the population's mixture enters; all is normal, variances are estimated"
@@ -39,7 +39,7 @@ def in_process(side: str, connectors: int, seed: int) -> Measured:
 def coverage(told: Told, truth: Floats) -> float:
     """Return the share of 95 % intervals that hold the true error."""
     away = told.error - (truth - truth.mean())
-    return float(np.mean(np.abs(away) <= COVERAGE_FACTOR * told.u))
+    return float(np.mean(np.abs(away) <= NORMAL_95 * told.u))
 
 
 def agreement(engine: Told, other: Told) -> dict[str, float]:

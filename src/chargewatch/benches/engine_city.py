@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from chargewatch.benches.assess_city import VEHICLES_A_CONNECTOR
 from chargewatch.domain.arrays import Floats, Ints
 from chargewatch.domain.times import DAY_S
 from chargewatch.risk.memory import CityStatistics, updated
@@ -25,7 +26,6 @@ from chargewatch.risk.run_inputs import (
 )
 from chargewatch.risk.vehicles import SessionRows
 
-VEHICLES_A_CONNECTOR = 3
 SESSIONS_A_CONNECTOR = 30
 CONNECTOR_SPREAD = 0.007
 VEHICLE_SPREAD = 0.03

@@ -150,7 +150,7 @@ def by_gpboost(sessions: CrossedSessions, *, exact: bool = False) -> Told:
     )
 
 
-SIDES = {"engine": by_engine, "gpboost": by_gpboost}
+ESTIMATORS = {"engine": by_engine, "gpboost": by_gpboost}
 
 
 def measured(side: str, connectors: int, seed: int) -> Measured:
@@ -160,7 +160,7 @@ def measured(side: str, connectors: int, seed: int) -> Measured:
     begun = time.perf_counter()
     sessions = crossed_sessions(connectors, seed=seed)
     data_s, data_mb, used = time.perf_counter() - begun, peak_memory_mb(os.getpid()), os.times()
-    told = SIDES[side](sessions)
+    told = ESTIMATORS[side](sessions)
     now = os.times()
     return Measured(
         told=told,

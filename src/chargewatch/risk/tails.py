@@ -12,9 +12,9 @@ from chargewatch.domain.arrays import Floats
 from chargewatch.risk.priors import GARBAGE_SHARE, GARBAGE_SPREAD, SPREAD_COUNTS
 from chargewatch.risk.vehicles import FIRST_TAIL, Tail, log_student
 
-INVERSE_DEGREES = np.array([1e-6, 0.01, 0.025, 0.05, 0.08, 0.125, 0.2, 0.33])
+TRIED_TAILS = np.array([1e-6, 0.01, 0.025, 0.05, 0.08, 0.125, 0.2, 0.33])
 """1 / nu that are weighed against one another, a priori alike; the first is the normal one."""
-LEAST_SESSIONS = 30
+LEAST_FREE_SESSIONS = 30
 LARGEST_LEVERAGE = 0.5
 """A session that decides its own fit by more than this says nothing of tails."""
 LARGEST_SAMPLE = 300_000
@@ -38,7 +38,7 @@ def session_tail(residual: Floats, variance: Floats, *, leverage: Floats) -> Tai
     every = max(1, residual.size // LARGEST_SAMPLE)
     residual, variance, leverage = residual[::every], variance[::every], leverage[::every]
     free = (leverage < LARGEST_LEVERAGE) & (residual != 0.0)
-    if int(free.sum()) < LEAST_SESSIONS:
+    if int(free.sum()) < LEAST_FREE_SESSIONS:
         return FIRST_TAIL
     squared = residual[free] ** 2 / (variance[free] * (1.0 - leverage[free]))
     # Likelihoods of bins cost the same for a hundred sessions and for millions.
@@ -48,11 +48,11 @@ def session_tail(residual: Floats, variance: Floats, *, leverage: Floats) -> Tai
     seen = count > 0
     weights, squared = count[seen].astype(np.float64), centre[seen]
     wide = 1.0 + GARBAGE_SPREAD**2 / float(np.median(variance[free]))
-    found = [_fitted(squared, weights, k, wide=wide) for k in INVERSE_DEGREES]
+    found = [_fitted(squared, weights, k, wide=wide) for k in TRIED_TAILS]
     log = np.array([likelihood for likelihood, _ in found])
     chance = np.exp(log - log.max())
     return Tail(
-        inverse_degrees=float(chance @ INVERSE_DEGREES / chance.sum()),
+        inverse_degrees=float(chance @ TRIED_TAILS / chance.sum()),
         garbage=found[int(np.argmax(log))][1],
     )
 

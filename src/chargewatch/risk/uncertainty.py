@@ -14,7 +14,7 @@ from chargewatch.risk.feeders.nuisances import light_edges
 from chargewatch.risk.feeders.statements import effective_rows
 from chargewatch.risk.inference import Inference
 from chargewatch.risk.memory import CityStatistics
-from chargewatch.risk.priors import LIGHT_AUXILIARIES_W, LIGHT_U, UNKNOWN_POWER_W
+from chargewatch.risk.priors import LIGHT_AUXILIARIES_W, LIGHT_U, SCATTER_COUNTS, UNKNOWN_POWER_W
 from chargewatch.risk.results import BUDGET_COMPONENTS
 from chargewatch.risk.run_inputs import Fleet
 from chargewatch.risk.situations import (
@@ -147,8 +147,6 @@ def uncertainty_budget(inference: Inference, statistics: CityStatistics) -> Budg
     return Budget(variance=out, common=np.where(finite, common, np.nan))
 
 
-LIGHT_SCATTER_COUNTS = 20.0
-"""How many days without scatter of their own count in that of a connector's light load."""
 LEAST_LIGHT_DAYS = 6.0
 LARGEST_LIGHT = 0.8
 WIDEST_LIGHT_MPE = 4.0
@@ -201,7 +199,7 @@ def light_load(
     safe, safe_whole = np.where(seen, own, 1.0), np.where(seen, whole, 1.0)
     scatter = np.where(seen, np.maximum(sums[:, SQUARE] - sums[:, SCORE] ** 2 / safe, 0.0), 0.0)
     days = np.maximum(sums[:, SEEN_DAYS] - 1.0, 0.0)
-    wide = (scatter + LIGHT_SCATTER_COUNTS) / (days + LIGHT_SCATTER_COUNTS)
+    wide = (scatter + SCATTER_COUNTS) / (days + SCATTER_COUNTS)
     away = np.where(seen, sums[:, SCORE] / safe - total[:, SCORE] / safe_whole, 0.0)
     difference = -np.log1p(-np.clip(away, -LARGEST_LIGHT, LARGEST_LIGHT))
     for one in found:
