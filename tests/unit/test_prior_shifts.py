@@ -10,6 +10,7 @@ from chargewatch.domain.times import DAY_S
 from chargewatch.errors import InputFileError
 from chargewatch.evaluation.prior_shifts import SHIFTS
 from chargewatch.risk import priors
+from chargewatch.risk.feeders.nuisances import boundary_powers
 from chargewatch.simulators.city import make_city
 from chargewatch.simulators.feeders import auxiliary_wh
 from chargewatch.simulators.metering import input_efficiency
@@ -104,3 +105,20 @@ def test_the_command_puts_shifted_cities_beside_usual_ones(run_command):
     assert "no prior shift gravity; known: all, dc-efficiency-low" in refused.stderr
     alone = run_command("evaluate", "--prior-shift", "all", "truth.json")
     assert alone.returncode == 2
+
+
+def test_power_at_a_boundary_is_there_only_where_both_slots_deliver():
+    # One connector: idle, begins within a slot, full, full, ends within a slot, idle.
+    energy = np.array([0.0, 5.0, 15.0, 15.0, 3.0, 0.0])[None, :, None]
+    # 15 Wh a quarter of an hour are 60 W; at the day's ends nothing is delivered.
+    assert boundary_powers(energy).tolist() == [[0.0, 0.0, 60.0, 60.0, 60.0, 0.0, 0.0]]
+
+
+def test_meters_whose_clocks_are_ahead_make_no_honest_pile_red(run_command):
+    arguments = ["evaluate", "--scenario", "quiet-city", "--prior-shift", "feeder-clock"]
+    arguments += ["--first-seed", "3", "--seeds", "1", "--to", TO.isoformat(), "--json"]
+    done = run_command(*arguments)
+    assert done.returncode == 0, done.stderr
+    _, ahead = orjson.loads(done.stdout)["prior_shifts"]
+    assert ahead["identified"] > 100
+    assert ahead["red"] == 0

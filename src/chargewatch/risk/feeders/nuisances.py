@@ -99,6 +99,22 @@ def slot_powers(energy: Floats) -> Floats:
     return np.asarray(fullest / SLOT_H)
 
 
+def boundary_powers(energy: Floats) -> Floats:
+    """Return the power of all connectors at the slots' boundaries, W, shape (b, t + 1).
+
+    What a clock's offset moves from one slot to the next. Who delivers in both slots beside a
+    boundary delivers at it; who delivers in one of them began or ended inside that one.
+
+    Args:
+        energy: of connectors, Wh, shape (b, t, q).
+    """
+    power = np.where(energy > 0, slot_powers(energy), 0.0)
+    both = (energy[:, :-1] > 0) & (energy[:, 1:] > 0)
+    between = np.where(both, 0.5 * (power[:, :-1] + power[:, 1:]), 0.0).sum(axis=2)
+    ends = power[:, [0, -1]].sum(axis=2)
+    return np.concatenate([ends[:, :1], between, ends[:, 1:]], axis=1)
+
+
 def nuisance_columns(group: Group, picked: slice, rows: FeederRows, *, fleet: Fleet) -> Floats:
     """Return the columns of the nuisances, shape (b, t, 11)."""
     member = group.member[picked]
@@ -110,9 +126,6 @@ def nuisance_columns(group: Group, picked: slice, rows: FeederRows, *, fleet: Fl
     second = (np.arange(t) + 0.5) * SLOT_S
     angle = 2.0 * np.pi * second / DAY_S
     total = rows.energy.sum(axis=2)
-    # Energy over time at the moment of the boundary is the mean of the slots beside it.
-    before = np.concatenate([total[:, :1], total[:, :-1]], axis=1)
-    after = np.concatenate([total[:, 1:], total[:, -1:]], axis=1)
     power = slot_powers(rows.energy)
     with np.errstate(divide="ignore", invalid="ignore"):
         load = np.where(rated[:, None, :] > 0, power / rated[:, None, :], 0.0)
@@ -123,7 +136,7 @@ def nuisance_columns(group: Group, picked: slice, rows: FeederRows, *, fleet: Fl
     for place, wave in enumerate((np.cos, np.sin)):
         columns[..., 1 + place] = SLOT_H * wave(angle)
         columns[..., 3 + place] = SLOT_H * wave(2.0 * angle)
-    columns[..., CLOCK] = (after - before) / (2.0 * SLOT_S)
+    columns[..., CLOCK] = np.diff(boundary_powers(rows.energy), axis=1) / 3600.0
     columns[..., 6] = total**2 / SLOT_H / np.maximum(rated.sum(axis=1), 1.0)[:, None]
     columns[..., 7] = np.einsum("btq,bq->bt", loaded, compensated.astype(np.float64))
     columns[..., 8] = np.einsum("btq,bq->bt", loaded, dc.astype(np.float64))
