@@ -7,7 +7,6 @@ from chargewatch.risk.registers import (
     Quality,
     interpolation_variance,
     interval_energy,
-    rollover_energy,
 )
 
 
@@ -71,11 +70,7 @@ def test_a_rollover_counts_through():
     found = energies([0, 900, 1800], [999_900, 100, 300])
     assert found.energy_wh == pytest.approx([200.0, 200.0])
     assert not found.quality.any()
-    limit = rollover_energy(
-        np.array([999_900.0, 5000.0]), np.array([100.0, 4000.0]), span_s=np.array([900.0, 900.0])
-    )
-    assert limit[0] == 200.0
-    assert np.isnan(limit[1])
+    assert energies([0, 900], [5_000, 4_000]).quality.tolist() == [int(Quality.FAULT)]
 
 
 def test_interpolation_is_certain_at_both_ends_of_a_span():

@@ -132,7 +132,13 @@ def findings(before, after, sessions_before, sessions_after):
                 base_s=BASE_S,
             )
         )
-        found += findings_of(Billing(sessions=billed, resolution_wh=np.ones(len(told))))
+        found += findings_of(
+            Billing(
+                sessions=billed,
+                resolution_wh=np.ones(len(told)),
+                rated_w=np.full(len(told), 7000.0),
+            )
+        )
         found += fee_findings(fees, periods, resolution_wh=np.ones(len(told)))
     mine = [finding for finding in found if finding.row == HONEST]
     return sorted(repr(f).replace(f"'session': {f.row}", "") for f in map(without_names, mine))
@@ -177,7 +183,9 @@ def test_a_clock_before_boot_hides_nothing_of_a_neighbour_and_is_a_finding():
         name=np.array([4]),
         connector=np.array([2]),
     )
-    (finding,) = find_endless(Billing(sessions=session, resolution_wh=np.ones(1)))
+    (finding,) = find_endless(
+        Billing(sessions=session, resolution_wh=np.ones(1), rated_w=np.full(1, 7000.0))
+    )
     assert (finding.code, finding.row) == ("clock_skew", 2)
     assert "1970-01-01T00:01:49" in finding.detail
 

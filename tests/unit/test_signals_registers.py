@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from register_readings import PILES, T0, charge, codes, readings
 
+from chargewatch.domain.rollover import rollover_energy
 from chargewatch.domain.times import DAY_S
+from chargewatch.risk.registers import Quality, interval_energy
 from chargewatch.signals.findings import Names
 from chargewatch.signals.merge import merge_findings
-from chargewatch.signals.registers import Piles, is_rollover
+from chargewatch.signals.registers import Piles
 from chargewatch.signals.registry import findings_of
 
 
@@ -41,18 +43,39 @@ def test_a_rollover_at_a_power_of_ten_is_no_decrease():
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "most", "expected"),
+    ("before", "after", "hours", "energy"),
     [
-        (999_995.0, 5.0, 50.0, True),
-        (999_995.0, 500.0, 50.0, False),  # more than the span can hold
-        (99_995.0, 5.0, 50.0, True),
-        (9_995.0, 5.0, 50.0, False),  # below five digits
-        (500_000.0, 5.0, 1e9, False),  # not near its end
+        (999_995.0, 5.0, 0.1, 10.0),
+        (940_000.0, 4_000.0, 10.0, 64_000.0),  # read at begin and end only
+        (940_000.0, 40_000.0, 10.0, None),  # more than the span can hold
+        (99_995.0, 5.0, 0.1, 10.0),
+        (9_995.0, 5.0, 0.1, None),  # below five digits
+        (500_000.0, 5.0, 1e3, None),  # not near its end
+        (5.0, 999_995.0, 1e3, None),
     ],
 )
-def test_rollover_by_hand(before, after, most, expected):
-    result = is_rollover(np.array([before]), np.array([after]), most_wh=np.array([most]))
-    assert bool(result[0]) is expected
+def test_rollover_by_hand(before, after, hours, energy):
+    found = rollover_energy(
+        np.array([before]), np.array([after]), span_s=np.array([hours * 3600]), rated_w=7000.0
+    )
+    assert found.tolist() == [energy] if energy else np.isnan(found).all()
+    # The engine's energies go by the same rule.
+    counted = interval_energy(
+        np.zeros(2, np.int64),
+        np.array([0.0, hours * 3600]),
+        np.array([before, after]),
+        reset=np.zeros(2, bool),
+        resolution_wh=np.ones(1),
+        rated_w=np.array([7000.0]),
+        first_slot=0,
+        last_slot=5000,
+    )
+    fell = ((counted.quality & int(Quality.FAULT)) != 0).any()
+    assert fell == (after < before and energy is None)
+    signals = codes(readings([before, after], at=[0, hours * 3600]))
+    assert ("register_decrease" in signals) == fell
+    if energy:
+        assert counted.energy_wh.sum() == pytest.approx(energy)
 
 
 def test_a_step_beyond_rated_power_is_a_jump():

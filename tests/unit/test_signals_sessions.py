@@ -176,8 +176,13 @@ def test_without_readings_only_a_complete_station_proves_a_step_forward():
     assert gaps(nothing, done, complete=False) == []
 
 
-def billing(rows):
-    return findings_of(Billing(sessions=sessions(rows), resolution_wh=np.ones(len(rows))))
+def billing(rows, rated_w=np.nan):
+    given = Billing(
+        sessions=sessions(rows),
+        resolution_wh=np.ones(len(rows)),
+        rated_w=np.full(len(rows), rated_w),
+    )
+    return findings_of(given)
 
 
 def many(ratios, energy=20_000.0):
@@ -241,6 +246,58 @@ def test_impossible_energies_for_the_battery_are_cases():
     assert soc(10_000, 70, 40)
     assert soc(20_000, 20, 50, bms=6_000)
     assert soc(20_000, np.nan, np.nan, np.nan, bms=6_000)
+
+
+def zero(rows, given=None, rated_w=7000.0):
+    """Return what sessions that count from zero raise: by themselves, or beside readings."""
+    found = billing(rows, rated_w)
+    if given is not None:
+        found += findings_of(block(given, sessions(rows)))
+    return [f for f in found if f.code in {"zero_baseline", "session_register_mismatch"}]
+
+
+def test_a_session_that_bills_the_lifetime_register_is_found_with_what_was_delivered():
+    (found,) = zero([(0, 600, 909_917, 910_000, 910_000)])
+    assert (found.code, found.value, found.limit) == ("zero_baseline", 910_000, 83)
+    assert found.detail.endswith("which grew by 83 Wh")
+    assert found.records[0]["register_grew_wh"] == 83
+
+
+def test_a_session_that_begins_at_zero_and_ends_at_the_lifetime_register_is_found():
+    (found,) = zero([(0, 600, 0, 910_000, 910_000)])
+    assert found.code == "zero_baseline"
+    assert "rated power can't give more than 2063 Wh" in found.detail
+    (found,) = zero([(0, 600, 900_000, 909_917, 9917), (900, 1500, 0, 910_000, 910_000)])
+    assert found.detail.endswith("which grew by 83 Wh")
+    assert [f.code for f in zero([(0, 600, 0, 910_000, 910_000)], rated_w=np.nan)] == [
+        "zero_baseline"
+    ]
+
+
+def test_a_session_from_zero_that_only_its_readings_contradict_is_found_once():
+    given = given_readings([0, 600, 1200, 1800], [1000, 1000, 1400, 1400])
+    (found,) = zero([(600, 1200, 0, 1400, 1400)], given)
+    assert (found.code, found.value, found.limit) == ("zero_baseline", 1400, 400)
+    (again,) = zero([(600, 1200, 0, 910_000, 910_000)], given_readings([0, 1], [5, 5]))
+    assert again.code == "zero_baseline"
+
+
+def test_a_new_register_that_begins_at_zero_is_none_and_one_of_its_own_scope_is_a_mismatch():
+    assert zero([(0, 3600, 0, 6000, 6000)]) == []
+    assert zero([(0, 3600, 80_000, 86_000, 6000), (7200, 10_800, 0, 6000, 6000)]) == []
+    fresh = given_readings([0, 600, 1200, 1800], [0, 0, 900, 900])
+    assert zero([(600, 1200, 0, 900, 900)], fresh) == []
+    assert zero([(600, 1200, 0, 0, 0)], fresh) == []
+    given = given_readings([0, 600, 1200, 1800], [80_000, 80_000, 80_900, 80_900])
+    found = zero([(600, 1200, 0, 900, 900)], given)
+    assert {f.code for f in found} == {"session_register_mismatch"}
+
+
+def test_a_session_over_which_the_register_rolls_over_is_billed_right():
+    assert billing([(0, 3600, 997_000, 3000, 6000)]) == []
+    assert [f.code for f in billing([(0, 3600, 997_000, 3000, 9000)])] == [
+        "session_register_mismatch"
+    ]
 
 
 def charges(rows, found=(), connectors=None, by_bms=False):

@@ -97,6 +97,7 @@ def _connector_intervals(city: City, readings: list[Readings], as_of_s: float) -
         energy[order],
         reset=reset[order],
         resolution_wh=city.layout.connectors.resolution_wh,
+        rated_w=city.layout.connectors.rated_w,
         **_slots(city, as_of_s),
     )
 
@@ -113,6 +114,7 @@ def _meter_intervals(city: City, meters: list[tuple[Floats, Floats]], as_of_s: f
         registers.ravel(),
         reset=np.zeros(registers.size, dtype=bool),
         resolution_wh=city.layout.meters.resolution_wh,
+        rated_w=np.full(size, np.nan),
         **_slots(city, as_of_s),
     )
 

@@ -15,16 +15,13 @@ from enum import IntFlag
 import numpy as np
 
 from chargewatch.domain.arrays import Bools, Floats, Ints, sum_by_row
+from chargewatch.domain.rollover import rollover_energy
 from chargewatch.domain.times import SLOT_S
 from chargewatch.risk.priors import DWELL_S, FLUCTUATION, SWITCHED
 from chargewatch.risk.run_inputs import Intervals
 
 MAX_GAP_S = 3600.0
 """A longer span with energy in it marks its slots as GAP."""
-ROLLOVER_SHARE = 0.01
-"""A register within this share of a power of ten that restarts near zero has rolled over."""
-ROLLOVER_POWER_W = 2.0e6
-"""More power than this during the rollover isn't believed."""
 
 
 class Quality(IntFlag):
@@ -67,32 +64,16 @@ def interpolation_variance(energy_wh: Floats, share: Floats, *, span_s: Floats) 
     return np.asarray(energy_wh**2 * share * (1.0 - share) * (FLUCTUATION**2 + switched))
 
 
-def rollover_energy(before_wh: Floats, after_wh: Floats, *, span_s: Floats) -> Floats:
-    """Return the energy of spans in which a register passed a power of ten, NaN for the others.
-
-    Shapes (k,). A register that stood within 1 % below 10^d Wh (d >= 5) and goes on within 1 % of
-    10^d above zero, at a believable power, has rolled over: E = 10^d - before + after.
-    """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        limit = 10.0 ** np.ceil(np.log10(before_wh))
-    energy = limit - before_wh + after_wh
-    rolled = (
-        (after_wh < before_wh)
-        & (limit >= 1e5)
-        & (before_wh >= (1.0 - ROLLOVER_SHARE) * limit)
-        & (after_wh <= ROLLOVER_SHARE * limit)
-        & (energy <= ROLLOVER_POWER_W * span_s / 3600.0)
-    )
-    return np.where(rolled, energy, np.nan)
-
-
-def _spans(instrument: Ints, at_s: Floats, energy_wh: Floats, *, reset: Bools) -> _Spans:
+def _spans(
+    instrument: Ints, at_s: Floats, energy_wh: Floats, *, reset: Bools, rated_w: Floats
+) -> _Spans:
     same = (instrument[1:] == instrument[:-1]) & (at_s[1:] > at_s[:-1])
     before, after = energy_wh[:-1][same], energy_wh[1:][same]
     start, end = at_s[:-1][same], at_s[1:][same]
     declared = reset[1:][same]
     energy = after - before
-    rolled = rollover_energy(before, after, span_s=end - start)
+    rated = rated_w[instrument[:-1][same]]
+    rolled = rollover_energy(before, after, span_s=end - start, rated_w=rated)
     rolled[declared] = np.nan
     energy = np.where(np.isnan(rolled), energy, rolled)
     fault = (energy < 0) & ~declared
@@ -131,6 +112,7 @@ def interval_energy(
     resolution_wh: Floats,
     first_slot: int,
     last_slot: int,
+    rated_w: Floats | None = None,
 ) -> Intervals:
     """Return the energy of instruments in the slots of [first_slot, last_slot).
 
@@ -142,6 +124,7 @@ def interval_energy(
         resolution_wh: step of the register by instrument row, Wh, shape (instruments,).
         first_slot: first slot returned, in slots of 900 s since 1970.
         last_slot: one after the last slot returned.
+        rated_w: rated power by instrument row, W, shape (instruments,); NaN, or None: not known.
 
     Returns: every slot that overlaps a span between two readings of an instrument. A slot that
     is only partly covered has the energy of the covered part and the mark GAP.
@@ -149,7 +132,8 @@ def interval_energy(
     sum_p of `interpolation_variance` + (resolution^2 / 12) sum_j (w_{j-1} - w_j)^2.
     Errors of slots that share a span are anticorrelated: their sum is known to the resolution.
     """
-    spans = _spans(instrument, at_s, energy_wh, reset=reset)
+    rated = np.full(resolution_wh.shape, np.nan) if rated_w is None else rated_w
+    spans = _spans(instrument, at_s, energy_wh, reset=reset, rated_w=rated)
     begin = np.maximum(np.floor(spans.start_s / SLOT_S).astype(np.int64), first_slot)
     stop = np.minimum(np.ceil(spans.end_s / SLOT_S).astype(np.int64), last_slot)
     pieces = np.maximum(stop - begin, 0)

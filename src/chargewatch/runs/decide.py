@@ -14,6 +14,7 @@ from chargewatch.domain.arrays import Bools, Floats
 from chargewatch.domain.assessment import ASSESSMENT_COLUMNS, Assessment, tier_of
 from chargewatch.domain.columns import ValueKind
 from chargewatch.domain.reason import reason
+from chargewatch.domain.rollover import metered_energy
 from chargewatch.domain.signal import Severity, Signal
 from chargewatch.domain.times import EPOCH, time_text
 from chargewatch.domain.verdict import Tier
@@ -21,6 +22,7 @@ from chargewatch.risk.results import RunResult
 from chargewatch.runs.load import Loaded
 from chargewatch.signals.findings import Names
 from chargewatch.signals.registry import RULES
+from chargewatch.storage.bulk import seconds_of
 
 MONTH_DAYS = 30.0
 _OF_ENGINE = {field.name for field in fields(RunResult)}
@@ -75,7 +77,13 @@ def overbilled_per_month(
     records, registry = loaded.sessions, loaded.registry
     money = np.zeros(registry.connector_ids.size)
     row = registry.connector_rows(records["connector_id"])
-    extra_wh = np.maximum(records["billed_wh"] - (records["stop_wh"] - records["start_wh"]), 0)
+    metered_wh = metered_energy(
+        records["start_wh"],
+        records["stop_wh"],
+        span_s=seconds_of(records["ended_at"]) - seconds_of(records["started_at"]),
+        rated_w=loaded.inputs.fleet.rated_power_w[row],
+    )
+    extra_wh = np.maximum(records["billed_wh"] - metered_wh, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         price = records["total_fee"] / records["billed_wh"] * 1000
     price = np.where(np.isfinite(price), price, default_price)

@@ -274,8 +274,13 @@ def _by_sessions(scanned: ScanContext, findings: list[Finding], stations: Ints) 
     records = loaded.sessions[scanned.billed_rows]
     asked = np.isin(loaded.inputs.fleet.station, stations)
     mine = billed if asked.all() else rows_of(billed, asked[billed.connector])
-    resolution = loaded.inputs.fleet.resolution_wh[mine.connector]
-    found = findings_of(Billing(sessions=mine, resolution_wh=resolution))
+    fleet = loaded.inputs.fleet
+    billing = Billing(
+        sessions=mine,
+        resolution_wh=fleet.resolution_wh[mine.connector],
+        rated_w=fleet.rated_power_w[mine.connector],
+    )
+    found = findings_of(billing)
     charges = Charges(
         sessions=billed,
         battery=BatterySessions(**as_told(records, BatterySessions)),

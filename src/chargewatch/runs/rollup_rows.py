@@ -15,10 +15,8 @@ from chargewatch.risk.registers import Quality, interval_energy
 from chargewatch.risk.run_inputs import Intervals
 from chargewatch.storage.bulk import Records, seconds_of
 from chargewatch.storage.runs import rollups as store
-from chargewatch.storage.runs.rollups import INTERVAL
+from chargewatch.storage.runs.rollups import INTERVAL, UNKNOWN_REGISTER, RegisterFacts
 
-UNREGISTERED_RESOLUTION_WH = 10.0
-"""Step assumed for a register that the registry doesn't describe: the coarsest usual one."""
 BLOCK_SLOTS = 2_000_000
 """Slots that are computed at once; long outages make blocks of fewer instruments."""
 
@@ -113,19 +111,19 @@ def _worth_storing(intervals: Intervals, affected: Affected, *, dense: bool) -> 
 
 
 def compute_rows(
-    readings: Records, affected: Affected, *, resolution_wh: Mapping[int, float], dense: bool
+    readings: Records, affected: Affected, *, facts: Mapping[int, RegisterFacts], dense: bool
 ) -> Records:
     """Return the rows that belong in the affected slots, dtype INTERVAL, sorted by instrument."""
     counts = np.diff(affected.start)
+    known = [facts.get(int(i), UNKNOWN_REGISTER) for i in affected.ids]
     part = readings[affected.start[0] : affected.start[-1]]
     intervals = interval_energy(
         np.repeat(np.arange(len(affected.ids), dtype=np.int64), counts),
         seconds_of(part["at"]),
         part["energy_wh"],
         reset=part["reset"],
-        resolution_wh=np.array(
-            [resolution_wh.get(int(i), UNREGISTERED_RESOLUTION_WH) for i in affected.ids]
-        ),
+        resolution_wh=np.array([told.resolution_wh for told in known]),
+        rated_w=np.array([told.rated_w for told in known]),
         first_slot=int(affected.first_slot.min()),
         last_slot=int(affected.last_slot.max()),
     )

@@ -27,7 +27,6 @@ import numpy as np
 from chargewatch.domain.times import EPOCH
 from chargewatch.runs.apart import is_of_the_data
 from chargewatch.runs.rollup_rows import (
-    UNREGISTERED_RESOLUTION_WH,
     Affected,
     RollupChanges,
     affected_by,
@@ -41,7 +40,7 @@ from chargewatch.storage import rollup_due as due
 from chargewatch.storage.bulk import Records
 from chargewatch.storage.database import Database
 from chargewatch.storage.runs import rollups as store
-from chargewatch.storage.runs.rollups import Kind
+from chargewatch.storage.runs.rollups import Kind, RegisterFacts
 from chargewatch.wire.payloads import CONTEXTS
 
 log = logging.getLogger("chargewatch.runs")
@@ -101,12 +100,12 @@ async def _refresh_part(
     *,
     readings: Records,
     affected: Affected,
-    resolution_wh: Mapping[int, float],
+    facts: Mapping[int, RegisterFacts],
     horizon_slot: int | None,
 ) -> RollupChanges:
     """Write what changed of a few instruments; runs in the caller's transaction."""
     computed = await asyncio.to_thread(
-        compute_rows, readings, affected, resolution_wh=resolution_wh, dense=kind.number == 1
+        compute_rows, readings, affected, facts=facts, dense=kind.number == 1
     )
     ids = affected.ids.astype(np.int32)
     stored = await store.read_stored(
@@ -123,7 +122,7 @@ async def _refresh_part(
         computed = protected(
             stored,
             computed,
-            every_slot=compute_rows(readings, affected, resolution_wh=resolution_wh, dense=True),
+            every_slot=compute_rows(readings, affected, facts=facts, dense=True),
             readings=readings[affected.start[0] : affected.start[-1]],
             affected=affected,
             horizon_slot=horizon_slot,
@@ -141,7 +140,7 @@ async def _refresh_apart(
     *,
     readings: Records,
     affected: Affected,
-    resolution_wh: Mapping[int, float],
+    facts: Mapping[int, RegisterFacts],
     horizon_slot: int | None,
 ) -> tuple[list[RollupChanges], list[int]]:
     """Write what changed of some instruments; return it, and those that it can't be done for.
@@ -155,7 +154,7 @@ async def _refresh_apart(
             kind,
             readings=readings,
             affected=part_of(affected, part),
-            resolution_wh=resolution_wh,
+            facts=facts,
             horizon_slot=horizon_slot,
         )
         return [changes], []
@@ -176,7 +175,7 @@ async def _refresh_apart(
             half,
             readings=readings,
             affected=affected,
-            resolution_wh=resolution_wh,
+            facts=facts,
             horizon_slot=horizon_slot,
         )
         done += more
@@ -189,7 +188,7 @@ async def _refresh_block(
     kind: Kind,
     *,
     day: date,
-    resolution_wh: Mapping[int, float],
+    facts: Mapping[int, RegisterFacts],
     tally: _Tally,
 ) -> bool:
     """Bring one block of a day's claims up to date in one transaction; return whether it could."""
@@ -208,7 +207,7 @@ async def _refresh_block(
                 part,
                 readings=readings,
                 affected=affected,
-                resolution_wh=resolution_wh,
+                facts=facts,
                 horizon_slot=None if horizon is None else store.slot_of(horizon),
             )
             written += sum(len(changes.rows) for changes in done)
@@ -237,7 +236,7 @@ async def _refresh_kind(
     limit_days: int | None,
     tally: _Tally,
 ) -> None:
-    resolution_wh = await store.resolutions(connection, kind, unknown_wh=UNREGISTERED_RESOLUTION_WH)
+    facts = await store.register_facts(connection, kind)
     days: set[date] = set()
     tries_left = MOST_TRIES
     while True:
@@ -252,9 +251,7 @@ async def _refresh_kind(
                 pass
         days.add(day)
         try:
-            whole = await _refresh_block(
-                connection, kind, day=day, resolution_wh=resolution_wh, tally=tally
-            )
+            whole = await _refresh_block(connection, kind, day=day, facts=facts, tally=tally)
         except asyncpg.SerializationError:
             # An import has merged a claim meanwhile: its days are due again, this one still.
             tries_left -= 1

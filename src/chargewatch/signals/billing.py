@@ -9,6 +9,8 @@ from itertools import pairwise
 import numpy as np
 
 from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.domain.rollover import metered_energy
+from chargewatch.signals.baseline import FromZero, from_zero
 from chargewatch.signals.rule import SIMULATED, Limit
 from chargewatch.signals.sessions import BILLING_STEP_WH, BilledSessions
 
@@ -16,9 +18,15 @@ LOSS_SESSIONS = Limit(5, "sessions", "a ratio is one only over several", SIMULAT
 LOSS_RATIO_STEP = Limit(0.002, "", "how far from 1 a loss ratio is", SIMULATED)
 
 
+def billing_tolerance(resolution_wh: Floats) -> Floats:
+    """Return how far a bill may be from the register, Wh; resolution 0 or NaN: not known."""
+    resolution = np.where(resolution_wh > 0, resolution_wh, 1.0)
+    return np.asarray(np.maximum(BILLING_STEP_WH.value, 2 * resolution))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Billing:
-    """Sessions with their bills; each is of one kind at most: unit, loss or mismatch.
+    """Sessions with their bills; each is of one kind at most: from zero, unit, loss or mismatch.
 
     A connector whose differing sessions keep to one ratio (at least 5 of them, four of five
     within 0.1 % and a billing step of their median) bills by a loss ratio; what differs
@@ -28,17 +36,34 @@ class Billing:
     sessions: BilledSessions
     resolution_wh: Floats
     """Of each session's connector, shape (s,)."""
+    rated_w: Floats
+    """Likewise; NaN: not known."""
 
     @cached_property
     def metered_wh(self) -> Floats:
-        """Energy by the register."""
-        return self.sessions.stop_wh - self.sessions.start_wh
+        """Energy by the register, which may have rolled over."""
+        sessions = self.sessions
+        return metered_energy(
+            sessions.start_wh,
+            sessions.stop_wh,
+            span_s=np.maximum(sessions.ended_s - sessions.started_s, 0.0),
+            rated_w=self.rated_w,
+        )
+
+    @cached_property
+    def from_zero(self) -> FromZero:
+        """Sessions that count from the register's zero, without a look at readings."""
+        return from_zero(
+            self.sessions,
+            tolerance_wh=self.tolerance_wh,
+            rated_w=self.rated_w,
+            at_begin_wh=np.full(self.rated_w.size, np.nan),
+        )
 
     @cached_property
     def tolerance_wh(self) -> Floats:
         """How far the bill may be from the register."""
-        resolution = np.where(self.resolution_wh > 0, self.resolution_wh, 1.0)
-        return np.asarray(np.maximum(BILLING_STEP_WH.value, 2 * resolution))
+        return billing_tolerance(self.resolution_wh)
 
     @cached_property
     def ratio(self) -> Floats:
@@ -49,7 +74,8 @@ class Billing:
 
     @cached_property
     def _is_off(self) -> Bools:
-        return np.asarray(np.abs(self.sessions.billed_wh - self.metered_wh) > self.tolerance_wh)
+        off = np.abs(self.sessions.billed_wh - self.metered_wh) > self.tolerance_wh
+        return np.asarray(off & ~self.from_zero.is_so)
 
     @cached_property
     def is_unit(self) -> Bools:

@@ -9,6 +9,8 @@ import numpy as np
 
 from chargewatch.domain.arrays import Bools, Floats, Ints
 from chargewatch.domain.times import DAY_S
+from chargewatch.signals.baseline import FromZero, from_zero
+from chargewatch.signals.billing import billing_tolerance
 from chargewatch.signals.declarations import Declarations
 from chargewatch.signals.money import BilledPeriods, Fees
 from chargewatch.signals.outside import outside_sessions
@@ -208,6 +210,27 @@ class Block:
         return np.flatnonzero(told & active & usable & ~self.stuck.pairs)
 
     @cached_property
+    def from_zero(self) -> FromZero:
+        """Sessions that count from the register's zero, by readings or by themselves."""
+        sessions = self.sessions
+        low, _ = bracket(self.line, self.pairs, sessions.connector, sessions.started_s)
+        return self._from_zero(low)
+
+    @cached_property
+    def from_zero_alone(self) -> FromZero:
+        """Those that show it by themselves."""
+        return self._from_zero(np.full(self.sessions.connector.size, np.nan))
+
+    def _from_zero(self, at_begin_wh: Floats) -> FromZero:
+        connector = self.sessions.connector
+        return from_zero(
+            self.sessions,
+            tolerance_wh=billing_tolerance(self.piles.resolution_wh[connector]),
+            rated_w=self.piles.rated_power_w[connector],
+            at_begin_wh=at_begin_wh,
+        )
+
+    @cached_property
     def off_register(self) -> tuple[OffRegister, ...]:
         """Sessions whose start or stop is not the register at that time, starts first.
 
@@ -241,7 +264,8 @@ class Block:
             tolerance_wh=tolerance,
             is_unit=(np.abs(ratio / 1000 - 1) < 0.02) | (np.abs(ratio * 1000 - 1) < 0.02),
         )
-        return every.take(np.flatnonzero(miss > 0))
+        # What begins at zero has a signal of its own.
+        return every.take(np.flatnonzero((miss > 0) & ~self.from_zero.is_so))
 
 
 def _lasts(use: Ints, new: Bools) -> Ints:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.domain.rollover import rollover_energy
 from chargewatch.domain.times import DAY_S, time_text
 from chargewatch.signals.declarations import Declarations, declared_steps
 from chargewatch.signals.grain import seen_refresh, seen_steps
@@ -111,22 +112,6 @@ class Pairs:
         return np.asarray(self.valid & ~odd)
 
 
-def is_rollover(before_wh: Floats, after_wh: Floats, *, most_wh: Floats) -> Bools:
-    """Return where a register passed a power of ten (at least 10^5) and goes on from zero.
-
-    Where:
-        before_wh, after_wh: register before and after, Wh, shape (n,).
-        most_wh: the most energy the span can hold, Wh, shape (n,).
-
-    Equation: E = 10^d - before + after, with 10^(d-1) <= before < 10^d, 0 <= E <= most.
-    """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        top = 10.0 ** (np.floor(np.log10(np.maximum(before_wh, 1.0))) + 1.0)
-    energy = top - before_wh + after_wh
-    near = (top >= 1e5) & (before_wh >= 0.9 * top) & (after_wh < 0.1 * top)
-    return np.asarray((after_wh < before_wh) & near & (energy >= 0) & (energy <= most_wh))
-
-
 def most_energy(
     rated_w: Floats, span_s: Floats, resolution_wh: Floats, *, refresh_s: Floats
 ) -> Floats:
@@ -201,7 +186,8 @@ def pairs_of(
     refresh = seen_refresh(row, at[1:], step, resolution, usable=charging)
     most = most_energy(rated, span, resolution, refresh_s=refresh)
     most = np.where(np.isnan(most), np.inf, most)
-    declared = readings.is_reset[1:] | is_rollover(energy[:-1], energy[1:], most_wh=most)
+    rolled = rollover_energy(energy[:-1], energy[1:], span_s=span, rated_w=rated)
+    declared = readings.is_reset[1:] | np.isfinite(rolled)
     valid = same & (span > 0)
     open_ = valid & ~declared
     # A register that begins near zero grows a thousandfold by energy that can be.

@@ -37,6 +37,7 @@ from chargewatch.signals.rules import (
     unit_fault,
     unregistered_instrument,
     verification_expired,
+    zero_baseline,
 )
 
 RULES: Mapping[str, Rule] = {
@@ -48,6 +49,7 @@ RULES: Mapping[str, Rule] = {
         power_register_mismatch,
         idle_consumption,
         session_register_mismatch,
+        zero_baseline,
         loss_adjusted_billing,
         fee_mismatch,
         tariff_mismatch,

@@ -88,6 +88,10 @@ class Bills:
         energy = np.round(energy - self._register(block, of_period, periods.begin_s), 3)
         billed = np.round(stop - start, 3)
         billed, energy = self._overbilled(s.connector[rows], rows, block, (billed, energy, periods))
+        for k, _ in self._hits("zero_baseline", connector, rows, block):
+            billed[k] += start[k]
+            energy[np.flatnonzero(periods.session == k)[0]] += start[k]
+            start[k] = 0.0
         factor = self._price_factor[of_period]
         address = (connector, s.day[rows], s.number[rows])
         prices = self._honest.prices(

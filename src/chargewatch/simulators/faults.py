@@ -200,6 +200,13 @@ _KINDS = (
         allowed=("loss_adjusted_billing",),
     ),
     FaultKind(
+        name="zero_baseline",
+        meaning="some sessions begin at register 0: the register's whole life is billed",
+        parameters={"share": 0.3},
+        signals=("zero_baseline",),
+        allowed=("session_register_mismatch", "register_discontinuity", "tariff_mismatch"),
+    ),
+    FaultKind(
         name="leak",
         meaning="the meter creeps: it counts energy while no vehicle charges",
         parameters={"power_w": 8.0},

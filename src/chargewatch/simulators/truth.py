@@ -110,6 +110,7 @@ COUNTED = {
     "conflict",
     "tou_clock",
     "withheld",
+    "zero_baseline",
 }
 """Faults whose effects are counted one by one; those of the others follow from energy sold."""
 STUCK_WH = 1_000.0

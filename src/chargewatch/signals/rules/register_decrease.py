@@ -43,8 +43,8 @@ RULE = Rule(
     raised="a register falls by more than its resolution",
     left_alone=(
         "a declared `Register.Reset` or change (below); a rollover: the register was in the last "
-        "tenth below a power of ten (10^5 Wh or more), goes on from zero, and the energy fits "
-        "rated power; a fall of at most "
+        "tenth below a power of ten (10^5 Wh or more), goes on in the first, and the energy fits "
+        "rated power (1.1 P (t + 902 s) + 2 kWh), as the engine counts it; a fall of at most "
         f"{RESTORED_WH} outside of a charge, the only one of a UTC day (a reboot); "
         f"readings that a clock set back once, by up to {SET_BACK_S}, has mixed"
     ),

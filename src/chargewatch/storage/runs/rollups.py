@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from typing import NamedTuple
 
 import asyncpg
 import numpy as np
@@ -175,9 +177,10 @@ VERSIONS = sql.statement(
     "rollups: versions",
     "SELECT kind, day, version::text FROM rollup_version WHERE day BETWEEN :first AND :last",
 )
-RESOLUTIONS = sql.statement(
-    "rollups: resolutions",
-    "SELECT {identifier}, COALESCE(resolution_wh, :unknown_wh) FROM {registry}",
+REGISTERS = sql.statement(
+    "rollups: registers",
+    "SELECT {identifier}, COALESCE(resolution_wh, :unknown_wh), COALESCE({rated}, 'NaN') "
+    "FROM {registry}",
 )
 KEPT_FROM = sql.statement(
     "rollups: kept from",
@@ -361,13 +364,27 @@ def _literal(at: np.datetime64) -> str:
     return f"'{at.astype('M8[s]')}+00'::timestamptz"
 
 
-async def resolutions(
-    connection: asyncpg.Connection, kind: Kind, *, unknown_wh: float
-) -> dict[int, float]:
-    """Return the register's step of every instrument, Wh; `unknown_wh` where nobody told it."""
-    wanted = RESOLUTIONS.filled(identifier=kind.identifier, registry=kind.registry)
+class RegisterFacts(NamedTuple):
+    """What the registry says of an instrument's register."""
+
+    resolution_wh: float
+    rated_w: float  # NaN: not known
+
+
+UNKNOWN_REGISTER = RegisterFacts(10.0, math.nan)
+"""Of a register that the registry doesn't describe: the coarsest usual step."""
+
+
+async def register_facts(connection: asyncpg.Connection, kind: Kind) -> dict[int, RegisterFacts]:
+    """Return what the registry says of the register of every instrument."""
+    wanted = REGISTERS.filled(
+        identifier=kind.identifier,
+        registry=kind.registry,
+        rated="NULL::float8" if kind.number else "rated_power_w",
+    )
+    unknown_wh = UNKNOWN_REGISTER.resolution_wh
     found = await sql.rows(connection, wanted, unknown_wh=unknown_wh, timeout_s=60)
-    return {row[0]: row[1] for row in found}
+    return {row[0]: RegisterFacts(row[1], row[2]) for row in found}
 
 
 async def kept_from(connection: asyncpg.Connection, table: str) -> datetime | None:
