@@ -40,7 +40,7 @@ test: check ## Everything: check, then all tests on real engines, in TEST_PROCES
 evaluate: setup ## The engine's figures over 20 seeds of each scenario
 	@for scenario in $(SCENARIOS); do \
 	  echo "== $$scenario"; \
-	  $(BIN)/chargewatch evaluate --scenario $$scenario --seeds $(SEEDS) $(ARGS) || exit 1; done
+	  $(BIN)/chargewatch evaluate --scenario $$scenario --seeds $(SEEDS) --oracle all $(ARGS) || exit 1; done
 	@echo "== steps"
 	@$(BIN)/chargewatch evaluate --scenario steps --seeds 3 --steps $(ARGS)
 

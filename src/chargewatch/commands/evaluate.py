@@ -30,13 +30,21 @@ def _scenario(
     to: datetime | None,
     assignments: tuple[str, ...],
     steps: bool,
+    truths: tuple[str, ...],
 ) -> dict[str, Any]:
     # The simulators take a while to import; a truth.json needs none of them.
+    from chargewatch.evaluation.oracle import chosen_truths
     from chargewatch.evaluation.seeds import evaluate_scenario
     from chargewatch.simulators.scenario import parse_overrides
 
     return evaluate_scenario(
-        name, seeds=seeds, to=to, overrides=parse_overrides(assignments), steps=steps, say=say
+        name,
+        seeds=seeds,
+        to=to,
+        overrides=parse_overrides(assignments),
+        steps=steps,
+        truths=chosen_truths(truths),
+        say=say,
     )
 
 
@@ -86,6 +94,13 @@ def _shifted(
     metavar="NAME|all",
     help="What a wrong prior costs: cities whose truth lies two sigma from it, beside usual ones.",
 )
+@click.option(
+    "--oracle",
+    "truths",
+    multiple=True,
+    metavar="all|changes|spreads|population|weights",
+    help="Also the engine told the truth in place of what it judges: RMSE over the oracle's.",
+)
 @click.option("--steps", is_flag=True, help="Also the days until a step is flagged (slow).")
 @json_option
 @click.pass_context
@@ -100,6 +115,7 @@ def command(
     to: datetime | None,
     assignments: tuple[str, ...],
     shifts: tuple[str, ...],
+    truths: tuple[str, ...],
     steps: bool,
     as_json: bool,
 ) -> None:
@@ -110,11 +126,13 @@ def command(
         raise click.UsageError("give --assessments and --signals together")
     if shifts and (scenario is None or steps):
         raise click.UsageError("--prior-shift needs --scenario, and goes without --steps")
+    if truths and (scenario is None or shifts):
+        raise click.UsageError("--oracle needs --scenario, and goes without --prior-shift")
     chosen = range(first_seed, first_seed + seeds)
     if scenario is not None and shifts:
         document = _shifted(scenario, shifts, chosen, to, assignments)
     elif scenario is not None:
-        document = _scenario(scenario, chosen, to, assignments, steps)
+        document = _scenario(scenario, chosen, to, assignments, steps, truths)
     elif truth is not None:
         known = read_truth(truth)
         if assessments is not None and signals is not None:

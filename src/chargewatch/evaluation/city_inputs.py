@@ -8,12 +8,12 @@ are left out. Faults of messages (lost, late, doubled, a silent gateway) are not
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
-from chargewatch.domain.arrays import Floats
+from chargewatch.domain.arrays import Bools, Floats
 from chargewatch.domain.times import DAY_S, SLOT_S
 from chargewatch.risk.registers import interval_energy
 from chargewatch.risk.run_inputs import (
@@ -24,7 +24,9 @@ from chargewatch.risk.run_inputs import (
     References,
     RunInputs,
 )
+from chargewatch.simulators.batteries import ToldBatteries
 from chargewatch.simulators.bills import Finished
+from chargewatch.simulators.charging import ChargingSessions
 from chargewatch.simulators.city import City
 from chargewatch.simulators.feeders import grid_times
 from chargewatch.simulators.metering import Block
@@ -35,11 +37,20 @@ from chargewatch.simulators.wire_form import OFFSET_S
 
 
 @dataclass(frozen=True, kw_only=True)
+class SessionTruth:
+    """What is true of the inputs' sessions, shape (s,)."""
+
+    relative_error: Floats  # of the meter over the session's energy, its register's step apart
+    garbage: Bools  # its battery energy or state of charge is nonsense, or falsified
+
+
+@dataclass(frozen=True, kw_only=True)
 class Known:
     """Inputs of a run together with the true errors at its time, fractions, shape (n,)."""
 
     inputs: RunInputs
     relative_error: Floats
+    sessions: SessionTruth
     stream: PacketStream
 
 
@@ -65,6 +76,7 @@ def known_inputs(city: City, *, as_of_s: float | None = None) -> Known:
         if city.layout.meters.size and times.size:
             meters.append((times, stream.feeders.registers(block, times)[0]))
         sessions.append(_sessions_of_day(stream, block, low, high))
+    finished, session_truth = _sessions(city, sessions)
     inputs = RunInputs(
         as_of_s=as_of_s,
         from_s=city.from_s,
@@ -72,10 +84,15 @@ def known_inputs(city: City, *, as_of_s: float | None = None) -> Known:
         references=_references(city),
         connector_intervals=_connector_intervals(city, readings, as_of_s),
         meter_intervals=_meter_intervals(city, meters, as_of_s),
-        sessions=_sessions(city, sessions),
+        sessions=finished,
         anchors=_anchors(city),
     )
-    return Known(inputs=inputs, relative_error=present_error(city, stream, end_s), stream=stream)
+    return Known(
+        inputs=inputs,
+        relative_error=present_error(city, stream, end_s),
+        sessions=session_truth,
+        stream=stream,
+    )
 
 
 def _slots(city: City, as_of_s: float) -> dict[str, int]:
@@ -127,7 +144,10 @@ def _sessions_of_day(stream: PacketStream, block: Block, low: float, high: float
     finished: Finished = stream.bills.finished(block, rows)
     money = (finished.energy_cents + finished.service_cents) / 100
     batteries = stream.bills.batteries.told(s, rows)
+    true, indicated = block.true_wh[rows, -1], block.indicated_wh[rows, -1]
     return {
+        "relative_error": np.divide(indicated, true, out=np.ones_like(true), where=true > 0) - 1.0,
+        "garbage": _garbage(s.rows(rows), batteries),
         "connector": s.connector[rows],
         "vehicle": s.vehicle[rows],
         "started_s": s.start_s[rows] + stream.origin_s,
@@ -145,13 +165,26 @@ def _sessions_of_day(stream: PacketStream, block: Block, low: float, high: float
     }
 
 
-def _sessions(city: City, days: list[dict[str, Any]]) -> FinishedSessions:
+def _garbage(s: ChargingSessions, told: ToldBatteries) -> Bools:
+    """Return which sessions tell something else of their battery than it is like."""
+    pairs = (
+        (told.bms_energy_wh, s.bms_wh),
+        (told.battery_capacity_wh, s.nominal_wh),
+        (told.soc_start_pct, np.clip(np.round(s.soc_begin * 100), 0, 100)),
+        (told.soc_stop_pct, np.clip(np.round(s.soc_end * 100), 0, 100)),
+    )
+    spoiled = [np.isfinite(said) & (said != true) for said, true in pairs]
+    return np.asarray(np.any(spoiled, axis=0))
+
+
+def _sessions(city: City, days: list[dict[str, Any]]) -> tuple[FinishedSessions, SessionTruth]:
     columns = {name: np.concatenate([day[name] for day in days]) for name in days[0]}
     order = np.lexsort((columns["connector"], columns["ended_s"]))
     columns = {name: column[order] for name, column in columns.items()}
     # Numbers without gaps, as the platform gives them.
     columns["vehicle"] = np.unique(columns["vehicle"], return_inverse=True)[1].astype(np.int64)
-    return FinishedSessions(**columns)
+    truth = SessionTruth(**{f.name: columns.pop(f.name) for f in fields(SessionTruth)})
+    return FinishedSessions(**columns), truth
 
 
 def _fleet(city: City) -> Fleet:

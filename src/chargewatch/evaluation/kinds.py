@@ -8,16 +8,16 @@ shares can allow for what the connectors of one city have in common.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
-from chargewatch.domain.arrays import Bools
-from chargewatch.evaluation.scores import NORMAL_975, Compared, Share, pooled
+from chargewatch.domain.arrays import Bools, Floats
+from chargewatch.evaluation.scores import NORMAL_975, Compared, Share, pooled, ratio_of_cities
 
-ALL = "all"
+EVERY_KIND = "all"
 NONE = "no estimate"
 _WORDS = {"balance": "feeder", "vehicles": "vehicles", "verification": "verification"}
 
@@ -57,6 +57,8 @@ class Sums:
     judged: int  # with a probability
     brier: float
     ideal_brier: float
+    given: Mapping[str, tuple[float, float]]
+    """By what is given: squared errors without it and with it, of connectors that have both."""
 
 
 def _sums(
@@ -93,7 +95,18 @@ def _sums(
         judged=int(judged.sum()),
         brier=float(((p - beyond[judged]) ** 2).sum()),
         ideal_brier=float((p * (1 - p)).sum()),
+        given={
+            name: _squares(compared, where & np.isfinite(error), error)
+            for name, error in compared.given.items()
+        },
     )
+
+
+def _squares(compared: Compared, where: Bools, given: Floats) -> tuple[float, float]:
+    both = where & compared.identified
+    truth = compared.true_error[both]
+    own, other = compared.relative_error[both] - truth, given[both] - truth
+    return float((own**2).sum()), float((other**2).sum())
 
 
 def sums_by_kind(compared: Compared, *, beyond_at_times: Bools | None = None) -> list[Sums]:
@@ -108,7 +121,7 @@ def sums_by_kind(compared: Compared, *, beyond_at_times: Bools | None = None) ->
         sides = {"AC": ~compared.is_dc, "DC": compared.is_dc}
     found = []
     for current, mine in sides.items():
-        groups = {ALL: mine} if mine.any() else {}
+        groups = {EVERY_KIND: mine} if mine.any() else {}
         groups |= {kind: np.asarray(mine & (kinds == kind)) for kind in set(kinds[mine].tolist())}
         found += [
             _sums(compared, where, current=current, kind=kind, beyond_at_times=beyond_at_times)
@@ -123,9 +136,15 @@ def _per(total: float, count: int) -> float:
 
 def figures(cities: Sequence[Sums]) -> dict[str, Any]:
     """Return the figures of all of these sums together, one for each city; NaN of nothing."""
-    names = [field.name for field in fields(Sums) if field.name not in {"current", "kind"}]
+    words = {"current", "kind", "given"}
+    names = [field.name for field in fields(Sums) if field.name not in words]
     total = {name: sum(getattr(c, name) for c in cities) for name in names}
     known = total["identified"]
+
+    over = {
+        name: ratio_of_cities([city.given[name] for city in cities if name in city.given])
+        for name in dict.fromkeys(name for city in cities for name in city.given)
+    }
 
     def share(part: str, whole: str) -> dict[str, Any]:
         return pooled([Share(getattr(c, part), getattr(c, whole)) for c in cities])
@@ -146,6 +165,7 @@ def figures(cities: Sequence[Sums]) -> dict[str, Any]:
         "recall_1_5_mpe": share("found", "offenders"),
         "brier_score": _per(total["brier"], total["judged"]),
         "ideal_brier_score": _per(total["ideal_brier"], total["judged"]),
+        "rmse_over_given": over,
     }
 
 
@@ -158,5 +178,5 @@ def by_kind(cities: Iterable[Sequence[Sums]]) -> list[dict[str, Any]]:
     for city in cities:
         for sums in city:
             found.setdefault((sums.current, sums.kind), []).append(sums)
-    order = sorted(found, key=lambda key: (key[0], key[1] != ALL, key[1] == NONE, key[1]))
+    order = sorted(found, key=lambda key: (key[0], key[1] != EVERY_KIND, key[1] == NONE, key[1]))
     return [{"current": key[0], "kind": key[1], **figures(found[key])} for key in order]

@@ -29,6 +29,7 @@ def lines(document: Mapping[str, Any]) -> Iterator[str]:
             yield f"{words}: {_text(errors[name])}{target}"
     yield from _reliability(errors.get("reliability", ()))
     yield from _kinds(document.get("by_kind", ()))
+    yield from _given(document.get("by_kind", ()), targets)
     for code, row in document["situations"].items():
         yield _situation(code, row)
     for code, row in document.get("signals", {}).get("by_code", {}).items():
@@ -99,6 +100,7 @@ def _kinds(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             _number(row["mean_squared_z"], 2),
             _percent(row["coverage"]),
             _number(row["rmse_over_bound"], 2),
+            _number(row["rmse_over_given"].get("all", {"value": math.nan})["value"], 2),
             _counts(row["false_flags"]),
             _counts(row["wrongly_conforming"]),
             _counts(row["recall_1_5_mpe"]),
@@ -114,6 +116,7 @@ def _kinds(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         "z2",
         "covered %",
         "/bound",
+        "/oracle",
         "false of red",
         "wrong of conforming",
         "red of >= 1.5 MPE",
@@ -124,6 +127,19 @@ def _kinds(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         first = line[0].ljust(widths[0])
         rest = [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
         yield "  " + "  ".join([first, *rest])
+
+
+def _given(rows: Sequence[Mapping[str, Any]], targets: Mapping[str, str]) -> Iterator[str]:
+    """Yield how much better the engine would be with truths in place of its judgements."""
+    for row in rows:
+        if row["kind"] != "all":
+            continue
+        for name, ratio in row["rmse_over_given"].items():
+            if name == "all":
+                target = f"   [target {targets['rmse_over_oracle']}]"
+                yield f"RMSE over the oracle's, {row['current']}: {_text(ratio)}{target}"
+            else:
+                yield f"  over that with true {name}: {_text(ratio)}"
 
 
 def _number(value: float, digits: int) -> str:

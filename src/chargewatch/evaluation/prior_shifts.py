@@ -18,7 +18,7 @@ from typing import Any
 
 from chargewatch.errors import InputFileError
 from chargewatch.evaluation.city_inputs import known_inputs
-from chargewatch.evaluation.kinds import ALL, Sums, figures, sums_by_kind
+from chargewatch.evaluation.kinds import EVERY_KIND, Sums, figures, sums_by_kind
 from chargewatch.evaluation.seeds import compared_with
 from chargewatch.risk import priors
 from chargewatch.risk.engine import assess
@@ -226,7 +226,7 @@ def _judged(scenario: Scenario, *, seed: int, to: datetime | None) -> list[Sums]
 
 
 def _figures(cities: list[list[Sums]]) -> dict[str, Any]:
-    every = [sums for city in cities for sums in city if sums.kind == ALL]
+    every = [sums for city in cities for sums in city if sums.kind == EVERY_KIND]
     found = figures(every)
     bias = {
         current: figures([sums for sums in every if sums.current == current])["bias"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -31,6 +31,8 @@ class Compared:
     conforming: Bools
     is_dc: Bools | None  # None where the truth does not tell
     method: tuple[str, ...]  # evidence as the engine names it, "" without estimate
+    given: Mapping[str, Floats] = field(default_factory=dict)
+    """Relative errors by the engine when truths are given, by the name of what is (`oracle`)."""
 
     @property
     def identified(self) -> Bools:
@@ -231,6 +233,29 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
         return mean, math.nan, math.nan
     half = float(t.ppf(0.975, known.size - 1) * known.std(ddof=1) / math.sqrt(known.size))
     return mean, mean - half, mean + half
+
+
+def ratio_of_cities(cities: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """Return the root of a ratio of sums over cities, with its 95 % interval.
+
+    Equation: r = sqrt(sum a / sum b); ln r and its variance by leaving out one city at a time,
+    (k - 1) / k sum (ln r_(c) - mean)^2, and Student's t of k - 1 degrees of freedom. Of one city
+    the interval is not known.
+    Source: Efron, The Jackknife, the Bootstrap and Other Resampling Plans, SIAM 1982.
+    """
+    pairs = np.array([pair for pair in cities if pair[1] > 0], dtype=np.float64).reshape(-1, 2)
+    k = len(pairs)
+    if k == 0:
+        return {"value": math.nan, "low": math.nan, "high": math.nan}
+    total = pairs.sum(axis=0)
+    value = float(np.sqrt(total[0] / total[1]))
+    if k == 1 or value == 0:
+        return {"value": value, "low": math.nan, "high": math.nan}
+    left = total - pairs
+    log = 0.5 * np.log(left[:, 0] / left[:, 1])
+    u = math.sqrt((k - 1) / k * float(((log - log.mean()) ** 2).sum()))
+    factor = math.exp(float(t.ppf(0.975, k - 1)) * u)
+    return {"value": value, "low": value / factor, "high": value * factor}
 
 
 @dataclass(frozen=True, kw_only=True)

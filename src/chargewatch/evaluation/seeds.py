@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from chargewatch.evaluation.bound import cramer_rao_bound
 from chargewatch.evaluation.city_inputs import Known, known_inputs
 from chargewatch.evaluation.compare import TARGETS, error_figures
 from chargewatch.evaluation.kinds import by_kind, sums_by_kind
+from chargewatch.evaluation.oracle import oracle
 from chargewatch.evaluation.scores import (
     Compared,
     Share,
@@ -33,6 +35,7 @@ from chargewatch.simulators.truth import situation_row
 from chargewatch.simulators.wire_form import OFFSET_S
 
 MOST_FOR_BOUND = 1_500
+NO_TRUTHS: Mapping[str, frozenset[str]] = MappingProxyType({})
 CHANGING = {"step", "drift"}
 
 
@@ -109,14 +112,24 @@ def seed_figures(
     to: datetime | None,
     overrides: Mapping[str, Any],
     steps: bool,
+    truths: Mapping[str, frozenset[str]] = NO_TRUTHS,
 ) -> dict[str, Any]:
-    """Return the figures of one seed of a scenario."""
+    """Return the figures of one seed of a scenario.
+
+    Where: truths: what the engine is given in further runs, as in `oracle.chosen_truths`.
+    """
     city = make_city(name, seed=seed, to=to, **overrides)
     known = known_inputs(city)
     inputs, config = known.inputs, EngineConfig(utc_offset_s=OFFSET_S)
     result = assess(inputs, config=config)
     size = inputs.fleet.size
-    compared = compared_with(result, known, _bound(city, size))
+    compared = replace(
+        compared_with(result, known, _bound(city, size)),
+        given={
+            name: oracle(city, known, truths=chosen, config=config).relative_error[:size]
+            for name, chosen in truths.items()
+        },
+    )
     situations = [situation_row(known.stream, i) for i in range(size)]
     beyond_at_times = wrong_in_situation(situations, compared)
     figures = error_figures(
@@ -190,12 +203,15 @@ def evaluate_scenario(
     to: datetime | None,
     overrides: Mapping[str, Any],
     steps: bool,
+    truths: Mapping[str, frozenset[str]] = NO_TRUTHS,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Return the figures of a scenario over seeds, in memory."""
     rows = []
     for done, seed in enumerate(seeds, start=1):
-        rows.append(seed_figures(name, seed=seed, to=to, overrides=overrides, steps=steps))
+        rows.append(
+            seed_figures(name, seed=seed, to=to, overrides=overrides, steps=steps, truths=truths)
+        )
         say(f"{name}: seed {seed}, {done} of {len(seeds)}")
     return {
         "scenario": name,

@@ -14,6 +14,7 @@ from chargewatch.domain.times import DAY_S
 from chargewatch.domain.verdict import Verdict
 from chargewatch.risk.decision import expected_excess, flagged, p_nonconforming
 from chargewatch.risk.feeders.blocks import meters_above
+from chargewatch.risk.given import NOTHING, Given
 from chargewatch.risk.inference import Inference, infer
 from chargewatch.risk.memory import CityStatistics, closed_and_open, to_arrays, updated
 from chargewatch.risk.reasons import Findings, reasons
@@ -55,6 +56,7 @@ def assess(
     config: EngineConfig,
     state: Mapping[str, NDArray] | None = None,  # type: ignore[type-arg]
     history: History | None = None,
+    given: Given = NOTHING,
 ) -> RunResult:
     """Return the assessment of every connector of the fleet.
 
@@ -64,6 +66,7 @@ def assess(
         state: `RunResult.state` of the last run, None for a full recomputation.
         history: gives the intervals of feeders that are looked at again for situations; None:
             those of the inputs, which hold all of them where there is no state.
+        given: truths that an evaluation gives in place of judgements.
 
     It comes to the same with a state and without, as long as the state's days are the same. Same
     inputs, configuration and state: same result, to the last bit.
@@ -72,7 +75,7 @@ def assess(
     if history is None and state is None:
         history = partial(part_of, inputs)
     found = rebuilt(inputs, statistics, history=history, mpe=known_mpe(inputs.fleet), config=config)
-    inference = infer(inputs, found.statistics, config=config)
+    inference = infer(inputs, found.statistics, config=config, given=given)
     return _result(inputs, statistics, inference, found, closed=closed, config=config)
 
 

@@ -39,6 +39,7 @@ from chargewatch.risk.feeders.statements import (
     first_gains,
     meter_findings,
 )
+from chargewatch.risk.given import NOTHING, Given
 from chargewatch.risk.memory import CityStatistics
 from chargewatch.risk.parallel import in_threads
 from chargewatch.risk.priors import LINE_U, SUSPECT_U
@@ -128,7 +129,7 @@ def _levels(city: RoundsInput, estimate: CityEstimate) -> tuple[Floats, Floats]:
 
 
 def _judged(
-    city: RoundsInput, known: Judgement, evidence: Weighted, estimate: CityEstimate
+    city: RoundsInput, known: Judgement, evidence: Weighted, estimate: CityEstimate, given: Given
 ) -> Judgement:
     """Return the judgement of a round for the next one."""
     converters, kinds = _levels(city, estimate)
@@ -136,7 +137,7 @@ def _judged(
         estimate, model=city.model, prior_precision=known.prior_precision
     )
     u = np.sqrt(variance)
-    population = estimate_population(np.expm1(error), city.mpe, standard_uncertainty=u)
+    population = _population(city, error, u, given)
     session, vehicle, weights = session_spreads(
         city.statistics.sessions,
         city.node,
@@ -167,7 +168,7 @@ def _judged(
             expected=city.config.anchor_drift_per_year,
         ),
     )
-    return replace(
+    judged = replace(
         known,
         spreads=spreads,
         population=population,
@@ -183,6 +184,13 @@ def _judged(
         own=error,
         own_variance=variance,
     )
+    return given.in_place(judged)
+
+
+def _population(city: RoundsInput, error: Floats, u: Floats, given: Given) -> Population:
+    if given.population is not None:
+        return given.population
+    return estimate_population(np.expm1(error), city.mpe, standard_uncertainty=u)
 
 
 def _that_hold(stated: Stated, before: Floats, error: Floats, variance: Floats) -> Floats:
@@ -195,7 +203,7 @@ def _that_hold(stated: Stated, before: Floats, error: Floats, variance: Floats) 
 
 
 def _with_changes(
-    city: RoundsInput, judged: Judgement, evidence: Weighted, estimate: CityEstimate
+    city: RoundsInput, judged: Judgement, evidence: Weighted, estimate: CityEstimate, given: Given
 ) -> Judgement:
     """Return the judgement with the changes of errors that are found beside the estimate."""
     rows = city.statistics.sessions
@@ -208,6 +216,8 @@ def _with_changes(
         estimate=estimate,
         level=_levels(city, estimate)[1],
     )
+    if given.no_changes:
+        return replace(judged, in_time=in_time)
     inflation = judged.weights.inflation[rows.kind]
     changes = changes_of_city(
         city.inputs,
@@ -300,10 +310,16 @@ def traced_connectors(
     return np.asarray(good[label[:connectors]])
 
 
-def infer(inputs: RunInputs, statistics: CityStatistics, *, config: EngineConfig) -> Inference:
+def infer(
+    inputs: RunInputs,
+    statistics: CityStatistics,
+    *,
+    config: EngineConfig,
+    given: Given = NOTHING,
+) -> Inference:
     """Return the posterior of the city, after as many rounds as it takes."""
     city = prepared(inputs, statistics, config=config)
-    known, rounds, moved = _settled(city, _first_judgement(city))
+    known, rounds, moved = _settled(city, given.in_place(_first_judgement(city)), given)
     pasts = pasts_before(city, known.changes)
     evidence = weighted(city, known, pasts)
     whole = estimate_city(
@@ -323,9 +339,7 @@ def infer(inputs: RunInputs, statistics: CityStatistics, *, config: EngineConfig
         estimate=estimate,
         error=error,
         variance=variance,
-        population=estimate_population(
-            np.expm1(error), city.mpe, standard_uncertainty=np.sqrt(variance)
-        ),
+        population=_population(city, error, np.sqrt(variance), given),
         spreads=known.spreads,
         changes=known.changes,
         conflicts=conflicting,
@@ -346,7 +360,7 @@ def infer(inputs: RunInputs, statistics: CityStatistics, *, config: EngineConfig
     )
 
 
-def _settled(city: RoundsInput, known: Judgement) -> tuple[Judgement, int, float]:
+def _settled(city: RoundsInput, known: Judgement, given: Given) -> tuple[Judgement, int, float]:
     """Return the judgement once rounds move nothing any more, with the changes.
 
     And how many rounds there were, and by how much the last one moved an estimate, in u.
@@ -365,7 +379,7 @@ def _settled(city: RoundsInput, known: Judgement) -> tuple[Judgement, int, float
         estimate = estimate_city(
             evidence.system, draws=draws, seed=config.seed, tolerance=ROUGH_TOLERANCE, start=before
         )
-        judged = _judged(city, known, evidence, estimate)
+        judged = _judged(city, known, evidence, estimate, given)
         moved = np.inf if before is None else _moved(judged, known)
         done = moved <= config.settled_u or turn == most
         if done or (meters_at and turn > 1 and moved <= meters_at[0]):
@@ -375,7 +389,7 @@ def _settled(city: RoundsInput, known: Judgement) -> tuple[Judgement, int, float
         known, before = judged, estimate
         if done:
             break
-    return _with_changes(city, known, evidence, estimate), turn, moved
+    return _with_changes(city, known, evidence, estimate, given), turn, moved
 
 
 def _moved(now: Judgement, before: Judgement) -> float:
