@@ -121,7 +121,7 @@ class Demand:
         connector, number, arrival = self._arrivals(day)
         station = self._layout.connectors.station[connector]
         address = (station, self._position[connector], np.full(connector.size, day), number)
-        vehicle = self._vehicle(address, station)
+        vehicle = self._vehicle(address, connector)
         sessions = self._charge(connector, vehicle, address, arrival)
         return self._take_turns(sessions)
 
@@ -143,9 +143,15 @@ class Demand:
         order = np.lexsort((arrival, connector))
         return connector[order], number[order], arrival[order]
 
-    def _vehicle(self, address: tuple[Ints, ...], station: Ints) -> Ints:
-        """Return a vehicle: one of the station's own habitual ones, or one that roams."""
+    def _vehicle(self, address: tuple[Ints, ...], connector: Ints) -> Ints:
+        """Return a vehicle: one of the station's own habitual ones, or one that roams.
+
+        Where there is a graph of who charges where, one of those that come to the connector.
+        """
         layout, draws = self._layout, self._draws
+        if layout.graph is not None:
+            return layout.graph.visitor(connector, draws.uniform("which driver", *address))
+        station = address[0]
         roams = draws.uniform("roams", *address) < self._scenario.roaming_share
         roamer = draws.choice("which roamer", layout.roaming_vehicles, *address)
         home = max(1, layout.vehicles - layout.roaming_vehicles) // layout.stations.size

@@ -75,7 +75,7 @@ class History:
             self.faults,
             parts=(demand, ledger),
             clocks=self.clocks,
-            batteries=Batteries(self.draws, self.faults, garbage=self.scenario.garbage_share),
+            batteries=Batteries(self.draws, self.faults, scenario=self.scenario),
             origin_s=self.origin_s,
             end_s=end_s,
             electrical=self.scenario.electrical,

@@ -17,6 +17,7 @@ import numpy as np
 from chargewatch.domain.arrays import Bools, Floats, Ints
 from chargewatch.domain.times import DAY_S
 from chargewatch.simulators.draws import Draws
+from chargewatch.simulators.graph import ChargingGraph, charging_graph
 from chargewatch.simulators.physics import Physics
 from chargewatch.simulators.scenario import Scenario
 
@@ -112,6 +113,7 @@ class Layout:
     vehicles: int
     roaming_vehicles: int
     physics: Physics
+    graph: ChargingGraph | None
 
 
 @cache
@@ -132,8 +134,11 @@ def district_points() -> tuple[list[str], Floats]:
 
 def make_layout(scenario: Scenario, draws: Draws) -> Layout:
     """Return the city of a scenario and seed."""
-    stations = _stations(scenario, draws)
+    graph = charging_graph(scenario.graph, stations=scenario.stations) if scenario.graph else None
+    stations = _stations(scenario, draws, graph)
     connectors = _connectors(scenario, draws, stations)
+    if graph is not None:
+        connectors = replace(connectors, popularity=graph.popularity)
     count = max(stations.size, round(scenario.vehicles_per_connector * connectors.size))
     return Layout(
         stations=_with_rated_power(stations, connectors),
@@ -142,12 +147,15 @@ def make_layout(scenario: Scenario, draws: Draws) -> Layout:
         vehicles=count,
         roaming_vehicles=max(1, round(count * scenario.roaming_share)),
         physics=scenario.physics,
+        graph=graph,
     )
 
 
-def _stations(scenario: Scenario, draws: Draws) -> Stations:
+def _stations(scenario: Scenario, draws: Draws, graph: ChargingGraph | None) -> Stations:
     k = np.arange(scenario.stations)
-    if scenario.connectors_per_station:
+    if graph is not None:
+        sizes = graph.sizes
+    elif scenario.connectors_per_station:
         sizes = np.full(scenario.stations, scenario.connectors_per_station)
     else:
         real = urbanev_sizes()
@@ -189,9 +197,10 @@ def _connectors(scenario: Scenario, draws: Draws, stations: Stations) -> Connect
     key = (station, position)
     # Golden-ratio steps spread the kinds evenly over few stations, too.
     kind = (draws.uniform("station kind", 0) + 0.6180339887 * np.arange(stations.size)) % 1.0
-    dc_chance = np.where(kind < 0.8 * scenario.dc_share, 1.0, 0.0)
-    dc_chance[kind > 1 - 0.8 * (1 - scenario.dc_share)] = 0.0
-    mixed = (kind >= 0.8 * scenario.dc_share) & (kind <= 1 - 0.8 * (1 - scenario.dc_share))
+    pure = 1 - scenario.mixed_share
+    dc_chance = np.where(kind < pure * scenario.dc_share, 1.0, 0.0)
+    dc_chance[kind > 1 - pure * (1 - scenario.dc_share)] = 0.0
+    mixed = (kind >= pure * scenario.dc_share) & (kind <= 1 - pure * (1 - scenario.dc_share))
     dc_chance[mixed] = scenario.dc_share
     # Two guns stand on one DC pile, so the kind is drawn by pairs.
     is_dc = draws.uniform("current", station, position // 2) < dc_chance[station]

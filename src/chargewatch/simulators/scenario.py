@@ -35,7 +35,9 @@ class Scenario:
     stations: int = 12
     connectors_per_station: int = 10  # 0: sizes of real stations (UrbanEV, Shenzhen)
     operators: int = 4
+    graph: str = ""  # who charges where as in real data: "workplace"
     dc_share: float = 0.5
+    mixed_share: float = 0.2  # stations with both AC and DC
     vehicles_per_connector: float = 4.0
     roaming_share: float = 0.3
     sessions_per_day_ac: float = 1.6
@@ -45,6 +47,11 @@ class Scenario:
     anchor_share: float = 0.4  # verifications that state their error
     signed_share: float = 0.2  # connectors that sign their sessions (OCMF)
     ac_soc_share: float = 0.3  # vehicles that tell their SOC on AC
+    bms_share: float = 1.0  # of makes of vehicles, that tell the energy their BMS counted
+    capacity_share: float = 0.0  # of makes that tell SOC and capacity only; the rest SOC alone
+    soc_step_pct: float = 1.0  # of the SOC that is told
+    soc_noise: float = 0.0  # of the SOC shown as a session begins and as it ends, of the capacity
+    soc_reserve: float = 0.0  # of a capacity at most, charged while the SOC shows 100 % already
     garbage_share: float = 0.0  # sessions whose vehicle tells nonsense of its battery
     gain_sd_mpe: float = 0.25  # spread of healthy meters, in MPE
     charging_cadence_s: int = 300
