@@ -9,8 +9,8 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
+from chargewatch.domain.times import DAY_S
 from chargewatch.evaluation.city_inputs import known_inputs
-from chargewatch.risk.drift import cusum, self_starting
 from chargewatch.risk.engine import assess
 from chargewatch.risk.memory import updated
 from chargewatch.risk.results import EngineConfig
@@ -56,26 +56,24 @@ def budget(result, is_dc) -> None:
     figure.savefig(FOLDER / "metrology-budget.png", dpi=110)
 
 
-def step(inputs, faults) -> None:
-    """Draw the daily estimates of a connector that was tampered with, and its CUSUM."""
+def step(inputs, result, faults) -> None:
+    """Draw the daily estimates of a connector that was tampered with, and when it was."""
     statistics = updated(inputs, config=EngineConfig(), state=None)
     rows = sorted(faults.of_kind("step"))
     seen = (statistics.metered_precision[rows] > 0).sum(axis=1)
     row = rows[int(np.argmax(seen))]
-    x, p = statistics.metered[[row]], statistics.metered_precision[[row]]
-    spread = np.where(p > 0, 1.0 / (1.0 / np.where(p > 0, p, 1.0) + 0.002**2), 0.0)
-    z = self_starting(x, spread, begin=np.zeros(1, dtype=np.int64))
-    total, _ = cusum(z, reference=0.5, limit=8.0)
-    day = np.arange(x.shape[1])
-    figure, axes = plt.subplots(2, 1, figsize=(8, 4.6), sharex=True)
-    use = p[0] > 0
-    axes[0].errorbar(
-        day[use], 100 * x[0][use], yerr=196 * spread[0][use] ** -0.5, fmt=".", linewidth=0.7
-    )
-    axes[0].set_ylabel("daily estimate of z, %")
-    axes[1].step(day, total[0], where="mid")
-    axes[1].axhline(8.0, color="0.6", linewidth=0.7)
-    axes[1].set(ylabel="CUSUM", xlabel="day", ylim=(0, 40))
+    x, p = statistics.metered[row], statistics.metered_precision[row]
+    use = p > 0
+    spread = np.sqrt(1.0 / p[use] + 0.002**2)
+    first = int(statistics.days[0])
+    figure, axis = plt.subplots(figsize=(8, 3.2))
+    day = np.arange(x.size) + 0.5
+    axis.errorbar(day[use], 100 * x[use], yerr=196 * spread, fmt=".", linewidth=0.7)
+    low, high = (at[row] / DAY_S - first for at in (result.drift_low_s, result.drift_high_s))
+    axis.axvspan(low, high + 1, color="0.85")
+    axis.axvline(result.drift_changed_s[row] / DAY_S - first, color="0.4", linewidth=0.8)
+    axis.set(ylabel="daily estimate of z, %", xlabel="day")
+    axis.set_title(f"log odds of a change: {result.drift_statistic[row]:.0f}", fontsize=9)
     figure.tight_layout()
     figure.savefig(FOLDER / "metrology-step.png", dpi=110)
 
@@ -88,7 +86,7 @@ def main() -> int:
     is_dc = known.inputs.fleet.is_dc
     estimates(result, known.relative_error, is_dc)
     budget(result, is_dc)
-    step(known.inputs, city.faults)
+    step(known.inputs, result, city.faults)
     return 0
 
 

@@ -73,6 +73,16 @@ def test_a_feeder_whose_days_disagree_is_trusted_less_and_no_other_more():
     assert (misfit(nothing, crossing=(np.zeros(2, dtype=bool),))[0] == 1.0).all()
 
 
+def test_a_pile_that_steps_takes_no_evidence_from_its_neighbours():
+    rng = np.random.default_rng(32)
+    statistics = series_of(rng, 40, 4, 30, scale=np.ones(40))
+    quiet = misfit(statistics, crossing=(np.zeros(40, dtype=bool),))[0]
+    # The second pile of feeder 3 steps by ten of its days' uncertainties.
+    statistics.metered[13, 12:] += 0.1
+    stepped = misfit(statistics, crossing=(np.zeros(40, dtype=bool),))[0]
+    assert stepped[3] < quiet[3] + 0.2
+
+
 @pytest.mark.parametrize(
     ("fault", "least_red"),
     [("step", 1.0), ("drift", 1.0)],

@@ -89,7 +89,7 @@ def tier_of(
         verdict: the decision on conformity.
         p_nonconforming: probability in [0, 1]; NaN when the error can't be identified.
         severities: of its open integrity signals, without silence.
-        drift_alarm: whether the CUSUM of its error has alarmed.
+        drift_alarm: whether its error has very likely changed.
         silent: whether it or its station is past its usual cadence.
 
     An undecided connector below the threshold of yellow is yellow: it is identifiable, so not

@@ -1,32 +1,28 @@
-"""Changes of connectors' errors, from daily estimates by meters and by vehicles together."""
+"""Changes of connectors' errors, from daily estimates by meters and sessions together."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from chargewatch.domain.arrays import Bools, Floats, Ints, sum_by_row
 from chargewatch.domain.times import DAY_S
-from chargewatch.risk.drift import (
-    DriftFindings,
-    Suspicions,
-    day_to_day_variance,
-    find_changes,
-    find_drifts,
-    level_change,
-    no_suspicions,
-    present_level,
-    risen,
-    with_variance,
-)
+from chargewatch.risk.change_noise import metered_noise, session_noise
+from chargewatch.risk.change_posterior import ChangePosterior, Possible, change_posterior
+from chargewatch.risk.change_votes import PULLED_IN, History, SessionVotes, pulled_in
 from chargewatch.risk.memory import CityStatistics
-from chargewatch.risk.priors import DAY_WANDER_MPE, ROBUST_PULL
+from chargewatch.risk.priors import ROBUST_PULL
 from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.run_inputs import RunInputs
+from chargewatch.risk.spreads import SessionsInTime
+from chargewatch.risk.vehicles import local_centres, tail_weights
 
 SMALLEST_CHANGE_MPE = 0.25
-"""A change of the error below this is no drift to report, in MPE."""
+"""A change of the error below this is no drift to report, in MPE: temperature and season move every
+meter a little."""
+YEAR_DAYS = 365.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,17 +30,18 @@ class Changes:
     """Changes found and what the meters say since; shape (n,); days since 1970, -1 for none."""
 
     alarm: Bools
-    statistic: Floats
+    statistic: Floats  # log of the odds that there was a change; NaN where none could be seen
     changed: Ints
     low: Ints
     high: Ints
     z: Floats  # by feeder or in-series meter since the change; only where alarmed
     z_precision: Floats  # 0 without
     size: Floats  # of the change, 0 without
-    suspicions: Suspicions
+    possible: Possible  # a change that is not taken in
     slope: Floats  # of a drift that goes on, a day; 0 for a step
     slope_variance: Floats  # 0 for a step
     last_day: int  # the drift is followed to its end
+    session_weight: Floats  # (s,), robust, beside the change; NaN where there is none
 
     def ahead(self, connector: Ints, at_s: Floats) -> Floats:
         """Return for how many days of the drift a connector has gone on since a time."""
@@ -52,54 +49,48 @@ class Changes:
         gone = risen(float(self.last_day + 1), begin) - risen(at_s / DAY_S, begin)
         return np.where(self.slope_variance[connector] > 0, gone, 0.0)
 
+    @property
+    def likely(self) -> Bools:
+        """Possible changes that rather were than not: the estimate shown is the mean over both."""
+        return self.possible.chance >= 0.5
 
-def no_changes(n: int) -> Changes:
+    @property
+    def doubt(self) -> Floats:
+        """Variance of the present error from a change that may have been, fraction^2."""
+        may = self.possible
+        around_mean = may.chance * ((1.0 - may.chance) * may.shift**2 + may.variance)
+        return np.where(self.likely, around_mean, may.chance * may.shift**2)
+
+    @property
+    def mean_shift(self) -> Floats:
+        """By how much a possible change moves the estimate shown, fraction."""
+        return np.where(self.likely, self.possible.chance * self.possible.shift, 0.0)
+
+
+def risen(days: ArrayLike, begin: Ints) -> Floats:
+    """Return for how many days a drift that began with column ``begin`` has gone on at a time."""
+    return np.maximum(np.asarray(days, dtype=np.float64) - begin, 0.0)
+
+
+def no_changes(n: int, sessions: int) -> Changes:
     """Return what is known of changes before any were looked for."""
     none = np.full(n, -1, dtype=np.int64)
     zero = np.zeros(n)
     return Changes(
         alarm=none >= 0,
-        statistic=zero,
+        statistic=np.full(n, np.nan),
         changed=none,
         low=none,
         high=none,
         z=zero,
         z_precision=zero,
         size=zero,
-        suspicions=no_suspicions(n),
+        possible=Possible(chance=zero, shift=zero, variance=zero),
         slope=zero,
         slope_variance=zero,
         last_day=0,
+        session_weight=np.full(sessions, np.nan),
     )
-
-
-def session_series(
-    statistics: CityStatistics,
-    days: Ints,
-    *,
-    connectors: int,
-    residual: Floats,
-    information: Floats,
-) -> tuple[Floats, Floats]:
-    """Return daily estimates of gamma by sessions and their precision, shapes (n, d).
-
-    Args:
-        statistics: with the session rows, shape (s,).
-        days: successive days since 1970, shape (d,).
-        connectors: n.
-        residual: each session's own gamma, y - c_k - c_v, shape (s,).
-        information: 1 / its variance, shape (s,).
-    """
-    rows = statistics.sessions
-    column = np.floor(rows.ended_s / DAY_S).astype(np.int64) - int(days[0])
-    inside = (column >= 0) & (column < days.size)
-    place = rows.connector[inside] * days.size + column[inside]
-    weight = information[inside]
-    size = connectors * days.size
-    precision = sum_by_row(place, weight, size=size)
-    total = sum_by_row(place, weight * residual[inside], size=size)
-    estimate = np.where(precision > 0, total / np.where(precision > 0, precision, 1.0), 0.0)
-    return estimate.reshape(connectors, -1), precision.reshape(connectors, -1)
 
 
 def metered_series(statistics: CityStatistics, days: Ints) -> tuple[Floats, Floats]:
@@ -113,12 +104,6 @@ def metered_series(statistics: CityStatistics, days: Ints) -> tuple[Floats, Floa
     return estimate, precision
 
 
-def _centred(estimate: Floats, precision: Floats) -> Floats:
-    total = precision.sum(axis=1)
-    mean = (precision * estimate).sum(axis=1) / np.where(total > 0, total, 1.0)
-    return np.where(precision > 0, estimate - mean[:, None], 0.0)
-
-
 def _days(statistics: CityStatistics, as_of_s: float, keep: int) -> Ints:
     session_days = np.floor(statistics.sessions.ended_s / DAY_S).astype(np.int64)
     last = int(np.ceil(as_of_s / DAY_S)) - 1
@@ -127,138 +112,169 @@ def _days(statistics: CityStatistics, as_of_s: float, keep: int) -> Ints:
     return np.arange(known.min(), last + 1) if known.size else known
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Series:
-    """Daily estimates and their precisions by what they come from, shape (n, days)."""
-
-    metered: Floats
-    metered_p: Floats
-    session: Floats
-    session_p: Floats
-
-    def joined(self) -> tuple[Floats, Floats]:
-        """Return the estimates joined by their precisions, each from its own mean."""
-        precision = self.metered_p + self.session_p
-        metered = self.metered_p * _centred(self.metered, self.metered_p)
-        estimate = metered + self.session_p * _centred(self.session, self.session_p)
-        return estimate / np.where(precision > 0, precision, 1.0), precision
-
-
-def _daily_series(
+def _history(
     statistics: CityStatistics,
     days: Ints,
     *,
     is_dc: Bools,
-    residual: Floats,
-    information: Floats,
+    in_time: SessionsInTime,
     mpe: Floats,
-) -> _Series:
-    """Return the daily series with the variance between days added to each."""
-    metered, metered_p = metered_series(statistics, days)
-    session, session_p = session_series(
-        statistics, days, connectors=mpe.size, residual=residual, information=information
-    )
-    for kind in (False, True):
-        mine = is_dc == kind
-        extra = day_to_day_variance(metered[mine], metered_p[mine])
-        own = np.maximum(extra, (DAY_WANDER_MPE * mpe[mine]) ** 2)
-        metered_p[mine] = with_variance(metered_p[mine], own[:, None])
-    session_p = with_variance(session_p, day_to_day_variance(session, session_p))
-    return _Series(metered=metered, metered_p=metered_p, session=session, session_p=session_p)
+    config: EngineConfig,
+) -> tuple[History, Ints]:
+    """Return the votes of all connectors, and the rows of the sessions among them."""
+    estimate, precision = metered_series(statistics, days)
+    precision = metered_noise(estimate, precision, is_dc=is_dc, mpe=mpe)
+    rows = statistics.sessions
+    at = rows.ended_s / DAY_S - days[0]
+    inside = np.flatnonzero((at >= 0) & (at < days.size))
+    order = inside[np.lexsort((rows.ended_s[inside], rows.connector[inside]))]
+    who, at, value = rows.connector[order], at[order], in_time.own[order]
+    variance = session_noise(who, value, in_time.variance[order], side=rows.side[order])
+    centre, far = local_centres(who, at, value), PULLED_IN * np.sqrt(variance)
+
+    def kept(age: Floats) -> Floats:
+        return np.asarray(2.0 ** (-age / config.half_life_days))
+
+    return History(
+        metered=estimate,
+        metered_precision=precision,
+        metered_near=pulled_in(estimate, precision),
+        day_weight=kept(days[-1] - days.astype(np.float64)),
+        sessions=SessionVotes(
+            connector=who,
+            at=at,
+            value=value,
+            variance=variance,
+            near=np.clip(value, centre - far, centre + far),
+            weight=kept(days.size - at),
+        ),
+    ), order
 
 
 def changes_of_city(
     inputs: RunInputs,
     statistics: CityStatistics,
     *,
-    residual: Floats,
-    information: Floats,
+    in_time: SessionsInTime,
     mpe: Floats,
     config: EngineConfig,
 ) -> Changes:
     """Return the last change of each connector within the days that are kept.
 
-    Meters and vehicles each have a level of their own, so each series is taken from its mean;
-    then they are joined by their precisions. To each comes the variance between days that its kind
-    of connector shows, and to metered ones at least 0.1 MPE.
-
     Args:
         inputs: for the time and the fleet.
         statistics: with the daily series and the sessions.
-        residual: each session's own gamma, shape (s,).
-        information: 1 / its variance, shape (s,).
+        in_time: what the sessions say at their time.
         mpe: shape (n,).
-        config: k, h and days of the CUSUM.
+        config: rate of changes, limit of the alarm, days kept.
     """
     days = _days(statistics, inputs.as_of_s, config.drift_days)
     if days.size == 0:
-        return no_changes(mpe.size)
-    series = _daily_series(
-        statistics,
-        days,
-        is_dc=inputs.fleet.is_dc,
-        residual=residual,
-        information=information,
-        mpe=mpe,
+        return no_changes(mpe.size, in_time.own.size)
+    history, order = _history(
+        statistics, days, is_dc=inputs.fleet.is_dc, in_time=in_time, mpe=mpe, config=config
     )
-    estimate, precision = series.joined()
-    found = find_changes(
-        estimate,
-        precision,
-        smallest=SMALLEST_CHANGE_MPE * mpe,
-        reference=config.drift_reference,
-        limit=config.drift_limit,
+    prior = np.full((mpe.size, days.size, 2), 0.5 * config.changes_per_year / YEAR_DAYS)
+    found = change_posterior(history, mpe=mpe, smallest=SMALLEST_CHANGE_MPE * mpe, prior=prior)
+    alarm = (found.chance >= config.drift_probability) & (found.begin >= 0)
+    weight = np.full(in_time.own.size, np.nan)
+    sessions = history.sessions
+    fitted = np.flatnonzero(alarm[sessions.connector] & np.isfinite(found.session_fit))
+    place = order[fitted]
+    weight[place] = tail_weights(
+        in_time.own[place] - found.session_fit[fitted], in_time.variance[place]
     )
-    return _followed(series, found, days, estimate=estimate, precision=precision)
+    return _followed(history, found, alarm, days, session_weight=weight)
 
 
 def _followed(
-    series: _Series, found: DriftFindings, days: Ints, *, estimate: Floats, precision: Floats
+    history: History,
+    found: ChangePosterior,
+    alarm: Bools,
+    days: Ints,
+    *,
+    session_weight: Floats,
 ) -> Changes:
-    """Return the changes found, drifts told from steps, and what the meters say since."""
-    rows = np.flatnonzero(found.alarm)
-    drifts = find_drifts(estimate[rows], precision[rows])
-    changed, low, high = found.changed.copy(), found.low.copy(), found.high.copy()
-    drifting = rows[drifts.is_drift]
-    changed[drifting] = drifts.begin[drifts.is_drift]
-    low[drifting], high[drifting] = drifts.low[drifts.is_drift], drifts.high[drifts.is_drift]
-    size, slope, slope_variance, z, z_precision = (np.zeros(found.alarm.size) for _ in range(5))
-    slope[drifting] = drifts.slope[drifts.is_drift]
-    slope_variance[drifting] = drifts.variance[drifts.is_drift]
-    size[rows] = np.abs(level_change(estimate[rows], precision[rows], changed[rows]))
-    size[drifting] = np.abs(slope[drifting]) * risen(float(days.size), changed[drifting])
+    """Return the changes found, and what the meters say since."""
+    n = alarm.size
+    rows = np.flatnonzero(alarm)
+    slope, slope_variance, z, z_precision = (np.zeros(n) for _ in range(4))
+    drifting = np.flatnonzero(alarm & found.is_drift)
+    gone = float(days.size) - found.begin[drifting]
+    slope[drifting] = found.size[drifting] / gone
+    slope_variance[drifting] = found.variance[drifting] / gone**2
     # Meters and sessions are both brought to the present with one slope; twice its variance in
     # each is once in their mean.
-    both = (series.metered_p > 0).any(axis=1) & (series.session_p > 0).any(axis=1)
+    told = np.bincount(history.sessions.connector, minlength=n) > 0
+    both = (history.metered_precision > 0).any(axis=1) & told
     slope_variance[both] *= 2.0
+    precision = history.metered_precision[rows]
+    away = history.metered[rows] - found.metered_fit[rows]
+    precision = precision * tail_weights(away, 1.0 / np.where(precision > 0, precision, 1.0))
     level, variance = present_level(
-        series.metered[rows],
-        series.metered_p[rows],
-        begin=changed[rows],
+        history.metered[rows],
+        precision,
+        begin=found.begin[rows],
         slope=slope[rows],
         slope_variance=slope_variance[rows],
     )
+    size = np.where(alarm, np.abs(found.size), 0.0)
     variance = variance + (ROBUST_PULL * size[rows]) ** 2
     z[rows] = np.where(np.isfinite(variance), level, 0.0)
     z_precision[rows] = np.where(np.isfinite(variance), 1.0 / variance, 0.0)
 
     def day(column: Ints) -> Ints:
-        return np.where(column >= 0, days[np.maximum(column, 0)], -1)
+        return np.where(alarm, days[np.maximum(column, 0)], -1)
 
+    possible = Possible(
+        **{
+            name: np.where(alarm, vars(found.further)[name], first)
+            for name, first in vars(found.first).items()
+        }
+    )
     return Changes(
-        alarm=found.alarm,
-        statistic=found.statistic,
-        changed=day(changed),
-        low=day(low),
-        high=day(high),
+        alarm=alarm,
+        statistic=np.where(np.isfinite(found.log_odds), found.log_odds, np.nan),
+        changed=day(found.begin),
+        low=day(found.low),
+        high=day(found.high),
         z=z,
         z_precision=z_precision,
         size=size,
-        suspicions=found.suspicions,
+        possible=possible,
         slope=slope,
         slope_variance=slope_variance,
         last_day=int(days[-1]),
+        session_weight=session_weight,
     )
+
+
+def present_level(
+    estimate: Floats, precision: Floats, *, begin: Ints, slope: Floats, slope_variance: Floats
+) -> tuple[Floats, Floats]:
+    """Return the level at the end of the last day and its variance, shapes (n,).
+
+    Args:
+        estimate: daily estimates, shape (n, d).
+        precision: 1 / variance, 0 without data.
+        begin: first column after a step or of a drift, shape (n,).
+        slope: of the drift, a day, 0 after a step.
+        slope_variance: of the slope, 0 after a step.
+
+    Equation: after a step the mean of the days since; along a drift the mean of all days plus
+    slope x (R - r), R the days the drift has gone on, r their mean; u^2 = 1 / sum p + (R - r)^2
+    u^2(slope). Variance infinite without data.
+    """
+    days = estimate.shape[1]
+    column = np.arange(days)
+    drifts = slope_variance > 0
+    p = np.where(drifts[:, None] | (column >= begin[:, None]), precision, 0.0)
+    total = p.sum(axis=1)
+    safe = np.where(total > 0, total, 1.0)
+    mean = (p * estimate).sum(axis=1) / safe
+    ahead = risen(float(days), begin) - (p * risen(column + 0.5, begin[:, None])).sum(axis=1) / safe
+    variance = np.where(total > 0, 1.0 / safe + ahead**2 * slope_variance, np.inf)
+    return mean + slope * ahead, variance
 
 
 def daily_offset(statistics: CityStatistics, changes: Changes, z: Floats, *, kind: Ints) -> Floats:

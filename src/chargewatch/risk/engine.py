@@ -138,8 +138,8 @@ def _measured(
     mpe = known_mpe(inputs.fleet)
     budget = uncertainty_budget(inference, statistics)
     # A verdict must be readable from what is shown: a likely change is in the estimate too.
-    may = inference.changes.suspicions
-    error = np.expm1(inference.error) + may.mean * np.exp(inference.error)
+    shift = inference.changes.mean_shift
+    error = np.expm1(inference.error) + shift * np.exp(inference.error)
     parts = np.sqrt(budget.variance) * (1.0 + error)[:, None]
     u = np.sqrt((parts**2).sum(axis=1))
     counts = _counts(statistics, inference)
@@ -226,14 +226,15 @@ def _either(
     quantity: Callable[..., Floats], inference: Inference, error: Floats, mpe: Floats, *, u: Floats
 ) -> Floats:
     """Return a quantity's mean over "no change" and "a change that was not found", shape (n,)."""
-    may = inference.changes.suspicions
-    scale = (1.0 + np.nan_to_num(error)) / (1.0 + may.mean)
-    error = error - may.mean * scale
-    steady = np.sqrt(np.maximum(u**2 - may.doubt * scale**2, 1e-12))
+    changes = inference.changes
+    may = changes.possible
+    scale = (1.0 + np.nan_to_num(error)) / (1.0 + changes.mean_shift)
+    error = error - changes.mean_shift * scale
+    steady = np.sqrt(np.maximum(u**2 - changes.doubt * scale**2, 1e-12))
     out = quantity(error, mpe, standard_uncertainty=steady, population=inference.population)
     k = np.flatnonzero((may.chance > 0) & np.isfinite(error))
     changed = quantity(
-        error[k] + may.size[k] * scale[k],
+        error[k] + may.shift[k] * scale[k],
         mpe[k],
         standard_uncertainty=np.sqrt(steady[k] ** 2 + may.variance[k] * scale[k] ** 2),
         population=inference.population,

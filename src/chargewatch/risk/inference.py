@@ -115,7 +115,7 @@ def _first_judgement(city: RoundsInput) -> Judgement:
         holds=np.ones(city.inputs.anchors.connector.size),
         own=unknown,
         own_variance=unknown,
-        changes=no_changes(n),
+        changes=no_changes(n, city.statistics.sessions.connector.size),
         shift=np.full(m, np.nan),
         shift_u=np.full(m, np.nan),
         suspect=np.zeros(m, dtype=bool),
@@ -218,16 +218,12 @@ def _with_changes(
     )
     if given.no_changes:
         return replace(judged, in_time=in_time)
-    inflation = judged.weights.inflation[rows.kind]
     changes = changes_of_city(
-        city.inputs,
-        city.statistics,
-        residual=in_time.own,
-        information=in_time.weight / (in_time.variance * inflation),
-        mpe=city.mpe,
-        config=city.config,
+        city.inputs, city.statistics, in_time=in_time, mpe=city.mpe, config=city.config
     )
-    return replace(judged, changes=changes, in_time=in_time)
+    beside = np.isfinite(changes.session_weight)
+    weight = np.where(beside, changes.session_weight, in_time.weight)
+    return replace(judged, changes=changes, in_time=replace(in_time, weight=weight))
 
 
 def _with_meters(

@@ -49,9 +49,14 @@ Source: judgement."""
 DAY_SPREAD = 0.01
 """Spread of a day's error around the present one when a day is judged alone. Unit: fraction.
 Source: wide on purpose; only what the day itself says is kept."""
-CHANGE_SHARE = 0.005
-"""Share of connectors whose error changes within the days that are kept. Unit: fraction. Source:
-judgement; some repairs, replacements and faults in a hundred piles a year."""
+CHANGES_PER_YEAR = 0.05
+"""Share of connectors whose error changes in a year, steps and drifts alike. Unit: fraction.
+Source: judgement; some repairs, replacements and faults in a hundred piles a year."""
+CHANGE_SIZE_MPE = 2.0
+"""Standard deviation of such a change. Unit: MPE. Source: judgement; less is hardly worth it."""
+CHANGE_TAIL_DEGREES = 5.0
+"""Degrees of freedom of the noise of days and sessions around a change. Unit: 1. Source:
+judgement, as of sessions."""
 SITUATION_SHARE = 0.01
 """Share of connectors that err otherwise in some situation. Unit: fraction. Source: judgement, as
 of offenders."""

@@ -10,7 +10,12 @@ from numpy.typing import NDArray
 from chargewatch.domain.arrays import Bools, Floats, Ints
 from chargewatch.domain.reason import Reasons
 from chargewatch.domain.verdict import Verdict
-from chargewatch.risk.priors import ANCHOR_DRIFT_PER_YEAR, METER_FAULT_PRIOR, MODEL_MEAN_SPREAD
+from chargewatch.risk.priors import (
+    ANCHOR_DRIFT_PER_YEAR,
+    CHANGES_PER_YEAR,
+    METER_FAULT_PRIOR,
+    MODEL_MEAN_SPREAD,
+)
 from chargewatch.risk.situation_errors import SituationError
 
 BUDGET_COMPONENTS: tuple[str, ...] = (
@@ -35,10 +40,10 @@ class EngineConfig:
     p_conforming: float = 0.05
     false_flag_share: float = 0.05
     """Largest expected share of false flags in the list of nonconforming connectors."""
-    drift_reference: float = 0.5
-    """CUSUM reference value k, in standard deviations."""
-    drift_limit: float = 8.0
-    """CUSUM decision limit h, in standard deviations."""
+    changes_per_year: float = CHANGES_PER_YEAR
+    """Share of connectors whose error changes in a year, before any data."""
+    drift_probability: float = 0.9
+    """Probability of a change from which on there is a drift alarm."""
     drift_days: int = 45
     """Days of daily estimates that are kept to date a change."""
     anchor_drift_per_year: float = ANCHOR_DRIFT_PER_YEAR
@@ -97,7 +102,8 @@ class RunResult:
     """Standard uncertainties, shape (n, c); their root sum of squares is standard_uncertainty."""
     drift_alarm: Bools
     drift_statistic: Floats
-    """The larger of the two one-sided CUSUMs, in standard deviations."""
+    """Natural logarithm of the odds that the error has changed within the days kept.
+    NaN where no change could be seen: fewer than three days with data on either side."""
     drift_changed_s: Floats
     drift_low_s: Floats
     drift_high_s: Floats

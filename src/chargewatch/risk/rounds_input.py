@@ -24,7 +24,7 @@ MODEL_GROUPS = 10
 LARGEST_SQUARE = 16.0
 LEAST_FEEDERS = 5
 LEAST_FREE = 10
-"""Daily estimates beyond their means that a feeder must have before its misfit is judged."""
+"""Differences of successive days that a feeder must have before its misfit is judged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,24 +102,22 @@ def in_series_u(statistics: CityStatistics, meter_u: Floats) -> Floats:
 def misfit(statistics: CityStatistics, *, crossing: tuple[Bools, ...]) -> tuple[Floats, ...]:
     """Return by how much each feeder's variance is understated, >= 1, shape (b,) for each group.
 
-    A feeder with a fault on it (a register that stands still, sessions that are not told, a change)
-    has days that disagree by more than those of other feeders, and what lasts for a session does
-    not average out as the slots' noise does. Equation: mean over members and days of min(z^2, 16),
-    z = (x_d - mean) / u_d, over the median of all feeders of its kind.
+    A feeder with a fault on it (a register that stands still, sessions that are not told) has days
+    that disagree by more than those of other feeders, and what lasts for a session does not average
+    out as the slots' noise does. Told by differences of successive days with data, which the change
+    of a pile's error touches once: else one pile that steps would take its neighbours' evidence
+    away. Equation: mean over members and days of min(z^2, 16), z = (x_d - x_d') / u, over the
+    median of all feeders of its kind.
 
     Args:
         statistics: with the daily series.
         crossing: feeders with a converter under them, shape (b,) for each group.
     """
-    p, x = statistics.metered_precision, statistics.metered
-    total = p.sum(axis=1)
-    mean = (p * x).sum(axis=1) / np.where(total > 0, total, 1.0)
-    count = (p > 0).sum(axis=1)
-    squared = np.minimum(p * (x - mean[:, None]) ** 2, LARGEST_SQUARE).sum(axis=1)
+    squared, count = _successive(statistics.metered, statistics.metered_precision)
     found = []
     for group in statistics.layout.groups:
-        known = (group.member >= 0) & (count[group.member] > 1)
-        free = np.where(known, count[group.member] - 1, 0).sum(axis=1)
+        known = group.member >= 0
+        free = np.where(known, count[group.member], 0).sum(axis=1)
         sums = np.where(known, squared[group.member], 0.0).sum(axis=1)
         found.append(np.where(free >= LEAST_FREE, sums / np.maximum(free, 1), np.nan))
     ratios, kinds = np.concatenate([*found, np.zeros(0)]), np.concatenate([*crossing, np.zeros(0)])
@@ -132,6 +130,18 @@ def misfit(statistics: CityStatistics, *, crossing: tuple[Bools, ...]) -> tuple[
         np.maximum(np.nan_to_num(ratio, nan=0.0) / usual[kind.astype(np.int64)], 1.0)
         for ratio, kind in zip(found, crossing, strict=True)
     )
+
+
+def _successive(estimate: Floats, precision: Floats) -> tuple[Floats, Ints]:
+    """Return the sum of bounded z^2 of successive days with data, and their number, shapes (n,)."""
+    seen = precision > 0
+    order = np.argsort(~seen, axis=1, kind="stable")
+    x = np.take_along_axis(estimate, order, axis=1)
+    variance = np.take_along_axis(1.0 / np.where(seen, precision, np.inf), order, axis=1)
+    both = np.arange(1, seen.shape[1]) < seen.sum(axis=1)[:, None]
+    z2 = np.diff(x, axis=1) ** 2 / np.where(both, variance[:, 1:] + variance[:, :-1], 1.0)
+    squared = np.where(both, np.minimum(z2, LARGEST_SQUARE), 0.0)
+    return squared.sum(axis=1), both.sum(axis=1)
 
 
 def _statements(statistics: CityStatistics) -> tuple[GainStatement, ...]:

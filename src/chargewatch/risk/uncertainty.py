@@ -134,7 +134,7 @@ def uncertainty_budget(inference: Inference, statistics: CityStatistics) -> Budg
     out[:, SYNCHRONISATION] = noise * by_feeder * np.maximum(boundary - resolution, 0.0)
     out[:, SOC] = noise * by_session * soc_share
     out[:, STATISTICS] = noise - out[:, RESOLUTION] - out[:, SYNCHRONISATION] - out[:, SOC]
-    out[:, STATISTICS] += inference.changes.suspicions.doubt
+    out[:, STATISTICS] += inference.changes.doubt
     out[~finite] = np.nan
     common = parts[:, 0] + np.minimum(parts[:, 2], meter * stretch)
     common += np.where(
