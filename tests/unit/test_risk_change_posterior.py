@@ -7,7 +7,7 @@ from scipy.stats import norm, t
 
 from chargewatch.risk.change_likelihood import normal_log_factors
 from chargewatch.risk.change_posterior import change_posterior
-from chargewatch.risk.change_votes import History, SessionVotes, pulled_in
+from chargewatch.risk.change_votes import SessionVotes, VoteHistory, pulled_in
 from chargewatch.risk.priors import (
     CHANGE_SIZE_MPE,
     CHANGE_TAIL_DEGREES,
@@ -47,7 +47,7 @@ def no_sessions():
 
 
 def history(metered, precision, sessions=None):
-    return History(
+    return VoteHistory(
         metered=metered,
         metered_precision=precision,
         metered_near=pulled_in(metered, precision),
@@ -333,7 +333,7 @@ def test_how_the_city_is_cut_changes_nothing(monkeypatch):
     error[::9, 14:] = 0.03
     one = with_both(rng, 90, 25, error=error)
     whole = posterior(one)
-    monkeypatch.setattr("chargewatch.risk.change_posterior.CHUNK", 7)
+    monkeypatch.setattr("chargewatch.risk.change_posterior.CONNECTORS_AT_ONCE", 7)
     parts = posterior(one)
     assert (whole.begin >= 0).sum() >= 10
     for name in ("log_odds", "chance", "begin", "low", "high", "size", "variance"):

@@ -9,7 +9,15 @@ import numpy as np
 
 from chargewatch.domain.arrays import Bools, Floats, Ints, sum_by_row
 from chargewatch.risk.change_likelihood import evidence, normal_log_factors
-from chargewatch.risk.change_votes import STEP, History, Table, Taken, less, shape_of, table_of
+from chargewatch.risk.change_votes import (
+    STEP,
+    Taken,
+    VoteHistory,
+    VoteTable,
+    less,
+    shape_of,
+    table_of,
+)
 
 LEAST_DAYS = 3
 """Days with votes that there must be on either side: what two days of one feeder have in common may
@@ -48,7 +56,7 @@ class Fits:
         )
 
 
-def screened(history: History, *, spread: Floats) -> tuple[Floats, Floats, Ints]:
+def screened(history: VoteHistory, *, spread: Floats) -> tuple[Floats, Floats, Ints]:
     """Return `normal_log_factors` of a history, and on how many days there were votes before each.
 
     The counts have one column more than there are days, shape (n, d + 1).
@@ -91,7 +99,7 @@ def _log_sum(row: Ints, log: Floats, *, size: int) -> Floats:
         return safe + np.log(sum_by_row(row, np.exp(log - safe[row]), size=size))
 
 
-def weighed(history: History, taken: Taken, *, spread: Floats, prior: Floats) -> Fits:
+def weighed(history: VoteHistory, taken: Taken, *, spread: Floats, prior: Floats) -> Fits:
     """Return one change more than those taken in, weighed by the Student likelihood.
 
     Args:
@@ -152,7 +160,9 @@ def weighed(history: History, taken: Taken, *, spread: Floats, prior: Floats) ->
     )
 
 
-def _held(table: Table, taken: Taken, row: Ints, begin: Ints, shape: Ints, *, days: int) -> Floats:
+def _held(
+    table: VoteTable, taken: Taken, row: Ints, begin: Ints, shape: Ints, *, days: int
+) -> Floats:
     """Return how much of a change an estimate holds that weighs votes since the last step alike."""
     steps = np.where(taken.shape == STEP, taken.begin, -1).max(axis=1, initial=-1)
     weight = np.where(table.at >= steps[:, None], table.weight, 0.0)[row]

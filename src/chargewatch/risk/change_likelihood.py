@@ -8,13 +8,13 @@ import numpy as np
 from scipy.special import gammaln
 
 from chargewatch.domain.arrays import Bools, Floats, Ints
-from chargewatch.risk.change_votes import DRIFT, STEP, Table, Taken, design_of
+from chargewatch.risk.change_votes import DRIFT, STEP, Taken, VoteTable, design_of
 from chargewatch.risk.priors import CHANGE_TAIL_DEGREES, GARBAGE_SHARE, GARBAGE_SPREAD
 
 TAME_STEPS, MODE_STEPS = 4, 6
-LEVEL_PRECISION = 1.0
+FREE_LEVEL_PRECISION = 1.0
 """Prior of a level, 1 / (100 %)^2: none, but a witness without votes must not divide by zero."""
-CHUNK_VALUES = 1_000_000
+PORTION_VALUES = 1_000_000
 _LOG_TAME = float(
     gammaln((CHANGE_TAIL_DEGREES + 1.0) / 2.0)
     - gammaln(CHANGE_TAIL_DEGREES / 2.0)
@@ -141,16 +141,16 @@ def student_log_evidence(
 
 
 def evidence(
-    table: Table, rows: Ints, changes: Taken, *, spread: Floats, days: int
+    table: VoteTable, rows: Ints, changes: Taken, *, spread: Floats, days: int
 ) -> tuple[Floats, Floats, Floats]:
     """Return `student_log_evidence` of models of rows with changes, a portion at a time."""
-    step = max(1, CHUNK_VALUES // (table.at.shape[1] * (2 + changes.begin.shape[1]) + 1))
+    step = max(1, PORTION_VALUES // (table.at.shape[1] * (2 + changes.begin.shape[1]) + 1))
     k = changes.begin.shape[1]
     logs, modes, covariances = [np.zeros(0)], [np.zeros((0, 2 + k))], [np.zeros((0, 2 + k, 2 + k))]
     for first in range(0, rows.size, step):
         part = slice(first, first + step)
         mine = rows[part]
-        prior = np.full((mine.size, 2 + k), LEVEL_PRECISION)
+        prior = np.full((mine.size, 2 + k), FREE_LEVEL_PRECISION)
         prior[:, 2:] = spread[mine, None] ** -2.0
         found = student_log_evidence(
             table.value[mine],

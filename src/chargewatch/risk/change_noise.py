@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from chargewatch.domain.arrays import Bools, Floats, Ints
-from chargewatch.risk.priors import DAY_WANDER_MPE
+from chargewatch.risk.priors import DAY_WANDER_MPE, OWN_NOISE_COUNTS
 
 NORMAL_QUARTILE = 0.6744897501960817
 SAMPLE = 5_000
@@ -20,8 +20,6 @@ LAG_DAYS = 3
 charges there these days."""
 LARGEST = 9.0
 """A squared standardised difference counts as at most this."""
-OWN_COUNTS = 10.0
-"""Weight of the city's noise in a connector's own, in differences."""
 
 
 def with_variance(precision: Floats, variance: Floats | float) -> Floats:
@@ -95,7 +93,7 @@ def metered_noise(estimate: Floats, precision: Floats, *, is_dc: Bools, mpe: Flo
     away, variance = _differences(estimate, out, 1)
     squared = np.minimum(away**2 / variance, LARGEST)
     count = np.isfinite(squared).sum(axis=1)
-    own = (np.nansum(squared, axis=1) + OWN_COUNTS) / (count + OWN_COUNTS)
+    own = (np.nansum(squared, axis=1) + OWN_NOISE_COUNTS) / (count + OWN_NOISE_COUNTS)
     return np.asarray(out / np.maximum(own, 1.0).reshape(-1, 1))
 
 

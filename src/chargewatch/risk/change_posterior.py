@@ -31,14 +31,14 @@ from scipy.special import expit, ndtr
 from chargewatch.domain.arrays import Bools, Floats, Ints, sum_by_row
 from chargewatch.risk.change_fits import Fits, likeliest, weighed
 from chargewatch.risk.change_likelihood import evidence
-from chargewatch.risk.change_votes import DRIFT, History, Taken, less, table_of
+from chargewatch.risk.change_votes import DRIFT, Taken, VoteHistory, less, table_of
 from chargewatch.risk.parallel import in_threads
 from chargewatch.risk.priors import CHANGE_SIZE_MPE
 
 MOST_CHANGES = 4
 LIKELY = 0.5
 """Probability from which a change is taken in before a further one is looked for."""
-CHUNK = 2_000
+CONNECTORS_AT_ONCE = 2_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ def _dated(fits: Fits, *, days: int) -> tuple[Ints, Ints]:
 
 
 def _one_by_one(
-    history: History, fits: Fits, *, spread: Floats, prior: Floats
+    history: VoteHistory, fits: Fits, *, spread: Floats, prior: Floats
 ) -> tuple[Taken, Possible]:
     """Return the changes that are likely, found one after the other, and a further one."""
     n = spread.size
@@ -134,7 +134,7 @@ def _one_by_one(
     return taken, further
 
 
-def _log_posterior(history: History, taken: Taken, *, spread: Floats, prior: Floats) -> Floats:
+def _log_posterior(history: VoteHistory, taken: Taken, *, spread: Floats, prior: Floats) -> Floats:
     """Return the log evidence of the changes taken in, their prior odds with it, shape (n,)."""
     rows = np.arange(spread.size)
     log = evidence(table_of(history), rows, taken, spread=spread, days=history.days)[0]
@@ -145,7 +145,7 @@ def _log_posterior(history: History, taken: Taken, *, spread: Floats, prior: Flo
 
 
 def _with_likely(
-    history: History, first: Fits, *, spread: Floats, prior: Floats
+    history: VoteHistory, first: Fits, *, spread: Floats, prior: Floats
 ) -> tuple[Taken, Possible]:
     """Return the likely changes of connectors that have one, and a further one that is not.
 
@@ -172,7 +172,7 @@ def _with_likely(
     return taken, further
 
 
-def _fit_of(history: History, taken: Taken, *, spread: Floats) -> tuple[Floats, Floats]:
+def _fit_of(history: VoteHistory, taken: Taken, *, spread: Floats) -> tuple[Floats, Floats]:
     """Return the fit of changes to daily estimates (n, d) and to sessions (s,)."""
     days, who = history.days, history.sessions.connector
     rows = np.arange(spread.size)
@@ -188,7 +188,7 @@ def _fit_of(history: History, taken: Taken, *, spread: Floats) -> tuple[Floats, 
 
 
 def _of_chunk(
-    history: History, *, spread: Floats, smallest: Floats, prior: Floats
+    history: VoteHistory, *, spread: Floats, smallest: Floats, prior: Floats
 ) -> ChangePosterior:
     n, days = history.metered.shape
     none = Taken(begin=np.zeros((n, 0), dtype=np.int64), shape=np.zeros((n, 0), dtype=np.int64))
@@ -216,7 +216,7 @@ def _of_chunk(
 
 def _describe(
     out: ChangePosterior,
-    history: History,
+    history: VoteHistory,
     rows: Ints,
     first: Fits,
     *,
@@ -240,7 +240,7 @@ def _describe(
 
 
 def change_posterior(
-    history: History, *, mpe: Floats, smallest: Floats, prior: Floats
+    history: VoteHistory, *, mpe: Floats, smallest: Floats, prior: Floats
 ) -> ChangePosterior:
     """Return what is known of changes of each connector's error.
 
@@ -252,12 +252,14 @@ def change_posterior(
     """
     n, days = history.metered.shape
     log = np.log(prior)
-    bounds = np.searchsorted(history.sessions.connector, np.arange(0, n + CHUNK, CHUNK))
+    bounds = np.searchsorted(
+        history.sessions.connector, np.arange(0, n + CONNECTORS_AT_ONCE, CONNECTORS_AT_ONCE)
+    )
 
     def part(k: int) -> ChangePosterior:
-        rows = slice(k * CHUNK, min((k + 1) * CHUNK, n))
+        rows = slice(k * CONNECTORS_AT_ONCE, min((k + 1) * CONNECTORS_AT_ONCE, n))
         sessions = history.sessions.of(np.arange(bounds[k], bounds[k + 1]))
-        mine = History(
+        mine = VoteHistory(
             metered=history.metered[rows],
             metered_precision=history.metered_precision[rows],
             metered_near=history.metered_near[rows],

@@ -31,7 +31,7 @@ class SessionVotes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class History:
+class VoteHistory:
     """The votes of n connectors on d successive days."""
 
     metered: Floats  # (n, d)
@@ -45,12 +45,12 @@ class History:
         """Number of days d."""
         return int(self.metered.shape[1])
 
-    def of(self, rows: Ints) -> History:
+    def of(self, rows: Ints) -> VoteHistory:
         """Return the history of some connectors, ascending, as connectors 0, 1, ..."""
         number = np.full(self.metered.shape[0], -1, dtype=np.int64)
         number[rows] = np.arange(rows.size)
         mine = self.sessions.of(number[self.sessions.connector] >= 0)
-        return History(
+        return VoteHistory(
             metered=self.metered[rows],
             metered_precision=self.metered_precision[rows],
             metered_near=self.metered_near[rows],
@@ -82,7 +82,7 @@ class Taken:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class VoteTable:
     """All votes of some connectors side by side, meters' days and then sessions; shape (n, t)."""
 
     value: Floats
@@ -128,7 +128,7 @@ def _median_of_five(values: Sequence[Floats]) -> Floats:
     return np.asarray(np.maximum(np.minimum(low, high), np.minimum(np.maximum(low, high), e)))
 
 
-def table_of(history: History) -> Table:
+def table_of(history: VoteHistory) -> VoteTable:
     """Return the votes of a history side by side."""
     n, days = history.metered.shape
     sessions = history.sessions
@@ -150,7 +150,7 @@ def table_of(history: History) -> Table:
     weight = both(
         history.metered_precision * history.day_weight, sessions.weight / sessions.variance, 0.0
     )
-    return Table(
+    return VoteTable(
         value=value,
         variance=variance,
         known=np.concatenate([seen, there], axis=1),
@@ -160,7 +160,7 @@ def table_of(history: History) -> Table:
     )
 
 
-def design_of(table: Table, rows: Ints, begin: Ints, shape: Ints, *, days: int) -> Floats:
+def design_of(table: VoteTable, rows: Ints, begin: Ints, shape: Ints, *, days: int) -> Floats:
     """Return the columns of models: a level a witness, then changes (m, k); shape (m, t, 2 + k)."""
     at = table.at[rows]
     columns = [np.broadcast_to(table.witness == w, at.shape).astype(np.float64) for w in (0, 1)]
@@ -171,7 +171,7 @@ def design_of(table: Table, rows: Ints, begin: Ints, shape: Ints, *, days: int) 
     return np.stack(columns, axis=2)
 
 
-def less(history: History, taken: Taken, size: Floats) -> History:
+def less(history: VoteHistory, taken: Taken, size: Floats) -> VoteHistory:
     """Return the history with changes of given sizes (n, k) taken off what is near."""
     days, sessions = history.days, history.sessions
     near, told = history.metered_near.copy(), sessions.near.copy()

@@ -11,7 +11,7 @@ from chargewatch.domain.arrays import Bools, Floats, Ints, sum_by_row
 from chargewatch.domain.times import DAY_S
 from chargewatch.risk.change_noise import metered_noise, session_noise
 from chargewatch.risk.change_posterior import ChangePosterior, Possible, change_posterior
-from chargewatch.risk.change_votes import PULLED_IN, History, SessionVotes, pulled_in
+from chargewatch.risk.change_votes import PULLED_IN, SessionVotes, VoteHistory, pulled_in
 from chargewatch.risk.memory import CityStatistics
 from chargewatch.risk.priors import ROBUST_PULL
 from chargewatch.risk.results import EngineConfig
@@ -120,7 +120,7 @@ def _history(
     in_time: SessionsInTime,
     mpe: Floats,
     config: EngineConfig,
-) -> tuple[History, Ints]:
+) -> tuple[VoteHistory, Ints]:
     """Return the votes of all connectors, and the rows of the sessions among them."""
     estimate, precision = metered_series(statistics, days)
     precision = metered_noise(estimate, precision, is_dc=is_dc, mpe=mpe)
@@ -135,7 +135,7 @@ def _history(
     def kept(age: Floats) -> Floats:
         return np.asarray(2.0 ** (-age / config.half_life_days))
 
-    return History(
+    return VoteHistory(
         metered=estimate,
         metered_precision=precision,
         metered_near=pulled_in(estimate, precision),
@@ -188,7 +188,7 @@ def changes_of_city(
 
 
 def _followed(
-    history: History,
+    history: VoteHistory,
     found: ChangePosterior,
     alarm: Bools,
     days: Ints,

@@ -57,6 +57,9 @@ CHANGE_SIZE_MPE = 2.0
 CHANGE_TAIL_DEGREES = 5.0
 """Degrees of freedom of the noise of days and sessions around a change. Unit: 1. Source:
 judgement, as of sessions."""
+OWN_NOISE_COUNTS = 10.0
+"""What the usual noise between days weighs in a connector's own. Unit: differences of days. Source:
+judgement."""
 SITUATION_SHARE = 0.01
 """Share of connectors that err otherwise in some situation. Unit: fraction. Source: judgement, as
 of offenders."""
