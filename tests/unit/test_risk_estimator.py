@@ -1,4 +1,5 @@
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from chargewatch.risk.estimator import (
     FeederEvidence,
     estimate_city,
     level_coupling,
+    moved_mean,
     normal_product,
     own_evidence,
     right_hand_side,
@@ -158,6 +160,33 @@ def test_the_solution_equals_that_of_the_dense_normal_equations():
     assert estimate.level[used] == pytest.approx(exact[n:][used], abs=1e-6)
     # Rao-Blackwellised: far better than 1 / sqrt(2 x 4000) where blocks tell most.
     assert estimate.variance == pytest.approx(np.diag(covariance)[:n], rel=0.03)
+
+
+def test_the_mean_moves_to_that_of_new_weights_while_variances_stay():
+    random = np.random.default_rng(6)
+    system = random_city(seed=6)
+    before = estimate_city(system, draws=8, seed=3)
+    direct = system.direct_precision + random.uniform(1e3, 1e4, system.size)
+    moved = replace(
+        system,
+        direct_precision=direct,
+        direct_score=direct * random.normal(0, 0.01, system.size),
+    )
+    exact = estimate_city(moved, draws=8, seed=3)
+    near, away = before, []
+    for _ in range(20):
+        near = moved_mean(moved, near, tolerance=1e-10)
+        away.append(np.abs(near.error - exact.error).max())
+    assert (np.diff(away) < 1e-9).all()
+    u = np.sqrt(exact.variance)
+    np.testing.assert_allclose(near.error / u, exact.error / u, atol=1e-3)
+    np.testing.assert_allclose(near.level, exact.level, atol=1e-6)
+    assert np.array_equal(near.deviations, before.deviations)
+    # What is stated of each connector alone narrows it.
+    assert (near.variance < before.variance).all()
+    still = moved_mean(system, before, tolerance=1e-10)
+    np.testing.assert_allclose(still.error, before.error, atol=1e-8)
+    np.testing.assert_array_equal(still.variance, before.variance)
 
 
 def test_own_evidence_is_the_estimate_without_the_own_prior():

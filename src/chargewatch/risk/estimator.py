@@ -36,10 +36,14 @@ from chargewatch.risk.vehicles import (
 TOLERANCE = 1e-8
 ROUGH_TOLERANCE = 1e-4
 """Of the rounds before the last, whose results only set weights and spreads."""
+MEAN_TOLERANCE = 1e-6
+"""Of the mean in all rounds: what a whole city shares moves slowly and hides in a rough one."""
 MAX_STEPS = 200
 DRAWS_AT_ONCE = 4
 DRAW_TOLERANCE = 1e-5
 """Of the draws: next to their own scatter, 18 % of a variance with 16 of them, it is nothing."""
+LEAST_CHANGE = 0.1
+"""Least factor on a precision when priors and verifications change that it was made with."""
 COLUMNS_AT_ONCE = 8
 """Right-hand sides that are solved together: a row of them fills one line of a cache."""
 
@@ -96,10 +100,11 @@ class CityEstimate:
     level_covariance: Floats  # (t, t)
     sensitivity: Floats  # (n, t), d gamma / d level with the data held
     deviations: Floats  # (n, r), draws of gamma - mean at fixed levels
+    own_precision: Floats  # (n,), of priors and direct statements in the variances
 
     def of_first(self, size: int) -> CityEstimate:
         """Return the estimate of the first connectors alone."""
-        cut = ("error", "variance", "sensitivity", "deviations")
+        cut = ("error", "variance", "sensitivity", "deviations", "own_precision")
         return replace(self, **{name: getattr(self, name)[:size] for name in cut})
 
 
@@ -304,6 +309,8 @@ def estimate_city(
         at_zero = start.error - start.sensitivity @ start.level
         near = np.concatenate([at_zero[:, None], -start.sensitivity[:, used]], axis=1)
     x = solved(system, blocks, right, start=near, tolerance=tolerance)
+    if tolerance > MEAN_TOLERANCE:
+        x[:, :1] = solved(system, blocks, right[:, :1], start=x[:, :1], tolerance=MEAN_TOLERANCE)
     sensitivity = np.zeros((system.size, t))
     sensitivity[:, used] = -x[:, 1:]
     matrix = own + coupling.T @ sensitivity
@@ -329,6 +336,47 @@ def estimate_city(
         level_covariance=covariance,
         sensitivity=sensitivity,
         deviations=deviations,
+        own_precision=system.direct_precision + system.prior_precision,
+    )
+
+
+def moved_mean(system: CitySystem, before: CityEstimate, *, tolerance: float) -> CityEstimate:
+    """Return the posterior mean, with the variances of an estimate of nearly the same system.
+
+    One right-hand side in place of those of all levels and draws. Equation: gamma at the levels
+    held, H^-1 (b - B l); then the levels move along C r, r the residual of their equations, and
+    gamma with them, U and C as they were, as far as the least squares fall. r is 0 where the mean
+    is, whatever U and C.
+
+    Args:
+        system: the evidence.
+        before: the estimate near by.
+        tolerance: of the conjugate gradients.
+    """
+    coupling, own = level_coupling(system)
+    score, level_score = right_hand_side(system)
+    given = solved(
+        system,
+        block_inverses(system),
+        (score - coupling @ before.level)[:, None],
+        start=before.error[:, None],
+        tolerance=tolerance,
+    )[:, 0]
+    left = level_score - own @ before.level - coupling.T @ given
+    away = before.level_covariance @ left
+    drawn = before.sensitivity @ away
+    curve = float(drawn @ normal_product(system, drawn[:, None])[:, 0])
+    curve += float(away @ (2.0 * (coupling.T @ drawn) + own @ away))
+    step = float(away @ left) / curve if curve > 0 else 0.0
+    now = system.direct_precision + system.prior_precision
+    # What is stated of a connector alone changes its variance by so much if nothing else does.
+    wider = np.maximum(1.0 + before.variance * (now - before.own_precision), LEAST_CHANGE)
+    return replace(
+        before,
+        error=given + step * drawn,
+        variance=before.variance / wider,
+        level=before.level + step * away,
+        own_precision=now,
     )
 
 

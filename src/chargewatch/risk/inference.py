@@ -24,11 +24,13 @@ from chargewatch.risk.decision import (
     prior_precision,
 )
 from chargewatch.risk.estimator import (
+    MEAN_TOLERANCE,
     ROUGH_TOLERANCE,
     TOLERANCE,
     CityEstimate,
     CitySystem,
     estimate_city,
+    moved_mean,
     own_evidence,
 )
 from chargewatch.risk.evidence import Judgement, Weighted, no_pasts, pasts_before, weighted
@@ -62,6 +64,9 @@ from chargewatch.risk.verifications import Stated, that_hold, with_doubt, withou
 NEARLY_SETTLED_U = 0.25
 LEAST_ROUNDS = 4
 """That a city has in any case, however many sessions it has."""
+NEARLY_AT_REST = 0.1
+FRESH_ROUNDS = 2
+"""That make variances anew in any case, before the mean moves alone."""
 FEW_DRAWS = 64_000
 """Rounds before the last draw so many numbers in all, at least 3 and at most 8 a connector."""
 
@@ -129,15 +134,33 @@ def _levels(city: RoundsInput, estimate: CityEstimate) -> tuple[Floats, Floats]:
 
 
 def _judged(
-    city: RoundsInput, known: Judgement, evidence: Weighted, estimate: CityEstimate, given: Given
+    city: RoundsInput,
+    known: Judgement,
+    evidence: Weighted,
+    estimate: CityEstimate,
+    given: Given,
+    *,
+    anew: bool,
 ) -> Judgement:
-    """Return the judgement of a round for the next one."""
+    """Return the judgement of a round for the next one.
+
+    Unless the variances were made anew, what they and the shape of the city's errors decide stays:
+    the population, its prior, and the tails of sessions.
+    """
     converters, kinds = _levels(city, estimate)
     error, variance = own_evidence(
         estimate, model=city.model, prior_precision=known.prior_precision
     )
-    u = np.sqrt(variance)
-    population = _population(city, error, u, given)
+    population, prior = known.population, known.prior_precision
+    if anew:
+        u = np.sqrt(variance)
+        population = _population(city, error, u, given)
+        prior = prior_precision(
+            np.expm1(error) - estimate.level[city.model],
+            city.mpe,
+            standard_uncertainty=u,
+            population=population,
+        )
     session, vehicle, weights = session_spreads(
         city.statistics.sessions,
         city.node,
@@ -147,6 +170,7 @@ def _judged(
         precision=evidence.precision,
         estimate=estimate,
         level=kinds,
+        tails=None if anew else known.weights,
         seed=city.config.seed + 1,
     )
     spreads = Spreads(
@@ -172,12 +196,7 @@ def _judged(
         known,
         spreads=spreads,
         population=population,
-        prior_precision=prior_precision(
-            np.expm1(error) - estimate.level[city.model],
-            city.mpe,
-            standard_uncertainty=u,
-            population=population,
-        ),
+        prior_precision=prior,
         z=_next_points(evidence.views, estimate, converters),
         weights=weights,
         holds=_that_hold(evidence.stated, known.holds, error, variance),
@@ -361,6 +380,9 @@ def _settled(city: RoundsInput, known: Judgement, given: Given) -> tuple[Judgeme
 
     And how many rounds there were, and by how much the last one moved an estimate, in u.
 
+    The first rounds make the variances anew; then the mean moves beside them until it rests, which
+    costs a fraction. A round that makes all of it anew must move nothing either.
+
     Reference meters are judged early on, again when little moves, and at the end: when that finds
     others suspect than before, the rounds go on.
     """
@@ -370,20 +392,31 @@ def _settled(city: RoundsInput, known: Judgement, given: Given) -> tuple[Judgeme
     meters_at, moved = [np.inf, NEARLY_SETTLED_U], np.inf
     most = config.round_sessions // max(city.statistics.sessions.connector.size, 1)
     most = int(np.clip(most, LEAST_ROUNDS, config.most_rounds))
+    anew_at, rests = NEARLY_AT_REST, False
     for turn in range(1, most + 1):
         evidence = weighted(city, known, present)
-        estimate = estimate_city(
-            evidence.system, draws=draws, seed=config.seed, tolerance=ROUGH_TOLERANCE, start=before
-        )
-        judged = _judged(city, known, evidence, estimate, given)
+        anew = turn <= FRESH_ROUNDS or rests or moved <= anew_at or turn == most
+        if turn > FRESH_ROUNDS and moved <= anew_at:
+            anew_at = 0.0
+        if before is None or anew:
+            estimate = estimate_city(
+                evidence.system,
+                draws=draws,
+                seed=config.seed,
+                tolerance=ROUGH_TOLERANCE,
+                start=before,
+            )
+        else:
+            estimate = moved_mean(evidence.system, before, tolerance=MEAN_TOLERANCE)
+        judged = _judged(city, known, evidence, estimate, given, anew=anew)
         moved = np.inf if before is None else _moved(judged, known)
-        done = moved <= config.settled_u or turn == most
-        if done or (meters_at and turn > 1 and moved <= meters_at[0]):
+        rests = moved <= config.settled_u
+        if rests or turn == most or (meters_at and turn > 1 and moved <= meters_at[0]):
             meters_at = meters_at[1:]
             judged = _with_meters(city, judged, evidence, estimate)
-            done &= turn == most or bool((judged.suspect == known.suspect).all())
+            rests &= bool((judged.suspect == known.suspect).all())
         known, before = judged, estimate
-        if done:
+        if rests and anew:
             break
     return _with_changes(city, known, evidence, estimate, given), turn, moved
 

@@ -83,19 +83,20 @@ class SessionsInTime:
 
 
 def _fitted_variance(
-    graph: VehicleGraph, node: Ints, connector: Ints, estimate: CityEstimate, *, seed: int
+    graph: VehicleGraph, estimate: CityEstimate, *, seed: int
 ) -> tuple[Floats, Floats]:
-    """Return the posterior variances of each session's fit (s,) and each vehicle's scale (v,)."""
-    deviations = estimate.deviations
-    rng = np.random.default_rng(seed)
-    session = np.zeros(connector.size)
-    vehicle = np.zeros(graph.nodes)
-    for r in range(deviations.shape[1]):
-        noise = np.sqrt(graph.pull) * rng.standard_normal(graph.nodes)
-        scale = noise - graph.pull * (graph.weights_t @ deviations[:, r])
-        session += (deviations[connector, r] + scale[node]) ** 2
-        vehicle += scale**2
-    return session / deviations.shape[1], vehicle / deviations.shape[1]
+    """Return sums of weight times variance of vehicles' fitted sessions, and of their scales, (v,).
+
+    Equation: sum w (d_i + c_v)^2 = (W' d^2)_v + 2 c_v (W' d)_v + c_v^2 (W' 1)_v, the
+    mean over draws d of the connectors' errors and c_v of the scale given them.
+    """
+    d = estimate.deviations
+    met = graph.weights_t @ np.concatenate([d, d**2], axis=1)
+    sums, squares = met[:, : d.shape[1]], met[:, d.shape[1] :]
+    noise = np.random.default_rng(seed).standard_normal((d.shape[1], graph.nodes)).T
+    scale = np.sqrt(graph.pull)[:, None] * noise - graph.pull[:, None] * sums
+    fitted = squares + 2.0 * scale * sums + scale**2 * graph.weight[:, None]
+    return fitted.mean(axis=1), (scale**2).mean(axis=1)
 
 
 def _elsewhere(
@@ -129,6 +130,7 @@ def session_spreads(
     precision: Floats,
     estimate: CityEstimate,
     level: Floats,
+    tails: SessionWeights | None,
     seed: int,
 ) -> tuple[Floats, Floats, SessionWeights]:
     """Return the spreads of sessions and of vehicles (KINDS,), and robust weights.
@@ -146,6 +148,7 @@ def session_spreads(
         precision: weight of each session, shape (s,).
         estimate: of this round.
         level: c_k and kappa, shape (LEVELS,).
+        tails: those of the sessions and what they overstate, as known; None: to be found.
         seed: of the draws.
     """
     scale = vehicle_scales(graph, estimate.error, level=level)
@@ -153,11 +156,12 @@ def session_spreads(
         rows.log_ratio - level[rows.kind] - level[PAIR_KINDS + rows.side] * rows.load - scale[node]
     )
     residual = own - estimate.error[rows.connector]
-    fit, vehicle_fit = _fitted_variance(graph, node, rows.connector, estimate, seed=seed)
+    fit, vehicle_fit = _fitted_variance(graph, estimate, seed=seed)
     session, vehicle = before.session.copy(), before.vehicle.copy()
-    inflation, tails = np.ones(PAIR_KINDS), [FIRST_TAIL] * PAIR_KINDS
+    inflation, shapes = np.ones(PAIR_KINDS), [FIRST_TAIL] * PAIR_KINDS
+    if tails is not None:
+        inflation, shapes = tails.inflation, list(tails.tails)
     tail = np.ones(residual.size)
-    leverage = precision * (graph.pull[node] + estimate.variance[rows.connector])
     node_variance = before.vehicle[graph.kind] ** 2
     node_tail = np.minimum(
         (VEHICLE_TAIL_DEGREES + 1.0) / (VEHICLE_TAIL_DEGREES + scale**2 / node_variance),
@@ -167,18 +171,20 @@ def session_spreads(
         mine = rows.kind == kind
         if mine.any():
             r, v = residual[mine], base[mine]
-            tails[kind] = session_tail(r, v, leverage=leverage[mine])
-            weight = tail_weights(r, v, tails[kind])
+            if tails is None:
+                known = graph.pull[node[mine]] + estimate.variance[rows.connector[mine]]
+                shapes[kind] = session_tail(r, v, leverage=precision[mine] * known)
+                inflation[kind] = np.clip(tail_inflation(r, v, shapes[kind]), 1.0, 2.0)
+            weight = tail_weights(r, v, shapes[kind])
             tail[mine] = weight
-            count = float(trusted(r, v, tails[kind]).sum())
-            used = min(float((precision[mine] * fit[mine]).sum()), 0.9 * count)
+            count = float(trusted(r, v, shapes[kind]).sum())
+            used = min(float(fit[graph.kind == kind].sum()), 0.9 * count)
             ratio = float((weight * r**2 / v).sum())
             ratio = (ratio + SPREAD_COUNTS) / (count - used + SPREAD_COUNTS)
             soc = float(np.median(rows.soc_variance[mine]))
             session[kind] = np.sqrt(
                 max(ratio * (session[kind] ** 2 + soc) - soc, SESSION_SPREAD_FLOOR**2)
             )
-            inflation[kind] = np.clip(tail_inflation(r, v, tails[kind]), 1.0, 2.0)
         here = graph.kind == kind
         if here.any():
             count = float(here.sum())
@@ -189,7 +195,7 @@ def session_spreads(
             found = second / (count - used + SPREAD_COUNTS)
             vehicle[kind] = np.sqrt(max(found, VEHICLE_SPREAD_FLOOR**2))
     weights = SessionWeights(
-        tail=tail, tails=tuple(tails), inflation=inflation, node_tail=node_tail
+        tail=tail, tails=tuple(shapes), inflation=inflation, node_tail=node_tail
     )
     return session, vehicle, weights
 
