@@ -26,6 +26,7 @@ from chargewatch.runs.exports import (
 from chargewatch.runs.plan import first_unjudged_day
 from chargewatch.runs.rollups import refresh_rollups
 from chargewatch.settings import load_settings
+from chargewatch.simulators.scenario import FaultSpec
 from chargewatch.storage.database import open_database
 from chargewatch.storage.runs import results as store
 
@@ -103,6 +104,27 @@ async def test_a_quiet_city_raises_no_signal(any_database_url, tmp_path):
     assert outcome.signals == {}
     assert outcome.tiers["red"] == 0
     assert outcome.tiers["orange"] == 0
+
+
+async def test_an_untold_step_of_a_kilowatt_hour_makes_no_pile_red(database_url, tmp_path):
+    step = FaultSpec(fault="coarse_register", count=3, current="AC")
+    city = make_test_city(step, days=12)
+    coarse = {city.layout.connectors.name[i] for i in city.faults.of_kind("coarse_register")}
+    async with open_database(database_url) as database:
+        await register(database, tmp_path, city.registry())
+        await feed(database_url, messages_of(city))
+        await run_assessment(database, load_settings({}), as_of=TO, days=30)
+        rows = await assessment_rows(database)
+        assert await signal_rows(database) == []
+    assert {row["tier"] for row in rows} <= {"green", "yellow", "grey"}
+    for row in rows:
+        if row["connector"] in coarse and row["relative_error"] is not None:
+            (truth,) = [
+                c["relative_error"]
+                for c in city.truth()["connectors"]
+                if c["connector"] == row["connector"]
+            ]
+            assert abs(row["relative_error"] - truth) < 4 * row["standard_uncertainty"]
 
 
 async def test_exports_have_the_contracts_columns_in_every_format(

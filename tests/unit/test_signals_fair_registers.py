@@ -4,6 +4,7 @@ import numpy as np
 from facts import block_of
 from register_readings import PILES, charge, codes, readings
 
+from chargewatch.signals.grain import steps_of_sessions
 from chargewatch.signals.registers import Piles
 from chargewatch.signals.registry import findings_of
 from chargewatch.signals.sessions import BilledSessions
@@ -135,3 +136,16 @@ def test_readings_mixed_by_a_clock_set_back_raise_nothing_and_cheats_beside_do()
 def test_a_fall_soon_before_another_over_a_long_gap_is_judged():
     at = [0, 60, 120, 180, 4_000]
     assert set(codes(readings([9000, 9010, 8000, 8010, 7000], at=at))) == {"register_decrease"}
+
+
+def test_the_step_of_a_register_shows_in_its_sessions():
+    rng = np.random.default_rng(4)
+    ends = np.cumsum(rng.uniform(3_000, 30_000, (3, 12)), axis=1) + 100_000
+    ends[0] = np.floor(ends[0] / 1000) * 1000
+    ends[1] = np.floor(ends[1] / 100) * 100
+    connector = np.repeat(np.arange(3), 11)
+    start, stop = ends[:, :-1].ravel(), ends[:, 1:].ravel()
+    told = np.array([np.nan, 1.0, 1.0])
+    assert steps_of_sessions(connector, start, stop, told).tolist() == [1000.0, 100.0, 1.0]
+    few = connector[[0]], start[[0]], stop[[0]]
+    assert np.isnan(steps_of_sessions(*few, told)[0])

@@ -11,6 +11,7 @@ import pytest
 from simulated import Published
 
 from chargewatch.evaluation.city_inputs import known_inputs
+from chargewatch.risk.conditional import all_conditional_errors
 from chargewatch.simulators.city import make_city
 from chargewatch.simulators.oddities import ODDITIES
 from chargewatch.simulators.scenario import load_scenario
@@ -297,3 +298,10 @@ def test_prices_of_a_city_with_daylight_saving_change_by_its_clocks():
                 assert b["energy_price"] == prices[b["from"][11:16]]
                 edges[b["from"][-6:]] += 1
     assert min(edges.values()) > 10
+
+
+def test_registers_that_lag_by_their_refresh_are_wrong_in_no_situation():
+    faults = [{"fault": "slow_register", "count": 2}]
+    city = make_city("quiet-city", seed=3, to=TO, stations=2, days=16, faults=faults)
+    inputs = known_inputs(city).inputs
+    assert all_conditional_errors(inputs, mpe=inputs.fleet.mpe, utc_offset_s=28_800.0) == []

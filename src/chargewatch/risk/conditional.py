@@ -20,6 +20,7 @@ from chargewatch.risk.feeders.day import FeederRows, dense_rows, split_day
 from chargewatch.risk.feeders.noise import spread
 from chargewatch.risk.feeders.nuisances import (
     CLOCK,
+    boundary_powers,
     light_edges,
     nuisance_columns,
     nuisance_prior,
@@ -70,6 +71,9 @@ hours and weekends can be told."""
 LARGEST_SMEAR = 0.1
 """Standard uncertainty from interpolation over a slot's energy, median of loaded slots, from which
 on the same holds: readings 400 s off the slots' ends give 0.28, those on time below 0.04."""
+LEAST_LAG_S = 10.0
+LAG_SIGMAS = 4.0
+"""Connectors whose readings lag by more, so surely, have a clock of their own here."""
 MOST_BY_FEEDER = 3
 AT_ONCE_CONNECTORS = 16
 """Connectors whose columns are held at once: about 15 MB each way for 30 days."""
@@ -119,6 +123,7 @@ class _Fit:
     x: Floats  # (t, p + columns)
     inverse: Floats  # of the normal matrix
     clock_s: float
+    solution: Floats
     residual: Floats  # (t,)
 
 
@@ -134,8 +139,30 @@ def _fitted(history: FeederHistory, extra: Floats, weight: Floats) -> _Fit:
         x=x,
         inverse=inverse,
         clock_s=float(solution[history.member.size + CLOCK]),
+        solution=solution,
         residual=history.reference - x @ solution,
     )
+
+
+def _own_lags(history: FeederHistory, gain: Floats, weight: Floats) -> Floats:
+    """Return columns of the connectors whose readings lag behind by themselves, shape (t, c).
+
+    A register that is refreshed once a minute shows what was half a minute ago: too little as a
+    charge begins and as much too much when it has ended, which is no error of any situation.
+    """
+    q = history.member.size
+    energy = history.design[:, :q]
+    power = [boundary_powers(energy[None, :, k : k + 1])[0] for k in range(q)]
+    columns = np.diff(np.stack(power, axis=1), axis=0) / 3600.0 * gain
+    columns = columns[:, (np.abs(columns) > 0).any(axis=0)]
+    if columns.shape[1] < 2:
+        return columns[:, :0]
+    fit = _fitted(history, columns, weight)
+    lag_s = fit.solution[fit.x.shape[1] - columns.shape[1] :]
+    # What all have in common is the feeder's clock; of the others each has its own.
+    away = np.abs(lag_s - np.median(lag_s))
+    u = 1.0 / np.sqrt(np.maximum(weight @ columns**2, 1e-12))
+    return columns[:, (away > LEAST_LAG_S) & (away > LAG_SIGMAS * u)]
 
 
 def _variance(history: FeederHistory, residual: Floats, total: Floats) -> Floats:
@@ -285,7 +312,7 @@ def conditional_errors(history: FeederHistory, mpe: Floats) -> list[Conditional]
         residual = _fitted(history, none, weight).residual
         weight = np.where(history.present, 1.0 / _variance(history, residual, total), 0.0)
     taken: list[tuple[int, int]] = []
-    extra = none
+    extra = lags = _own_lags(history, gain, weight)
     for _ in range(MOST_BY_FEEDER):
         fit = _fitted(history, extra, weight)
         best = _best(history, gain, fit, weight, limit, [k for k, _ in taken])
@@ -307,7 +334,7 @@ def conditional_errors(history: FeederHistory, mpe: Floats) -> list[Conditional]
     found = []
     for place, (k, w) in enumerate(taken):
         # Each beside all the others.
-        fit = _fitted(history, np.delete(extra, place, axis=1), weight)
+        fit = _fitted(history, np.delete(extra, lags.shape[1] + place, axis=1), weight)
         some = slice(k, k + 1)
         scores = _scores(history, _columns(history, gain, some), some, fit, weight, limit)
         if scores.log_odds[0, w] >= LEAST_LOG_ODDS:

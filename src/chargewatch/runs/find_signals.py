@@ -16,7 +16,7 @@ from chargewatch.runs.apart import each_apart, rows_of
 from chargewatch.runs.context import RunContext
 from chargewatch.runs.find_register_signals import ScanContext, scan_readings
 from chargewatch.runs.find_station_signals import LateEnergy, station_findings
-from chargewatch.runs.load import Loaded, Rows, as_told
+from chargewatch.runs.load import Loaded, Rows, as_told, column
 from chargewatch.runs.plan import scan_of
 from chargewatch.runs.scan import OVERLAP_S, Scan
 from chargewatch.runs.state import RunState
@@ -126,7 +126,11 @@ async def _scan_context(
     fees, periods = await _money(connection, loaded, scan, new_rows)
     scanned = ScanContext(
         loaded=loaded,
-        piles=Piles(rated_power_w=fleet.rated_power_w, resolution_wh=fleet.resolution_wh),
+        piles=Piles(
+            rated_power_w=fleet.rated_power_w,
+            # As told: of readings the checks see the step themselves.
+            resolution_wh=column(loaded.registry.connectors, "resolution_wh"),
+        ),
         billed=billed,
         billed_rows=billed_rows,
         fees=fees,

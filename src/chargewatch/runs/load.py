@@ -27,6 +27,7 @@ from chargewatch.risk.run_inputs import (
     RunInputs,
 )
 from chargewatch.signals.findings import Names
+from chargewatch.signals.grain import steps_of_sessions
 from chargewatch.signals.sessions import LONGEST_SESSION_S
 from chargewatch.storage.archive import window as archives
 from chargewatch.storage.archive.window import Archive
@@ -361,10 +362,18 @@ async def load(
     day = as_of.astimezone(zone).date()
     verifications = await store.rows(connection, store.VERIFICATIONS, as_of=day)
     records = await archives.sessions(connection, archive, first=first, last=as_of)
+    fleet = make_fleet(registry, rules)
+    # A step that nobody registered bears on energies as one that somebody did.
+    seen_wh = steps_of_sessions(
+        registry.connector_rows(records["connector_id"]),
+        records["start_wh"],
+        records["stop_wh"],
+        fleet.resolution_wh,
+    )
     inputs = RunInputs(
         as_of_s=as_of.timestamp(),
         from_s=first.timestamp(),
-        fleet=make_fleet(registry, rules),
+        fleet=replace(fleet, resolution_wh=seen_wh),
         references=references,
         connector_intervals=_no_intervals(),
         meter_intervals=_no_intervals(),

@@ -36,7 +36,7 @@ def seen_steps(row: Ints, energy_wh: Floats, told_wh: Floats, *, usable: Bools) 
         told_wh: step by the registry.
         usable: both readings are of one charge, close to each other.
     """
-    result = told_wh.copy()
+    result = told_wh.astype(np.float64)
     step = np.diff(energy_wh)
     moved = np.flatnonzero(usable & (step != 0))
     if not moved.size:
@@ -60,6 +60,37 @@ def seen_steps(row: Ints, energy_wh: Floats, told_wh: Floats, *, usable: Bools) 
         take = (seen <= told) & (size_wh > told) & enough & sure & (share >= 0.95)
         seen[take] = size_wh
     return np.maximum(result, seen[row])
+
+
+def steps_of_sessions(
+    connector: Ints, start_wh: Floats, stop_wh: Floats, told_wh: Floats
+) -> Floats:
+    """Return the step of connectors' registers as their sessions show it, at least the told one.
+
+    As `seen_steps`, of sessions with energy: nearly all registers that they tell are multiples.
+
+    Args:
+        connector: row of each session, shape (s,).
+        start_wh: registers, Wh, shape (s,).
+        stop_wh: likewise.
+        told_wh: step by the registry, shape (n,); NaN stays where nothing coarser shows.
+    """
+    size = told_wh.size
+    rows = np.flatnonzero(stop_wh > start_wh)
+    count = np.bincount(connector[rows], minlength=size)
+    told = np.where(told_wh > 0, told_wh, 1.0)
+    result = told_wh.astype(np.float64)
+    seen = told.copy()
+    for size_wh in STEPS_WH:
+        multiple = _is_multiple(start_wh[rows], size_wh) & _is_multiple(stop_wh[rows], size_wh)
+        good = np.bincount(connector[rows], weights=multiple, minlength=size)
+        share = good / np.maximum(count, 1)
+        # Of each session one register is new: the next one begins where it ended.
+        sure = count * np.log10(np.maximum(size_wh / told, 1.0)) >= -np.log10(CHANCE)
+        take = (seen <= told) & (size_wh > told) & sure & (share >= 0.95)
+        seen[take] = size_wh
+        result[take] = size_wh
+    return result
 
 
 def _is_multiple(value: Floats, step: float) -> Bools:
