@@ -4,7 +4,7 @@ from engine_city import finished_sessions
 
 from chargewatch.domain.times import SLOT_S
 from chargewatch.risk.run_inputs import Fleet, Intervals
-from chargewatch.risk.spreads import anchor_wander
+from chargewatch.risk.spreads import anchor_wander, own_and_of_soc
 from chargewatch.risk.vehicles import local_centres, session_loads, session_rows
 
 
@@ -111,3 +111,38 @@ def test_wander_since_verification_is_found_again_and_offenders_do_not_count():
     # Connectors of which nothing else is known leave the wander as it was configured.
     alone = anchor_wander(stated, 1.0 / weight, stated=stated, weight=weight, **options)
     assert alone == 0.005
+
+
+def sessions_by_soc(rng, *, own, factor, count=20_000):
+    """Return squared residuals of sessions whose SOC is off by more than its steps, and x."""
+    dsoc = rng.uniform(0.06, 0.8, count)
+    resolution = 0.01**2 / 6.0 / dsoc**2
+    residual = np.sqrt(own**2 + factor * resolution) * rng.standard_normal(count)
+    return residual**2, resolution
+
+
+@pytest.mark.parametrize(("own", "factor"), [(0.02, 1.0), (0.006, 7.0), (0.03, 25.0)])
+def test_what_states_of_charge_are_off_is_told_from_other_scatter(own, factor):
+    # Steps of 1 %, whole per cent that are off by 0.7 % as well, and steps of 5 %.
+    squared, resolution = sessions_by_soc(np.random.default_rng(3), own=own, factor=factor)
+    found = (0.03, 1.0)
+    for _ in range(30):
+        found = own_and_of_soc(
+            squared, np.ones(squared.size), resolution=resolution, before=found, by_soc=True
+        )
+    assert found[0] == pytest.approx(own, rel=0.12)
+    assert found[1] == pytest.approx(factor, rel=0.06)
+
+
+def test_few_sessions_leave_the_steps_of_a_state_of_charge_as_they_are():
+    squared, resolution = sessions_by_soc(np.random.default_rng(4), own=0.02, factor=1.0, count=6)
+    own, factor = 0.03, 1.0
+    for _ in range(30):
+        own, factor = own_and_of_soc(
+            squared, np.ones(6), resolution=resolution, before=(own, factor), by_soc=True
+        )
+    assert factor == pytest.approx(1.0, abs=0.3)
+    bms = own_and_of_soc(
+        squared, np.ones(6), resolution=resolution, before=(0.03, 1.0), by_soc=False
+    )
+    assert bms[1] == 1.0

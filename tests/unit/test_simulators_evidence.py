@@ -7,8 +7,11 @@ import pytest
 
 from chargewatch.errors import InputFileError
 from chargewatch.evaluation.city_inputs import known_inputs
+from chargewatch.risk.engine import assess
+from chargewatch.risk.results import EngineConfig
 from chargewatch.simulators.city import make_city
 from chargewatch.simulators.graph import WORKPLACE, charging_graph
+from chargewatch.simulators.wire_form import OFFSET_S
 
 TO = datetime(2026, 3, 30, 16, tzinfo=UTC)
 
@@ -110,3 +113,13 @@ def test_all_stations_can_have_both_kinds_of_piles():
     connectors = city.layout.connectors
     by_station = [connectors.is_dc[connectors.station == k] for k in range(20)]
     assert sum(bool(kind.any() and not kind.all()) for kind in by_station) >= 18
+
+
+def test_a_city_of_states_of_charge_is_judged_within_its_stated_uncertainty():
+    city = make_city("soc-alone", seed=102, to=TO, stations=12)
+    known = known_inputs(city)
+    result = assess(known.inputs, config=EngineConfig(utc_offset_s=OFFSET_S))
+    away = result.relative_error - known.relative_error
+    assert np.mean(np.abs(away) <= 1.96 * result.standard_uncertainty) > 0.88
+    # 1 for whole per cent, and 12 (0.7)^2 for what cars don't know of their charge.
+    assert result.summary["soc_factor_soc_dc"] == pytest.approx(6.9, rel=0.25)

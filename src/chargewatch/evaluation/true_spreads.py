@@ -25,11 +25,20 @@ def true_spreads(city: City, known: Known) -> Spreads:
     session, vehicle, site = _of_sessions(city, known)
     return Spreads(
         session=session,
+        soc=_soc_factors(city),
         vehicle=vehicle,
         converter=_converter(city, known),
         site=site,
         wander=_wander(city, known),
     )
+
+
+def _soc_factors(city: City) -> Floats:
+    """Return by how much the SOC's variance is above that of whole per cent, by kind (KINDS,)."""
+    noise_pct = 100.0 * city.scenario.soc_noise
+    by_soc = np.arange(PAIR_KINDS) % 3 > 0
+    # A step is rounded uniformly, d^2 / 12; x counts d^2 / 6 for both ends.
+    return np.where(by_soc, city.scenario.soc_step_pct**2 + 12.0 * noise_pct**2, 1.0)
 
 
 def _told(known: Known) -> tuple[SessionRows, Floats]:
@@ -60,11 +69,14 @@ def _of_sessions(city: City, known: Known) -> tuple[Floats, Floats, Floats]:
     c = city.layout.connectors
     left = left - rows.load * c.cable_loss[rows.connector]
     session, vehicle = FIRST_SPREADS.session.copy(), FIRST_SPREADS.vehicle.copy()
-    for kind in range(PAIR_KINDS):
+    for kind, factor in enumerate(_soc_factors(city)):
         mine = np.flatnonzero(rows.kind == kind)
         if mine.size >= LEAST_OF_A_KIND:
             session[kind], vehicle[kind] = _within_and_between(
-                left[mine], rows.vehicle[mine], rows.soc_variance[mine], rows.looseness[mine]
+                left[mine],
+                rows.vehicle[mine],
+                factor * rows.soc_variance[mine],
+                rows.looseness[mine],
             )
     site = FIRST_SPREADS.site.copy()
     load = sum_by_row(rows.connector, rows.load, size=c.size)

@@ -373,5 +373,7 @@ def _summary(inference: Inference, decided: _Decided) -> dict[str, float]:
     for kind in range(PAIR_KINDS):
         name = f"{('bms', 'soc_capacity', 'soc')[kind % 3]}_{'dc' if kind >= 3 else 'ac'}"
         out[f"session_spread_{name}"] = float(inference.spreads.session[kind])
+        if kind % 3:
+            out[f"soc_factor_{name}"] = float(inference.spreads.soc[kind])
         out[f"vehicle_spread_{name}"] = float(inference.spreads.vehicle[kind])
     return out

@@ -161,7 +161,8 @@ def _session_graph(
     tail = known.weights.tail
     if known.in_time is not None:
         tail = np.where(changed, known.in_time.weight, tail)
-    base = rows.looseness * (spreads.session[rows.kind] ** 2 + rows.soc_variance)
+    resolution = spreads.soc[rows.kind] * rows.soc_variance
+    base = rows.looseness * (spreads.session[rows.kind] ** 2 + resolution)
     precision = tail / (base * known.weights.inflation[rows.kind])
     precision = precision * age_weights(city, connector, size=size)
     vehicle = known.weights.node_tail / spreads.vehicle[city.node_kind] ** 2

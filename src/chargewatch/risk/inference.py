@@ -161,7 +161,7 @@ def _judged(
             standard_uncertainty=u,
             population=population,
         )
-    session, vehicle, weights = session_spreads(
+    session, soc, vehicle, weights = session_spreads(
         city.statistics.sessions,
         city.node,
         evidence.graph,
@@ -175,6 +175,7 @@ def _judged(
     )
     spreads = Spreads(
         session=session,
+        soc=soc,
         vehicle=vehicle,
         converter=converter_spread(
             list(evidence.views), population, mpe=city.mpe, level=converters
@@ -358,7 +359,7 @@ def infer(
         spreads=known.spreads,
         changes=known.changes,
         conflicts=conflicting,
-        soc_share=rows.looseness * rows.soc_variance / base,
+        soc_share=rows.looseness * known.spreads.soc[rows.kind] * rows.soc_variance / base,
         traced=traced_connectors(
             city.size,
             rows.connector,

@@ -243,6 +243,9 @@ SOC_RESOLUTION = 0.01
 """Step of the state of charge that vehicles tell; two roundings give sqrt(2/12) of it. Unit:
 fraction of the capacity. Source: ISO 15118-2 and GB/T 27930 (from memory), whole
 per cent."""
+SOC_FACTOR_START = np.ones(6)
+"""Factor on the variance that this step makes, by kind; where SOC tells the energy it is estimated
+and holds what vehicles don't know of their charge as well. Unit: 1. Source: the step alone."""
 UNKNOWN_CAPACITY_WH = 6e4
 """Capacity of a battery that nobody told. Unit: Wh. Source: usual cars; the vehicle's own scale
 takes what it is off."""

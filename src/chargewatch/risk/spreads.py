@@ -17,6 +17,7 @@ from chargewatch.risk.priors import (
     SESSION_SPREAD_START,
     SITE_SPREAD_FLOOR,
     SITE_SPREAD_START,
+    SOC_FACTOR_START,
     SPREAD_COUNTS,
     TAMPERED_SHARE,
     TAMPERED_SPREAD,
@@ -42,12 +43,16 @@ from chargewatch.risk.vehicles import (
     vehicle_scales,
 )
 
+SOC_STEPS = 8
+"""Steps of a round towards the two variances of sessions by SOC."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Spreads:
     """Standard deviations, fractions."""
 
     session: Floats  # (KINDS,), of n, resolution apart
+    soc: Floats  # (KINDS,), factor on the variance that the resolution of SOC makes
     vehicle: Floats  # (KINDS,), of c_v
     converter: float  # tau of DC piles
     site: Floats  # (2,), AC and DC, of what a connector's sessions share: cable, power, habits
@@ -56,6 +61,7 @@ class Spreads:
 
 FIRST_SPREADS = Spreads(
     session=SESSION_SPREAD_START,
+    soc=SOC_FACTOR_START,
     vehicle=VEHICLE_START,
     converter=DC_SPREAD_START,
     site=SITE_SPREAD_START,
@@ -132,8 +138,8 @@ def session_spreads(
     level: Floats,
     tails: SessionWeights | None,
     seed: int,
-) -> tuple[Floats, Floats, SessionWeights]:
-    """Return the spreads of sessions and of vehicles (KINDS,), and robust weights.
+) -> tuple[Floats, Floats, Floats, SessionWeights]:
+    """Return the spreads of sessions, factors of SOC, spreads of vehicles (KINDS,), and weights.
 
     Equation (fixed point of REML): sigma^2 = sum w r^2 / (s - tr(fit)), both sums over a kind's
     sessions, the trace from the draws; the same for the vehicles' scales. Source: MacKay, Neural
@@ -157,7 +163,7 @@ def session_spreads(
     )
     residual = own - estimate.error[rows.connector]
     fit, vehicle_fit = _fitted_variance(graph, estimate, seed=seed)
-    session, vehicle = before.session.copy(), before.vehicle.copy()
+    session, soc, vehicle = before.session.copy(), before.soc.copy(), before.vehicle.copy()
     inflation, shapes = np.ones(PAIR_KINDS), [FIRST_TAIL] * PAIR_KINDS
     if tails is not None:
         inflation, shapes = tails.inflation, list(tails.tails)
@@ -177,13 +183,15 @@ def session_spreads(
                 inflation[kind] = np.clip(tail_inflation(r, v, shapes[kind]), 1.0, 2.0)
             weight = tail_weights(r, v, shapes[kind])
             tail[mine] = weight
-            count = float(trusted(r, v, shapes[kind]).sum())
-            used = min(float(fit[graph.kind == kind].sum()), 0.9 * count)
-            ratio = float((weight * r**2 / v).sum())
-            ratio = (ratio + SPREAD_COUNTS) / (count - used + SPREAD_COUNTS)
-            soc = float(np.median(rows.soc_variance[mine]))
-            session[kind] = np.sqrt(
-                max(ratio * (session[kind] ** 2 + soc) - soc, SESSION_SPREAD_FLOOR**2)
+            good = trusted(r, v, shapes[kind])
+            used = fit[node[mine]] * precision[mine] / graph.weight[node[mine]]
+            used *= min(1.0, 0.9 * float(good.sum()) / max(float(used.sum()), 1e-12))
+            session[kind], soc[kind] = own_and_of_soc(
+                weight * r**2 / rows.looseness[mine],
+                good - used,
+                resolution=rows.soc_variance[mine],
+                before=(float(session[kind]), float(soc[kind])),
+                by_soc=kind % 3 > 0,
             )
         here = graph.kind == kind
         if here.any():
@@ -197,7 +205,47 @@ def session_spreads(
     weights = SessionWeights(
         tail=tail, tails=tuple(shapes), inflation=inflation, node_tail=node_tail
     )
-    return session, vehicle, weights
+    return session, soc, vehicle, weights
+
+
+def own_and_of_soc(
+    squared: Floats,
+    free: Floats,
+    *,
+    resolution: Floats,
+    before: tuple[float, float],
+    by_soc: bool,
+) -> tuple[float, float]:
+    """Return the spread of a kind's sessions, and the factor on the variance of their SOC.
+
+    What a state of charge is off, by its steps and by how well a vehicle knows it, counts for more
+    the less was charged: sigma^2 + f x, x ~ 1 / dSOC^2. Equation: fixed points that go to the
+    maximum of the likelihood of both, sigma^2 <- sigma^2 sum(q d) / sum(free d) and likewise f, q =
+    r^2 / v, d the part's share of v.
+
+    Args:
+        squared: robust r^2 of sessions, looseness taken off, shape (s,).
+        free: degrees of freedom that each leaves, shape (s,).
+        resolution: x, shape (s,).
+        before: spread and factor of the round before.
+        by_soc: the kind knows its battery energy by SOC; else the factor is 1.
+    """
+    if not by_soc:
+        usual = float(np.median(resolution))
+        ratio = float((squared / (before[0] ** 2 + resolution)).sum())
+        ratio = (ratio + SPREAD_COUNTS) / (float(free.sum()) + SPREAD_COUNTS)
+        variance = ratio * (before[0] ** 2 + usual) - usual
+        return float(np.sqrt(max(variance, SESSION_SPREAD_FLOOR**2))), before[1]
+    variance, factor = before[0] ** 2, before[1]
+    for _ in range(SOC_STEPS):
+        whole = variance + factor * resolution
+        told, part = squared / whole, factor * resolution / whole
+        of_soc, left = float((told * part).sum()), float((free * part).sum())
+        own, own_left = float(told.sum()) - of_soc, float(free.sum()) - left
+        variance *= (own + SPREAD_COUNTS) / (max(own_left, 0.0) + SPREAD_COUNTS)
+        variance = max(variance, SESSION_SPREAD_FLOOR**2)
+        factor = (factor * of_soc + SPREAD_COUNTS) / (max(left, 0.0) + SPREAD_COUNTS)
+    return float(np.sqrt(variance)), factor
 
 
 def sessions_in_time(
