@@ -124,6 +124,14 @@ def test_readings_mixed_by_a_clock_set_back_raise_nothing_and_cheats_beside_do()
     told = true_s + np.where(true_s < 900, 47.0, 0.0)
     order = np.argsort(told)
     assert codes(readings(energy[order], at=told[order], power=6_600.0)) == []
+    for charge_begins in (55, 58, 61):
+        # A charge that begins (or, told the other way round, ends) as the clock is set back.
+        begun = np.where(np.arange(120) < charge_begins, energy[charge_begins], energy)
+        keep = np.append([0], np.arange(charge_begins, 120))
+        times = np.append(true_s[0] - 1800.0, told[charge_begins:])
+        order_begun = np.argsort(times)
+        given = readings(begun[keep][order_begun], at=times[order_begun] + 1800, power=6_600.0)
+        assert codes(given) == [], charge_begins
     fallen = energy.copy()
     fallen[80:] -= 300
     found = codes(readings(fallen[order], at=told[order], power=6_600.0))

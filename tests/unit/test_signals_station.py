@@ -57,6 +57,21 @@ def test_a_clock_off_by_four_hundred_seconds_is_found_live_or_replayed():
     assert skewed(messages(skew={2: 400.0}, arrival=replayed)) == [2]
 
 
+def test_a_constant_delay_is_told_from_a_clock_behind_by_the_gateways_status():
+    right = Clocks(station=np.array([2]), at_s=np.array([T0]), offset_s=np.array([0.2]))
+    wrong = Clocks(station=np.array([2]), at_s=np.array([T0]), offset_s=np.array([-290.0]))
+
+    def delayed(true_s):
+        return true_s + 300.0
+
+    for given in (messages(stations=3, arrival=delayed), messages(skew={2: -300.0})):
+        assert 2 not in skewed(given, right)
+        assert 2 in skewed(given, wrong)
+        assert 2 in skewed(given), "without a status nothing tells them apart"
+    # No message arrives before it is sent: that is the clock whatever its gateway says.
+    assert skewed(messages(skew={2: 300.0}), right) == [2]
+
+
 def test_two_minutes_are_allowed():
     assert skewed(messages(skew={2: 120.0})) == []
     assert skewed(messages(skew={2: 120.0}, arrival=replayed)) == []

@@ -33,13 +33,23 @@ def out_of_order(
         if not falls.size or falls[-1] < k:
             continue
         last = int(falls[-1]) + 1
-        lower = inside[(inside <= k) & (energy_wh[inside] <= energy_wh[k + 1 : last + 1].min())]
-        upper = inside[(inside >= last) & (energy_wh[inside] >= energy_wh[k : last + 1].max())]
+        least, most = energy_wh[k + 1 : last + 1].min(), energy_wh[k : last + 1].max()
+        lower = inside[(inside <= k) & (energy_wh[inside] <= least)]
+        upper = inside[(inside >= last) & (energy_wh[inside] >= most)]
         done = last
-        if not lower.size or not upper.size:
+        first, end = int(inside[0]), int(inside[-1])
+        # A charge that begins (or ends) among them: the readings before (after) are far away.
+        begins = first == 0 or connector[first - 1] != connector[k] or energy_wh[first - 1] <= least
+        after = end + 1
+        ends = after == connector.size or connector[after] != connector[k]
+        ends = ends or energy_wh[after] >= most
+        if not (lower.size or begins) or not (upper.size or ends):
             continue
-        part = np.arange(lower[-1], upper[0] + 1)
-        around = np.diff(at_s[inside[(inside <= lower[-1]) | (inside >= upper[0])]])
+        low = int(lower[-1]) if lower.size else first
+        high = int(upper[0]) if upper.size else end
+        part = np.arange(low, high + 1)
+        beside = [inside[inside <= low], inside[inside >= high]]
+        around = np.concatenate([np.diff(at_s[rows]) for rows in beside])
         if _is_set_back(at_s[part], energy_wh[part], around, rated_w=float(rated_w[k])):
             mixed[part[:-1]] = True
     return mixed

@@ -68,6 +68,8 @@ def clock_findings(messages: Messages, clocks: Clocks, *, clock_limit_s: float) 
     at most 60 s. Messages that come faster than they were sent (a replayed history, a backlog
     after an outage) tell nothing by their arrival; there sent_at is compared with that of the
     messages of other stations next to it in the order of arrival, between which it was sent.
+    Behind by either way is no finding where the status says that the clock is right: the messages
+    are under way for so long.
     """
     lag = _lag(messages)
     exact = np.zeros(lag.size)
@@ -77,6 +79,10 @@ def clock_findings(messages: Messages, clocks: Clocks, *, clock_limit_s: float) 
     for finding in _clock_days(messages, lag, room, clock_limit_s=clock_limit_s, against=OTHERS):
         if (finding.row, finding.day) not in by_arrival:
             found.append(finding)
+    # A message that is under way for minutes looks as one of a clock that is behind. The
+    # gateway's own comparison with its time server tells the two apart; nothing else does.
+    right = set(clocks.station[np.abs(clocks.offset_s) <= clock_limit_s].tolist())
+    found = [finding for finding in found if finding.value > 0 or finding.row not in right]
     for k in np.flatnonzero(np.abs(clocks.offset_s) > clock_limit_s):
         offset = float(clocks.offset_s[k])
         found.append(
@@ -225,7 +231,9 @@ RULE = Rule(
     left_alone=(
         "days whose lag wanders: replayed history, backlog after an outage. There `sent_at` is "
         "compared with the messages of three other stations next to it in the order of arrival, "
-        "and must be off by 3 min more than the room between them"
+        "and must be off by 3 min more than the room between them. A clock that seems behind, "
+        "and is right by the gateway's status (`clock_offset_ms`): its messages are under way for "
+        "so long"
     ),
     limits=(LONGEST_SESSION_S, MESSAGES_PER_DAY, STEADY_LAG_S),
     of_rule_set=("clock_limit_s",),
