@@ -1,12 +1,12 @@
 """A made-up city of sessions alone, with crossed errors, for `chargewatch bench engine`.
 
-y = level + eps_i + c_v + n: connectors and vehicles meet at random, all is normal, nothing changes.
-So the model is exactly that of any mixed-model software, and the true errors are known.
+y = level + eps_i + c_v + n: connectors and vehicles meet at random, all is normal. So the model is
+exactly that of any mixed-model software, and the true errors are known. All sessions end at the
+same moment: none counts less for its age, and there is no change to be found.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -38,9 +38,9 @@ DAYS = 30
 BMS_ON_DC = 3
 """Kind of the sessions, see `risk.vehicles`."""
 
-COMPARABLE = EngineConfig(half_life_days=math.inf, model_mean_spread=1e-5)
-"""The engine as it is, but for what the other side doesn't have: no session counts less for its
-age, and the mean error of all connectors, which sessions don't tell, is taken as zero."""
+COMPARABLE = EngineConfig(model_mean_spread=1e-5)
+"""The engine as it is, but that the mean error of all connectors, which sessions don't tell and
+the other side takes for zero, is taken as zero."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,6 @@ class CrossedSessions:
 
     connector: Ints
     vehicle: Ints
-    ended_s: Floats
     log_ratio: Floats
     error: Floats  # eps_i, fraction
 
@@ -74,7 +73,6 @@ def crossed_sessions(connectors: int, *, seed: int) -> CrossedSessions:
     return CrossedSessions(
         connector=connector,
         vehicle=vehicle,
-        ended_s=np.sort(rng.uniform(AS_OF_S - DAYS * DAY_S, AS_OF_S, count)),
         log_ratio=log_ratio,
         error=error,
     )
@@ -149,7 +147,7 @@ def engine_inputs(sessions: CrossedSessions) -> tuple[RunInputs, CityStatistics]
         connector=sessions.connector,
         vehicle=sessions.vehicle,
         kind=np.full(s, BMS_ON_DC),
-        ended_s=sessions.ended_s,
+        ended_s=np.full(s, AS_OF_S - DAY_S),
         log_ratio=sessions.log_ratio,
         soc_variance=np.zeros(s),
         looseness=np.ones(s),
