@@ -8,6 +8,7 @@ import orjson
 import pytest
 from click.testing import CliRunner
 
+from chargewatch.benches import engine_city
 from chargewatch.benches.engine import agreement, coverage
 from chargewatch.benches.engine_city import crossed_sessions
 from chargewatch.benches.engine_sides import Told, by_engine, by_gpboost
@@ -82,3 +83,13 @@ def test_an_error_that_is_put_in_is_read_in_full():
     off = 0.03 * (sessions.connector == 7)
     worse = by_engine(replace(sessions, log_ratio=sessions.log_ratio + off))
     assert worse.error[7] - found.error[7] == pytest.approx(0.03, abs=0.1 * found.u[7])
+
+
+@pytest.mark.rival
+def test_they_agree_where_vehicles_come_twice(monkeypatch):
+    monkeypatch.setattr(engine_city, "VEHICLES_A_CONNECTOR", 15)
+    sessions = crossed_sessions(300, seed=1002)
+    apart = agreement(by_engine(sessions), by_gpboost(sessions))
+    assert apart["mean_largest_u"] < 0.15
+    assert apart["u_largest"] < 0.03
+    assert abs(apart["u_bias"]) < 0.01

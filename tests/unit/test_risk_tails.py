@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from chargewatch.risk.tails import session_tail
+from chargewatch.risk.tails import FIRST_VEHICLE_TAIL, session_tail, vehicle_tail
 from chargewatch.risk.vehicles import FIRST_TAIL, Tail, tail_inflation, tail_weights
 
 SPREAD = 0.02
@@ -66,3 +66,16 @@ def test_weights_without_a_tail_are_those_of_least_squares():
     assert tail_weights(r, variance, tail) == pytest.approx(np.ones(r.size), abs=0.05)
     assert tail_inflation(r, variance, tail) == pytest.approx(1.0, abs=0.01)
     assert tail_weights(np.array([0.4]), variance[:1], tail) < 1e-6
+
+
+def test_vehicles_tails_are_found_from_scales_that_are_drawn_to_zero():
+    rng = np.random.default_rng(7)
+    unknown = np.full(5_000, 0.3)
+    variance = np.full(5_000, 0.03**2)
+    normal = rng.normal(0, 0.03, 5_000) * np.sqrt(0.7)
+    assert vehicle_tail(normal, variance, unknown=unknown).inverse_degrees < 0.02
+    heavy = 0.03 * rng.standard_t(4.0, 5_000)
+    found = vehicle_tail(heavy, variance, unknown=np.zeros(5_000))
+    assert found.inverse_degrees == pytest.approx(0.25, rel=0.3)
+    assert found.garbage == 0.0
+    assert vehicle_tail(normal[:10], variance[:10], unknown=unknown[:10]) == FIRST_VEHICLE_TAIL

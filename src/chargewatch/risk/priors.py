@@ -253,7 +253,8 @@ SESSION_TAIL_DEGREES = 5.0
 """Degrees of freedom of the Student weights of sessions, where too few sessions tell. Unit: 1.
 Source: judgement; the city's own are estimated by kind (`risk.tails`)."""
 VEHICLE_TAIL_DEGREES = 4.0
-"""Degrees of freedom of the Student weights of vehicles' scales. Unit: 1. Source: judgement."""
+"""Degrees of freedom of the Student weights of vehicles' scales, where too few vehicles tell. Unit:
+1. Source: judgement; the city's own are estimated by kind (`risk.tails`)."""
 GARBAGE_SHARE = 0.05
 """Share of sessions whose battery energy or state of charge is garbage. Unit: fraction. Source:
 judgement; the city's own is estimated by kind, and this weighs as much as `SPREAD_COUNTS`."""

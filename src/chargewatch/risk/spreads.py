@@ -23,12 +23,11 @@ from chargewatch.risk.priors import (
     TAMPERED_SPREAD,
     VEHICLE_SPREAD_FLOOR,
     VEHICLE_START,
-    VEHICLE_TAIL_DEGREES,
     WANDER_FACTOR,
     WANDER_RANGE,
 )
 from chargewatch.risk.results import EngineConfig
-from chargewatch.risk.tails import session_tail
+from chargewatch.risk.tails import session_tail, vehicle_tail
 from chargewatch.risk.vehicles import (
     FIRST_TAIL,
     PAIR_KINDS,
@@ -169,10 +168,7 @@ def session_spreads(
         inflation, shapes = tails.inflation, list(tails.tails)
     tail = np.ones(residual.size)
     node_variance = before.vehicle[graph.kind] ** 2
-    node_tail = np.minimum(
-        (VEHICLE_TAIL_DEGREES + 1.0) / (VEHICLE_TAIL_DEGREES + scale**2 / node_variance),
-        (VEHICLE_TAIL_DEGREES + 1.0) / VEHICLE_TAIL_DEGREES,
-    )
+    node_tail = np.ones(graph.nodes)
     for kind in range(PAIR_KINDS):
         mine = rows.kind == kind
         if mine.any():
@@ -195,10 +191,13 @@ def session_spreads(
             )
         here = graph.kind == kind
         if here.any():
-            count = float(here.sum())
-            share = node_tail[here] * vehicle_fit[here] / node_variance[here]
-            used = min(float(share.sum()), 0.95 * count)
-            second = float((node_tail[here] * scale[here] ** 2).sum())
+            count, c, v = float(here.sum()), scale[here], node_variance[here]
+            k = vehicle_tail(c, v, unknown=graph.pull[here] / v).inverse_degrees
+            # What is not known of a scale may be large: the mean alone would be too near to 0.
+            weight = (1.0 + k) / (1.0 + k * (c**2 + graph.pull[here]) / v)
+            node_tail[here] = weight
+            used = min(float((weight * vehicle_fit[here] / v).sum()), 0.95 * count)
+            second = float((weight * c**2).sum())
             second += SPREAD_COUNTS * VEHICLE_START[kind] ** 2
             found = second / (count - used + SPREAD_COUNTS)
             vehicle[kind] = np.sqrt(max(found, VEHICLE_SPREAD_FLOOR**2))
