@@ -22,7 +22,7 @@ FIRST_VEHICLE_TAIL = Tail(1.0 / VEHICLE_TAIL_DEGREES, 0.0)
 
 TRIED_TAILS = np.array([1e-6, 0.01, 0.025, 0.05, 0.08, 0.125, 0.2, 0.33])
 """1 / nu that are weighed against one another, a priori alike; the first is the normal one."""
-LEAST_FREE = 30
+LEAST_THAT_TELL = 30
 LARGEST_LEVERAGE = 0.5
 """A session that decides its own fit by more than this says nothing of tails; nor does a vehicle
 whose scale is less known than that."""
@@ -41,7 +41,7 @@ def session_tail(residual: Floats, variance: Floats, *, leverage: Floats) -> Tai
         leverage: h, share of its own fitted value that a session decides, shape (s,).
     """
     squared, usual = _squared(residual, variance, leverage=leverage)
-    if squared.size < LEAST_FREE:
+    if squared.size < LEAST_THAT_TELL:
         return FIRST_TAIL
     return _tail(squared, wide=1.0 + GARBAGE_SPREAD**2 / usual, believed=GARBAGE_SHARE)
 
@@ -55,7 +55,7 @@ def vehicle_tail(scale: Floats, variance: Floats, *, unknown: Floats) -> Tail:
         unknown: posterior variance of c_v over sigma_c^2: by that the mean is drawn to 0, (v,).
     """
     squared, _ = _squared(scale, variance, leverage=unknown)
-    if squared.size < LEAST_FREE:
+    if squared.size < LEAST_THAT_TELL:
         return FIRST_VEHICLE_TAIL
     return _tail(squared, wide=1.0, believed=0.0)
 
