@@ -24,12 +24,14 @@ LEAST_DAYS = 3
 be a fault in its data."""
 TREND_DAYS = 6
 """Days with votes that a drift must have gone on for."""
-LOOK_CLOSER = 0.01
+LOOK_CLOSER = 0.02
 """Probability, by normal noise, from which the Student likelihood is asked."""
 NEAR_LOG, NEAR_SHARE = 8.0, 0.05
 """Days are asked whose log odds by normal noise are within so much, or that share, of the best."""
+FIRST_LOOK = 4
+"""Days and shapes that are asked first, the likeliest by normal noise."""
 ASTRAY_LOG = 4.0
-"""By how much normal noise may overrate the best day before all days are asked."""
+"""By how much normal noise may overrate the likeliest days before all days are asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,27 +139,46 @@ def weighed(history: VoteHistory, taken: Taken, *, spread: Floats, prior: Floats
         found = found - bare[row] + prior[row, begin, shape]
         return row, shape, begin, found, mode[:, -1], covariance[:, -1, -1]
 
+    # A look at the likeliest days tells how far normal noise is from Student's.
+    looked = _first_look(log)
+    first = fits(looked)
+    normal = np.where(looked, log, -np.inf)
+    away = _log_sum(first[0], first[3], size=asked.size)
+    away -= _log_sum(first[0], normal[first[0], first[1], first[2]], size=asked.size)
+    asked_odds = odds[asked] + away
     least = best - np.maximum(NEAR_LOG, NEAR_SHARE * np.abs(best))
-    near = log >= least[:, None, None]
-    first = fits(near)
-    top = np.full(asked.size, -np.inf)
-    np.maximum.at(top, first[0], first[3])
+    wanted = (log >= least[:, None, None]) & (asked_odds > np.log(LOOK_CLOSER))[:, None, None]
     # What normal noise takes for a change and Student noise does not, says nothing of the days.
-    others = fits(np.isfinite(log) & ~near & (top < best - ASTRAY_LOG)[:, None, None])
+    wanted |= np.isfinite(log) & (away < -ASTRAY_LOG)[:, None, None]
+    others = fits(wanted & ~looked)
     joined = [np.concatenate(both) for both in zip(first, others, strict=True)]
     order = np.lexsort((joined[2], joined[1], joined[0]))
     row, shape, begin, found, size, variance = (values[order] for values in joined)
-    odds[asked] = _log_sum(row, found, size=asked.size)
+    total = _log_sum(row, found, size=asked.size)
+    # Where only the likeliest days were looked at, the others are as far off as they.
+    odds[asked] = np.where(wanted.any(axis=(1, 2)), total, asked_odds)
     return Fits(
         row=asked[row],
         begin=begin,
         shape=shape,
-        share=np.exp(found - odds[asked[row]]),
+        share=np.exp(found - total[row]),
         size=size,
         variance=variance,
         shift=size * (1.0 - _held(table, beside, row, begin, shape, days=days)),
         log_odds=odds,
     )
+
+
+def _first_look(log: Floats) -> Bools:
+    """Return the likeliest few of days and shapes of each row, shape (n, 2, d)."""
+    n, shapes, days = log.shape
+    flat = log.reshape(n, shapes * days)
+    if flat.shape[1] <= FIRST_LOOK:
+        return np.isfinite(log)
+    place = np.argpartition(-flat, FIRST_LOOK, axis=1)[:, :FIRST_LOOK]
+    looked = np.zeros(flat.shape, dtype=bool)
+    np.put_along_axis(looked, place, values=True, axis=1)
+    return np.asarray(looked.reshape(log.shape) & np.isfinite(log))
 
 
 def _held(

@@ -11,10 +11,10 @@ from chargewatch.domain.arrays import Bools, Floats, Ints
 from chargewatch.risk.change_votes import DRIFT, STEP, Taken, VoteTable, design_of
 from chargewatch.risk.priors import CHANGE_TAIL_DEGREES, GARBAGE_SHARE, GARBAGE_SPREAD
 
-TAME_STEPS, MODE_STEPS = 4, 6
+TAME_STEPS, MODE_STEPS = 4, 3
 FREE_LEVEL_PRECISION = 1.0
 """Prior of a level, 1 / (100 %)^2: none, but a witness without votes must not divide by zero."""
-PORTION_VALUES = 1_000_000
+PORTION_VALUES = 150_000
 _LOG_TAME = float(
     gammaln((CHANGE_TAIL_DEGREES + 1.0) / 2.0)
     - gammaln(CHANGE_TAIL_DEGREES / 2.0)
@@ -106,33 +106,34 @@ def student_log_evidence(
         value: shape (m, t).
         variance: > 0, shape (m, t).
         known: which are votes at all, shape (m, t).
-        design: shape (m, t, k).
+        design: shape (m, k, t).
         prior: precisions of the k unknowns around zero, shape (m, k).
 
     Returns: log evidence (m,); the unknowns at the mode (m, k) and their covariance (m, k, k).
     """
-    index = np.arange(design.shape[2])
-    turned = np.ascontiguousarray(design.transpose(0, 2, 1))
+    index = np.arange(design.shape[1])
+    root = np.where(known, 1.0 / np.sqrt(variance), 0.0)
+    scaled = design * root[:, None, :]
+    told = value * root
+    both = np.concatenate([scaled, told[:, None, :]], axis=1).transpose(0, 2, 1)
 
-    def normal(precision: Floats) -> Floats:
-        matrix = (turned * precision[:, None, :]) @ design
+    def normal(weight: Floats) -> Floats:
+        matrix = (scaled * weight[:, None, :]) @ both
         matrix[:, index, index] += prior
         return np.asarray(matrix)
 
-    information = np.where(known, 1.0 / variance, 0.0)
     weight = np.ones(value.shape)
     for turn in range(TAME_STEPS + MODE_STEPS):
-        own = weight * information
-        right = turned @ (own * value)[..., None]
-        mode = np.linalg.solve(normal(own), right)
-        squared = (value - (design @ mode)[..., 0]) ** 2 / variance
+        matrix = normal(weight)
+        mode = np.linalg.solve(matrix[..., :-1], matrix[..., -1:])
+        squared = (told - (mode.transpose(0, 2, 1) @ scaled)[:, 0]) ** 2
         # First as if nothing were wild: a few votes of a new level must not be given up at once.
-        if turn < TAME_STEPS:
+        if turn < TAME_STEPS - 1:
             weight = (CHANGE_TAIL_DEGREES + 1.0) / (CHANGE_TAIL_DEGREES + squared)
         else:
             weight, curvature = _slopes(squared, variance)
     mode = mode[..., 0]
-    bent = normal(curvature * information)
+    bent = normal(curvature)[..., :-1]
     log = np.where(known, log_likelihood(squared, variance), 0.0).sum(axis=1)
     log += 0.5 * (np.log(prior) - prior * mode**2).sum(axis=1)
     log -= 0.5 * np.linalg.slogdet(bent)[1]

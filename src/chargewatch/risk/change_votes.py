@@ -10,7 +10,7 @@ import numpy as np
 
 from chargewatch.domain.arrays import Bools, Floats, Ints
 
-PULLED_IN = 3.0
+PULLED_IN = 2.5
 STEP, DRIFT = 0, 1
 
 
@@ -100,7 +100,7 @@ def shape_of(at: Any, begin: Ints | Floats, *, days: int, shape: Ints) -> Floats
 
 
 def pulled_in(estimate: Floats, precision: Floats) -> Floats:
-    """Return daily estimates pulled in to three standard deviations from those around, (n, d).
+    """Return daily estimates pulled in to 2.5 standard deviations from those around, (n, d).
 
     What is around is the median of the five days with data nearest in order, itself among them: the
     days of a new level have each other beside them, whatever was before.
@@ -161,14 +161,14 @@ def table_of(history: VoteHistory) -> VoteTable:
 
 
 def design_of(table: VoteTable, rows: Ints, begin: Ints, shape: Ints, *, days: int) -> Floats:
-    """Return the columns of models: a level a witness, then changes (m, k); shape (m, t, 2 + k)."""
+    """Return the columns of models: a level a witness, then changes (m, k); shape (m, 2 + k, t)."""
     at = table.at[rows]
     columns = [np.broadcast_to(table.witness == w, at.shape).astype(np.float64) for w in (0, 1)]
     for k in range(begin.shape[1]):
         first, kind = begin[:, k, None], shape[:, k, None]
         column = shape_of(at, np.maximum(first, 0), days=days, shape=kind)
         columns.append(np.where(first >= 0, column, 0.0))
-    return np.stack(columns, axis=2)
+    return np.stack(columns, axis=1)
 
 
 def less(history: VoteHistory, taken: Taken, size: Floats) -> VoteHistory:
