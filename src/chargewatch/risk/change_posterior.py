@@ -11,9 +11,9 @@ chance that a step or a drift began with it. So a witness that was there on one 
 nothing of s by itself, and what is wild votes once and not more.
 
 Every connector is looked through with normal noise, what is far from its neighbours in time pulled
-in to two and a half standard deviations (closed form). Where that leaves any doubt, the Student likelihood
-is integrated by Laplace's method, for the days that come into question. A further change is looked
-for beside those that are likely.
+in to 2.5 standard deviations (closed form). Where that leaves any doubt, the Student likelihood is
+integrated by Laplace's method, for the days that come into question. A further change is looked for
+beside those that are likely.
 
 Source: Fearnhead, Stat. Comput. 16 (2006); Fearnhead, Rigaill, JASA 114 (2019) for bounded votes;
 Lange, Little, Taylor, JASA 84 (1989) for the Student likelihood by reweighting.
