@@ -64,6 +64,7 @@ class Pasts:
     number: Ints  # (n,), the past of each connector as a row of n + m, -1 without
     connector: Ints  # (s,), of each session, pasts included
     pairs: SessionPairs
+    age: Floats  # (s,), weights of sessions by age
 
     def padded(self, values: NDArray[Number]) -> NDArray[Number]:
         """Return values of connectors (n,) with those of the pasts' connectors behind, (n + m,)."""
@@ -81,6 +82,7 @@ def no_pasts(city: RoundsInput) -> Pasts:
         number=np.full(city.size, -1, dtype=np.int64),
         connector=city.statistics.sessions.connector,
         pairs=city.pairs,
+        age=age_weights(city, city.statistics.sessions.connector, size=city.size),
     )
 
 
@@ -102,7 +104,8 @@ def pasts_before(city: RoundsInput, changes: Changes) -> Pasts:
     pairs = session_pairs(
         connector, city.node, connectors=city.size + of.size, nodes=city.node_kind.size
     )
-    return Pasts(of=of, number=number, connector=connector, pairs=pairs)
+    age = age_weights(city, connector, size=city.size + of.size)
+    return Pasts(of=of, number=number, connector=connector, pairs=pairs, age=age)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,24 +167,26 @@ def _session_graph(
     resolution = spreads.soc[rows.kind] * rows.soc_variance
     base = rows.looseness * (spreads.session[rows.kind] ** 2 + resolution)
     precision = tail / (base * known.weights.inflation[rows.kind])
-    precision = precision * age_weights(city, connector, size=size)
+    precision = precision * pasts.age
     vehicle = known.weights.node_tail / spreads.vehicle[city.node_kind] ** 2
     pull = 1.0 / (sum_by_row(city.node, precision, size=vehicle.size) + vehicle)
     # What all sessions of a connector share caps what they say together at 1 / tau^2.
     seen = precision / (1.0 + precision * pull[city.node])
     own = sum_by_row(connector, seen, size=size)
-    # Along a drift every session is brought to the present; the slope's error is in all of them.
-    ahead = changes.ahead(rows.connector, rows.ended_s)
-    weight = sum_by_row(connector, precision, size=size)
-    mean_ahead = sum_by_row(connector, precision * ahead, size=size)
-    mean_ahead /= np.where(weight > 0, weight, 1.0)
-    shared = spreads.site[pasts.padded(city.side)] ** 2
-    shared += mean_ahead**2 * pasts.padded(changes.slope_variance)
+    shared, log_ratio = spreads.site[pasts.padded(city.side)] ** 2, rows.log_ratio
+    if changes.slope.any():
+        # Along a drift every session is brought to the present; the slope's error is in them all.
+        ahead = changes.ahead(rows.connector, rows.ended_s)
+        weight = sum_by_row(connector, precision, size=size)
+        mean_ahead = sum_by_row(connector, precision * ahead, size=size)
+        mean_ahead /= np.where(weight > 0, weight, 1.0)
+        shared += mean_ahead**2 * pasts.padded(changes.slope_variance)
+        log_ratio = log_ratio + changes.slope[rows.connector] * ahead
     precision = precision / (1.0 + own * shared)[connector]
     graph = vehicle_graph(
         pasts.pairs,
         node_kind=city.node_kind,
-        log_ratio=rows.log_ratio + changes.slope[rows.connector] * ahead,
+        log_ratio=log_ratio,
         load=rows.load,
         precision=precision,
         vehicle_precision=vehicle,

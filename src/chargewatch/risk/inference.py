@@ -64,9 +64,6 @@ from chargewatch.risk.verifications import Stated, that_hold, with_doubt, withou
 NEARLY_SETTLED_U = 0.25
 LEAST_ROUNDS = 4
 """That a city has in any case, however many sessions it has."""
-NEARLY_AT_REST = 0.1
-FRESH_ROUNDS = 2
-"""That make variances anew in any case, before the mean moves alone."""
 FEW_DRAWS = 64_000
 """Rounds before the last draw so many numbers in all, at least 3 and at most 8 a connector."""
 
@@ -381,8 +378,8 @@ def _settled(city: RoundsInput, known: Judgement, given: Given) -> tuple[Judgeme
 
     And how many rounds there were, and by how much the last one moved an estimate, in u.
 
-    The first rounds make the variances anew; then the mean moves beside them until it rests, which
-    costs a fraction. A round that makes all of it anew must move nothing either.
+    Rounds make the variances anew until little moves; then the mean moves beside them until it
+    rests, which costs a fraction. A round that makes all of it anew must move nothing either.
 
     Reference meters are judged early on, again when little moves, and at the end: when that finds
     others suspect than before, the rounds go on.
@@ -393,12 +390,10 @@ def _settled(city: RoundsInput, known: Judgement, given: Given) -> tuple[Judgeme
     meters_at, moved = [np.inf, NEARLY_SETTLED_U], np.inf
     most = config.round_sessions // max(city.statistics.sessions.connector.size, 1)
     most = int(np.clip(most, LEAST_ROUNDS, config.most_rounds))
-    anew_at, rests = NEARLY_AT_REST, False
+    rests = False
     for turn in range(1, most + 1):
         evidence = weighted(city, known, present)
-        anew = turn <= FRESH_ROUNDS or rests or moved <= anew_at or turn == most
-        if turn > FRESH_ROUNDS and moved <= anew_at:
-            anew_at = 0.0
+        anew = bool(meters_at) or rests or turn == most
         if before is None or anew:
             estimate = estimate_city(
                 evidence.system,

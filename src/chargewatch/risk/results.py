@@ -61,8 +61,8 @@ class EngineConfig:
     """Rounds of reweighting and empirical Bayes end when one moves no estimate and no uncertainty
     by more than this share of the uncertainty; what is left then is below 0.02."""
     most_rounds: int = 40
-    round_sessions: int = 12_000_000
-    """Rounds times sessions at most: in a city of 3 million sessions they end after 4."""
+    round_sessions: int = 75_000_000
+    """Rounds times sessions at most: in a city of 3 million sessions they end after 25."""
     utc_offset_s: float = 0.0
     """Local time less UTC, for the hours and weekends of situations."""
     min_sessions: int = 5

@@ -36,6 +36,7 @@ from chargewatch.risk.vehicles import (
     VehicleGraph,
     local_centres,
     session_score,
+    student_weights,
     tail_inflation,
     tail_weights,
     trusted,
@@ -177,9 +178,9 @@ def session_spreads(
                 known = graph.pull[node[mine]] + estimate.variance[rows.connector[mine]]
                 shapes[kind] = session_tail(r, v, leverage=precision[mine] * known)
                 inflation[kind] = np.clip(tail_inflation(r, v, shapes[kind]), 1.0, 2.0)
-            weight = tail_weights(r, v, shapes[kind])
-            tail[mine] = weight
             good = trusted(r, v, shapes[kind])
+            weight = good * student_weights(r, v, shapes[kind])
+            tail[mine] = weight
             used = fit[node[mine]] * precision[mine] / graph.weight[node[mine]]
             used *= min(1.0, 0.9 * float(good.sum()) / max(float(used.sum()), 1e-12))
             session[kind], soc[kind] = own_and_of_soc(

@@ -225,6 +225,7 @@ class VehicleGraph:
     connector_weight: Floats  # (n,), sum of weights
     own: Floats  # (n,), diagonal of the Schur complement
     score: Floats  # (n,), right-hand side of the Schur complement
+    connector_score: Floats  # (n,), sum of weight x y
     level_score: Floats  # (LEVELS,)
     node_mean: Floats  # (v,), sum of weight x y
     node_load: Floats  # (v,), sum of weight x L
@@ -277,6 +278,7 @@ def vehicle_graph(
     kind_score = sum_by_row(node_kind, mean * (1.0 - weight * pull), size=PAIR_KINDS)
     load_score = sum_by_row(side, precision * load * log_ratio, size=SIDES)
     load_score = load_score - sum_by_row(node_kind // 3, node_load * pull * mean, size=SIDES)
+    connector_score = sum_by_row(pairs.connector, scores, size=connectors)
     return VehicleGraph(
         pairs=pairs,
         weights=weights,
@@ -287,7 +289,8 @@ def vehicle_graph(
         kind=node_kind,
         connector_weight=connector_weight,
         own=connector_weight - pairs.rows(data**2) @ pull,
-        score=sum_by_row(pairs.connector, scores, size=connectors) - weights @ (pull * mean),
+        score=connector_score - weights @ (pull * mean),
+        connector_score=connector_score,
         level_score=np.concatenate([kind_score, load_score]),
         node_mean=mean,
         node_load=node_load,
@@ -341,8 +344,10 @@ def session_score(graph: VehicleGraph, error: Floats, *, level: Floats) -> Float
         error: gamma, shape (n,).
         level: c_k and kappa, shape (LEVELS,).
     """
-    product = error_product(graph, error[:, None])[:, 0] + session_coupling(graph)[0] @ level
-    return np.asarray(graph.score - product + graph.own * error)
+    scale = vehicle_scales(graph, error, level=level)
+    told = graph.connector_weight * error + graph.weights @ (level[graph.kind] + scale)
+    told += graph.connector_load @ level[PAIR_KINDS:]
+    return np.asarray(graph.connector_score - told + graph.own * error)
 
 
 def vehicle_scales(graph: VehicleGraph, error: Floats, *, level: Floats) -> Floats:
@@ -408,13 +413,18 @@ def trusted(residual: Floats, variance: Floats, tail: Tail = FIRST_TAIL) -> Floa
     return np.asarray(1.0 / (1.0 + odds * np.exp(np.minimum(log, 700.0))))
 
 
-def tail_weights(residual: Floats, variance: Floats, tail: Tail = FIRST_TAIL) -> Floats:
-    """Return robust weights, shape (s,): Student's times `trusted`.
+def student_weights(residual: Floats, variance: Floats, tail: Tail) -> Floats:
+    """Return the weights of Student's distribution, shape (s,).
 
     Equation: (nu + 1) / (nu + r^2 / v) = (1 + k) / (1 + k r^2 / v), k = 1 / nu.
     """
     k = tail.inverse_degrees
-    return (1.0 + k) / (1.0 + k * residual**2 / variance) * trusted(residual, variance, tail)
+    return np.asarray((1.0 + k) / (1.0 + k * residual**2 / variance))
+
+
+def tail_weights(residual: Floats, variance: Floats, tail: Tail = FIRST_TAIL) -> Floats:
+    """Return robust weights, shape (s,): Student's times `trusted`."""
+    return student_weights(residual, variance, tail) * trusted(residual, variance, tail)
 
 
 def local_centres(connector: Ints, at_s: Floats, residual: Floats) -> Floats:
