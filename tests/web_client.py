@@ -17,8 +17,8 @@ from chargewatch.api.context import Intake
 from chargewatch.settings import Settings, load_settings
 from chargewatch.storage.database import Database, open_database
 from chargewatch.supervision import accounts
-from chargewatch.supervision.accounts import Role
 from chargewatch.supervision.audit import Actor
+from chargewatch.supervision.permissions import Role
 from chargewatch.web.app import create_app
 from web_city import seed_city
 

@@ -133,6 +133,12 @@ class Settings:
         "named by CHARGEWATCH_AUDIT_KEY_FILE",
         secret=True,
     )
+    second_factor: str = _option(
+        "optional",
+        "who must log in with a second factor: optional (whoever set one up), supervisors (and "
+        "administrators), everybody",
+        _one_of("optional", "supervisors", "everybody"),
+    )
     time_zone: str = _option("Asia/Shanghai", "time zone of pages, tariffs and days", _zone)
     currency: str = _option("CNY", "currency of money figures on pages and in exports")
     max_age_days: float = _option(180.0, "oldest reading that is accepted, days", _float)

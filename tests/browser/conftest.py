@@ -19,8 +19,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from chargewatch.storage.database import open_database
 from chargewatch.supervision import accounts
-from chargewatch.supervision.accounts import Role
 from chargewatch.supervision.audit import Actor
+from chargewatch.supervision.permissions import Role
 from missing import browser_program
 from web_city import seed_city
 

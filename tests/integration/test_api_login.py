@@ -13,6 +13,7 @@ from sqlalchemy import select
 from chargewatch.storage.tables import app_user, login_session
 from chargewatch.supervision import accounts
 from chargewatch.supervision.audit import Actor
+from chargewatch.supervision.permissions import Role
 from chargewatch.web.server import address_of, listen, make_server
 from web_client import PASSWORD, Site, open_site
 
@@ -216,15 +217,15 @@ async def test_health_needs_no_log_in(site: Site) -> None:
     [
         ({"username": "bad name"}, "user name"),
         ({"password": "short"}, "shorter"),
-        ({"role": accounts.Role.OPERATOR}, "--operator"),
-        ({"role": accounts.Role.OPERATOR, "operator_id": "NONE"}, "no operator"),
+        ({"role": Role.OPERATOR}, "--operator"),
+        ({"role": Role.OPERATOR, "operator_id": "NONE"}, "no operator"),
         ({"username": "admin"}, "exists already"),
     ],
 )
 async def test_bad_user_is_refused_with_a_reason(
     site: Site, change: dict[str, str], words: str
 ) -> None:
-    values = {"username": "new", "role": accounts.Role.INSPECTOR, "password": PASSWORD, **change}
+    values = {"username": "new", "role": Role.INSPECTOR, "password": PASSWORD, **change}
     username = values.pop("username")
     with pytest.raises(accounts.AccountError, match=words):
         await accounts.add_user(site.database, username, **values, actor=Actor(name="test"))  # type: ignore[arg-type]

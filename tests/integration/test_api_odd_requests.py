@@ -69,15 +69,23 @@ async def site(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
         yield opened
 
 
+USUAL = {
+    "connector": "TJ0001-01-1",
+    "station_id": "TJ0001",
+    "kind": "registers",
+    "username": "op1",
+    "token_id": "1",
+}
+
+
 def urls(address: Address, values: tuple[str, ...]) -> Iterator[str]:
     """Yield an address with every value in every one of its parameters."""
-    usual = {"connector": "TJ0001-01-1", "station_id": "TJ0001", "kind": "registers"}
     for name in address.in_path:
         for value in values:
-            yield address.url({**usual, name: value}, {"station_id": "TJ0001"})
+            yield address.url({**USUAL, name: value}, {"station_id": "TJ0001"})
     for name in address.in_query:
         for value in values:
-            yield address.url(usual, {"station_id": "TJ0001", name: value})
+            yield address.url(USUAL, {"station_id": "TJ0001", name: value})
 
 
 def check(answer: httpx.Response, asked: str) -> None:
@@ -182,7 +190,7 @@ async def test_odd_bodies_are_answered(site: Site) -> None:
     for address in addresses(site.app):
         if address.method != "POST":
             continue
-        path = address.url({"kind": "registers"}, {})
+        path = address.url(USUAL, {})
         for body in bodies:
             for kind in ("application/json", "application/x-www-form-urlencoded", "\u00e9/;="):
                 headers = [(b"content-type", kind.encode("latin-1"))]
@@ -226,5 +234,5 @@ async def test_stored_times_at_the_end_of_the_calendar_are_shown(site: Site) -> 
         await connection.execute(update(tables.latest_reading).values(at=last, received_at=last))
     for address in addresses(site.app):
         if address.method == "GET":
-            url = address.url({"connector": "TJ0001-01-1", "station_id": "TJ0001"}, {})
+            url = address.url(USUAL, {})
             check(await site.client.get(url), f"GET {url}")

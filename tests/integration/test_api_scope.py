@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from chargewatch.supervision.permissions import PERMISSIONS, Role
 from chargewatch.web import site as web_site
 from running import RunCommand
 from web_client import Site, open_site
@@ -30,9 +31,16 @@ ADDRESSES = (
     "/piles/TJ0001-01-1/readings",
     "/stations/TJ0001",
     "/me",
+    "/me/tokens",
 )
+# What no operator's user may ask for.
+REFUSED = ("/users", "/audit")
 OF_OP2 = {"connector": "TJ0001-01-1", "station_id": "TJ0001"}
-PAGES = [page.address(**OF_OP2) for page in web_site.PAGES if not page.public]
+PAGES = [
+    page.address(**OF_OP2)
+    for page in web_site.PAGES
+    if not page.public and page.permission in PERMISSIONS[Role.OPERATOR]
+]
 PAGES.append("/signals?state=all")
 # TJ0001, TJ0004, TJ0007 and TJ0010 belong to OP2, the others to OP1.
 FOREIGN = re.compile(r"TJ00(02|03|05|06|08|09|11|12)|OP1\b|津充运营")
@@ -49,6 +57,14 @@ async def test_nothing_of_another_operator_is_in_any_answer(site: Site) -> None:
     for address in ADDRESSES:
         answer = await site.client.get("/api/v1" + address, headers=header)
         assert answer.status_code == 200, address
+        assert not FOREIGN.search(answer.text), address
+
+
+async def test_users_and_the_audit_trail_are_no_operators_business(site: Site) -> None:
+    header = await site.token("op2")
+    for address in REFUSED:
+        answer = await site.client.get("/api/v1" + address, headers=header)
+        assert answer.status_code == 403, address
         assert not FOREIGN.search(answer.text), address
 
 
@@ -108,7 +124,7 @@ async def test_every_address_of_the_openapi_document_is_covered_here(site: Site)
     reads = {path for path, verbs in document["paths"].items() if "get" in verbs}
     tested = {
         re.sub(r"TJ0001-01-1", "{connector}", re.sub(r"/TJ0001$", "/{station_id}", address))
-        for address in (f"/api/v1{item.split('?')[0]}" for item in ADDRESSES)
+        for address in (f"/api/v1{item.split('?')[0]}" for item in ADDRESSES + REFUSED)
     }
     # health has no data of anybody, events are tested with a real server.
     assert reads - tested == {"/api/v1/health", "/api/v1/events"}

@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from chargewatch.api import events
-from chargewatch.supervision import accounts
-from chargewatch.supervision.accounts import Role
+from chargewatch.supervision import accounts, tokens
 from chargewatch.supervision.audit import Actor
+from chargewatch.supervision.permissions import Role
 from shared_names_city import CONNECTORS, OPERATORS, STATIONS, mark, number, seed_shared_names
 from web_client import PASSWORD, Site, open_site
 from web_routes import Address, addresses, variations
@@ -25,6 +25,8 @@ VALUES: dict[str, tuple[str, ...]] = {
     "operator_id": OPERATORS,
     "station": STATIONS,
     "operator": OPERATORS,
+    "actor": ("op1", "op2"),
+    "subject": ("user:op1", "user:op2"),
     "after": ("OP1/ST/", "OP2/ST/", "A/A/"),
     "before": ("1000000",),
     "code": ("conflict", "register_jump", "clock_skew"),
@@ -57,6 +59,25 @@ WRITES = {
     "/api/v1/telemetry/{kind}",
     "/login",
     "/logout",
+    "/api/v1/me/password",
+    "/api/v1/me/second-factor",
+    "/api/v1/me/second-factor/confirm",
+    "/api/v1/me/tokens",
+    "/api/v1/me/tokens/{token_id}",
+    "/profile/password",
+    "/profile/second-factor",
+    "/profile/second-factor/confirm",
+    "/profile/tokens",
+    "/profile/tokens/{token_id}/revoke",
+    # No operator's user may: tests/integration/test_permissions.py.
+    "/api/v1/users",
+    "/api/v1/users/{username}/disable",
+    "/api/v1/users/{username}/password",
+    "/api/v1/users/{username}/second-factor",
+    "/users",
+    "/users/{username}/disable",
+    "/users/{username}/end-second-factor",
+    "/users/{username}/password",
 }
 
 PUBLIC = ("/api/v1/openapi.json", "/api/v1/health", "/login", "/preferences", "/favicon.ico")
@@ -149,7 +170,7 @@ async def test_the_test_above_would_see_it(site: Site) -> None:
 
 
 async def test_an_operators_token_opens_no_route_for_reading(site: Site) -> None:
-    token = await accounts.issue_operator_token(
+    token = await tokens.issue_operator_token(
         site.database, "OP2", label="gateway", actor=Actor(name="test")
     )
     headers = {"authorization": f"Bearer {token}"}

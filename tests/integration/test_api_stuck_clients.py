@@ -16,8 +16,8 @@ from sqlalchemy import text
 from chargewatch.storage import users
 from chargewatch.storage.pages import piles as pile_list_rows
 from chargewatch.supervision import accounts
-from chargewatch.supervision.accounts import Role
 from chargewatch.supervision.audit import Actor
+from chargewatch.supervision.permissions import Role
 from chargewatch.web import server as web_server
 from chargewatch.web.server import listen, make_server
 from web_client import PASSWORD, Site, open_site

@@ -16,7 +16,7 @@ from chargewatch.errors import DatabaseError
 from chargewatch.ingest.intake import Intake
 from chargewatch.settings import load_settings
 from chargewatch.storage.tables import ledger_stream, quarantine, register_reading
-from chargewatch.supervision import accounts
+from chargewatch.supervision import tokens
 from chargewatch.supervision.audit import Actor
 from web_client import Site, open_site
 
@@ -25,7 +25,7 @@ from web_client import Site, open_site
 async def site(any_database_url: str) -> AsyncIterator[Site]:
     settings = replace(load_settings({}), database_url=any_database_url)
     async with Intake(settings) as intake, open_site(any_database_url, intake=intake) as opened:
-        token = await accounts.issue_operator_token(
+        token = await tokens.issue_operator_token(
             opened.database, "OP1", label="test", actor=Actor(name="test")
         )
         opened.client.headers["authorization"] = f"Bearer {token}"
@@ -149,7 +149,7 @@ async def test_closed_door_and_lost_database_say_send_it_again(site: Site) -> No
 
 
 async def test_an_operator_that_floods_the_door_leaves_it_open_for_others(site: Site) -> None:
-    other = await accounts.issue_operator_token(
+    other = await tokens.issue_operator_token(
         site.database, "OP2", label="test", actor=Actor(name="test")
     )
     slots = site.app.state.service.messages

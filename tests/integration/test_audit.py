@@ -18,8 +18,8 @@ from sqlalchemy.exc import DBAPIError
 from chargewatch.errors import SettingError
 from chargewatch.storage.database import Database, open_database
 from chargewatch.supervision import accounts, audit
-from chargewatch.supervision.accounts import Role
-from chargewatch.supervision.audit import Actor, AuditError
+from chargewatch.supervision.audit import Action, Actor, AuditError
+from chargewatch.supervision.permissions import Role
 from web_client import PASSWORD
 
 ME = Actor(name="test", role="administrator")
@@ -34,7 +34,7 @@ async def database(any_database_url: str) -> AsyncIterator[Database]:
 async def recorded(database: Database, count: int) -> None:
     for k in range(count):
         async with database.begin() as connection:
-            await audit.record(connection, ME, "thing.changed", f"thing:{k}", number=k)
+            await audit.record(connection, ME, Action.USER_ADDED, f"thing:{k}", number=k)
 
 
 async def behind_its_back(database: Database, *statements: str) -> None:
@@ -51,7 +51,9 @@ async def behind_its_back(database: Database, *statements: str) -> None:
 async def test_every_change_of_a_user_is_an_entry_with_who_did_it(database: Database) -> None:
     await accounts.add_user(database, "wang", role=Role.INSPECTOR, password=PASSWORD, actor=ME)
     now = datetime(2026, 12, 1, 8, tzinfo=UTC)
-    assert await accounts.log_in(database, "wang", password=PASSWORD, now=now) is not None
+    user = await accounts.checked_password(database, "wang", password=PASSWORD)
+    assert user is not None
+    await accounts.open_session(database, user, now=now)
     await accounts.set_password(database, "wang", password=PASSWORD, actor=ME)
     await accounts.disable_user(database, "wang", actor=ME)
     with pytest.raises(accounts.AccountError):
@@ -59,10 +61,10 @@ async def test_every_change_of_a_user_is_an_entry_with_who_did_it(database: Data
     async with database.connect() as connection:
         found = [json.loads(row["content"]) for row in await audit.rows.newest(connection, limit=9)]
     assert [(one["actor"], one["action"]) for one in reversed(found)] == [
-        ("test", "user.added"),
-        ("wang", "session.opened"),
-        ("test", "user.password_changed"),
-        ("test", "user.disabled"),
+        ("test", "user_added"),
+        ("wang", "session_opened"),
+        ("test", "user_password_changed"),
+        ("test", "user_disabled"),
     ]
     assert found[2]["at"] == "2026-12-01T08:00:00.000Z"
     assert all(PASSWORD not in json.dumps(one) for one in found)
@@ -78,7 +80,7 @@ async def test_what_is_rolled_back_leaves_no_entry_and_no_hole(database: Databas
     await recorded(database, 1)
     with pytest.raises(ZeroDivisionError):
         async with database.begin() as connection:
-            await audit.record(connection, ME, "thing.changed", "thing:never")
+            await audit.record(connection, ME, Action.USER_ADDED, "thing:never")
             raise ZeroDivisionError
     await recorded(database, 1)
     assert (await audit.verify_database(database)).entries == 2
@@ -131,7 +133,7 @@ async def chain_made_anew(database: Database, *, entry: int) -> None:
         ).all()
     before, statements = bytes(32), []
     for number, content in rows:
-        changed = content.replace("thing", "think") if number == entry else content
+        changed = content.replace("thing:", "think:") if number == entry else content
         before = audit.chained(before, changed)
         statements.append(
             f"UPDATE audit_entry SET content = '{changed}', "
@@ -180,7 +182,7 @@ async def test_a_checkpoint_of_another_key_is_no_checkpoint(database: Database) 
 async def test_an_entry_too_long_for_the_log_is_refused(database: Database) -> None:
     with pytest.raises(AuditError, match="longer than"):
         async with database.begin() as connection:
-            await audit.record(connection, ME, "thing.changed", "thing:1", note="x" * 70_000)
+            await audit.record(connection, ME, Action.USER_ADDED, "thing:1", note="x" * 70_000)
 
 
 def chargewatch(url: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -229,7 +231,7 @@ def test_the_commands_sign_export_and_verify_offline(database_url: str, tmp_path
         assert found.returncode == 0, found.stdout + found.stderr
         assert "holds: 1 entries, 1 checkpoints" in found.stdout
     listed = chargewatch(database_url, "audit", "list", "--subject", "user:wang", "--json")
-    assert json.loads(listed.stdout)[0]["action"] == "user.added"
+    assert json.loads(listed.stdout)[0]["action"] == "user_added"
 
     bundle = folder / "tile/entries/000.p/1"
     bundle.write_bytes(bundle.read_bytes().replace(b"wang", b"weng"))

@@ -9,7 +9,8 @@ import pytest
 from chargewatch.domain.verdict import Tier, Verdict
 from chargewatch.risk.results import BUDGET_COMPONENTS
 from chargewatch.signals.registry import RULES
-from chargewatch.supervision.accounts import Role
+from chargewatch.supervision.audit import Action
+from chargewatch.supervision.permissions import Role
 from chargewatch.web.language import LANGUAGES, Translator, choose_language, messages
 
 WEB = Path(__file__).resolve().parents[2] / "src/chargewatch/web"
@@ -44,6 +45,7 @@ def test_every_text_is_shown_somewhere() -> None:
         "tier.meaning": Tier,
         "verdict": Verdict,
         "role": Role,
+        "audit.action": Action,
         "component": (*BUDGET_COMPONENTS, "unlisted"),
     }.items():
         members = {key for key in unused if key.rpartition(".")[0] == group}
@@ -65,6 +67,7 @@ def test_every_text_that_pages_name_exists() -> None:
         *(f"tier.meaning.{tier}" for tier in Tier),
         *(f"verdict.{verdict}" for verdict in Verdict),
         *(f"role.{role}" for role in Role),
+        *(f"audit.action.{action}" for action in Action),
         *(f"component.{name}" for name in BUDGET_COMPONENTS),
     ],
 )

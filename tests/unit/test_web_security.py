@@ -162,9 +162,16 @@ def test_an_address_is_a_customers_network() -> None:
 
 
 def test_operator_user_without_operator_sees_nothing() -> None:
-    account = Account(user_id=1, username="x", role=Role.OPERATOR, operator_id=None)
+    account = Account(
+        user_id=1, username="x", role=Role.OPERATOR, operator_id=None, permissions=frozenset()
+    )
     assert account.scope == ""
-    assert Account(user_id=1, username="x", role=Role.INSPECTOR, operator_id=None).scope is None
+    assert (
+        Account(
+            user_id=1, username="x", role=Role.INSPECTOR, operator_id=None, permissions=frozenset()
+        ).scope
+        is None
+    )
 
 
 def test_generated_passwords_differ_and_tokens_are_hashed() -> None:

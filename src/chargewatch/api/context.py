@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -19,6 +19,7 @@ from chargewatch.settings import Settings
 from chargewatch.storage.database import Database
 from chargewatch.supervision import accounts
 from chargewatch.supervision.accounts import Account
+from chargewatch.supervision.permissions import Permission
 
 COOKIE = "chargewatch_session"
 
@@ -93,15 +94,23 @@ async def find_account(request: Request) -> Account | None:
     if not token or len(token) > 200:
         return None
     service = service_of(request)
-    return await accounts.account_of(service.database, token, now=service.clock())
+    return await accounts.account_of(
+        service.database,
+        token,
+        now=service.clock(),
+        second_factor=service.settings.second_factor,
+    )
 
 
 async def require_account(request: Request) -> Account:
-    """Return who asks.
+    """Return who asks the API.
+
+    What changes something takes a token only: another site can make a browser send its cookie.
 
     Raises: ApiError 401 with the next step.
     """
-    account = await find_account(request)
+    writes = request.method not in {"GET", "HEAD"}
+    account = None if writes and bearer_token(request) is None else await find_account(request)
     if account is None:
         raise ApiError(
             401,
@@ -112,5 +121,53 @@ async def require_account(request: Request) -> Account:
     return account
 
 
+async def require_visitor(request: Request) -> Account:
+    """Return who looks at a page.
+
+    Raises: ApiError 401, which pages answer with the log-in form.
+    """
+    account = await find_account(request)
+    if account is None:
+        raise ApiError(401, "not_logged_in", "log in first")
+    return account
+
+
+def permitted(
+    permission: Permission, find: Callable[[Request], Awaitable[Account]] = require_account
+) -> Callable[[Request], Awaitable[Account]]:
+    """Return a dependency that lets pass who may do something.
+
+    Args:
+        permission: a row of the table of permissions.
+        find: says who asks; raises ApiError 401.
+    """
+
+    async def who(request: Request) -> Account:
+        account = await find(request)
+        if permission not in account.permissions:
+            raise refusal(account, permission)
+        return account
+
+    who.permission = permission  # type: ignore[attr-defined]
+    return who
+
+
+def refusal(account: Account, permission: Permission) -> ApiError:
+    """Return why an account may not do something, and the next step."""
+    if account.lacks_second_factor:
+        return ApiError(
+            403, "set_up_second_factor", "set up a second factor first, under your profile"
+        )
+    return ApiError(
+        403,
+        "not_permitted",
+        f"{account.role.value} or this token has no permission {permission.value!r}: ask an "
+        "administrator",
+    )
+
+
 ServiceOf = Annotated[Service, Depends(service_of)]
-Viewer = Annotated[Account, Depends(require_account)]
+Viewer = Annotated[Account, Depends(permitted(Permission.SEE))]
+Own = Annotated[Account, Depends(permitted(Permission.OWN_ACCOUNT))]
+Somebody = Annotated[Account, Depends(require_account)]
+"""Anybody who is logged in."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from chargewatch.api import (
+    accounts,
     events,
     health,
     ledger,
@@ -21,6 +22,6 @@ API_PREFIX = "/api/v1"
 def api_router() -> APIRouter:
     """Return the router of /api/v1."""
     router = APIRouter(prefix=API_PREFIX)
-    for module in (session, piles, stations, runs, ledger, telemetry, events, health):
+    for module in (session, accounts, piles, stations, runs, ledger, telemetry, events, health):
         router.include_router(module.router)
     return router

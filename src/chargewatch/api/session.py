@@ -6,14 +6,15 @@ import math
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
+from sqlalchemy import RowMapping
 
 from chargewatch.api.answers import JsonAnswer
-from chargewatch.api.context import Service, ServiceOf, Viewer, bearer_token
+from chargewatch.api.context import Own, Service, ServiceOf, Somebody, bearer_token
 from chargewatch.api.errors import ApiError
 from chargewatch.api.models import ERRORS, Me, Token
 from chargewatch.api.throttle import ThrottledError
 from chargewatch.domain.identity import is_identity
-from chargewatch.supervision import accounts
+from chargewatch.supervision import accounts, second_factor
 from chargewatch.supervision.accounts import LogIn
 
 router = APIRouter(tags=["log-in"])
@@ -24,21 +25,25 @@ class Credentials(BaseModel):
 
     username: str = Field(max_length=64)
     password: str = Field(max_length=1000)
+    code: str = Field(default="", max_length=20, description="of the second factor, if any")
 
 
-async def check_log_in(service: Service, username: str, *, password: str, address: str) -> LogIn:
+async def check_log_in(
+    service: Service, username: str, *, password: str, code: str, address: str
+) -> LogIn:
     """Return a fresh session.
 
-    Raises: ApiError 401 for a wrong name or password, 429 when too many tries wait already.
+    Raises: ApiError 401 for a wrong name, password or code, or a code that is missing; 429 when
+        too many tries wait already.
     """
     # No user has another name: it is looked up as nobody's, which takes as long.
     known = username if is_identity(username) else ""
     try:
         async with service.throttle.turn(known, address) as attempt:
-            log_in = await accounts.log_in(
-                service.database, known, password=password, now=service.clock()
-            )
-            if log_in is not None:
+            user = await accounts.checked_password(service.database, known, password=password)
+            if user is not None and user["totp_confirmed_at"] is not None:
+                await _check_code(service, user, code)
+            if user is not None:
                 attempt.succeeded()
     except ThrottledError as exc:
         seconds = math.ceil(exc.wait_s)
@@ -48,13 +53,31 @@ async def check_log_in(service: Service, username: str, *, password: str, addres
             f"too many failed log-ins of this name from this address: try again in {seconds} s",
             headers={"Retry-After": str(seconds)},
         ) from exc
-    if log_in is None:
+    if user is None:
         raise ApiError(
             401,
             "wrong_credentials",
             "name and password don't belong together, or the user is disabled",
         )
-    return log_in
+    return await accounts.open_session(service.database, user, now=service.clock())
+
+
+async def _check_code(service: Service, user: RowMapping, code: str) -> None:
+    """Check the code of a user whose password was right; wherever from, tries of one go slower.
+
+    Raises: ApiError 401.
+    """
+    if not code.strip():
+        raise ApiError(
+            401, "second_factor_needed", "send the code of your authenticator app as `code`, too"
+        )
+    async with service.throttle.turn(f"{user['username']} code", "anywhere") as attempt:
+        if await second_factor.is_right(service.database, user, code, now=service.clock()):
+            attempt.succeeded()
+            return
+    raise ApiError(
+        401, "wrong_code", "the code is wrong or was used already: wait for the next one"
+    )
 
 
 @router.post(
@@ -67,22 +90,26 @@ async def log_in(request: Request, service: ServiceOf, credentials: Credentials)
     """Answer with a token for the Authorization header (`Bearer ...`)."""
     address = request.client.host if request.client else "unknown"
     found = await check_log_in(
-        service, credentials.username, password=credentials.password, address=address
+        service,
+        credentials.username,
+        password=credentials.password,
+        code=credentials.code,
+        address=address,
     )
     return JsonAnswer(
         {
             "token": found.token,
             "expires_at": found.expires_at,
-            "username": found.account.username,
-            "role": found.account.role.value,
-            "operator_id": found.account.operator_id,
+            "username": found.username,
+            "role": found.role.value,
+            "operator_id": found.operator_id,
         },
         headers={"Cache-Control": "no-store"},
     )
 
 
 @router.post("/logout", status_code=204, responses={**ERRORS}, summary="End the token's session")
-async def log_out(request: Request, service: ServiceOf, viewer: Viewer) -> None:
+async def log_out(request: Request, service: ServiceOf, viewer: Own) -> None:
     """End the session of the bearer token."""
     token = bearer_token(request)
     if token is None:
@@ -91,7 +118,7 @@ async def log_out(request: Request, service: ServiceOf, viewer: Viewer) -> None:
 
 
 @router.get("/me", response_class=JsonAnswer, responses={200: {"model": Me}, **ERRORS})
-async def me(viewer: Viewer) -> JsonAnswer:
+async def me(viewer: Somebody) -> JsonAnswer:
     """Answer who is logged in, with which role."""
     return JsonAnswer(
         {"username": viewer.username, "role": viewer.role.value, "operator_id": viewer.operator_id}

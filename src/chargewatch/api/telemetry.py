@@ -15,7 +15,7 @@ from chargewatch.api.models import ERRORS, Error
 from chargewatch.api.models_ingest import Receipt
 from chargewatch.domain.identity import is_identity
 from chargewatch.errors import DatabaseError
-from chargewatch.supervision import accounts
+from chargewatch.supervision import tokens
 from chargewatch.wire.envelope import MAX_PAYLOAD_BYTES
 from chargewatch.wire.kinds import Kind
 
@@ -106,7 +106,7 @@ async def submit_telemetry(
     committed: `stored + duplicate + rejected` is the number of items in the message.
     """
     token = bearer_token(request)
-    operator_id = None if token is None else await accounts.operator_of(service.database, token)
+    operator_id = None if token is None else await tokens.operator_of(service.database, token)
     if operator_id is None:
         raise ApiError(
             401,

@@ -29,8 +29,8 @@ from chargewatch.storage.pages import city as city_rows
 from chargewatch.storage.pages import piles as pile_list_rows
 from chargewatch.storage.pages.piles import PileFilter
 from chargewatch.supervision import accounts
-from chargewatch.supervision.accounts import Role
 from chargewatch.supervision.audit import Actor
+from chargewatch.supervision.permissions import Role
 from chargewatch.web.site import PAGES
 
 START_TIMEOUT_S = 60.0

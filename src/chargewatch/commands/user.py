@@ -13,9 +13,9 @@ from chargewatch.settings import Settings
 from chargewatch.storage import users
 from chargewatch.storage.database import open_database
 from chargewatch.storage.migrate import require_newest_schema
-from chargewatch.supervision import accounts
-from chargewatch.supervision.accounts import Role
+from chargewatch.supervision import accounts, second_factor, tokens
 from chargewatch.supervision.audit import command_line
+from chargewatch.supervision.permissions import Role
 
 
 def _read_password(prompt: bool) -> tuple[str, bool]:
@@ -155,10 +155,10 @@ def token(
         async with open_database(settings.require_database_url()) as database:
             await require_newest_schema(database)
             if revoke:
-                return await accounts.revoke_operator_tokens(
+                return await tokens.revoke_operator_tokens(
                     database, operator_id, now=now, actor=command_line()
                 )
-            return await accounts.issue_operator_token(
+            return await tokens.issue_operator_token(
                 database,
                 operator_id,
                 label=label or now.date().isoformat(),
@@ -174,3 +174,18 @@ def token(
     else:
         say(f"token of {operator_id}, shown only now:")
         click.echo(result)
+
+
+@command.command("end-second-factor")
+@click.argument("name")
+@click.pass_context
+def end_second_factor(context: click.Context, name: str) -> None:
+    """End a lost second factor."""
+
+    async def run(settings: Settings) -> None:
+        async with open_database(settings.require_database_url()) as database:
+            await require_newest_schema(database)
+            await second_factor.end(database, name, actor=command_line(), now=datetime.now(UTC))
+
+    run_async(run(settings_of(context)))
+    say(f"user {name} logs in by password alone until a second factor is set up again")

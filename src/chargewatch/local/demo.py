@@ -38,6 +38,7 @@ from chargewatch.storage.intake.totals import received_items, stored_items
 from chargewatch.storage.migrate import migrate
 from chargewatch.supervision import accounts
 from chargewatch.supervision.audit import Actor
+from chargewatch.supervision.permissions import Role
 from chargewatch.supervision.registry import import_registry
 from chargewatch.wire.registry_file import read_registry_file
 
@@ -208,7 +209,7 @@ class Demo:
                 actor=Actor(name="demo"),
                 rules=rule_set(self.settings.mpe_rules),
             )
-            role = accounts.Role.SUPERVISOR
+            role = Role.SUPERVISOR
             await accounts.add_user(
                 database, SUPERVISOR, role=role, password=self.password, actor=Actor(name="demo")
             )

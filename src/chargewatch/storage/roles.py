@@ -75,6 +75,7 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
     # People: only serve sees them.
     "app_user": {"serve": _ALL},
     "login_session": {"serve": _ALL},
+    "api_token": {"serve": _ALL},
     "operator_token": {"serve": _ALL},
     # The audit trail: a trigger refuses every change, and what does not follow the last entry.
     "audit_entry": {"serve": _ADD},

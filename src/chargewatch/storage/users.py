@@ -11,14 +11,39 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chargewatch.storage import sql
 from chargewatch.storage.pages.watched import watched
-from chargewatch.storage.tables import app_user, login_session, operator_token
+from chargewatch.storage.tables import api_token, app_user, login_session, operator_token
 
-# One round trip a request: the session's key finds its user.
+# One round trip a request: the key of a session, or of a user's own token, finds its user.
 USER_OF_SESSION = sql.statement(
     "users: user of session",
-    "SELECT u.user_id, u.username, u.role, u.operator_id, u.disabled "
+    "SELECT u.user_id, u.username, u.role, u.operator_id, 'all' AS scope, "
+    "u.totp_confirmed_at IS NOT NULL AS has_second_factor "
     "FROM login_session s JOIN app_user u USING (user_id) "
     "WHERE s.token_hash = :token_hash AND s.expires_at > :now AND NOT u.disabled",
+)
+USER_OF_API_TOKEN = sql.statement(
+    "users: user of API token",
+    "SELECT u.user_id, u.username, u.role, u.operator_id, t.scope, "
+    "u.totp_confirmed_at IS NOT NULL AS has_second_factor "
+    "FROM api_token t JOIN app_user u USING (user_id) "
+    "WHERE t.token_hash = :token_hash AND t.expires_at > :now AND t.revoked_at IS NULL "
+    "AND NOT u.disabled",
+)
+API_TOKENS = sql.statement(
+    "users: API tokens of user",
+    "SELECT token_id, label, scope, created_at, expires_at, revoked_at FROM api_token "
+    "WHERE user_id = :user_id ORDER BY token_id DESC",
+)
+REVOKE_API_TOKENS = sql.statement(
+    "users: revoke API tokens",
+    "UPDATE api_token SET revoked_at = :now WHERE user_id = :user_id AND revoked_at IS NULL "
+    "AND (CAST(:token_id AS bigint) IS NULL OR token_id = :token_id)",
+)
+# A code counts once: of two log-ins with the same one, one comes too late.
+TAKE_STEP = sql.statement(
+    "users: take step of second factor",
+    "UPDATE app_user SET totp_last_step = :step WHERE user_id = :user_id "
+    "AND (totp_last_step IS NULL OR totp_last_step < :step)",
 )
 
 OPERATOR_OF_TOKEN = sql.statement(
@@ -32,7 +57,8 @@ USER_BY_NAME = sql.statement(
 
 ALL_USERS = sql.statement(
     "users: all users",
-    "SELECT user_id, username, role, operator_id, created_at, disabled FROM app_user "
+    "SELECT user_id, username, role, operator_id, created_at, disabled, "
+    "totp_confirmed_at IS NOT NULL AS second_factor FROM app_user "
     "ORDER BY username",
 )
 
@@ -78,6 +104,36 @@ async def user_of_session(
 ) -> RowMapping | None:
     """Return the enabled user of an unexpired session."""
     return await sql.row(connection, USER_OF_SESSION, token_hash=token_hash, now=now)
+
+
+async def user_of_api_token(
+    connection: AsyncConnection, token_hash: bytes, *, now: datetime
+) -> RowMapping | None:
+    """Return the enabled user of a token of its own that is neither expired nor revoked."""
+    return await sql.row(connection, USER_OF_API_TOKEN, token_hash=token_hash, now=now)
+
+
+async def insert_api_token(connection: AsyncConnection, values: dict[str, Any]) -> int:
+    """Keep the hash of a user's new token and return its number."""
+    statement = insert(api_token).values(**values).returning(api_token.c.token_id)
+    return int((await connection.execute(statement)).scalar_one())
+
+
+async def api_tokens(connection: AsyncConnection, user_id: int) -> Sequence[RowMapping]:
+    """Return a user's own tokens, the newest first, without what opens anything."""
+    return await sql.rows(connection, API_TOKENS, user_id=user_id)
+
+
+async def revoke_api_tokens(
+    connection: AsyncConnection, user_id: int, *, now: datetime, token_id: int | None = None
+) -> int:
+    """Revoke one or all of a user's valid tokens and return how many there were."""
+    return await sql.run(connection, REVOKE_API_TOKENS, user_id=user_id, now=now, token_id=token_id)
+
+
+async def take_step(connection: AsyncConnection, user_id: int, *, step: int) -> bool:
+    """Use up a step of a user's second factor; False when it or a later one was used already."""
+    return bool(await sql.run(connection, TAKE_STEP, user_id=user_id, step=step))
 
 
 async def delete_session(connection: AsyncConnection, token_hash: bytes) -> None:

@@ -9,8 +9,7 @@ import asyncio
 import hashlib
 import secrets
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from enum import StrEnum
+from datetime import UTC, datetime, timedelta
 from functools import cache
 
 from argon2 import PasswordHasher
@@ -21,23 +20,23 @@ from chargewatch.domain.identity import is_identity
 from chargewatch.errors import ChargewatchError, NotFoundError
 from chargewatch.storage import users
 from chargewatch.storage.database import Database
-from chargewatch.supervision.audit import Actor, record
+from chargewatch.supervision.audit import Action, Actor, record
+from chargewatch.supervision.permissions import (
+    ALWAYS_TWO_FACTORS,
+    PERMISSIONS,
+    READS,
+    Permission,
+    Role,
+)
 
+TOKEN_BEGINNING = "cwt_"  # noqa: S105 - no secret
+"""How a user's own token begins."""
 SESSION_LIFETIME = timedelta(hours=12)
 MIN_PASSWORD_LENGTH = 10
 
 
 class AccountError(ChargewatchError):
     """A user can't be made or changed as asked."""
-
-
-class Role(StrEnum):
-    """What a user is here for."""
-
-    ADMINISTRATOR = "administrator"
-    SUPERVISOR = "supervisor"
-    INSPECTOR = "inspector"
-    OPERATOR = "operator"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +47,18 @@ class Account:
     username: str
     role: Role
     operator_id: str | None
+    permissions: frozenset[Permission]
+    has_second_factor: bool = False
+    lacks_second_factor: bool = False  # must set one up before anything else
+
+    @property
+    def actor(self) -> Actor:
+        """Who does what this user does, for the audit trail."""
+        return Actor(name=self.username, role=self.role.value)
+
+    def may(self, permission: str) -> bool:
+        """Whether something is permitted; by its value, for templates."""
+        return permission in self.permissions
 
     @property
     def scope(self) -> str | None:
@@ -60,9 +71,11 @@ class Account:
 
 @dataclass(frozen=True, kw_only=True)
 class LogIn:
-    """A fresh log-in: the account, its secret token and when that runs out."""
+    """A fresh log-in: whose, its secret token and when that runs out."""
 
-    account: Account
+    username: str
+    role: Role
+    operator_id: str | None
     token: str
     expires_at: datetime
 
@@ -95,12 +108,22 @@ def _verify(password_hash: str, password: str) -> bool:
         return False
 
 
-def _account(row: RowMapping) -> Account:
+def account_with(row: RowMapping, *, second_factor: str) -> Account:
+    """Return the account of a user's row, with what it may do by its role and its token's scope.
+
+    Who must have a second factor, and has none, may only set one up.
+    """
+    role = Role(row["role"])
+    lacks = role in ALWAYS_TWO_FACTORS[second_factor] and not row["has_second_factor"]
+    permissions = frozenset({Permission.OWN_ACCOUNT}) if lacks else PERMISSIONS[role]
     return Account(
         user_id=row["user_id"],
         username=row["username"],
-        role=Role(row["role"]),
+        role=role,
         operator_id=row["operator_id"],
+        permissions=permissions & READS if row["scope"] == "read" else permissions,
+        has_second_factor=row["has_second_factor"],
+        lacks_second_factor=lacks,
     )
 
 
@@ -112,8 +135,8 @@ async def add_user(
     password: str,
     actor: Actor,
     operator_id: str | None = None,
-) -> Account:
-    """Make a user and return it.
+) -> int:
+    """Make a user and return its user_id.
 
     Raises: AccountError that names what is wrong (name taken, password too short, no operator).
     """
@@ -141,16 +164,16 @@ async def add_user(
         await record(
             connection,
             actor,
-            "user.added",
+            Action.USER_ADDED,
             f"user:{username}",
             role=role.value,
             operator_id=operator_id,
         )
-    return Account(user_id=user_id, username=username, role=role, operator_id=operator_id)
+    return user_id
 
 
 async def set_password(database: Database, username: str, *, password: str, actor: Actor) -> None:
-    """Change a user's password, enable it and end its sessions.
+    """Change a user's password, enable it, and end its sessions and tokens.
 
     Raises: NotFoundError, AccountError.
     """
@@ -164,11 +187,12 @@ async def set_password(database: Database, username: str, *, password: str, acto
         values = {"password_hash": password_hash, "disabled": False}
         await users.update_user(connection, row["user_id"], values)
         await users.delete_sessions_of(connection, row["user_id"])
-        await record(connection, actor, "user.password_changed", f"user:{username}")
+        await users.revoke_api_tokens(connection, row["user_id"], now=datetime.now(UTC))
+        await record(connection, actor, Action.USER_PASSWORD_CHANGED, f"user:{username}")
 
 
 async def disable_user(database: Database, username: str, *, actor: Actor) -> None:
-    """Shut a user out at once: no new log-in, and its sessions end.
+    """Shut a user out at once: no new log-in, and its sessions and tokens end.
 
     Raises: NotFoundError.
     """
@@ -178,91 +202,60 @@ async def disable_user(database: Database, username: str, *, actor: Actor) -> No
             raise NotFoundError(f"no user {username!r}: see `chargewatch user list`")
         await users.update_user(connection, row["user_id"], {"disabled": True})
         await users.delete_sessions_of(connection, row["user_id"])
-        await record(connection, actor, "user.disabled", f"user:{username}")
+        await users.revoke_api_tokens(connection, row["user_id"], now=datetime.now(UTC))
+        await record(connection, actor, Action.USER_DISABLED, f"user:{username}")
 
 
-async def log_in(
-    database: Database, username: str, *, password: str, now: datetime
-) -> LogIn | None:
-    """Return a fresh session, or None when name and password don't belong together."""
+async def checked_password(
+    database: Database, username: str, *, password: str
+) -> RowMapping | None:
+    """Return the row of an enabled user, or None when name and password don't belong together."""
     async with database.connect() as connection:
         row = await users.user_by_name(connection, username)
     # An unknown name takes as long as a wrong password, so that names can't be found out.
     password_hash = _hash_of_nobody() if row is None else row["password_hash"]
     right = await asyncio.to_thread(_verify, password_hash, password)
-    if row is None or row["disabled"] or not right:
-        return None
+    return None if row is None or row["disabled"] or not right else row
+
+
+async def open_session(database: Database, user: RowMapping, *, now: datetime) -> LogIn:
+    """Return a fresh session of a user that has shown who it is."""
     token = secrets.token_urlsafe(32)
     expires_at = now + SESSION_LIFETIME
     async with database.begin() as connection:
         await users.delete_expired_sessions(connection, now=now)
         await users.insert_session(
-            connection, token_hash(token), user_id=row["user_id"], expires_at=expires_at
+            connection, token_hash(token), user_id=user["user_id"], expires_at=expires_at
         )
-        await record(
-            connection,
-            Actor(name=username, role=row["role"]),
-            "session.opened",
-            f"user:{username}",
-            at=now,
-        )
-    return LogIn(account=_account(row), token=token, expires_at=expires_at)
+        actor = Actor(name=user["username"], role=user["role"])
+        await record(connection, actor, Action.SESSION_OPENED, f"user:{actor.name}", at=now)
+    return LogIn(
+        username=user["username"],
+        role=Role(user["role"]),
+        operator_id=user["operator_id"],
+        token=token,
+        expires_at=expires_at,
+    )
 
 
-async def account_of(database: Database, token: str, *, now: datetime) -> Account | None:
-    """Return whose session a token is; None when it is unknown, ended or expired."""
+async def account_of(
+    database: Database, token: str, *, now: datetime, second_factor: str
+) -> Account | None:
+    """Return whose session or own token it is; None when it is unknown, ended or expired.
+
+    Args:
+        database: with the users.
+        token: as it was sent.
+        now: what is expired is by then.
+        second_factor: value of the setting that says who must have one.
+    """
+    find = users.user_of_api_token if token.startswith(TOKEN_BEGINNING) else users.user_of_session
     async with database.connect() as connection:
-        row = await users.user_of_session(connection, token_hash(token), now=now)
-    return None if row is None else _account(row)
+        row = await find(connection, token_hash(token), now=now)
+    return None if row is None else account_with(row, second_factor=second_factor)
 
 
 async def log_out(database: Database, token: str) -> None:
     """End the session of a token."""
     async with database.begin() as connection:
         await users.delete_session(connection, token_hash(token))
-
-
-async def issue_operator_token(
-    database: Database, operator_id: str, *, label: str, actor: Actor
-) -> str:
-    """Return a new token with which an operator may send telemetry over HTTP.
-
-    Raises: AccountError when the registry has no such operator.
-    """
-    token = "cwo_" + secrets.token_urlsafe(32)
-    async with database.begin() as connection:
-        if not await users.operator_exists(connection, operator_id):
-            raise AccountError(
-                f"no operator {operator_id!r} in the registry: `chargewatch registry import` first"
-            )
-        await users.insert_operator_token(
-            connection, token_hash(token), operator_id=operator_id, label=label
-        )
-        await record(
-            connection, actor, "operator_token.issued", f"operator:{operator_id}", label=label
-        )
-    return token
-
-
-async def revoke_operator_tokens(
-    database: Database, operator_id: str, *, now: datetime, actor: Actor
-) -> int:
-    """Revoke all valid tokens of an operator and return how many there were."""
-    async with database.begin() as connection:
-        count = await users.revoke_operator_tokens(connection, operator_id, now=now)
-        if count:
-            await record(
-                connection,
-                actor,
-                "operator_token.revoked",
-                f"operator:{operator_id}",
-                at=now,
-                tokens=count,
-            )
-    return count
-
-
-async def operator_of(database: Database, token: str) -> str | None:
-    """Return the operator_id of an operator token; None when it is unknown or revoked."""
-    async with database.connect() as connection:
-        return await users.operator_of_token(connection, token_hash(token))

@@ -14,6 +14,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,22 @@ class AuditError(ChargewatchError):
     """The audit trail can't be written, signed or exported as asked."""
 
 
+class Action(StrEnum):
+    """What an entry tells that was done."""
+
+    USER_ADDED = "user_added"
+    USER_DISABLED = "user_disabled"
+    USER_PASSWORD_CHANGED = "user_password_changed"
+    SESSION_OPENED = "session_opened"
+    SECOND_FACTOR_BEGUN = "second_factor_begun"
+    SECOND_FACTOR_ENDED = "second_factor_ended"
+    API_TOKEN_ISSUED = "api_token_issued"
+    API_TOKEN_REVOKED = "api_token_revoked"
+    OPERATOR_TOKEN_ISSUED = "operator_token_issued"
+    OPERATOR_TOKEN_REVOKED = "operator_token_revoked"
+    REGISTRY_IMPORTED = "registry_imported"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Actor:
     """Who does something: a person, a token, the command line or the platform itself."""
@@ -77,7 +94,7 @@ def _told(at: datetime) -> str:
 async def record(
     connection: AsyncConnection,
     actor: Actor,
-    action: str,
+    action: Action,
     subject: str,
     *,
     at: datetime | None = None,
@@ -89,7 +106,7 @@ async def record(
     Args:
         connection: in the transaction of what the entry tells.
         actor: who does it.
-        action: what is done, `thing.verb`.
+        action: what is done.
         subject: to what, `kind:name`.
         at: when; default now.
         why: the reason that was given.

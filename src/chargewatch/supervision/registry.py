@@ -16,7 +16,7 @@ from chargewatch.storage import tables
 from chargewatch.storage.database import Database
 from chargewatch.storage.pile_index import driver_of, rebuild
 from chargewatch.storage.registry import Values
-from chargewatch.supervision.audit import Actor, record
+from chargewatch.supervision.audit import Action, Actor, record
 from chargewatch.supervision.registry_rows import (
     check_references,
     identifier_of,
@@ -273,7 +273,7 @@ async def import_registry(
         await record(
             connection,
             actor,
-            "registry.imported",
+            Action.REGISTRY_IMPORTED,
             f"import:{import_id}",
             source=file.source,
             sha256=file.sha256,

@@ -52,6 +52,8 @@ def _answer_error(
         return error_answer(status, code, message, headers=headers)
     if status == 401:
         return redirect_to_log_in(request)
+    if code == "set_up_second_factor":
+        return RedirectResponse("/profile", status_code=303)
     page = render(
         request, "error.html", account=None, status=status, code=code, message=message,
         http_status=status,

@@ -12,6 +12,7 @@ from fastapi import Request
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from chargewatch.api.context import COOKIE
 from chargewatch.api.errors import ApiError, error_answer
 
 MAX_FORM_BYTES = 16_384
@@ -168,6 +169,16 @@ async def read_form(request: Request) -> dict[str, str]:
     except ValueError as exc:
         raise ApiError(400, "malformed", "the form can't be read: reload the page") from exc
     return {name: values[-1] for name, values in fields.items()}
+
+
+async def read_own_form(request: Request) -> dict[str, str]:
+    """Return the fields of a form that this site gave to this visitor's session.
+
+    Raises: ApiError 403 for any other form, 413 or 400.
+    """
+    form = await read_form(request)
+    check_form(request, form, secret=request.cookies.get(COOKIE))
+    return form
 
 
 def local_path(target: str) -> str:

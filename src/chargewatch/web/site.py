@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from chargewatch.supervision.permissions import Permission
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
@@ -17,6 +19,7 @@ class Page:
     is_section: whether it stands in the navigation.
     public: whether it is shown without a log-in.
     whole: whether it is a page with navigation and footer; else a file.
+    permission: what a visitor needs to see it, where it is not public.
     """
 
     name: str
@@ -25,6 +28,7 @@ class Page:
     is_section: bool = False
     public: bool = False
     whole: bool = True
+    permission: Permission = Permission.SEE
 
     def address(self, **values: str) -> str:
         """Return the address with values for the names in the path."""
@@ -44,6 +48,21 @@ PAGES = (
     Page(name="station", path="/stations/{station_id}", module="stations"),
     Page(name="signals", path="/signals", module="signals", is_section=True),
     Page(name="system", path="/system", module="system", is_section=True),
+    Page(
+        name="users",
+        path="/users",
+        module="users",
+        is_section=True,
+        permission=Permission.SEE_USERS,
+    ),
+    Page(
+        name="audit",
+        path="/audit",
+        module="audit",
+        is_section=True,
+        permission=Permission.SEE_AUDIT,
+    ),
+    Page(name="profile", path="/profile", module="profile", permission=Permission.OWN_ACCOUNT),
     Page(name="login", path="/login", module="session", public=True),
 )
 """In the order of the navigation and of docs/pages.md."""

@@ -39,7 +39,12 @@ from chargewatch.storage.tables.telemetry import (
     register_reading,
     session_name,
 )
-from chargewatch.storage.tables.users import app_user, login_session, operator_token
+from chargewatch.storage.tables.users import (
+    api_token,
+    app_user,
+    login_session,
+    operator_token,
+)
 
 HYPERTABLES = {
     "register_reading": "at",
@@ -62,6 +67,7 @@ CHUNK_INTERVALS = {
 __all__ = [
     "CHUNK_INTERVALS",
     "HYPERTABLES",
+    "api_token",
     "app_user",
     "assessment",
     "audit_checkpoint",

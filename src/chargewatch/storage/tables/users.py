@@ -30,8 +30,12 @@ app_user = Table(
     Column("operator_id", Text),
     Column("created_at", Timestamp, nullable=False, server_default=func.now()),
     Column("disabled", Boolean, nullable=False, server_default=false()),
+    # The second factor: asked for once it is confirmed; a code counts once.
+    Column("totp_secret", Text),
+    Column("totp_confirmed_at", Timestamp),
+    Column("totp_last_step", BigInteger),
     CheckConstraint(
-        "role IN ('administrator', 'supervisor', 'inspector', 'operator')", name="role"
+        "role IN ('administrator', 'supervisor', 'inspector', 'operator', 'auditor')", name="role"
     ),
 )
 
@@ -43,6 +47,21 @@ login_session = Table(
     Column("user_id", BigInteger, ForeignKey("app_user.user_id"), nullable=False),
     Column("created_at", Timestamp, nullable=False, server_default=func.now()),
     Column("expires_at", Timestamp, nullable=False),
+    Index(None, "user_id"),
+)
+
+api_token = Table(
+    "api_token",
+    metadata,
+    Column("token_id", BigInteger, Identity(), primary_key=True),
+    Column("token_hash", LargeBinary, nullable=False, unique=True),
+    Column("user_id", BigInteger, ForeignKey("app_user.user_id"), nullable=False),
+    Column("label", Text, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("created_at", Timestamp, nullable=False, server_default=func.now()),
+    Column("expires_at", Timestamp, nullable=False),
+    Column("revoked_at", Timestamp),
+    CheckConstraint("scope IN ('read', 'all')", name="scope"),
     Index(None, "user_id"),
 )
 

@@ -11,11 +11,19 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 from chargewatch.api.addresses import asked_address
-from chargewatch.api.context import COOKIE, Service, find_account, service_of
+from chargewatch.api.context import (
+    COOKIE,
+    Service,
+    find_account,
+    permitted,
+    require_visitor,
+    service_of,
+)
 from chargewatch.api.errors import ApiError
 from chargewatch.api.session import check_log_in
 from chargewatch.supervision import accounts
 from chargewatch.supervision.accounts import SESSION_LIFETIME, Account
+from chargewatch.supervision.permissions import Permission
 from chargewatch.web.language import LANGUAGES
 from chargewatch.web.render import LANGUAGE_COOKIE, THEME_COOKIE, THEMES, render
 from chargewatch.web.security import check_form, form_token, local_path, read_form
@@ -38,18 +46,8 @@ def redirect_to_log_in(request: Request) -> Response:
     return RedirectResponse(target, status_code=303)
 
 
-async def visitor(request: Request) -> Account:
-    """Return who looks at a page.
-
-    Raises: ApiError 401, which pages answer with the log-in form.
-    """
-    account = await find_account(request)
-    if account is None:
-        raise ApiError(401, "not_logged_in", "log in first")
-    return account
-
-
-Visitor = Annotated[Account, Depends(visitor)]
+Visitor = Annotated[Account, Depends(permitted(Permission.SEE, require_visitor))]
+"""Who looks at a page; a 401 is answered with the log-in form."""
 
 
 def _set_cookie(service: Service, response: Response, name: str, value: str, age_s: int) -> None:
@@ -105,7 +103,11 @@ async def log_in(request: Request) -> Response:
         check_form(request, form, secret=request.cookies.get(FORM_COOKIE))
         address = request.client.host if request.client else "unknown"
         found = await check_log_in(
-            service, username, password=form.get("password", "")[:1000], address=address
+            service,
+            username,
+            password=form.get("password", "")[:1000],
+            code=form.get("code", "")[:20],
+            address=address,
         )
     except ApiError as exc:
         return _form(request, target=target, status=exc.status, problem=exc.code, username=username)

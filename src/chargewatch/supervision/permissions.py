@@ -1,0 +1,53 @@
+"""Who may do what: one table, that every route and every page names a row of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """What a user is here for."""
+
+    ADMINISTRATOR = "administrator"
+    SUPERVISOR = "supervisor"
+    INSPECTOR = "inspector"
+    OPERATOR = "operator"
+    AUDITOR = "auditor"
+
+
+class Permission(StrEnum):
+    """Something that may be done."""
+
+    OWN_ACCOUNT = "own_account"
+    """Look after one's own password, second factor and tokens."""
+    SEE = "see"
+    """Piles, stations, signals, runs and the ledger, an operator's user those of its operator."""
+    SEE_AUDIT = "see_audit"
+    """The audit trail."""
+    SEE_USERS = "see_users"
+    """Who has an account, with which role."""
+    MANAGE_USERS = "manage_users"
+    """Make, change and disable users."""
+
+
+READS = frozenset({Permission.SEE, Permission.SEE_AUDIT, Permission.SEE_USERS})
+"""What changes nothing: all that a token for reading may do."""
+
+_EVERYBODY = frozenset({Permission.OWN_ACCOUNT, Permission.SEE})
+
+PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
+    Role.ADMINISTRATOR: frozenset(Permission),
+    Role.SUPERVISOR: _EVERYBODY | {Permission.SEE_USERS},
+    Role.INSPECTOR: _EVERYBODY,
+    Role.OPERATOR: _EVERYBODY,
+    Role.AUDITOR: READS | {Permission.OWN_ACCOUNT},
+}
+"""The table. Nobody has a permission that does not stand here."""
+
+ALWAYS_TWO_FACTORS: Mapping[str, frozenset[Role]] = {
+    "optional": frozenset(),
+    "supervisors": frozenset({Role.ADMINISTRATOR, Role.SUPERVISOR}),
+    "everybody": frozenset(Role),
+}
+"""Who must have a second factor, by the value of CHARGEWATCH_SECOND_FACTOR."""
