@@ -5,7 +5,7 @@ import pytest
 from facts import block_of
 
 from chargewatch.domain.times import DAY_S
-from chargewatch.signals.declarations import CLOCK_S, Declarations
+from chargewatch.signals.declarations import CLOCK_S, Declarations, Resets
 from chargewatch.signals.registers import Piles, Readings, pairs_of
 from chargewatch.signals.registry import findings_of
 from chargewatch.signals.rules import register_discontinuity
@@ -134,6 +134,30 @@ def test_a_declaration_every_week_is_a_finding():
     ]
     assert often[0].value == 4
     monthly = declared(*((0, k * 31 * DAY_S, False) for k in range(6)))
-    one_day = declared(*((0, k * 60, False) for k in range(50)))
+    one_day = declared(*((0, k * 60, False) for k in range(10)))
     for honest in (monthly, one_day, declared()):
         assert findings_of(honest) == []
+
+
+def counted(*days, resets=(), times=1):
+    """Return what is raised of connector 0 by events and by readings that declare resets."""
+    at = np.array([(20_500 + day) * DAY_S + k * 60.0 for day in days for k in range(times)])
+    events = Declarations(
+        connector=np.zeros(at.size, np.int64), at_s=at, replaced=np.zeros(at.size, bool)
+    )
+    told = np.array([(20_500 + day) * DAY_S + 7.0 for day in resets])
+    declared = events.with_resets(Resets(np.zeros(told.size, np.int64), told))
+    return sorted(finding.day - 20_500 for finding in findings_of(declared))
+
+
+def test_resets_that_readings_declare_count_as_events_do():
+    assert counted(resets=[0, 7, 14]) == []
+    assert counted(resets=[0, 7, 14, 21]) == [21]
+    assert counted(0, 7, resets=[14, 21, 28]) == [21, 28]
+    assert counted(resets=[0, 31, 62, 93]) == []
+
+
+def test_many_declarations_of_a_few_days_are_a_finding_too():
+    assert counted(0, times=10) == []
+    assert counted(0, times=11) == [0]
+    assert counted(0, 5, times=6) == [5]

@@ -4,6 +4,7 @@ import numpy as np
 from facts import block_of
 from register_readings import PILES, charge, codes, readings
 
+from chargewatch.signals.billing import Billing
 from chargewatch.signals.grain import steps_of_sessions
 from chargewatch.signals.registers import Piles
 from chargewatch.signals.registry import findings_of
@@ -157,3 +158,44 @@ def test_the_step_of_a_register_shows_in_its_sessions():
     assert steps_of_sessions(connector, start, stop, told).tolist() == [1000.0, 100.0, 1.0]
     few = connector[[0]], start[[0]], stop[[0]]
     assert np.isnan(steps_of_sessions(*few, told)[0])
+
+
+def test_a_register_that_wavers_by_its_last_digit_is_counted_and_has_not_fallen():
+    still = np.full(60, 5_000.0)
+    wavering = still - np.arange(60) % 2
+    assert codes(readings(wavering)) == ["register_jitter"]
+    (found,) = findings_of(block_of(readings(wavering), PILES))
+    assert (found.value, found.count, found.records[0]["times"]) == (30.0, 1, 30)
+    assert codes(readings(wavering[:20])) == []
+    noisy = still + np.where(np.arange(60) % 2, 0.02, 0.0)
+    assert codes(readings(noisy)) == []
+    assert "register_decrease" in codes(readings(still - 3 * (np.arange(60) % 2)))
+
+
+def test_vehicles_without_a_gap_and_sessions_without_energy_raise_nothing():
+    minutes = np.arange(120)
+    level = 50_000.0 + np.clip(minutes - 10, 0, 90) * 100
+    named = np.where((minutes >= 10) & (minutes < 50), 1, np.where(minutes <= 100, 2, 0))
+    named[:10] = 0
+    given = readings(level, session=named)
+    start = np.array([10, 50, 105])
+    stop = np.array([50, 100, 106])
+    done = BilledSessions(
+        name=np.arange(3),
+        connector=np.zeros(3, np.int64),
+        started_s=given.at_s[start],
+        ended_s=given.at_s[stop],
+        start_wh=level[start],
+        stop_wh=level[stop],
+        billed_wh=level[stop] - level[start],
+    )
+    assert findings_of(block_of(given, PILES, sessions=done)) == []
+    billing = Billing(sessions=done, resolution_wh=np.ones(3), rated_w=np.full(3, 7000.0))
+    assert findings_of(billing) == []
+
+
+def test_a_pile_that_is_shut_for_weeks_raises_nothing():
+    week_s = 7 * 86_400.0
+    at = np.concatenate([np.arange(60) * 60.0, 3 * week_s + np.arange(60) * 60.0])
+    energy = np.concatenate([charge(), charge()[-1] + np.zeros(60)])
+    assert codes(readings(energy, at=at, session=1)) == []

@@ -329,6 +329,7 @@ async def _decide(
             findings=found.findings,
             verified=found.verified,
             usual_gap_s=found.cadence.usual_gap_s,
+            resets=found.resets,
         ),
         asyncio.to_thread(
             decide,

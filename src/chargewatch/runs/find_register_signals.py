@@ -17,7 +17,7 @@ from chargewatch.runs.load import Loaded
 from chargewatch.runs.scan import OVERLAP_S, Scan
 from chargewatch.signals.block import Block
 from chargewatch.signals.cadence import asleep_between_charges, usual_gaps
-from chargewatch.signals.declarations import Declarations
+from chargewatch.signals.declarations import Declarations, Resets
 from chargewatch.signals.findings import Finding
 from chargewatch.signals.money import BilledPeriods, Fees
 from chargewatch.signals.registers import Piles, Readings
@@ -56,11 +56,13 @@ async def scan_readings(
     scan: Scan,
     *,
     left: list[LeftOut],
+    resets: list[Resets],
     say: Say,
 ) -> tuple[list[Finding], Floats, Ints, Ints]:
     """Return findings, usual gaps, counts and first checked day from readings, block by block.
 
-    Stations that a block can't be checked for are added to `left`.
+    Stations that a block can't be checked for are added to `left`, resets that readings declare
+    to `resets`.
     """
     registry = context.loaded.registry
     size = registry.connector_ids.size
@@ -89,12 +91,22 @@ async def scan_readings(
         )
         found += more
         left += out
+        resets.append(_resets(context.loaded, records, first_day=day))
         position += step
         per_connector = max(records.size / rows.size, 1.0)
         step = int(np.clip(READINGS_A_BLOCK / per_connector, 8, 5_000))
         if alive.size > 2_000:
             say(f"signals: readings of {min(position, alive.size)} of {alive.size} connectors")
     return found, gap_s, count, checked
+
+
+def _resets(loaded: Loaded, records: Records, *, first_day: int) -> Resets:
+    """Return the resets that readings declare from a day on."""
+    declared = records[records["context"] == RESET_CONTEXT]
+    found = Resets(
+        loaded.registry.connector_rows(declared["connector_id"]), seconds_of(declared["at"])
+    )
+    return found.take(found.at_s >= first_day * DAY_S)
 
 
 def _first_days(loaded: Loaded, scan: Scan) -> Ints:

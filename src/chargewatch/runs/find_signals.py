@@ -23,7 +23,7 @@ from chargewatch.runs.state import RunState
 from chargewatch.runs.tariff_curves import load_curves
 from chargewatch.runs.verify_signed import Verified, signature_checks
 from chargewatch.signals.billing import Billing
-from chargewatch.signals.declarations import Declarations
+from chargewatch.signals.declarations import Declarations, Resets
 from chargewatch.signals.findings import DAY_KEY, Finding
 from chargewatch.signals.money import BilledPeriods, Fees, Money, TariffCurve
 from chargewatch.signals.registers import Piles
@@ -41,6 +41,7 @@ class Found:
 
     findings: list[Finding]
     cadence: Cadence
+    resets: Resets  # that readings declared in the window
     verified: Verified
     left: list[LeftOut]  # stations that a check failed for
 
@@ -81,9 +82,11 @@ async def find_signals(
     holes = await store.rows(connection, store.HOLES, as_of=scan.as_of)
     scanned, checked_fees = await _scan_context(connection, loaded, scan, holes)
     left: list[LeftOut] = []
+    new_resets: list[Resets] = []
     by_readings, gap_s, count, checked = await scan_readings(
-        connection, scanned, scan, left=left, say=context.say
+        connection, scanned, scan, left=left, resets=new_resets, say=context.say
     )
+    resets = _kept_resets(prior.resets, scan, checked=checked).joined(new_resets)
     cadence = Cadence(
         last_s=loaded.last_reading_s,
         usual_gap_s=np.where(np.isnan(gap_s), prior.usual_gap_s, gap_s),
@@ -101,7 +104,8 @@ async def find_signals(
     )
     kept = _kept(prior.findings, scan, checked=checked, checked_fees=checked_fees)
     findings = [*kept, *by_readings, *by_fees, *stations, *signed]
-    findings += [replace(finding, origin="window") for finding in findings_of(scanned.declarations)]
+    declared = scanned.declarations.with_resets(resets)
+    findings += [replace(finding, origin="window") for finding in findings_of(declared)]
     by_sessions, sessions_left = await asyncio.to_thread(
         each_apart,
         "bills and states of charge",
@@ -111,6 +115,7 @@ async def find_signals(
     return Found(
         findings=without_explained([*findings, *by_sessions]),
         cadence=cadence,
+        resets=resets,
         verified=verified,
         left=[*left, *fees_left, *stations_left, *signed_left, *sessions_left],
     )
@@ -219,6 +224,14 @@ def _kept(prior: list[Finding], scan: Scan, *, checked: Ints, checked_fees: Ints
             continue
         kept.append(finding)
     return kept
+
+
+def _kept_resets(prior: Resets, scan: Scan, *, checked: Ints) -> Resets:
+    """Return resets that readings declared on days that this run doesn't read again."""
+    if scan.is_full:
+        return Resets.none()
+    kept = prior.at_s >= scan.first.timestamp()
+    return prior.take(kept & (prior.at_s < checked[prior.connector] * float(DAY_S)))
 
 
 def _new_sessions(loaded: Loaded, scan: Scan) -> tuple[Ints, Ints]:

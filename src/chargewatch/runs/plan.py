@@ -18,6 +18,7 @@ from chargewatch.runs.rollups import FirstDays, rollup_kinds
 from chargewatch.runs.scan import Scan, full_scan, next_scan
 from chargewatch.runs.state import RunState, engine_slot, engine_version, unpack_state
 from chargewatch.runs.verify_signed import Verified
+from chargewatch.signals.declarations import Resets
 from chargewatch.storage.database import Database
 from chargewatch.storage.rollup_due import mark_again
 from chargewatch.storage.runs import results as store
@@ -115,7 +116,13 @@ def state_of(plan: RunPlan, loaded: Loaded) -> RunState:
     """Return what the run goes on from; an empty state of a full one."""
     if plan.prior is None:
         unknown = np.full(loaded.inputs.fleet.size, np.nan)
-        return RunState(engine=None, findings=[], verified=Verified.none(), usual_gap_s=unknown)
+        return RunState(
+            engine=None,
+            findings=[],
+            verified=Verified.none(),
+            usual_gap_s=unknown,
+            resets=Resets.none(),
+        )
     return unpack_state(plan.prior["state"], loaded.registry)
 
 

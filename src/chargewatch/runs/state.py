@@ -17,6 +17,7 @@ from chargewatch.risk.memory import Arrays
 from chargewatch.risk.parallel import in_threads
 from chargewatch.runs.load import Registry
 from chargewatch.runs.verify_signed import OUTCOME, Verified
+from chargewatch.signals.declarations import Resets
 from chargewatch.signals.findings import Finding
 
 SAMPLE_BYTES = 65_536
@@ -32,6 +33,7 @@ class RunState:
     findings: list[Finding]
     verified: Verified
     usual_gap_s: Floats
+    resets: Resets
 
 
 def _packed(array: NDArray) -> bytes:  # type: ignore[type-arg]
@@ -71,6 +73,7 @@ def pack_state(
     findings: list[Finding],
     verified: Verified,
     usual_gap_s: Floats,
+    resets: Resets,
 ) -> dict[str, bytes]:
     """Return a run's state by name; findings that every run makes anew are left out."""
     kept = [
@@ -83,6 +86,8 @@ def pack_state(
     state["findings"] = zlib.compress(orjson.dumps(kept), 1)
     state["cadence/connector_id"] = _packed(registry.connector_ids)
     state["cadence/usual_gap_s"] = _packed(usual_gap_s)
+    state["resets/connector_id"] = _packed(registry.connector_ids[resets.connector])
+    state["resets/at_s"] = _packed(resets.at_s)
     state["signed/outcomes"] = _packed(verified.outcomes)
     state["signed/reason"] = zlib.compress(orjson.dumps(list(verified.reason)), 1)
     return state
@@ -114,6 +119,15 @@ def _unpack_verified(state: Mapping[str, bytes]) -> Verified:
     return Verified(outcomes, tuple(orjson.loads(zlib.decompress(state["signed/reason"]))))
 
 
+def _unpack_resets(state: Mapping[str, bytes], registry: Registry) -> Resets:
+    """Return the resets of connectors that the registry still has; none of an older state."""
+    if "resets/at_s" not in state:
+        return Resets.none()
+    ids, at_s = _unpacked(state["resets/connector_id"]), _unpacked(state["resets/at_s"])
+    found = Resets(registry.connector_rows(ids), at_s)
+    return found.take(np.isin(ids, registry.connector_ids))
+
+
 def unpack_state(state: Mapping[str, bytes], registry: Registry) -> RunState:
     """Return a state on the rows of today's fleet; what is gone from the registry is dropped."""
     findings = []
@@ -132,4 +146,5 @@ def unpack_state(state: Mapping[str, bytes], registry: Registry) -> RunState:
         findings=findings,
         verified=_unpack_verified(state),
         usual_gap_s=usual,
+        resets=_unpack_resets(state, registry),
     )

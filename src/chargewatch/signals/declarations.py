@@ -6,6 +6,7 @@ same mark on the first reading after the change. An event explains one step only
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,31 @@ notices a new meter within its reading cycle of a minute or two.
 
 _SPAN_S = float(1 << 34)
 """More than any time since 1970, s; of 100,000 connectors a quarter of a second is still told."""
+
+
+@dataclass(frozen=True)
+class Resets:
+    """Changes of registers that readings declared (context `Register.Reset`); shape (r,)."""
+
+    connector: Ints  # row of Fleet
+    at_s: Floats
+
+    @staticmethod
+    def none() -> Resets:
+        """Return no reset."""
+        return Resets(np.empty(0, np.int64), np.empty(0))
+
+    def take(self, rows: Ints | Bools) -> Resets:
+        """Return some of them."""
+        return Resets(self.connector[rows], self.at_s[rows])
+
+    def joined(self, others: Sequence[Resets]) -> Resets:
+        """Return these and others."""
+        parts = [self, *others]
+        return Resets(
+            np.concatenate([part.connector for part in parts]),
+            np.concatenate([part.at_s for part in parts]),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +70,14 @@ class Declarations:
         return Declarations(
             connector=self.connector[keep], at_s=self.at_s[keep], replaced=self.replaced[keep]
         )
+
+    def with_resets(self, resets: Resets) -> Declarations:
+        """Return these and those that readings declare, for counting all of them."""
+        connector = np.concatenate([self.connector, resets.connector])
+        at_s = np.concatenate([self.at_s, resets.at_s])
+        replaced = np.concatenate([self.replaced, np.zeros(resets.at_s.size, bool)])
+        order = np.lexsort((at_s, connector))
+        return Declarations(connector=connector[order], at_s=at_s[order], replaced=replaced[order])
 
     def first_from(self, connector: Ints, at_s: Floats) -> Ints:
         """Return the place of the first declaration of connectors at or after times."""

@@ -25,6 +25,8 @@ LONGEST_POWER_S = Limit(900.0, "s", "power is not integrated over longer spans",
 CHARGING_FRACTION = Limit(0.02, "of rated power", "less power is not charging", SIMULATED)
 RESTORED_WH = Limit(50.0, "Wh", "what a reboot between two sessions may lose", SIMULATED)
 
+LEAST_JITTER = 0.5
+"""Of a step: a fall of less is noise of a register that is told in floating point."""
 KEY_SPAN = np.int64(1) << 40
 """More milliseconds than any window has, 35 years; 64 bits hold 8 million connectors of them."""
 
@@ -104,6 +106,13 @@ class Pairs:
     def one_charge(self) -> Bools:
         """Pairs that don't reach over the end of one session or the begin of another."""
         return _one_charge(self.readings)
+
+    @property
+    def jitter(self) -> Bools:
+        """Pairs over which the register falls back by a step, and not by noise far below it."""
+        part = self.step_wh / self.resolution_wh
+        small = (part <= -LEAST_JITTER) & (part >= -1.0)
+        return np.asarray(self.valid & small & ~self.declared & ~self.restored)
 
     @property
     def sound(self) -> Bools:

@@ -24,6 +24,7 @@ from chargewatch.signals.rules import (
     power_register_mismatch,
     register_decrease,
     register_discontinuity,
+    register_jitter,
     register_jump,
     sequence_restart,
     session_register_mismatch,
@@ -44,6 +45,7 @@ RULES: Mapping[str, Rule] = {
     module.RULE.code: module.RULE
     for module in (
         register_decrease,
+        register_jitter,
         register_jump,
         stuck_register,
         power_register_mismatch,

@@ -147,6 +147,11 @@ _KINDS = (
         parameters={"begin_days": 8.0},
     ),
     FaultKind(
+        name="jitter",
+        meaning="the register wavers by its last digit from reading to reading",
+        signals=("register_jitter",),
+    ),
+    FaultKind(
         name="jump",
         meaning="the register leaps ahead between two sessions",
         parameters={"begin_days": 5.0, "energy_wh": 400_000.0},

@@ -18,6 +18,8 @@ DECLARED = ("declared_reset", "new_meter")
 EVENTS = ("rollover", "reset", "jump", "unit", "restored_register", *DECLARED)
 NEW_METER_WH = 20_000.0
 """Least energy of the session in which a new meter's register grows a thousandfold."""
+WAVER = 0.6180339887
+"""Times that are multiples of each other get unlike parts of it."""
 PERIODIC, BEGIN, END, RESET = 0, 1, 2, 3
 CONTEXTS = (None, "Transaction.Begin", "Transaction.End", "Register.Reset")
 
@@ -65,6 +67,8 @@ class Registers:
         self._step_wh = layout.connectors.resolution_wh.copy()
         for i, fault in faults.of_kind("coarse_register").items():
             self._step_wh[i] = fault["step_wh"]
+        self._wavers = np.zeros(n, dtype=bool)
+        self._wavers[list(faults.of_kind("jitter"))] = True
         self._at = np.full(n, np.inf)
         self._offset_wh = np.zeros(n)
         self._unit_from = np.full(n, np.inf)
@@ -123,6 +127,9 @@ class Registers:
         base = base + np.where(t_s >= self._at[connector], self._offset_wh[connector], 0.0)
         step = self._step_wh[connector]
         register = np.floor(base / step) * step
+        # Without a draw, so that a session's registers are those of the readings beside it.
+        down = self._wavers[connector] & (np.floor(t_s * WAVER) % 2 == 1)
+        register = np.where(down, register - step, register)
         wrong = (t_s >= self._unit_from[connector]) & (t_s < self._unit_until[connector])
         return np.asarray(np.where(wrong, np.round(register / 1000, 3), register))
 
