@@ -29,6 +29,7 @@ from chargewatch.settings import load_settings
 from chargewatch.simulators.scenario import FaultSpec
 from chargewatch.storage.database import open_database
 from chargewatch.storage.runs import results as store
+from chargewatch.storage.runs.inputs import declared_errors
 
 ASSESSMENT_COLUMNS = [
     "connector",
@@ -373,6 +374,39 @@ async def test_a_fall_that_is_declared_late_is_no_finding_any_more(
         await run_assessment(database, settings, as_of=TO + timedelta(minutes=1), days=30)
         codes = [row["code"] for row in await signal_rows(database)]
     assert "register_decrease" not in codes
+
+
+async def test_a_run_knows_which_meters_were_declared_to_be_replaced(database_url, tmp_path):
+    city = make_test_city(FAULTS[2], days=5)
+    async with open_database(database_url) as database:
+        await register(database, tmp_path, city.registry())
+        await feed(database_url, messages_of(city))
+        settings = load_settings({})
+        await run_assessment(database, settings, as_of=TO, days=30)
+        first = await assessment_rows(database)
+        one = next(row for row in first if "verification" in row["method"])
+        place = {"connector": one["connector"], "at": (TO - timedelta(days=3)).isoformat()}
+        message = {
+            "seq": 1,
+            "sent_at": TO.isoformat(),
+            "events": [
+                place | {"kind": "meter_replaced"},
+                {"at": place["at"], "kind": "metering_firmware"},
+                {"at": (TO + timedelta(days=9)).isoformat(), "kind": "seal_opened"},
+            ],
+        }
+        topic = f"cw/v1/{one['operator_id']}/{one['station_id']}/events"
+        await feed(database_url, [(topic, orjson.dumps(message))])
+        async with database.raw() as connection:
+            declared = await declared_errors(connection, as_of=TO)
+        await run_assessment(database, settings, as_of=TO + timedelta(minutes=1), days=30)
+        rows = {row["connector"]: row for row in await assessment_rows(database)}
+    station = [row for row in first if row["station_id"] == one["station_id"]]
+    assert declared["replaced"].sum() == 1
+    assert declared.size == 1 + len(station)
+    new = rows[one["connector"]]
+    assert "verification" not in new["method"]
+    assert new["standard_uncertainty"] != one["standard_uncertainty"]
 
 
 async def test_what_came_late_is_judged_though_rollups_were_refreshed_before(

@@ -1,11 +1,15 @@
 """What a change of one connector's error does to its own estimate and to its neighbours'."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from engine_city import DAY, START_DAY
+from engine_city import make_city as engine_city
 
+from chargewatch.domain.reason import in_english
 from chargewatch.domain.verdict import Verdict
 from chargewatch.evaluation.city_inputs import known_inputs
 from chargewatch.risk.engine import assess
@@ -13,6 +17,7 @@ from chargewatch.risk.feeders.blocks import Group
 from chargewatch.risk.feeders.statements import GainStatement, leaks
 from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.rounds_input import misfit
+from chargewatch.risk.run_inputs import DeclaredChanges
 from chargewatch.simulators.city import make_city
 
 TO = datetime(2026, 3, 30, 16, tzinfo=UTC)
@@ -128,3 +133,72 @@ def test_a_connector_that_hides_its_energy_bends_no_neighbour(fault):
     assert np.mean(np.abs(z[others]) < 1.96) > 0.88
     assert np.abs(z[others]).max() < 5
     assert not any(result.verdict[k] is Verdict.NONCONFORMING for k in others)
+
+
+def declared(city, rows, *, at_s, replaced):
+    rows = np.asarray(rows)
+    return DeclaredChanges(
+        connector=rows, at_s=np.full(rows.size, at_s), replaced=np.full(rows.size, replaced)
+    )
+
+
+def test_a_declared_new_meter_has_an_error_of_its_own():
+    """A verification of the old one says nothing of it; nobody is alarmed of what was declared."""
+    days, day = 24, 19
+    city = engine_city(13, days=days, step_day=day, offenders=3, offence_mpe=2.5, anchors=36)
+    stepped = np.flatnonzero(np.abs(city.error) > 0.02)
+    at_s = (START_DAY + day) * DAY
+    new = declared(city, stepped, at_s=at_s, replaced=True)
+    inputs = replace(city.inputs, declared=new)
+    result = assess(inputs, config=EngineConfig())
+    z = (result.relative_error - city.error) / result.standard_uncertainty
+    assert np.abs(z[stepped]).max() < 3.5
+    assert not result.drift_alarm.any()
+    assert "verification" not in [result.method[k] for k in stepped]
+    for k in range(city.error.size):
+        assert ("its meter was replaced on" in in_english(result.reason[k])) == (k in stepped)
+    # One that is verified on the same day, which ends later, counts.
+    anchors = city.inputs.anchors
+    mine = np.isin(anchors.connector, stepped)
+    again = replace(
+        anchors,
+        verified_s=np.where(mine, at_s + 0.4 * DAY, anchors.verified_s),
+        relative_error=np.where(mine, city.error[anchors.connector], anchors.relative_error),
+    )
+    verified = assess(replace(inputs, anchors=again), config=EngineConfig())
+    assert all("verification" in verified.method[k] for k in stepped)
+    assert (verified.standard_uncertainty[stepped] < result.standard_uncertainty[stepped]).all()
+
+
+def test_a_meter_replaced_after_the_run_is_not_known_to_it():
+    city = engine_city(12, days=12)
+    late = declared(city, [0, 3], at_s=city.inputs.as_of_s + 1.0, replaced=True)
+    before = assess(city.inputs, config=EngineConfig())
+    after = assess(replace(city.inputs, declared=late), config=EngineConfig())
+    assert (before.relative_error == after.relative_error).all()
+
+
+def test_a_meter_replaced_long_ago_ends_its_verification_only():
+    city = engine_city(12, days=12, anchors=36)
+    old = declared(city, [0], at_s=(START_DAY - 20) * DAY, replaced=True)
+    before = assess(city.inputs, config=EngineConfig())
+    after = assess(replace(city.inputs, declared=old), config=EngineConfig())
+    assert "verification" in before.method[0]
+    assert "verification" not in after.method[0]
+    assert "verification" in after.method[1]
+
+
+def test_a_declared_work_makes_a_weak_change_likelier():
+    city = engine_city(12, days=24, step_day=19, offenders=3, offence_mpe=1.2)
+    stepped = np.flatnonzero(np.abs(city.error) > 0.02)
+    work = declared(city, stepped, at_s=(START_DAY + 19) * DAY - 60.0, replaced=False)
+    before = assess(city.inputs, config=EngineConfig())
+    after = assess(replace(city.inputs, declared=work), config=EngineConfig())
+    gain = after.drift_statistic - before.drift_statistic
+    assert (gain[stepped] > 2.0).all()
+    quiet = np.setdiff1d(np.arange(gain.size), stepped)
+    assert np.nanmax(np.abs(gain[quiet])) < 1.0
+    # What nothing shows isn't found for having been declared.
+    everywhere = declared(city, quiet, at_s=(START_DAY + 12) * DAY, replaced=False)
+    result = assess(replace(city.inputs, declared=everywhere), config=EngineConfig())
+    assert not result.drift_alarm[quiet].any()

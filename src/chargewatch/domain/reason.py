@@ -40,6 +40,7 @@ WORDINGS: Mapping[str, Wording] = {
     ),
     "reference": Wording("the reference contributes {meter_u}", ("meter_u",)),
     "changed": Wording("changed on {day}", ("day",)),
+    "replaced": Wording("its meter was replaced on {day}", ("day",)),
     "suspect": Wording("its reference meter {meter} is suspect and not relied on", ("meter",)),
     **{
         f"conflict_{witness}": Wording(

@@ -97,15 +97,19 @@ def _dated(fits: Fits, *, days: int) -> tuple[Ints, Ints]:
     return low, np.argmax(sums >= 0.975 - 1e-12, axis=1)
 
 
+def _with_given(given: Ints) -> Taken:
+    """Return room for changes that are found, and the step that is known in the last column."""
+    begin = np.full((given.size, MOST_CHANGES + 1), -1, dtype=np.int64)
+    begin[:, -1] = given
+    return Taken(begin=begin, shape=np.zeros_like(begin))
+
+
 def _one_by_one(
-    history: VoteHistory, fits: Fits, *, spread: Floats, prior: Floats
+    history: VoteHistory, fits: Fits, given: Ints, *, spread: Floats, prior: Floats
 ) -> tuple[Taken, Possible]:
     """Return the changes that are likely, found one after the other, and a further one."""
     n = spread.size
-    taken = Taken(
-        begin=np.full((n, MOST_CHANGES), -1, dtype=np.int64),
-        shape=np.zeros((n, MOST_CHANGES), dtype=np.int64),
-    )
+    taken = _with_given(given)
     further = Possible(chance=np.zeros(n), shift=np.zeros(n), variance=np.zeros(n))
     rows = np.arange(n)
     for turn in range(MOST_CHANGES):
@@ -145,22 +149,26 @@ def _log_posterior(history: VoteHistory, taken: Taken, *, spread: Floats, prior:
 
 
 def _with_likely(
-    history: VoteHistory, first: Fits, *, spread: Floats, prior: Floats
+    history: VoteHistory, first: Fits, given: Ints, *, spread: Floats, prior: Floats
 ) -> tuple[Taken, Possible]:
     """Return the likely changes of connectors that have one, and a further one that is not.
 
     A drift may stand for several steps: where there is one, steps alone are tried as well.
     """
-    taken, further = _one_by_one(history, first, spread=spread, prior=prior)
+    taken, further = _one_by_one(history, first, given, spread=spread, prior=prior)
     rows = np.flatnonzero(((taken.begin >= 0) & (taken.shape == DRIFT)).any(axis=1))
     if rows.size == 0:
         return taken, further
     mine, own = history.of(rows), spread[rows]
     steps = prior[rows].copy()
     steps[..., DRIFT] = -np.inf
-    none = taken.of(rows).of_none()
+    none = _with_given(given[rows])
     other, more = _one_by_one(
-        mine, weighed(mine, none, spread=own, prior=steps), spread=own, prior=steps
+        mine,
+        weighed(mine, none, spread=own, prior=steps),
+        given[rows],
+        spread=own,
+        prior=steps,
     )
     gain = _log_posterior(mine, other, spread=own, prior=prior[rows])
     gain -= _log_posterior(mine, taken.of(rows), spread=own, prior=prior[rows])
@@ -188,11 +196,10 @@ def _fit_of(history: VoteHistory, taken: Taken, *, spread: Floats) -> tuple[Floa
 
 
 def _of_chunk(
-    history: VoteHistory, *, spread: Floats, smallest: Floats, prior: Floats
+    history: VoteHistory, given: Ints, *, spread: Floats, smallest: Floats, prior: Floats
 ) -> ChangePosterior:
     n, days = history.metered.shape
-    none = Taken(begin=np.zeros((n, 0), dtype=np.int64), shape=np.zeros((n, 0), dtype=np.int64))
-    first = weighed(history, none, spread=spread, prior=prior)
+    first = weighed(history, _with_given(given), spread=spread, prior=prior)
     start = _possible(first)
     mine = np.flatnonzero(first.log_odds > np.log(LIKELY / (1.0 - LIKELY)))
     out = ChangePosterior(
@@ -210,7 +217,7 @@ def _of_chunk(
         session_fit=np.full(history.sessions.at.size, np.nan),
     )
     if mine.size:
-        _describe(out, history, mine, first.of(mine), spread=spread, prior=prior)
+        _describe(out, history, mine, first.of(mine), given[mine], spread=spread, prior=prior)
     return out
 
 
@@ -219,6 +226,7 @@ def _describe(
     history: VoteHistory,
     rows: Ints,
     first: Fits,
+    given: Ints,
     *,
     spread: Floats,
     prior: Floats,
@@ -226,11 +234,11 @@ def _describe(
     """Put the likely changes of some connectors into the posterior."""
     told = np.isin(history.sessions.connector, rows)
     history, spread, prior = history.of(rows), spread[rows], prior[rows]
-    taken, further = _with_likely(history, first, spread=spread, prior=prior)
+    taken, further = _with_likely(history, first, given, spread=spread, prior=prior)
     for name, values in vars(further).items():
         getattr(out.further, name)[rows] = values
     out.metered_fit[rows], out.session_fit[told] = _fit_of(history, taken, spread=spread)
-    last = np.argmax(taken.begin, axis=1)
+    last = np.argmax(taken.begin[:, :MOST_CHANGES], axis=1)
     fits = weighed(history, taken.without(last), spread=spread, prior=prior)
     best = likeliest(fits, size=rows.size)
     out.low[rows], out.high[rows] = _dated(fits, days=history.days)
@@ -240,7 +248,12 @@ def _describe(
 
 
 def change_posterior(
-    history: VoteHistory, *, mpe: Floats, smallest: Floats, prior: Floats
+    history: VoteHistory,
+    *,
+    mpe: Floats,
+    smallest: Floats,
+    prior: Floats,
+    given: Ints | None = None,
 ) -> ChangePosterior:
     """Return what is known of changes of each connector's error.
 
@@ -249,9 +262,14 @@ def change_posterior(
         mpe: shape (n,).
         smallest: changes below are small, fraction, shape (n,).
         prior: odds that a step and that a drift begins with a day, before any data, (n, d, 2).
+        given: first day of a new error that is known to have begun, -1 for none, shape (n,). What
+            is returned is of changes beside it.
     """
     n, days = history.metered.shape
-    log = np.log(prior)
+    if given is None:
+        given = np.full(n, -1, dtype=np.int64)
+    with np.errstate(divide="ignore"):
+        log = np.log(prior)
     bounds = np.searchsorted(
         history.sessions.connector, np.arange(0, n + CONNECTORS_AT_ONCE, CONNECTORS_AT_ONCE)
     )
@@ -267,11 +285,15 @@ def change_posterior(
             sessions=replace(sessions, connector=sessions.connector - rows.start),
         )
         return _of_chunk(
-            mine, spread=CHANGE_SIZE_MPE * mpe[rows], smallest=smallest[rows], prior=log[rows]
+            mine,
+            given[rows],
+            spread=CHANGE_SIZE_MPE * mpe[rows],
+            smallest=smallest[rows],
+            prior=log[rows],
         )
 
     if n == 0 or days == 0:
-        return _of_chunk(history, spread=CHANGE_SIZE_MPE * mpe, smallest=smallest, prior=log)
+        return _of_chunk(history, given, spread=CHANGE_SIZE_MPE * mpe, smallest=smallest, prior=log)
     return _joined(in_threads(part, range(len(bounds) - 1)))
 
 

@@ -70,10 +70,6 @@ class Taken:
         """Return those of some rows."""
         return Taken(begin=self.begin[rows], shape=self.shape[rows])
 
-    def of_none(self) -> Taken:
-        """Return as many columns without any change."""
-        return Taken(begin=np.full(self.begin.shape, -1), shape=np.zeros_like(self.shape))
-
     def without(self, column: Ints) -> Taken:
         """Return them without the one in a column of each row."""
         begin = self.begin.copy()

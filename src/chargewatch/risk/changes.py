@@ -11,9 +11,16 @@ from chargewatch.domain.arrays import Bools, Floats, Ints, sum_by_row
 from chargewatch.domain.times import DAY_S
 from chargewatch.risk.change_noise import metered_noise, session_noise
 from chargewatch.risk.change_posterior import ChangePosterior, Possible, change_posterior
-from chargewatch.risk.change_votes import PULLED_IN, SessionVotes, VoteHistory, pulled_in
+from chargewatch.risk.change_votes import (
+    DRIFT,
+    PULLED_IN,
+    STEP,
+    SessionVotes,
+    VoteHistory,
+    pulled_in,
+)
 from chargewatch.risk.memory import CityStatistics
-from chargewatch.risk.priors import ROBUST_PULL
+from chargewatch.risk.priors import DECLARED_CHANCE, ROBUST_PULL
 from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.run_inputs import RunInputs
 from chargewatch.risk.spreads import SessionsInTime
@@ -29,7 +36,8 @@ YEAR_DAYS = 365.25
 class Changes:
     """Changes found and what the meters say since; shape (n,); days since 1970, -1 for none."""
 
-    alarm: Bools
+    taken: Bools  # only what came since the change is of the present error
+    alarm: Bools  # and nobody declared it
     statistic: Floats  # log of the odds that there was a change; NaN where none could be seen
     changed: Ints
     low: Ints
@@ -41,6 +49,7 @@ class Changes:
     slope: Floats  # of a drift that goes on, a day; 0 for a step
     slope_variance: Floats  # 0 for a step
     last_day: int  # the drift is followed to its end
+    replaced_s: Floats  # when the meter was replaced last, as declared; -inf where it was not
     session_weight: Floats  # (s,), robust, beside the change; NaN where there is none
 
     def ahead(self, connector: Ints, at_s: Floats) -> Floats:
@@ -48,6 +57,15 @@ class Changes:
         begin = self.changed[connector]
         gone = risen(float(self.last_day + 1), begin) - risen(at_s / DAY_S, begin)
         return np.where(self.slope_variance[connector] > 0, gone, 0.0)
+
+    @property
+    def step_s(self) -> Floats:
+        """Time before which sessions and verifications are of another error, -inf for none, (n,).
+
+        Along a drift they are brought to the present instead.
+        """
+        steps = self.alarm & (self.slope_variance <= 0)
+        return np.maximum(np.where(steps, self.changed * DAY_S, -np.inf), self.replaced_s)
 
     @property
     def likely(self) -> Bools:
@@ -72,11 +90,22 @@ def risen(days: ArrayLike, begin: Ints) -> Floats:
     return np.maximum(np.asarray(days, dtype=np.float64) - begin, 0.0)
 
 
-def no_changes(n: int, sessions: int) -> Changes:
-    """Return what is known of changes before any were looked for."""
+def replaced_s(inputs: RunInputs) -> Floats:
+    """Return when each connector's meter was replaced last, as declared, -inf for never, (n,)."""
+    declared = inputs.declared
+    use = declared.replaced & (declared.at_s <= inputs.as_of_s)
+    out = np.full(inputs.fleet.size, -np.inf)
+    np.maximum.at(out, declared.connector[use], declared.at_s[use])
+    return out
+
+
+def no_changes(inputs: RunInputs, sessions: int) -> Changes:
+    """Return what is known of changes before any were looked for: what was declared."""
+    n = inputs.fleet.size
     none = np.full(n, -1, dtype=np.int64)
     zero = np.zeros(n)
     return Changes(
+        taken=none >= 0,
         alarm=none >= 0,
         statistic=np.full(n, np.nan),
         changed=none,
@@ -89,6 +118,7 @@ def no_changes(n: int, sessions: int) -> Changes:
         slope=zero,
         slope_variance=zero,
         last_day=0,
+        replaced_s=replaced_s(inputs),
         session_weight=np.full(sessions, np.nan),
     )
 
@@ -170,13 +200,24 @@ def changes_of_city(
     """
     days = _days(statistics, inputs.as_of_s, config.drift_days)
     if days.size == 0:
-        return no_changes(mpe.size, in_time.own.size)
+        return no_changes(inputs, in_time.own.size)
     history, order = _history(
         statistics, days, is_dc=inputs.fleet.is_dc, in_time=in_time, mpe=mpe, config=config
     )
-    prior = np.full((mpe.size, days.size, 2), 0.5 * config.changes_per_year / YEAR_DAYS)
-    found = change_posterior(history, mpe=mpe, smallest=SMALLEST_CHANGE_MPE * mpe, prior=prior)
+    new_s = replaced_s(inputs)
+    # The day of the event has both errors in it.
+    given = np.where(new_s >= days[0] * DAY_S, np.floor(new_s / DAY_S) + 1.0 - days[0], -1.0)
+    given = np.minimum(given, days.size).astype(np.int64)
+    found = change_posterior(
+        history,
+        mpe=mpe,
+        smallest=SMALLEST_CHANGE_MPE * mpe,
+        prior=_prior(inputs, days, given, rate=config.changes_per_year / YEAR_DAYS),
+        given=given,
+    )
     alarm = (found.chance >= config.drift_probability) & (found.begin >= 0)
+    # What happened to the old meter is past.
+    alarm &= found.begin > given
     weight = np.full(in_time.own.size, np.nan)
     sessions = history.sessions
     fitted = np.flatnonzero(alarm[sessions.connector] & np.isfinite(found.session_fit))
@@ -184,7 +225,24 @@ def changes_of_city(
     weight[place] = tail_weights(
         in_time.own[place] - found.session_fit[fitted], in_time.variance[place]
     )
-    return _followed(history, found, alarm, days, session_weight=weight)
+    return _followed(history, found, alarm, days, given, session_weight=weight, new_s=new_s)
+
+
+def _prior(inputs: RunInputs, days: Ints, given: Ints, *, rate: float) -> Floats:
+    """Return the odds that a step and that a drift begins with each day, shape (n, d, 2).
+
+    A declared work on a pile may have changed its error with that day or the next one. No line is
+    followed from an old meter to a new one.
+    """
+    prior = np.full((inputs.fleet.size, days.size, 2), 0.5 * rate)
+    declared = inputs.declared
+    day = np.floor(declared.at_s / DAY_S).astype(np.int64) - days[0]
+    for later in (0, 1):
+        use = ~declared.replaced & (day + later >= 0) & (day + later < days.size)
+        use &= declared.at_s <= inputs.as_of_s
+        prior[declared.connector[use], day[use] + later, STEP] = 0.5 * DECLARED_CHANCE
+    prior[..., DRIFT][np.arange(days.size) < given[:, None]] = 0.0
+    return prior
 
 
 def _followed(
@@ -192,12 +250,16 @@ def _followed(
     found: ChangePosterior,
     alarm: Bools,
     days: Ints,
+    given: Ints,
     *,
     session_weight: Floats,
+    new_s: Floats,
 ) -> Changes:
-    """Return the changes found, and what the meters say since."""
+    """Return the changes found and declared, and what the meters say since."""
     n = alarm.size
-    rows = np.flatnonzero(alarm)
+    taken = alarm | (given >= 0)
+    rows = np.flatnonzero(taken)
+    begin = np.where(alarm, found.begin, given)
     slope, slope_variance, z, z_precision = (np.zeros(n) for _ in range(4))
     drifting = np.flatnonzero(alarm & found.is_drift)
     gone = float(days.size) - found.begin[drifting]
@@ -209,16 +271,22 @@ def _followed(
     both = (history.metered_precision > 0).any(axis=1) & told
     slope_variance[both] *= 2.0
     precision = history.metered_precision[rows]
-    away = history.metered[rows] - found.metered_fit[rows]
+    away = np.nan_to_num(history.metered[rows] - found.metered_fit[rows])
     precision = precision * tail_weights(away, 1.0 / np.where(precision > 0, precision, 1.0))
+    column, new = np.arange(days.size), given[rows, None]
     level, variance = present_level(
         history.metered[rows],
-        precision,
-        begin=found.begin[rows],
+        np.where(column >= new, precision, 0.0),
+        begin=begin[rows],
         slope=slope[rows],
         slope_variance=slope_variance[rows],
     )
+    old = np.where(column < new, precision, 0.0)
+    there = old.sum(axis=1)
+    before = (old * history.metered[rows]).sum(axis=1) / np.where(there > 0, there, 1.0)
     size = np.where(alarm, np.abs(found.size), 0.0)
+    told = (there > 0) & np.isfinite(variance)
+    size[rows] = np.where(told, np.maximum(size[rows], np.abs(level - before)), size[rows])
     variance = variance + (ROBUST_PULL * size[rows]) ** 2
     z[rows] = np.where(np.isfinite(variance), level, 0.0)
     z_precision[rows] = np.where(np.isfinite(variance), 1.0 / variance, 0.0)
@@ -233,6 +301,7 @@ def _followed(
         }
     )
     return Changes(
+        taken=taken,
         alarm=alarm,
         statistic=np.where(np.isfinite(found.log_odds), found.log_odds, np.nan),
         changed=day(found.begin),
@@ -245,6 +314,7 @@ def _followed(
         slope=slope,
         slope_variance=slope_variance,
         last_day=int(days[-1]),
+        replaced_s=new_s,
         session_weight=session_weight,
     )
 
@@ -292,7 +362,7 @@ def daily_offset(statistics: CityStatistics, changes: Changes, z: Floats, *, kin
     precision = statistics.metered_precision
     total = precision.sum(axis=1)
     mean = (precision * statistics.metered).sum(axis=1) / np.where(total > 0, total, 1.0)
-    use = (total > 0) & ~changes.alarm & np.isfinite(z)
+    use = (total > 0) & ~changes.taken & np.isfinite(z)
     weight = np.where(use, np.minimum(total, 0.001**-2), 0.0)
     kinds = int(kind.max(initial=0)) + 1
     away = sum_by_row(kind, weight * np.where(use, mean - z, 0.0), size=kinds)

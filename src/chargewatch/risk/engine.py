@@ -272,6 +272,7 @@ def _findings(
         traced=inference.traced,
         live=decided.live,
         changed=inference.changes.changed,
+        replaced_s=inference.changes.replaced_s,
         has_mpe=np.isfinite(inputs.fleet.mpe),
         unclosed=decided.unclosed,
         conflict=np.where(conflicts.found, conflicts.witness, -1),

@@ -89,8 +89,7 @@ def no_pasts(city: RoundsInput) -> Pasts:
 def pasts_before(city: RoundsInput, changes: Changes) -> Pasts:
     """Return a past for each connector whose error stepped and that has evidence from before."""
     rows, anchors = city.statistics.sessions, city.inputs.anchors
-    stepped = changes.alarm & (changes.slope_variance <= 0)
-    step_s = np.where(stepped, changes.changed * DAY_S, -np.inf)
+    step_s = changes.step_s
     before = rows.ended_s < step_s[rows.connector]
     with_past = np.zeros(city.size, dtype=bool)
     with_past[rows.connector[before]] = True
@@ -160,7 +159,7 @@ def _session_graph(
     rows, spreads, changes = city.statistics.sessions, known.spreads, known.changes
     connector, size = pasts.connector, city.size + pasts.of.size
     # The usual weights judge the sessions of a connector that changed by its mean error.
-    changed = changes.alarm[rows.connector]
+    changed = changes.taken[rows.connector]
     tail = known.weights.tail
     if known.in_time is not None:
         tail = np.where(changed, known.in_time.weight, tail)
@@ -198,8 +197,8 @@ def _stated(city: RoundsInput, known: Judgement, pasts: Pasts) -> Stated:
     anchors, inputs = city.inputs.anchors, city.inputs
     use = np.isfinite(anchors.relative_error) & np.isfinite(anchors.standard_uncertainty)
     use &= anchors.verified_s <= inputs.as_of_s
-    changed = known.changes.changed[anchors.connector]
-    before = (changed >= 0) & (anchors.verified_s < changed * DAY_S)
+    changed = np.where(known.changes.changed >= 0, known.changes.changed * DAY_S, -np.inf)
+    before = anchors.verified_s < np.maximum(changed, known.changes.step_s)[anchors.connector]
     past = np.where(before, pasts.number[anchors.connector], anchors.connector)
     use &= past >= 0
     who = past[use]
@@ -225,7 +224,7 @@ def _since_changes(
     """Return feeders' statements and in-series evidence without what is older than a change."""
     changes = known.changes
     precision, score = city.direct_precision, city.direct_score
-    if not changes.alarm.any():
+    if not changes.taken.any():
         return city.statements, precision, score
     layout = city.statistics.layout
     z = np.full(city.size, np.nan)
@@ -237,10 +236,10 @@ def _since_changes(
     offset = daily_offset(city.statistics, changes, z, kind=kind)
     present = changes.z - np.where(layout.connector_group >= 0, offset, 0.0)
     statements = tuple(
-        with_changed(s, z=present, precision=changes.z_precision, changed=changes.alarm)
+        with_changed(s, z=present, precision=changes.z_precision, changed=changes.taken)
         for s in city.statements
     )
-    series = changes.alarm & (precision > 0)
+    series = changes.taken & (precision > 0)
     u = in_series_u(city.statistics, city.meter_u)
     own = np.where(changes.z_precision > 0, changes.z_precision, 1e-12)
     precision = np.where(series, 1.0 / (1.0 / own + u**2), precision)

@@ -117,7 +117,7 @@ def _first_judgement(city: RoundsInput) -> Judgement:
         holds=np.ones(city.inputs.anchors.connector.size),
         own=unknown,
         own_variance=unknown,
-        changes=no_changes(n, city.statistics.sessions.connector.size),
+        changes=no_changes(city.inputs, city.statistics.sessions.connector.size),
         shift=np.full(m, np.nan),
         shift_u=np.full(m, np.nan),
         suspect=np.zeros(m, dtype=bool),

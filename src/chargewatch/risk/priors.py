@@ -57,6 +57,9 @@ CHANGE_SIZE_MPE = 2.0
 CHANGE_TAIL_DEGREES = 5.0
 """Degrees of freedom of the noise of days and sessions around a change. Unit: 1. Source:
 judgement, as of sessions."""
+DECLARED_CHANCE = 0.1
+"""Chance that a declared work on a pile (cable, firmware of the metering, seal) changes its error.
+Unit: fraction. Source: judgement; a new meter always does."""
 OWN_NOISE_COUNTS = 10.0
 """What the usual noise between days weighs in a connector's own. Unit: differences of days. Source:
 judgement."""

@@ -34,6 +34,7 @@ class Findings:
     traced: Bools
     live: Bools
     changed: Ints  # days since 1970, -1 for none
+    replaced_s: Floats  # of the meter, -inf for never
     has_mpe: Bools
     unclosed: Bools
     conflict: Ints  # place in `WITNESSES` of the witness that contradicts all others, -1 for none
@@ -72,6 +73,12 @@ def _situation(one: SituationError) -> Reason:
     return reason(code, error_in=one.error, error_otherwise=one.error_otherwise, **values)
 
 
+def _changes(row: dict[str, float]) -> Iterator[Reason]:
+    for code, at_s in (("replaced", row["replaced_s"]), ("changed", row["changed"] * DAY_S)):
+        if at_s >= 0:
+            yield reason(code, day=datetime.fromtimestamp(at_s, UTC).date().isoformat())
+
+
 def _parts(
     row: dict[str, float],
     meters: Sequence[str],
@@ -88,9 +95,7 @@ def _parts(
         yield _situation(situation)
     if row["meter_u"] > 0.05 * row["u"]:
         yield reason("reference", meter_u=row["meter_u"])
-    if row["changed"] >= 0:
-        day = datetime.fromtimestamp(row["changed"] * DAY_S, UTC).date()
-        yield reason("changed", day=day.isoformat())
+    yield from _changes(row)
     conflict = int(row["conflict"])
     if conflict >= 0:
         values = {name: row[f"conflict_{name}"] for name in ("said", "said_u", "rest", "rest_u")}

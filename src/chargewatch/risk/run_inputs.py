@@ -8,7 +8,7 @@ Wh; relative quantities are fractions. NaN means "not known".
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,6 +113,24 @@ class Anchors:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DeclaredChanges:
+    """What was declared that begins a new error, or may have; shape (e,)."""
+
+    connector: Ints
+    at_s: Floats
+    replaced: Bools  # the meter is another one; else something that may have changed its error
+
+    @staticmethod
+    def none() -> DeclaredChanges:
+        """Return no declaration."""
+        return DeclaredChanges(
+            connector=np.zeros(0, dtype=np.int64),
+            at_s=np.zeros(0),
+            replaced=np.zeros(0, dtype=bool),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunInputs:
     """All that one run reads."""
 
@@ -124,3 +142,4 @@ class RunInputs:
     meter_intervals: Intervals
     sessions: FinishedSessions
     anchors: Anchors
+    declared: DeclaredChanges = field(default_factory=DeclaredChanges.none)

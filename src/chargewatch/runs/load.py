@@ -20,6 +20,7 @@ from chargewatch.domain.mpe import RuleSet
 from chargewatch.domain.times import SLOT_S
 from chargewatch.risk.run_inputs import (
     Anchors,
+    DeclaredChanges,
     FinishedSessions,
     Fleet,
     Intervals,
@@ -310,6 +311,18 @@ def _anchors(verifications: Rows, registry: Registry, zone: ZoneInfo) -> Anchors
     )
 
 
+async def _declared(
+    connection: asyncpg.Connection, registry: Registry, *, as_of: datetime
+) -> DeclaredChanges:
+    """Return what was declared that begins a new error or may have, by connector and time."""
+    records = await store.declared_errors(connection, as_of=as_of)
+    rows, at_s = registry.connector_rows(records["connector_id"]), seconds_of(records["at"])
+    order = np.lexsort((records["replaced"], at_s, rows))
+    return DeclaredChanges(
+        connector=rows[order], at_s=at_s[order], replaced=records["replaced"][order].copy()
+    )
+
+
 def _valid_until(
     verifications: Rows, registry: Registry, zone: ZoneInfo, *, years: int | None
 ) -> Floats:
@@ -379,6 +392,7 @@ async def load(
         meter_intervals=_no_intervals(),
         sessions=make_sessions(registry, records[:0]),
         anchors=_anchors(verifications, registry, zone),
+        declared=await _declared(connection, registry, as_of=as_of),
     )
     years = rules.verification_period_years
     ids = registry.connector_ids

@@ -23,6 +23,7 @@ from chargewatch.risk.feeders.blocks import feeder_layout, with_feeders
 from chargewatch.risk.feeders.coverage import NEVER
 from chargewatch.risk.memory import Arrays, outdated
 from chargewatch.risk.results import EngineConfig
+from chargewatch.risk.run_inputs import DeclaredChanges
 from chargewatch.risk.splice import other_sessions, spliced
 from chargewatch.runs.load import Loaded, blocks, make_sessions, read_block
 from chargewatch.runs.plan import RunPlan
@@ -202,6 +203,7 @@ def _part_of(loaded: Loaded, connectors: Ints) -> Loaded:
                 members=np.concatenate([*members, np.zeros(0, dtype=np.int64)]),
             ),
             anchors=replace(_rows(anchors, mine), connector=place[anchors.connector[mine]]),
+            declared=DeclaredChanges.none(),
         ),
         registry=replace(registry, connector_ids=registry.connector_ids[connectors]),
         sessions=sessions,

@@ -14,6 +14,10 @@ from chargewatch.storage.intake.readings import CONFLICT, DUPLICATE, STORED
 
 REGISTER_CHANGES = ("meter_replaced", "connector_replaced", "register_reset")
 """Declarations after which a register may go on anywhere; a connector has its own meter."""
+METER_CHANGES = ("meter_replaced", "connector_replaced")
+"""Declarations after which a connector has another meter, and so another error."""
+METERING_WORKS = ("cable_replaced", "metering_firmware", "seal_opened")
+"""Declared works on a pile that may have changed its error."""
 
 _DUE_BEFORE = timedelta(minutes=5)  # as far back as a declaration may explain a step
 

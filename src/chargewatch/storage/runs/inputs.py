@@ -16,7 +16,7 @@ from chargewatch.domain.session import SESSION_COLUMNS, SessionColumn
 from chargewatch.storage import sql
 from chargewatch.storage.bulk import Records, copy_arrays, text_key
 from chargewatch.storage.database import Database
-from chargewatch.storage.intake.events import REGISTER_CHANGES
+from chargewatch.storage.intake.events import METER_CHANGES, METERING_WORKS, REGISTER_CHANGES
 from chargewatch.storage.sql import Statement
 
 RUN_COLUMNS = tuple(column for column in SESSION_COLUMNS if column.in_runs)
@@ -180,6 +180,20 @@ SELECT connector_id, at, energy_wh, power_w, session_key, context
 FROM register_reading
 WHERE connector_id = ANY(CAST(:connector_ids AS int[])) AND at >= :first AND at <= :last
 ORDER BY connector_id, at
+""",
+)
+DECLARED_ERRORS = sql.statement(
+    "inputs: declared errors",
+    """
+SELECT e.connector_id, e.at, e.kind = ANY(CAST(:replaced AS text[])) FROM instrument_event e
+JOIN connector c USING (connector_id)
+WHERE e.at <= :as_of AND (e.kind = ANY(CAST(:works AS text[]))
+  OR e.kind = ANY(CAST(:replaced AS text[])))
+UNION ALL
+SELECT c.connector_id, e.at, false FROM instrument_event e
+JOIN connector c USING (operator_id, station_id)
+WHERE e.connector_id = 0 AND e.meter_id = 0 AND e.at <= :as_of
+  AND (e.kind = ANY(CAST(:works AS text[])) OR e.kind = ANY(CAST(:replaced AS text[])))
 """,
 )
 DECLARED_CHANGES = sql.statement(
@@ -414,6 +428,19 @@ async def declared_changes(
         DECLARED_CHANGES,
         DECLARED,
         values={"kinds": list(REGISTER_CHANGES), "first": first, "last": last},
+    )
+
+
+async def declared_errors(connection: asyncpg.Connection, *, as_of: datetime) -> Records:
+    """Return what was declared until a time that begins a new error or may have, in no order.
+
+    replaced: the meter is another one. What is declared of a station may be about each connector.
+    """
+    return await copy_arrays(
+        connection,
+        DECLARED_ERRORS,
+        DECLARED,
+        values={"replaced": list(METER_CHANGES), "works": list(METERING_WORKS), "as_of": as_of},
     )
 
 
