@@ -75,12 +75,18 @@ def pack_state(
     usual_gap_s: Floats,
     resets: Resets,
 ) -> dict[str, bytes]:
-    """Return a run's state by name; findings that every run makes anew are left out."""
-    kept = [
-        {**asdict(finding), "row": _identifier(finding, registry)}
-        for finding in findings
-        if finding.origin != "window"
-    ]
+    """Return a run's state by name; findings that every run makes anew are left out.
+
+    Their order says nothing and depends on what was read first, so it is fixed.
+    """
+    kept = sorted(
+        (
+            {**asdict(finding), "row": _identifier(finding, registry)}
+            for finding in findings
+            if finding.origin != "window"
+        ),
+        key=orjson.dumps,
+    )
     names = [f"engine/{name}" for name in engine]
     state = dict(zip(names, in_threads(_packed, engine.values()), strict=True))
     state["findings"] = zlib.compress(orjson.dumps(kept), 1)
