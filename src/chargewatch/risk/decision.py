@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtr
 
-from chargewatch.domain.arrays import Bools, Floats
+from chargewatch.domain.arrays import Floats
 from chargewatch.risk.priors import (
     PART_SPREAD_COUNTS,
     PART_SPREAD_START,
@@ -178,18 +178,3 @@ def prior_precision(
     u = np.where(known, np.minimum(standard_uncertainty, 10.0), 10.0)
     weight = responsibilities(e, mpe, standard_uncertainty=u, population=population)
     return np.asarray((weight / (population.spread * mpe[:, None]) ** 2).sum(axis=1))
-
-
-def flagged(p: Floats, *, limit: float, false_share: float) -> Bools:
-    """Return the connectors to be listed as nonconforming, shape (n,).
-
-    All with p >= limit, the surest first, as long as the expected share of false flags in the
-    list, the mean of 1 - p, stays at or below ``false_share``; ties go by row.
-    """
-    order = np.argsort(-np.nan_to_num(p, nan=-1.0), kind="stable")
-    sorted_p = np.nan_to_num(p[order], nan=0.0)
-    false = np.cumsum(1.0 - sorted_p) / np.arange(1, p.size + 1)
-    listed = (sorted_p >= limit) & (false <= false_share)
-    out = np.zeros(p.shape, dtype=bool)
-    out[order[listed]] = True
-    return out

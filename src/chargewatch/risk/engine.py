@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from chargewatch.domain.arrays import Bools, Floats, Ints
 from chargewatch.domain.times import DAY_S
 from chargewatch.domain.verdict import Verdict
-from chargewatch.risk.decision import expected_excess, flagged, p_nonconforming
+from chargewatch.risk.decision import expected_excess, p_nonconforming
 from chargewatch.risk.feeders.blocks import meters_above
 from chargewatch.risk.given import NOTHING, Given
 from chargewatch.risk.inference import Inference, infer
@@ -169,7 +169,7 @@ def _decided(
         p[one.connector] = max(p[one.connector], one.p_nonconforming)
     counts = measured.counts
     live = (counts.intervals > 0) | (counts.sessions >= config.min_sessions)
-    red = flagged(p, limit=config.p_nonconforming, false_share=config.false_flag_share)
+    red = p >= config.p_nonconforming
     good = (p <= config.p_conforming) & live & ~found.unclosed & ~inference.conflicts.found
     return _Decided(
         p=p,

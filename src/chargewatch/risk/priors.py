@@ -163,9 +163,10 @@ DC_SPREAD_START = 0.006
 own is estimated."""
 DC_SPREAD_FLOOR = 0.0015
 """Least spread of it that is believed. Unit: fraction. Source: judgement."""
-AC_EFFICIENCY = Believed(0.9985, 0.0015)
+AC_EFFICIENCY = Believed(0.998, 0.002)
 """Efficiency of AC piles between feeder meter and their own. Unit: fraction. Source: contactors and
-wiring lose 0.1 to 0.3 %; judgement."""
+wiring lose 0.1 to 0.3 %, judgement; wide, because the level of all AC piles rests on it until
+verified ones tell it."""
 AC_SPREAD = 0.0005
 """Spread of that between AC piles, beyond the model. Unit: fraction. Source: judgement."""
 WEAK_PRIOR = 0.03

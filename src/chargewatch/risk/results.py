@@ -38,8 +38,6 @@ class EngineConfig:
     """Age at which a day's data weigh half for the present error."""
     p_nonconforming: float = 0.95
     p_conforming: float = 0.05
-    false_flag_share: float = 0.05
-    """Largest expected share of false flags in the list of nonconforming connectors."""
     changes_per_year: float = CHANGES_PER_YEAR
     """Share of connectors whose error changes in a year, before any data."""
     drift_probability: float = 0.9
