@@ -64,6 +64,7 @@ class Difference:
     largest_u_ratio: float  # largest relative difference of an uncertainty
     night_s: float  # mean
     full_s: float
+    by_night: Sequence[Mapping[str, Any]]  # how far each night was from the full run at the end
 
     def as_json(self) -> dict[str, Any]:
         """Return the difference for `--json`."""
@@ -77,6 +78,7 @@ class Difference:
             "largest_uncertainty_ratio": self.largest_u_ratio,
             "seconds_a_night": round(self.night_s, 2),
             "seconds_full": round(self.full_s, 2),
+            "by_night": list(self.by_night),
         }
 
 
@@ -209,8 +211,30 @@ async def _register(database: Database, document: Mapping[str, Any]) -> None:
     await import_registry(database, file, actor=Actor(name="bench"), rules=rule_set("CN-2022"))
 
 
+def _night_apart(
+    nightly: Sequence[Mapping[str, Any]], full: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return how far a night's errors are from the full run's, in uncertainties of that night."""
+    last = {row["connector"]: row for row in full}
+    away, other = [], 0
+    for row in nightly:
+        end = last[row["connector"]]
+        other += row["verdict"] != end["verdict"]
+        if row["relative_error"] is not None and end["relative_error"] is not None:
+            gap = abs(row["relative_error"] - end["relative_error"])
+            away.append(gap / row["standard_uncertainty"])
+    away.sort()
+    return {
+        "estimates": len(away),
+        "median_u": away[len(away) // 2] if away else None,
+        "p90_u": away[len(away) * 9 // 10] if away else None,
+        "largest_u": away[-1] if away else None,
+        "other_verdicts": other,
+    }
+
+
 def _difference(
-    nightly: Sequence[Mapping[str, Any]],
+    every: Sequence[Sequence[Mapping[str, Any]]],
     full: Sequence[Mapping[str, Any]],
     *,
     modes: Sequence[str],
@@ -218,7 +242,7 @@ def _difference(
     full_s: float,
 ) -> Difference:
     away, ratios, squares, verdicts = [0.0], [0.0], [0.0], []
-    for one, other in zip(nightly, full, strict=True):
+    for one, other in zip(every[-1], full, strict=True):
         if one["verdict"] != other["verdict"]:
             verdicts.append(f"{one['connector']}: {one['verdict']}, full {other['verdict']}")
         if one["relative_error"] is None or other["relative_error"] is None:
@@ -237,6 +261,10 @@ def _difference(
         largest_u_ratio=max(ratios),
         night_s=night_s,
         full_s=full_s,
+        by_night=[
+            {"night": number, "mode": mode, **_night_apart(rows, full)}
+            for number, (mode, rows) in enumerate(zip(modes, every, strict=True), start=1)
+        ],
     )
 
 
@@ -249,7 +277,7 @@ async def compare_nights(
     say: Callable[[str], None],
 ) -> Difference:
     """Return how a chain of nights, each with what has come by then, differs from a full run."""
-    modes, seconds = [], []
+    modes, seconds, every = [], [], []
     async with open_database(url) as database:
         for number, night in enumerate(nights, start=1):
             if night.registry is not None:
@@ -261,15 +289,13 @@ async def compare_nights(
             )
             seconds.append(time.monotonic() - begun)
             modes.append(outcome.mode)
+            every.append(await assessment_rows(database))
             say(f"night {number} of {len(nights)}: {outcome.mode}, {seconds[-1]:.1f} s")
-        nightly = await assessment_rows(database)
         begun = time.monotonic()
         await run_assessment(database, settings, as_of=nights[-1].as_of, days=days, full=True)
         full_s = time.monotonic() - begun
         full = await assessment_rows(database)
-    return _difference(
-        nightly, full, modes=modes, night_s=sum(seconds) / len(seconds), full_s=full_s
-    )
+    return _difference(every, full, modes=modes, night_s=sum(seconds) / len(seconds), full_s=full_s)
 
 
 def _only_reasons(say: Callable[[str], None]) -> Callable[[str], None]:
