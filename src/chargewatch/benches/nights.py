@@ -215,10 +215,11 @@ def _night_apart(
     nightly: Sequence[Mapping[str, Any]], full: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Return how far a night's errors are from the full run's, in uncertainties of that night."""
-    last = {row["connector"]: row for row in full}
+    # A stranger's connector may have the name of a registered one.
+    last = {(row["station_id"], row["connector"]): row for row in full}
     away, other = [], 0
     for row in nightly:
-        end = last[row["connector"]]
+        end = last[row["station_id"], row["connector"]]
         other += row["verdict"] != end["verdict"]
         if row["relative_error"] is not None and end["relative_error"] is not None:
             gap = abs(row["relative_error"] - end["relative_error"])
