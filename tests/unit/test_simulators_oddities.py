@@ -139,6 +139,23 @@ def test_a_coarse_register_has_steps_that_the_registry_does_not_tell(odd):
     assert row["resolution_wh"] in (1, 10)
 
 
+def test_a_register_in_floating_point_is_noisy_far_below_its_step(odd):
+    steps = np.diff([r["energy_wh"] for r in odd.readings("float_register")])
+    falls = steps[steps < 0]
+    assert falls.size > 20
+    assert falls.min() > -0.5
+
+
+def test_a_register_of_six_digits_goes_on_at_zero_and_is_billed_through(odd):
+    energies = np.array([r["energy_wh"] for r in odd.readings("six_digits")])
+    assert energies.max() < 1e6
+    (fall,) = np.flatnonzero(np.diff(energies) < -5e5)[:1]
+    assert energies[fall] > 9e5 > 1e5 > energies[fall + 1]
+    usual = odd.sessions("six_digits", plain=True)
+    for session, plain in zip(odd.sessions("six_digits"), usual, strict=True):
+        assert session["billed_wh"] == pytest.approx(plain["billed_wh"], abs=2)
+
+
 def test_a_restored_register_falls_once_by_what_was_lost(odd):
     steps = [
         b["energy_wh"] - a["energy_wh"]
@@ -246,6 +263,14 @@ def test_times_with_daylight_saving_are_the_same_instants(odd):
             assert at(a["at"]) == at(b["at"])
             offsets.add(a["at"][-6:])
     assert offsets == {"+01:00", "+02:00"}
+
+
+def test_times_of_a_zone_without_whole_hours_are_the_same_instants(odd):
+    told, usual = (odd.of_station("half_hour_zone", "sessions", plain=p) for p in (False, True))
+    for body, before in zip(told, usual, strict=True):
+        for a, b in zip(body["sessions"], before["sessions"], strict=True):
+            assert at(a["ended_at"]) == at(b["ended_at"])
+            assert a["ended_at"].endswith("+05:30")
 
 
 def test_sessions_come_a_day_late_and_go_on_in_a_live_city(odd):

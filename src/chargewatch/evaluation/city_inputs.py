@@ -152,7 +152,7 @@ def _sessions_of_day(stream: PacketStream, block: Block, low: float, high: float
         "vehicle": s.vehicle[rows],
         "started_s": s.start_s[rows] + stream.origin_s,
         "ended_s": s.end_s[rows] + stream.origin_s,
-        "energy_wh": finished.stop_wh - finished.start_wh,
+        "energy_wh": finished.metered_wh,
         "billed_wh": finished.billed_wh,
         **vars(batteries),
         "interrupted": s.interrupted[rows],

@@ -18,7 +18,7 @@ from chargewatch.simulators.honest_bills import HonestBills
 from chargewatch.simulators.layout import Layout
 from chargewatch.simulators.metering import Block, EnergyLedger
 from chargewatch.simulators.ocmf import Reading, ocmf_record, public_key_hex
-from chargewatch.simulators.readings import Registers
+from chargewatch.simulators.readings import SIX_DIGITS_WH, Registers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,13 @@ class Finished:
     service_cents: Ints
     periods: Periods
     period_wh: Floats
+
+    @property
+    def metered_wh(self) -> Floats:
+        """Energy by the register, counted through where it went on at 0."""
+        energy = self.stop_wh - self.start_wh
+        rolled = (energy < 0) & (self.start_wh >= 0.9 * SIX_DIGITS_WH)
+        return np.where(rolled, energy + SIX_DIGITS_WH, energy)
 
 
 class Bills:
@@ -107,8 +114,8 @@ class Bills:
         ]
         return Finished(
             row=rows,
-            start_wh=start,
-            stop_wh=stop,
+            start_wh=self._registers.shown_wh(connector, start),
+            stop_wh=self._registers.shown_wh(connector, stop),
             billed_wh=billed,
             energy_cents=self._overcharged(connector, rows, block, cents[0].astype(np.int64)),
             service_cents=cents[1].astype(np.int64),

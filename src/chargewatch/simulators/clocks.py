@@ -13,7 +13,8 @@ from chargewatch.simulators.faults import Faults
 from chargewatch.simulators.layout import Layout
 from chargewatch.simulators.wire_form import HOME_ZONE, OFFSET_S, time_text, time_texts
 
-SUMMER_TIME_ZONE = "Europe/Berlin"
+ZONES = {"summer_time": "Europe/Berlin", "half_hour_zone": "Asia/Kolkata"}
+"""Of gateways that are set up for elsewhere, by oddity."""
 
 
 class Clocks:
@@ -37,11 +38,9 @@ class Clocks:
         for k, fault in faults.of_kind("clock_set_back").items():
             self._ahead_s[k] = fault["offset_s"]
             self._until_s[k] = 3600 * fault["hour"]
-        away = faults.of_kind("summer_time")
-        city = "" if zone == HOME_ZONE else zone
-        self._zone = np.array(
-            [SUMMER_TIME_ZONE if k in away else city for k in range(n)], dtype=object
-        )
+        self._zone = np.array(["" if zone == HOME_ZONE else zone] * n, dtype=object)
+        for name, elsewhere in ZONES.items():
+            self._zone[list(faults.of_kind(name))] = elsewhere
 
     def is_plain(self, station: int) -> bool:
         """Return whether a clock is right and tells times of the home zone."""

@@ -16,6 +16,16 @@ ODDITIES = (
         parameters={"step_wh": 1000.0},
     ),
     FaultKind(
+        name="float_register",
+        meaning="the register is told in floating point, with noise of tenths of a Wh",
+        parameters={"noise_wh": 0.2},
+    ),
+    FaultKind(
+        name="six_digits",
+        meaning="the register has six digits: it goes on at 0 after 999,999 Wh",
+        needs="fine register",
+    ),
+    FaultKind(
         name="restored_register",
         meaning="a reboot between two sessions restores the register 15 Wh back",
         parameters={"begin_days": 6.0, "lost_wh": 15.0},
@@ -89,6 +99,11 @@ ODDITIES = (
     FaultKind(
         name="summer_time",
         meaning="the gateway tells its times in a zone with daylight saving",
+        on="station",
+    ),
+    FaultKind(
+        name="half_hour_zone",
+        meaning="the gateway tells its times in a zone that is off by half an hour",
         on="station",
     ),
     FaultKind(

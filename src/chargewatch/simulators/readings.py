@@ -18,6 +18,10 @@ DECLARED = ("declared_reset", "new_meter")
 EVENTS = ("rollover", "reset", "jump", "unit", "restored_register", *DECLARED)
 NEW_METER_WH = 20_000.0
 """Least energy of the session in which a new meter's register grows a thousandfold."""
+SIX_DIGITS_WH = 1e6
+SIX_DIGITS_LEFT_WH = 120_000.0
+TREMOR = 1.7
+"""Of noise, rad/s: readings 15 s apart are unlike."""
 WAVER = 0.6180339887
 """Times that are multiples of each other get unlike parts of it."""
 PERIODIC, BEGIN, END, RESET = 0, 1, 2, 3
@@ -69,6 +73,14 @@ class Registers:
             self._step_wh[i] = fault["step_wh"]
         self._wavers = np.zeros(n, dtype=bool)
         self._wavers[list(faults.of_kind("jitter"))] = True
+        self._noise_wh = np.zeros(n)
+        for i, fault in faults.of_kind("float_register").items():
+            self._noise_wh[i] = fault["noise_wh"]
+        self._top_wh = np.full(n, np.inf)
+        for i in faults.of_kind("six_digits"):
+            self._top_wh[i] = SIX_DIGITS_WH
+            # Near its end, so that it gets there.
+            self._start_wh[i] = SIX_DIGITS_WH - SIX_DIGITS_LEFT_WH
         self._at = np.full(n, np.inf)
         self._offset_wh = np.zeros(n)
         self._unit_from = np.full(n, np.inf)
@@ -121,8 +133,12 @@ class Registers:
             if name in DECLARED:
                 self.declared[i] = at
 
+    def shown_wh(self, connector: Ints, register_wh: Floats) -> Floats:
+        """Return registers by the digits that they have, Wh, shape (r,)."""
+        return np.asarray(np.mod(register_wh, self._top_wh[connector]))
+
     def told_wh(self, connector: Ints, t_s: Floats, sample: Sample) -> Floats:
-        """Return the registers as told, Wh, shape (r,)."""
+        """Return the registers as told but for `shown_wh`, Wh, shape (r,)."""
         base = self._start_wh[connector] + sample.indicated_wh
         base = base + np.where(t_s >= self._at[connector], self._offset_wh[connector], 0.0)
         step = self._step_wh[connector]
@@ -130,6 +146,8 @@ class Registers:
         # Without a draw, so that a session's registers are those of the readings beside it.
         down = self._wavers[connector] & (np.floor(t_s * WAVER) % 2 == 1)
         register = np.where(down, register - step, register)
+        noise = self._noise_wh[connector]
+        register = np.where(noise > 0, np.round(base + noise * np.sin(t_s * TREMOR), 3), register)
         wrong = (t_s >= self._unit_from[connector]) & (t_s < self._unit_until[connector])
         return np.asarray(np.where(wrong, np.round(register / 1000, 3), register))
 
@@ -230,7 +248,9 @@ class Sampler:
         return Readings(
             connector=connector,
             t_s=t_s,
-            energy_wh=self._registers.told_wh(connector, t_s, sample),
+            energy_wh=self._registers.shown_wh(
+                connector, self._registers.told_wh(connector, t_s, sample)
+            ),
             power_w=np.where(inside, np.round(power, 1), 0.0),
             soc_pct=np.where(tells, np.clip(np.round(sample.soc * 100), 0, 100), np.nan),
             row=np.where(inside, sample.row, -1),

@@ -284,7 +284,7 @@ class PacketStream:
         window = np.floor(s.end_s[rows] / cadence.message_s).astype(np.int64)
         finished = self.bills.finished(block, rows)
         told = self.bills.told(block, finished)
-        energy = finished.stop_wh - finished.start_wh
+        energy = finished.metered_wh
         edge = np.flatnonzero((np.diff(station) != 0) | (np.diff(window) != 0)) + 1
         bounds = [0, *edge.tolist(), rows.size]
         first = np.array(bounds[:-1])
