@@ -20,7 +20,7 @@ NEW_METER_WH = 20_000.0
 """Least energy of the session in which a new meter's register grows a thousandfold."""
 SIX_DIGITS_WH = 1e6
 SIX_DIGITS_LEFT_WH = 120_000.0
-TREMOR = 1.7
+TREMOR = 1.234567
 """Of noise, rad/s: readings 15 s apart are unlike."""
 WAVER = 0.6180339887
 """Times that are multiples of each other get unlike parts of it."""

@@ -41,7 +41,7 @@ RATE = Sentence(
     "soc_rate", "{cases:d} of {sessions:d} sessions can't be, elsewhere {elsewhere:.2g} %"
 )
 
-_OF_SESSIONS = frozenset({"unit_fault", "session_register_mismatch"})
+_OF_SESSIONS = frozenset({"unit_fault", "session_register_mismatch", "zero_baseline"})
 _OF_DAYS = frozenset({"unit_fault", "stuck_register", "register_jump", "register_decrease"})
 
 
