@@ -378,8 +378,8 @@ def _settled(city: RoundsInput, known: Judgement, given: Given) -> tuple[Judgeme
 
     And how many rounds there were, and by how much the last one moved an estimate, in u.
 
-    Rounds make the variances anew until little moves; then the mean moves beside them until it
-    rests, which costs a fraction. A round that makes all of it anew must move nothing either.
+    Rounds make the variances anew until few connectors move much; then the mean moves beside them
+    until it rests, which costs a fraction. A round that makes all anew must move nothing either.
 
     Reference meters are judged early on, again when little moves, and at the end: when that finds
     others suspect than before, the rounds go on.
@@ -390,10 +390,10 @@ def _settled(city: RoundsInput, known: Judgement, given: Given) -> tuple[Judgeme
     meters_at, moved = [np.inf, NEARLY_SETTLED_U], np.inf
     most = config.round_sessions // max(city.statistics.sessions.connector.size, 1)
     most = int(np.clip(most, LEAST_ROUNDS, config.most_rounds))
-    rests = False
+    nearly, rests = False, False
     for turn in range(1, most + 1):
         evidence = weighted(city, known, present)
-        anew = bool(meters_at) or rests or turn == most
+        anew = not nearly or rests or turn == most
         if before is None or anew:
             estimate = estimate_city(
                 evidence.system,
@@ -405,7 +405,8 @@ def _settled(city: RoundsInput, known: Judgement, given: Given) -> tuple[Judgeme
         else:
             estimate = moved_mean(evidence.system, before, tolerance=MEAN_TOLERANCE)
         judged = _judged(city, known, evidence, estimate, given, anew=anew)
-        moved = np.inf if before is None else _moved(judged, known)
+        moved, mostly = (np.inf, np.inf) if before is None else _moved(judged, known)
+        nearly |= mostly <= NEARLY_SETTLED_U
         rests = moved <= config.settled_u
         if rests or turn == most or (meters_at and turn > 1 and moved <= meters_at[0]):
             meters_at = meters_at[1:]
@@ -417,11 +418,17 @@ def _settled(city: RoundsInput, known: Judgement, given: Given) -> tuple[Judgeme
     return _with_changes(city, known, evidence, estimate, given), turn, moved
 
 
-def _moved(now: Judgement, before: Judgement) -> float:
-    """Return by how much a round moved an estimate or its uncertainty at most, in u."""
+def _moved(now: Judgement, before: Judgement) -> tuple[float, float]:
+    """Return by how much a round moved estimates or their uncertainties, in u: at most, and most.
+
+    Most: all but one in a hundred connectors moved by less.
+    """
     u = np.sqrt(now.own_variance)
     with np.errstate(invalid="ignore"):
         away = np.maximum(np.abs(now.own - before.own), np.abs(u - np.sqrt(before.own_variance)))
         share = away / u
     same = np.isnan(now.own) & np.isnan(before.own)
-    return float(np.where(same, 0.0, np.nan_to_num(share, nan=np.inf)).max(initial=0.0))
+    share = np.where(same, 0.0, np.nan_to_num(share, nan=np.inf))
+    if share.size == 0:
+        return 0.0, 0.0
+    return float(share.max()), float(np.quantile(share, 0.99, method="lower"))
