@@ -73,6 +73,13 @@ def test_creep_below_fifty_watt_hours_a_day_is_none():
     )
 
 
+def test_a_register_that_wavers_by_a_step_of_ten_has_no_idle_energy():
+    wavering = 1000 + 10.0 * (np.arange(EVERY_10_MIN.size) % 2)
+    tens = Piles(rated_power_w=np.array([7000.0]), resolution_wh=np.array([10.0]))
+    given = given_readings(EVERY_10_MIN, wavering)
+    assert idle_consumption.find(block_of(given, tens, base_s=BASE, as_of_s=AS_OF)) == []
+
+
 def test_energy_inside_a_session_is_not_idle():
     energy = 1000 + np.clip(EVERY_10_MIN - 6000, 0, 6000) * 2
     done = sessions([(6000, 12_000, 1000, 13_000, 12_000)])

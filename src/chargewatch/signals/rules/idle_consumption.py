@@ -19,7 +19,8 @@ IDLE = Sentence("idle_energy", "{energy:.0f} Wh in a day outside any session")
 def find(block: Block) -> list[Finding]:
     """Return findings of days with more than 50 Wh outside any session."""
     pairs = block.pairs
-    use = np.flatnonzero(block.outside & (pairs.step_wh > 0))
+    # Steps back of a register that wavers count as well: what it comes back by is no energy.
+    use = np.flatnonzero(block.outside & (pairs.step_wh != 0))
     if use.size == 0:
         return []
     day = np.floor(pairs.end_s[use] / DAY_S).astype(np.int64)
