@@ -16,6 +16,7 @@ from chargewatch.domain.arrays import Bools, Floats, Ints, sum_by_row
 from chargewatch.risk.estimator import CityEstimate
 from chargewatch.risk.evidence import Judgement, Pasts, Weighted, age_weights
 from chargewatch.risk.rounds_input import RoundsInput
+from chargewatch.risk.spreads import site_variance
 from chargewatch.risk.vehicles import LEVELS, session_coupling, session_score
 from chargewatch.risk.verifications import Said, said, together
 
@@ -69,7 +70,8 @@ def said_by_sessions(
     total = sum_by_row(who, p * share, size=n)
     seen = (total > 0) & (known.changes.slope_variance <= 0)
     safe = np.where(seen, total, 1.0)
-    variance = 1.0 / safe + known.spreads.site[city.side] ** 2 + _shared(evidence, estimate, n)
+    site = site_variance(known.spreads.site[city.side], evidence.graph.mean_load[:n])
+    variance = 1.0 / safe + site + _shared(evidence, estimate, n)
     return Said(
         mean=np.where(seen, sum_by_row(who, scores * share, size=n) / safe, np.nan),
         variance=np.where(seen, variance, np.inf),

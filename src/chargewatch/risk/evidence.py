@@ -30,7 +30,7 @@ from chargewatch.risk.feeders.statements import (
 from chargewatch.risk.parallel import in_threads
 from chargewatch.risk.priors import SUSPECT_U
 from chargewatch.risk.rounds_input import RoundsInput, in_series_u
-from chargewatch.risk.spreads import SessionsInTime, SessionWeights, Spreads
+from chargewatch.risk.spreads import SessionsInTime, SessionWeights, Spreads, site_variance
 from chargewatch.risk.vehicles import SessionPairs, VehicleGraph, session_pairs, vehicle_graph
 from chargewatch.risk.verifications import Stated, believed_precision
 
@@ -172,11 +172,14 @@ def _session_graph(
     # What all sessions of a connector share caps what they say together at 1 / tau^2.
     seen = precision / (1.0 + precision * pull[city.node])
     own = sum_by_row(connector, seen, size=size)
-    shared, log_ratio = spreads.site[pasts.padded(city.side)] ** 2, rows.log_ratio
+    weight = sum_by_row(connector, precision, size=size)
+    mean_load = sum_by_row(connector, precision * rows.load, size=size)
+    mean_load /= np.where(weight > 0, weight, 1.0)
+    shared = site_variance(spreads.site[pasts.padded(city.side)], mean_load)
+    log_ratio = rows.log_ratio
     if changes.slope.any():
         # Along a drift every session is brought to the present; the slope's error is in them all.
         ahead = changes.ahead(rows.connector, rows.ended_s)
-        weight = sum_by_row(connector, precision, size=size)
         mean_ahead = sum_by_row(connector, precision * ahead, size=size)
         mean_ahead /= np.where(weight > 0, weight, 1.0)
         shared += mean_ahead**2 * pasts.padded(changes.slope_variance)

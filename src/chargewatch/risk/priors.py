@@ -225,11 +225,12 @@ fraction. Source: 0.3 to 1 % by conductor, length and current; judgement."""
 KIND_MEAN = Believed(0.0, 100.0)
 """Mean of ln(E / B) of a kind of battery energy. Unit: 1. Source: none; next to no prior."""
 SITE_SPREAD_START = np.array([0.0006, 0.0004])
-"""Spread between connectors of what vehicles see beyond the meter's error and its usual cable, AC
-and DC: one cable in three is a fifth longer or shorter than usual, the thicker cables of DC lose
-less. Unit: fraction. Source: judgement; estimated where verifications allow."""
-SITE_SPREAD_FLOOR = 0.0003
-"""Least spread of it that is believed. Unit: fraction. Source: judgement."""
+"""Spread between connectors of what their cables lose at full load, AC and DC: one cable in three
+is a fifth longer or shorter than usual, the thicker cables of DC lose less. Unit: fraction. Source:
+judgement; estimated where verifications allow."""
+HABIT_SPREAD = 0.0002
+"""Spread between connectors of what their sessions share at any load, habits of those who come.
+Unit: fraction. Source: judgement."""
 SESSION_SPREAD_START = np.array([0.02, 0.03, 0.03, 0.02, 0.03, 0.03])
 """Spread of a session's ln(E / B) by kind, resolution apart. Unit: fraction. Source: 1.2 to 5.4 %
 within groups of vehicles in real DC sessions (DESL, EPFL)."""

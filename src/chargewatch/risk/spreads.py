@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from chargewatch.domain.arrays import Floats, Ints, sum_by_row
 from chargewatch.risk.decision import Population
@@ -13,9 +14,9 @@ from chargewatch.risk.feeders.statements import FeederView
 from chargewatch.risk.priors import (
     DC_SPREAD_FLOOR,
     DC_SPREAD_START,
+    HABIT_SPREAD,
     SESSION_SPREAD_FLOOR,
     SESSION_SPREAD_START,
-    SITE_SPREAD_FLOOR,
     SITE_SPREAD_START,
     SOC_FACTOR_START,
     SPREAD_COUNTS,
@@ -55,7 +56,7 @@ class Spreads:
     soc: Floats  # (KINDS,), factor on the variance that the resolution of SOC makes
     vehicle: Floats  # (KINDS,), of c_v
     converter: float  # tau of DC piles
-    site: Floats  # (2,), AC and DC, of what a connector's sessions share: cable, power, habits
+    site: Floats  # (2,), AC and DC, of what a connector's cable loses at full load
     wander: float  # of an error one year after its verification
 
 
@@ -295,30 +296,58 @@ def converter_spread(
     return float(np.sqrt(total / (z.size + SPREAD_COUNTS)))
 
 
+def _log_among_offenders(away: Floats, variance: Floats) -> Floats:
+    """Return the log density of differences of which some are those of meters tampered with.
+
+    Equation: ln [0.95 N(d; 0, v) + 0.05 N(d; 0, v + (3 %)^2)], but for a constant.
+    """
+    wide = variance + TAMPERED_SPREAD**2
+    log = np.logaddexp(
+        np.log(1.0 - TAMPERED_SHARE) - 0.5 * (np.log(variance) + away**2 / variance),
+        np.log(TAMPERED_SHARE) - 0.5 * (np.log(wide) + away**2 / wide),
+    )
+    return np.asarray(log)
+
+
+SITE_GRID = np.geomspace(0.25, 8.0, 41)
+"""Spreads of sites that are thought of, in those to start from."""
+
+
+def site_variance(site: ArrayLike, load: Floats) -> Floats:
+    """Return the variance of what all sessions of connectors share, shape of the load.
+
+    A longer cable loses in proportion to the load; habits are what they are at any load. Equation:
+    tau^2 L^2 + (habits)^2.
+    """
+    return np.asarray((np.asarray(site) * load) ** 2 + HABIT_SPREAD**2)
+
+
 def site_spread(
     system: CitySystem, estimate: CityEstimate, kinds: Floats, *, before: Floats, side: Ints
 ) -> Floats:
     """Return the spread between connectors of what vehicles see beyond the meter's error, (2,).
 
-    From connectors that a verification or an in-series meter judges too: the squared difference
-    of both has the variances of both and this one. AC and DC apart.
+    From connectors that a verification or an in-series meter judges too. AC and DC apart. Equation:
+    maximum over tau of sum ln p(d; known + s^2) - c [ln tau + tau_0^2 / (2 tau^2)]: d the
+    difference of both, s^2 as in `site_variance`, p as in `_log_among_offenders`, and the
+    spread to start from as if c connectors had shown it. Verifications that are much wider than tau
+    leave it where it was; the excess of a median over them would be their own scatter.
     """
     own, direct = system.graph.own, system.direct_precision
-    score = session_score(system.graph, estimate.error, level=kinds)
+    score, load = session_score(system.graph, estimate.error, level=kinds), system.graph.mean_load
     out = before.copy()
     for k in range(2):
         both = (own > 0.003**-2) & (direct > 0.004**-2) & (side == k)
-        count = float(both.sum())
-        if count < 5:
-            out[k] = SITE_SPREAD_START[k]
-            continue
         away = score[both] / own[both] - system.direct_score[both] / direct[both]
         # The connectors' part is in 1 / own already, as it was assumed before.
-        known = 1.0 / own[both] - before[k] ** 2 + 1.0 / direct[both]
-        spread = (1.4826 * np.median(np.abs(away - np.median(away)))) ** 2
-        excess = max(spread - float(np.median(known)), SITE_SPREAD_FLOOR**2)
-        prior = SPREAD_COUNTS * SITE_SPREAD_START[k] ** 2
-        out[k] = np.sqrt((count * excess + prior) / (count + SPREAD_COUNTS))
+        known = 1.0 / own[both] - site_variance(before[k], load[both])
+        known = np.maximum(known, 0.0) + 1.0 / direct[both]
+        tau = SITE_GRID * SITE_SPREAD_START[k]
+        log = _log_among_offenders(away, known + site_variance(tau[:, None], load[both])).sum(
+            axis=1
+        )
+        log -= SPREAD_COUNTS * (np.log(tau) + 0.5 * SITE_GRID**-2.0)
+        out[k] = tau[np.argmax(log)]
     return out
 
 
@@ -359,10 +388,6 @@ def anchor_wander(
     other = 1.0 / left[use]
     away = stated[use] - other * (error[use] / variance[use] - weight[use] * stated[use])
     scale2 = stated_variance[use] + other + WANDERS[:, None] ** 2 * grown[use]
-    log = np.logaddexp(
-        np.log(1.0 - TAMPERED_SHARE) - 0.5 * (np.log(scale2) + away**2 / scale2),
-        np.log(TAMPERED_SHARE)
-        - 0.5 * (np.log(scale2 + TAMPERED_SPREAD**2) + away**2 / (scale2 + TAMPERED_SPREAD**2)),
-    )
+    log = _log_among_offenders(away, scale2)
     prior = -0.5 * (np.log(WANDERS / expected) / np.log(WANDER_FACTOR)) ** 2
     return float(WANDERS[np.argmax(log.sum(axis=1) + prior)])

@@ -237,6 +237,12 @@ class VehicleGraph:
         """Number of nodes v."""
         return self.kind.size
 
+    @property
+    def mean_load(self) -> Floats:
+        """Mean load of each connector's sessions, 0 without any, shape (n,)."""
+        weight = np.where(self.connector_weight > 0, self.connector_weight, 1.0)
+        return np.asarray(self.connector_load.sum(axis=1) / weight)
+
 
 def vehicle_graph(
     pairs: SessionPairs,
