@@ -61,8 +61,8 @@ class BudgetComponent(BaseModel):
 class Drift(BaseModel):
     """Whether a connector's error has changed lately."""
 
-    alarm: bool
-    statistic: float
+    alarm: bool = Field(description="an undeclared change is very likely")
+    statistic: float = Field(description="natural logarithm of the odds that it has changed")
     changed_at: datetime | None
     interval: list[datetime | None] = Field(description="between which times it changed")
 

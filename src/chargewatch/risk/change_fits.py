@@ -26,7 +26,7 @@ TREND_DAYS = 6
 """Days with votes that a drift must have gone on for."""
 LOOK_CLOSER = 0.02
 """Probability, by normal noise, from which the Student likelihood is asked."""
-NEAR_LOG, NEAR_SHARE = 8.0, 0.05
+NEAR_LOG, NEAR_SHARE = 6.0, 0.05
 """Days are asked whose log odds by normal noise are within so much, or that share, of the best."""
 FIRST_LOOK = 4
 """Days and shapes that are asked first, the likeliest by normal noise."""
@@ -125,7 +125,7 @@ def weighed(history: VoteHistory, taken: Taken, *, spread: Floats, prior: Floats
         odds = odds + np.log(np.exp(log - odds[:, None]).sum(axis=(0, 2)))
     asked = np.flatnonzero(odds > np.log(LOOK_CLOSER))
     log, best = log[:, asked].transpose(1, 0, 2), best[asked]
-    mine, beside, prior = history.of(asked), taken.of(asked), prior[asked]
+    mine, beside, prior = history.of(asked), taken.of(asked).used(), prior[asked]
     table, spread = table_of(mine), spread[asked]
     bare = evidence(table, np.arange(asked.size), beside, spread=spread, days=days)[0]
 

@@ -70,6 +70,11 @@ class Taken:
         """Return those of some rows."""
         return Taken(begin=self.begin[rows], shape=self.shape[rows])
 
+    def used(self) -> Taken:
+        """Return the columns in which any row has a change."""
+        there = (self.begin >= 0).any(axis=0)
+        return Taken(begin=self.begin[:, there], shape=self.shape[:, there])
+
     def without(self, column: Ints) -> Taken:
         """Return them without the one in a column of each row."""
         begin = self.begin.copy()
