@@ -152,5 +152,8 @@ def engine_inputs(sessions: CrossedSessions) -> tuple[RunInputs, CityStatistics]
         soc_variance=np.zeros(s),
         looseness=np.ones(s),
         load=np.zeros(s),
+        started_s=sessions.ended_s,
+        charge_s=np.zeros(s),
+        energy_wh=np.zeros(s),
     )
     return inputs, replace(updated(inputs, config=COMPARABLE), sessions=rows)

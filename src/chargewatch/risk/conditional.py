@@ -3,12 +3,12 @@
 For a feeder whose sums (`situations`) are off, all its slots are taken again, without robust
 weights: gains, nuisances and, for every connector and window, one more column -g E in the window.
 The column that explains most is taken in when its odds are good, then the next one is looked for.
-Its coefficient is by how much ln(1 + error) in the window differs from that outside.
+Its coefficient is by how much ln(1 + error) in the window differs from that outside. What the
+vehicles' sessions say of the same window (`session_situations`) counts beside it.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,34 +37,31 @@ from chargewatch.risk.priors import (
     SAME_SIDE_U,
     SITUATION_CLOCK_U_S,
     SITUATION_GAIN_U,
-    SITUATION_SHARE,
-    SITUATION_SIZE_MPE,
     UNKNOWN_METER_STEP_WH,
     UNKNOWN_MPE,
 )
 from chargewatch.risk.run_inputs import RunInputs
+from chargewatch.risk.situation_odds import (
+    LEAST_LOG_ODDS,
+    Conditional,
+    Told,
+    conditional,
+    energy_shares,
+    log_odds,
+    together,
+)
 from chargewatch.risk.situations import (
     DAYS,
     FAMILY_OF,
-    FIRST,
     IN_WINDOW,
     SIZE,
-    WINDOWS,
     ActiveSlots,
-    Window,
     active_slots,
 )
 
 LEAST_DAYS_IN_WINDOW = 6
 """Days with energy in and outside a window without which nothing is said of it."""
-LEAST_LOG_ODDS = float(np.log(20.0))
-LEAST_SIZE_MPE = 0.5
-"""A smaller difference is no situation to report."""
-LARGEST_DIFFERENCE = 0.2
-"""A larger one is a fault in the data, such as energy that nobody told, and no meter's error."""
 LARGEST_AWAY = 0.8
-LEAST_ENERGY_SHARE = 0.05
-"""A window with less of the energy, or all but so much of it, is none."""
 LARGEST_CLOCK_S = 30.0
 """Where the clocks' offset begins to look like an error as charging begins and ends: then only
 hours and weekends can be told."""
@@ -83,24 +80,6 @@ WIDEST_DAY = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conditional:
-    """A connector's error in a window, less that outside."""
-
-    connector: int
-    window: Window
-    difference: float  # of ln(1 + error)
-    u: float
-    log_odds: float
-    energy_share: float  # of the connector's energy that is in the window
-    days: int
-
-    @property
-    def level(self) -> float:
-        """Mean of 1 + error over all energy, by what it is outside the window."""
-        return 1.0 / (1.0 - self.energy_share + self.energy_share * math.exp(-self.difference))
-
-
-@dataclass(frozen=True, kw_only=True)
 class FeederHistory:
     """A feeder's slots over some days, dense; t slots, q connectors, p = q + nuisances."""
 
@@ -114,6 +93,7 @@ class FeederHistory:
     active: ActiveSlots
     crossing: Bools  # (q,)
     smeared: bool  # registers are read far from the slots' ends
+    vehicles: Told  # what sessions say, (q, windows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,11 +180,8 @@ def _day_sums(values: Floats, weight: Floats) -> Floats:
 class _Scores:
     """What the residuals say of connectors and windows, shape (c, w)."""
 
-    difference: Floats
-    u: Floats
+    told: Told
     log_odds: Floats
-    explained: Floats  # by how much the weighted sum of squares falls
-    energy_share: Floats
     days: Ints
 
 
@@ -220,7 +197,7 @@ def _scores(
     gram = weighted @ left.reshape(t, c, SIZE).transpose(1, 0, 2)
     # By day, connector and window.
     score_day = _day_sums(left, weight * fit.residual).reshape(days, c, SIZE) @ IN_WINDOW.T
-    raw_day = _day_sums(flat**2, weight).reshape(days, c, SIZE) @ IN_WINDOW.T
+    raw_day = _day_sums(flat**2, weight).reshape(days, c, SIZE) @ IN_WINDOW.T**2
     score, raw = score_day.sum(axis=0), raw_day.sum(axis=0)
     information = ((IN_WINDOW @ gram) * IN_WINDOW).sum(axis=2)
     good = (information > 1e-3 * raw) & (raw > 0)
@@ -234,60 +211,43 @@ def _scores(
     floor = np.where(crossing, np.array(CROSSING_U)[FAMILY_OF], np.array(SAME_SIDE_U)[FAMILY_OF])
     # A gain of g (1 - d) in the window is an error of 1 / (1 - d) there.
     away = np.clip(np.where(good, score / safe, 0.0), -LARGEST_AWAY, LARGEST_AWAY)
-    difference = -np.log1p(-away)
     u = np.sqrt(np.maximum(1.0 / safe, scatter / safe**2) + floor**2) / (1.0 - away)
-    share = _energy_shares(history, some)
-    limit = mpe[some, None]
     fair = good & (seen >= LEAST_DAYS_IN_WINDOW) & (widest < WIDEST_DAY)
-    fair &= (share > LEAST_ENERGY_SHARE) & (share < 1.0 - LEAST_ENERGY_SHARE)
-    fair &= (np.abs(difference) > LEAST_SIZE_MPE * limit) & (
-        np.abs(difference) < LARGEST_DIFFERENCE
-    )
     fair &= (history.member[some] >= 0)[:, None]
     if history.smeared or abs(fit.clock_s) > LARGEST_CLOCK_S:
         fair &= FAMILY_OF <= DAYS
+    own = Told(difference=-np.log1p(-away), u=np.where(good, u, np.inf))
+    told = together(own, history.vehicles.rows(some))
+    share = energy_shares(_energies(history, some))
     return _Scores(
-        difference=difference,
-        u=u,
-        log_odds=np.where(fair, _log_odds(difference, u, SITUATION_SIZE_MPE * limit), -np.inf),
-        explained=np.where(good, score**2 / safe, 0.0),
-        energy_share=share,
+        told=told,
+        log_odds=log_odds(told, mpe[some, None], energy_share=share, kept=fair),
         days=seen,
     )
 
 
-def _log_odds(difference: Floats, u: Floats, size: Floats) -> Floats:
-    """Return log odds of N(0, size^2) against 0; families alike, windows of a family alike."""
-    wide = u**2 + size**2
-    log_bayes = 0.5 * difference**2 * (1.0 / u**2 - 1.0 / wide) + 0.5 * np.log(u**2 / wide)
-    of_family = np.bincount(FAMILY_OF)
-    return np.asarray(log_bayes + np.log(SITUATION_SHARE / of_family.size / of_family[FAMILY_OF]))
-
-
-def _energy_shares(history: FeederHistory, some: slice) -> Floats:
-    """Return the share of some connectors' energy that lies in each window, shape (c, w)."""
+def _energies(history: FeederHistory, some: slice) -> Floats:
+    """Return some connectors' energy in every bin, shape (c, SIZE)."""
     active, q = history.active, history.member.size
     energy = np.zeros((q, SIZE))
     for bins in active.bins:
         np.add.at(energy, (active.column, bins), active.energy_wh)
-    energy = energy[some]
-    whole = energy[:, FIRST[0] : FIRST[1]].sum(axis=1)
-    return np.asarray(energy @ IN_WINDOW.T / np.where(whole > 0, whole, 1.0)[:, None])
+    return energy[some]
 
 
 def _best(
     history: FeederHistory, gain: Floats, fit: _Fit, weight: Floats, mpe: Floats, apart: list[int]
 ) -> tuple[int, int] | None:
-    """Return connector and window that explain most, of those with good odds; a few at a time."""
-    best, found = 0.0, None
+    """Return connector and window with the best odds, of those with good ones; a few at a time."""
+    best, found = LEAST_LOG_ODDS, None
     for begin in range(0, gain.size, AT_ONCE_CONNECTORS):
         some = slice(begin, min(begin + AT_ONCE_CONNECTORS, gain.size))
         scores = _scores(history, _columns(history, gain, some), some, fit, weight, mpe)
-        explained = np.where(scores.log_odds >= LEAST_LOG_ODDS, scores.explained, 0.0)
-        explained[[k - begin for k in apart if begin <= k < some.stop]] = 0.0
-        k, w = divmod(int(np.argmax(explained)), explained.shape[1])
-        if explained[k, w] > best:
-            best, found = float(explained[k, w]), (begin + k, w)
+        odds = scores.log_odds
+        odds[[k - begin for k in apart if begin <= k < some.stop]] = -np.inf
+        k, w = divmod(int(np.argmax(odds)), odds.shape[1])
+        if odds[k, w] >= best:
+            best, found = float(odds[k, w]), (begin + k, w)
     return found
 
 
@@ -339,20 +299,19 @@ def conditional_errors(history: FeederHistory, mpe: Floats) -> list[Conditional]
         scores = _scores(history, _columns(history, gain, some), some, fit, weight, limit)
         if scores.log_odds[0, w] >= LEAST_LOG_ODDS:
             found.append(
-                Conditional(
-                    connector=int(history.member[k]),
-                    window=WINDOWS[w],
-                    difference=float(scores.difference[0, w]),
-                    u=float(scores.u[0, w]),
-                    log_odds=float(scores.log_odds[0, w]),
-                    energy_share=float(scores.energy_share[0, w]),
+                conditional(
+                    int(history.member[k]),
+                    w,
+                    Told(difference=scores.told.difference[0, w], u=scores.told.u[0, w]),
+                    float(scores.log_odds[0, w]),
+                    energy=_energies(history, some)[0],
                     days=int(scores.days[0, w]),
                 )
             )
     return found
 
 
-def histories(inputs: RunInputs, *, utc_offset_s: float) -> list[FeederHistory]:
+def histories(inputs: RunInputs, vehicles: Told, *, utc_offset_s: float) -> list[FeederHistory]:
     """Return the feeders of the inputs, each with all its slots from the first day to the last.
 
     Only whole days count. Connectors are numbered as in the inputs' fleet.
@@ -406,6 +365,7 @@ def histories(inputs: RunInputs, *, utc_offset_s: float) -> list[FeederHistory]:
             joined,
             resolution=resolution,
             begin_s=first_day * float(DAY_S) + utc_offset_s,
+            vehicles=vehicles,
         )
     return found
 
@@ -418,6 +378,7 @@ def _of_chunk(
     *,
     resolution: Floats,
     begin_s: float,
+    vehicles: Told,
 ) -> list[FeederHistory]:
     fleet = inputs.fleet
     q = group.size
@@ -454,6 +415,7 @@ def _of_chunk(
                 ),
                 crossing=crossing,
                 smeared=_is_smeared(rows, row),
+                vehicles=vehicles.rows(member),
             )
         )
     return found
@@ -470,11 +432,14 @@ def _is_smeared(rows: FeederRows, row: int) -> bool:
 
 
 def all_conditional_errors(
-    inputs: RunInputs, *, mpe: Floats, utc_offset_s: float
+    inputs: RunInputs, vehicles: Told, *, mpe: Floats, utc_offset_s: float
 ) -> list[Conditional]:
-    """Return the conditional errors of all feeders of the inputs, in the order of their feeders."""
+    """Return the conditional errors of all feeders of the inputs, in the order of their feeders.
+
+    `vehicles`: what sessions say of the inputs' connectors.
+    """
     found = in_threads(
         lambda history: conditional_errors(history, mpe),
-        histories(inputs, utc_offset_s=utc_offset_s),
+        histories(inputs, vehicles, utc_offset_s=utc_offset_s),
     )
     return [one for several in found for one in several]

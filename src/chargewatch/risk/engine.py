@@ -18,7 +18,7 @@ from chargewatch.risk.given import NOTHING, Given
 from chargewatch.risk.inference import Inference, infer
 from chargewatch.risk.memory import CityStatistics, closed_and_open, to_arrays, updated
 from chargewatch.risk.reasons import Findings, reasons
-from chargewatch.risk.rebuilding import History, Rebuilt, part_of, rebuilt
+from chargewatch.risk.rebuilding import History, Rebuilt, part_of, rebuilt, with_wider_anchors
 from chargewatch.risk.results import BUDGET_COMPONENTS, EngineConfig, RunResult
 from chargewatch.risk.rounds_input import known_mpe
 from chargewatch.risk.run_inputs import RunInputs
@@ -75,7 +75,8 @@ def assess(
     if history is None and state is None:
         history = partial(part_of, inputs)
     found = rebuilt(inputs, statistics, history=history, mpe=known_mpe(inputs.fleet), config=config)
-    inference = infer(inputs, found.statistics, config=config, given=given)
+    anchored = with_wider_anchors(inputs, found.conditional)
+    inference = infer(anchored, found.statistics, config=config, given=given)
     return _result(inputs, statistics, inference, found, closed=closed, config=config)
 
 

@@ -32,7 +32,7 @@ from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.run_inputs import FinishedSessions, Intervals, RunInputs
 from chargewatch.risk.vehicles import SessionRows, chosen, joined, session_rows
 
-STATE_VERSION = 6
+STATE_VERSION = 7
 OPEN_DAYS = 2
 """So many days before a run are not closed yet: readings and sessions of them may still come."""
 
@@ -152,6 +152,8 @@ _COMPACT = {
     "soc_variance": np.float32,
     "looseness": np.float32,
     "load": np.float32,
+    "charge_s": np.float32,
+    "energy_wh": np.float32,
 }
 """Columns of sessions that a state keeps with fewer bytes: millions of rows each night."""
 SERIES = ("metered", "metered_precision", "rows", "direct_rows")

@@ -16,11 +16,7 @@ import numpy as np
 
 from chargewatch.domain.arrays import Bools, Floats, Ints
 from chargewatch.domain.times import DAY_S, SLOT_S
-from chargewatch.risk.conditional import (
-    LEAST_SIZE_MPE,
-    Conditional,
-    all_conditional_errors,
-)
+from chargewatch.risk.conditional import all_conditional_errors
 from chargewatch.risk.feeders.balance import FeederStatistics
 from chargewatch.risk.feeders.blocks import Group, meters_above
 from chargewatch.risk.feeders.statements import effective_rows
@@ -28,6 +24,14 @@ from chargewatch.risk.memory import CityStatistics, updated
 from chargewatch.risk.priors import CROSSING_U, SAME_SIDE_U, SCATTER_COUNTS
 from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.run_inputs import Intervals, RunInputs
+from chargewatch.risk.session_situations import (
+    LEAST_EXCESS,
+    MOST_LONE,
+    suspects_by_sessions,
+    told_by_sessions,
+    travelled,
+)
+from chargewatch.risk.situation_odds import LEAST_SIZE_MPE, Conditional
 from chargewatch.risk.situations import (
     BINS,
     FAMILY_OF,
@@ -36,10 +40,12 @@ from chargewatch.risk.situations import (
     IN_FAMILY,
     IN_WINDOW,
     INFORMATION,
+    LOAD,
     SCORE,
     SEEN_DAYS,
     SQUARE,
     WINDOWS,
+    Window,
     active_slots,
 )
 
@@ -55,13 +61,18 @@ CHUNK = 2_000
 History = Callable[[Ints, Ints, float], RunInputs]
 """Returns the inputs of some meters and connectors (rows) from a time on, as `part_of` does."""
 
-_SCREENED = np.array(
-    [
-        row
-        for row, window in enumerate(WINDOWS)
-        if window.family != HOURS or (len(window.bins) in (2, 4, 8) and window.bins[0] % 2 == 0)
-    ]
-)
+
+def _is_screened(window: Window) -> bool:
+    if window.grades:
+        return False
+    first, size = window.bins[0] - FIRST[window.family], len(window.bins)
+    if window.family == HOURS:
+        return size in (2, 4, 8) and first % 2 == 0
+    edge = first == 0 or window.bins[-1] + 1 == FIRST[window.family + 1]
+    return window.family != LOAD or edge or (first % 2 == 0 and size % 2 == 0)
+
+
+_SCREENED = np.array([row for row, window in enumerate(WINDOWS) if _is_screened(window)])
 """Windows that the sums are looked through with: enough to find what any other one would."""
 
 
@@ -225,11 +236,11 @@ def part_of(inputs: RunInputs, meters: Ints, connectors: Ints, from_s: float) ->
 
 @dataclass(frozen=True, kw_only=True)
 class _InWindow:
-    """A connector's successive slots and which of them are in a window; shape (t,)."""
+    """A connector's successive slots and by how much each is in a window; shape (t,)."""
 
     first_slot: int
     energy_wh: Floats
-    inside: Bools
+    grade: Floats
 
 
 def _in_window(inputs: RunInputs, one: Conditional, *, utc_offset_s: float) -> _InWindow | None:
@@ -245,9 +256,9 @@ def _in_window(inputs: RunInputs, one: Conditional, *, utc_offset_s: float) -> _
     begin_s = first * float(SLOT_S) + utc_offset_s
     none = np.zeros((1, 1))
     active = active_slots(energy[None, :, None], rated[None], light=none, begin_s=begin_s)
-    inside = np.zeros(energy.size, dtype=bool)
-    inside[active.slot] = np.isin(active.bins[one.window.family], one.window.bins)
-    return _InWindow(first_slot=first, energy_wh=energy, inside=inside)
+    grade = np.zeros(energy.size)
+    grade[active.slot] = one.window.grade[active.bins[one.window.family]]
+    return _InWindow(first_slot=first, energy_wh=energy, grade=grade)
 
 
 def corrected(inputs: RunInputs, found: Sequence[Conditional], *, utc_offset_s: float) -> RunInputs:
@@ -263,9 +274,8 @@ def corrected(inputs: RunInputs, found: Sequence[Conditional], *, utc_offset_s: 
         if window is None:
             continue
         rows = np.flatnonzero(intervals.instrument == one.connector)
-        mine = rows[window.inside[intervals.slot[rows] - window.first_slot]]
-        energy[rows] *= one.level
-        energy[mine] *= np.exp(-one.difference)
+        grade = window.grade[intervals.slot[rows] - window.first_slot]
+        energy[rows] *= one.level * np.exp(-one.difference * grade)
     return replace(inputs, connector_intervals=replace(intervals, energy_wh=energy))
 
 
@@ -304,13 +314,29 @@ def _with_sessions(
         last = np.clip(end, 1, idle.size - 1)
         last = np.where(idle[last], last - 1, last)
         total = np.concatenate([[0.0], np.cumsum(window.energy_wh)])
-        inside = np.concatenate([[0.0], np.cumsum(window.energy_wh * window.inside)])
+        even = window.energy_wh * np.exp(-one.difference * window.grade)
+        true = np.concatenate([[0.0], np.cumsum(even)])
         whole = total[last + 1] - total[begin[last]]
         known &= whole > 0
-        share = (inside[last + 1] - inside[begin[last]]) / np.where(known, whole, 1.0)
-        moved = np.log(one.level * (share * np.exp(-one.difference) + 1.0 - share))
+        ratio = (true[last + 1] - true[begin[last]]) / np.where(known, whole, 1.0)
+        moved = np.log(one.level * np.where(known, ratio, 1.0))
         log_ratio[rows] += np.where(known, moved, 0.0)
     return replace(city, sessions=replace(city.sessions, log_ratio=log_ratio))
+
+
+def with_wider_anchors(inputs: RunInputs, found: Sequence[Conditional]) -> RunInputs:
+    """Return the inputs with verifications of connectors found as vague as their situation is wide.
+
+    Nobody knows which situation a verification was made in: with w the window's share of the
+    energy it may be off by the difference times w, or times 1 - w.
+    """
+    wide = np.zeros(inputs.fleet.size)
+    for one in found:
+        away = abs(one.difference) * max(one.energy_share, 1.0 - one.energy_share)
+        wide[one.connector] = max(wide[one.connector], away)
+    anchors = inputs.anchors
+    u = np.hypot(anchors.standard_uncertainty, wide[anchors.connector])
+    return replace(inputs, anchors=replace(anchors, standard_uncertainty=u))
 
 
 def _spliced(
@@ -366,24 +392,65 @@ def rebuilt(
         config: numbers that steer the engine.
     """
     seen = screened(city, is_dc=inputs.fleet.is_dc, mpe=mpe)
-    suspects = np.flatnonzero(seen.suspicion > LEAST_Z)
-    order = np.argsort(-seen.suspicion[suspects], kind="stable")
-    meters = np.sort(suspects[order][:MOST_REBUILT])
     nothing = Rebuilt(statistics=city, conditional=(), unclosed=seen.unclosed)
-    if meters.size == 0 or history is None:
+    if history is None:
         return nothing
-    connectors = np.flatnonzero(np.isin(meters_above(city.layout), meters))
+    offset = config.utc_offset_s
+    sessions = travelled(city.sessions, connectors=mpe.size)
+    odd = suspects_by_sessions(sessions, inputs.fleet, utc_offset_s=offset)
+    meters, connectors = _suspects(city, seen, odd)
+    if connectors.size == 0:
+        return nothing
     from_s = (np.floor(inputs.as_of_s / DAY_S) - HISTORY_DAYS) * DAY_S
     part = history(meters, connectors, float(from_s))
-    offset = config.utc_offset_s
-    found = all_conditional_errors(part, mpe=mpe[connectors], utc_offset_s=offset)
+    lone = ~np.isin(meters_above(city.layout)[connectors], meters)
+    vehicles = told_by_sessions(
+        sessions, part, connectors, mpe=mpe[connectors], lone=lone, utc_offset_s=offset
+    )
+    beside = all_conditional_errors(part, vehicles.told, mpe=mpe[connectors], utc_offset_s=offset)
+    found = [*beside, *vehicles.lone]
     if not found:
         return nothing
-    made = updated(corrected(part, found, utc_offset_s=offset), config=config)
-    touched = np.array([one.connector for one in found])
-    city = _spliced(city, made, meters, connectors, touched)
+    if beside:
+        city = _with_feeders(city, part, meters, connectors, beside, config=config)
     return Rebuilt(
         statistics=_with_sessions(city, part, connectors, found, utc_offset_s=offset),
         conditional=tuple(replace(one, connector=int(connectors[one.connector])) for one in found),
         unclosed=seen.unclosed,
     )
+
+
+def _suspects(city: CityStatistics, seen: Screened, odd: Floats) -> tuple[Ints, Ints]:
+    """Return the meters and connectors that are looked at again, rows in ascending order.
+
+    Args:
+        city: the statistics.
+        seen: what feeders' sums say.
+        odd: what sessions say of each connector, 0 for nothing, (n,).
+    """
+    above = meters_above(city.layout)
+    under = above >= 0
+    suspicion = (seen.suspicion / LEAST_Z) ** 2
+    np.maximum.at(suspicion, above[under], odd[under] / LEAST_EXCESS)
+    suspects = np.flatnonzero(suspicion > 1.0)
+    order = np.argsort(-suspicion[suspects], kind="stable")
+    meters = np.sort(suspects[order][:MOST_REBUILT])
+    alone = np.flatnonzero((odd > 0) & ~under)
+    alone = alone[np.argsort(-odd[alone], kind="stable")][:MOST_LONE]
+    below = np.flatnonzero(np.isin(above, meters) & under)
+    return meters, np.sort(np.concatenate([below, alone]))
+
+
+def _with_feeders(
+    city: CityStatistics,
+    part: RunInputs,
+    meters: Ints,
+    connectors: Ints,
+    found: Sequence[Conditional],
+    *,
+    config: EngineConfig,
+) -> CityStatistics:
+    """Return the city with the feeders of what was found made again from even intervals."""
+    made = updated(corrected(part, found, utc_offset_s=config.utc_offset_s), config=config)
+    touched = np.array([one.connector for one in found])
+    return _spliced(city, made, meters, connectors, touched)

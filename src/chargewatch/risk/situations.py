@@ -9,7 +9,6 @@ sixth family, below I_min or not, is for the error at light load; no window is m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +22,10 @@ HOURS, DAYS, LOAD, ENERGY, DURATION, LIGHT = range(6)
 FAMILY_NAMES = ("hours", "days", "load", "energy", "duration", "light")
 LOAD_EDGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Of power over rated power; the fullest of a slot and its neighbours counts."""
+LOAD_SCALES = (0.1, 0.25, 0.6)
+"""Of windows that fade with load as exp(-load / scale): a meter's error grows steadily there."""
+LIGHT_MIDDLE = 0.15
+"""Load from which downward such a window is whole."""
 ENERGY_EDGES_WH = (2_000.0, 5_000.0, 10_000.0, 20_000.0, 40_000.0)
 """Of the energy since charging began."""
 DURATION_EDGES_H = (0.5, 1.0, 2.0)
@@ -45,6 +48,14 @@ class Window:
 
     family: int
     bins: tuple[int, ...]  # numbers among all SIZE bins
+    grades: tuple[float, ...] = ()  # by how much each of them is in it, all wholly where empty
+
+    @property
+    def grade(self) -> Floats:
+        """By how much each of all bins is in the window, shape (SIZE,)."""
+        out = np.zeros(SIZE)
+        out[list(self.bins)] = self.grades or 1.0
+        return out
 
     @property
     def code(self) -> str:
@@ -97,21 +108,19 @@ def _windows() -> tuple[Window, ...]:
                 if (begin == 0) != (end == count) or (middle and family == LOAD):
                     bins = tuple(FIRST[family] + k for k in range(begin, end))
                     found.append(Window(family=family, bins=bins))
+    bins = tuple(range(FIRST[LOAD], FIRST[LOAD + 1]))
+    middle = (np.array((0.0, *LOAD_EDGES)) + np.array((*LOAD_EDGES, 1.0))) / 2.0
+    for scale in LOAD_SCALES:
+        grades = np.minimum(np.exp((LIGHT_MIDDLE - middle) / scale), 1.0)
+        found.append(Window(family=LOAD, bins=bins, grades=tuple(grades.tolist())))
     return tuple(found)
 
 
 WINDOWS = _windows()
 
 
-def _membership(windows: Sequence[Window]) -> Floats:
-    out = np.zeros((len(windows), SIZE))
-    for row, window in enumerate(windows):
-        out[row, list(window.bins)] = 1.0
-    return out
-
-
-IN_WINDOW = _membership(WINDOWS)
-"""Bins of each window, shape (w, SIZE)."""
+IN_WINDOW = np.array([window.grade for window in WINDOWS])
+"""By how much each bin is in each window, shape (w, SIZE)."""
 FAMILY_OF = np.array([window.family for window in WINDOWS])
 IN_FAMILY = np.array(
     [

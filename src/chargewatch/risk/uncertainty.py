@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from chargewatch.domain.arrays import Floats, sum_by_row
-from chargewatch.risk.conditional import Conditional
 from chargewatch.risk.estimator import block_inverses
 from chargewatch.risk.feeders.nuisances import light_edges
 from chargewatch.risk.feeders.statements import effective_rows
@@ -17,6 +16,7 @@ from chargewatch.risk.memory import CityStatistics
 from chargewatch.risk.priors import LIGHT_AUXILIARIES_W, LIGHT_U, SCATTER_COUNTS, UNKNOWN_POWER_W
 from chargewatch.risk.results import BUDGET_COMPONENTS
 from chargewatch.risk.run_inputs import Fleet
+from chargewatch.risk.situation_odds import Conditional
 from chargewatch.risk.situations import (
     FIRST,
     INFORMATION,

@@ -67,6 +67,9 @@ class SessionRows:
     soc_variance: Floats  # from the resolution of SOC and register, fraction^2
     looseness: Floats  # factor >= 1 on the variance: interrupted, short, nearly full
     load: Floats  # fraction of rated power in the cable after the meter; 0 when compensated
+    started_s: Floats
+    charge_s: Floats  # how long it took at the power that it had for most of its energy
+    energy_wh: Floats
 
     @property
     def side(self) -> Ints:
@@ -134,6 +137,10 @@ def session_rows(sessions: FinishedSessions, fleet: Fleet, *, intervals: Interva
     usable &= np.isfinite(y)
     usable[usable] &= np.where(kind[usable] % 3 == 2, 3.0, IMPLAUSIBLE) > np.abs(y[usable])
     load = session_loads(sessions, fleet, intervals)
+    rated = np.nan_to_num(fleet.rated_power_w, nan=UNKNOWN_POWER_W)[sessions.connector]
+    charge_s = np.minimum(
+        3600.0 * energy / np.maximum(load * rated, 1.0), sessions.ended_s - sessions.started_s
+    )
     load = np.where(fleet.cable_loss_compensated[sessions.connector], 0.0, load)
     return SessionRows(
         connector=sessions.connector[usable],
@@ -144,6 +151,9 @@ def session_rows(sessions: FinishedSessions, fleet: Fleet, *, intervals: Interva
         soc_variance=soc[usable],
         looseness=loose[usable],
         load=load[usable],
+        started_s=sessions.started_s[usable],
+        charge_s=charge_s[usable],
+        energy_wh=energy[usable],
     )
 
 
