@@ -152,7 +152,7 @@ def engine_inputs(sessions: CrossedSessions) -> tuple[RunInputs, CityStatistics]
         soc_variance=np.zeros(s),
         looseness=np.ones(s),
         load=np.zeros(s),
-        started_s=sessions.ended_s,
+        started_s=np.full(s, AS_OF_S - DAY_S),
         charge_s=np.zeros(s),
         energy_wh=np.zeros(s),
     )

@@ -182,6 +182,7 @@ class _Scores:
 
     told: Told
     log_odds: Floats
+    explained: Floats  # by how much the weighted sums of squares fall
     days: Ints
 
 
@@ -217,11 +218,15 @@ def _scores(
     if history.smeared or abs(fit.clock_s) > LARGEST_CLOCK_S:
         fair &= FAMILY_OF <= DAYS
     own = Told(difference=-np.log1p(-away), u=np.where(good, u, np.inf))
-    told = together(own, history.vehicles.rows(some))
+    vehicles = history.vehicles.rows(some)
+    told = together(own, vehicles)
+    agree = own.difference * vehicles.difference > 0
     share = energy_shares(_energies(history, some))
     return _Scores(
         told=told,
         log_odds=log_odds(told, mpe[some, None], energy_share=share, kept=fair),
+        explained=np.where(good, score**2 / safe, 0.0)
+        + np.where(agree, (vehicles.difference / vehicles.u) ** 2, 0.0),
         days=seen,
     )
 
@@ -238,16 +243,16 @@ def _energies(history: FeederHistory, some: slice) -> Floats:
 def _best(
     history: FeederHistory, gain: Floats, fit: _Fit, weight: Floats, mpe: Floats, apart: list[int]
 ) -> tuple[int, int] | None:
-    """Return connector and window with the best odds, of those with good ones; a few at a time."""
-    best, found = LEAST_LOG_ODDS, None
+    """Return connector and window that explain most, of those with good odds; a few at a time."""
+    best, found = 0.0, None
     for begin in range(0, gain.size, AT_ONCE_CONNECTORS):
         some = slice(begin, min(begin + AT_ONCE_CONNECTORS, gain.size))
         scores = _scores(history, _columns(history, gain, some), some, fit, weight, mpe)
-        odds = scores.log_odds
-        odds[[k - begin for k in apart if begin <= k < some.stop]] = -np.inf
-        k, w = divmod(int(np.argmax(odds)), odds.shape[1])
-        if odds[k, w] >= best:
-            best, found = float(odds[k, w]), (begin + k, w)
+        explained = np.where(scores.log_odds >= LEAST_LOG_ODDS, scores.explained, 0.0)
+        explained[[k - begin for k in apart if begin <= k < some.stop]] = 0.0
+        k, w = divmod(int(np.argmax(explained)), explained.shape[1])
+        if explained[k, w] > best:
+            best, found = float(explained[k, w]), (begin + k, w)
     return found
 
 
