@@ -44,7 +44,7 @@ from chargewatch.risk.run_inputs import RunInputs
 from chargewatch.risk.situation_odds import (
     LEAST_LOG_ODDS,
     Conditional,
-    Told,
+    Differences,
     conditional,
     energy_shares,
     log_odds,
@@ -93,7 +93,7 @@ class FeederHistory:
     active: ActiveSlots
     crossing: Bools  # (q,)
     smeared: bool  # registers are read far from the slots' ends
-    vehicles: Told  # what sessions say, (q, windows)
+    vehicles: Differences  # what sessions say, (q, windows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +180,7 @@ def _day_sums(values: Floats, weight: Floats) -> Floats:
 class _Scores:
     """What the residuals say of connectors and windows, shape (c, w)."""
 
-    told: Told
+    told: Differences
     log_odds: Floats
     explained: Floats  # by how much the weighted sums of squares fall
     days: Ints
@@ -217,7 +217,7 @@ def _scores(
     fair &= (history.member[some] >= 0)[:, None]
     if history.smeared or abs(fit.clock_s) > LARGEST_CLOCK_S:
         fair &= FAMILY_OF <= DAYS
-    own = Told(difference=-np.log1p(-away), u=np.where(good, u, np.inf))
+    own = Differences(difference=-np.log1p(-away), u=np.where(good, u, np.inf))
     vehicles = history.vehicles.rows(some)
     told = together(own, vehicles)
     agree = own.difference * vehicles.difference > 0
@@ -307,7 +307,7 @@ def conditional_errors(history: FeederHistory, mpe: Floats) -> list[Conditional]
                 conditional(
                     int(history.member[k]),
                     w,
-                    Told(difference=scores.told.difference[0, w], u=scores.told.u[0, w]),
+                    Differences(difference=scores.told.difference[0, w], u=scores.told.u[0, w]),
                     float(scores.log_odds[0, w]),
                     energy=_energies(history, some)[0],
                     days=int(scores.days[0, w]),
@@ -316,7 +316,9 @@ def conditional_errors(history: FeederHistory, mpe: Floats) -> list[Conditional]
     return found
 
 
-def histories(inputs: RunInputs, vehicles: Told, *, utc_offset_s: float) -> list[FeederHistory]:
+def histories(
+    inputs: RunInputs, vehicles: Differences, *, utc_offset_s: float
+) -> list[FeederHistory]:
     """Return the feeders of the inputs, each with all its slots from the first day to the last.
 
     Only whole days count. Connectors are numbered as in the inputs' fleet.
@@ -383,7 +385,7 @@ def _of_chunk(
     *,
     resolution: Floats,
     begin_s: float,
-    vehicles: Told,
+    vehicles: Differences,
 ) -> list[FeederHistory]:
     fleet = inputs.fleet
     q = group.size
@@ -437,7 +439,7 @@ def _is_smeared(rows: FeederRows, row: int) -> bool:
 
 
 def all_conditional_errors(
-    inputs: RunInputs, vehicles: Told, *, mpe: Floats, utc_offset_s: float
+    inputs: RunInputs, vehicles: Differences, *, mpe: Floats, utc_offset_s: float
 ) -> list[Conditional]:
     """Return the conditional errors of all feeders of the inputs, in the order of their feeders.
 

@@ -213,6 +213,9 @@ meter's error. Unit: fraction. Source: judgement."""
 CROSSING_U = (0.0, 0.0, 0.006, 0.002, 0.002)
 """The same when a converter stands between: its efficiency over load is modelled for the feeder's
 piles together. Unit: fraction. Source: judgement."""
+SESSION_GAIN_U = 0.05
+"""How far errors are believed to be off while sessions are looked through for situations. Unit:
+fraction. Source: wide on purpose."""
 SESSION_U_AC = (0.0, 0.0, 0.01, 0.003, 0.003)
 """What vehicles may differ by in a window of each family beyond the meter's error, on AC: an
 on-board charger loses more of a small power. Unit: fraction. Source: judgement."""

@@ -18,6 +18,7 @@ from chargewatch.risk.parallel import in_threads
 from chargewatch.risk.priors import (
     CABLE_LOSS,
     INTERVAL_TAIL_DEGREES,
+    SESSION_GAIN_U,
     SESSION_SPREAD_START,
     SESSION_U_AC,
     SESSION_U_DC,
@@ -28,7 +29,7 @@ from chargewatch.risk.run_inputs import Fleet, RunInputs
 from chargewatch.risk.situation_odds import (
     LEAST_LOG_ODDS,
     Conditional,
-    Told,
+    Differences,
     conditional,
     energy_shares,
     log_odds,
@@ -48,12 +49,10 @@ from chargewatch.risk.situations import (
 )
 from chargewatch.risk.vehicles import PAIR_KINDS, SessionRows
 
-LEAST_SESSIONS = 8
+LEAST_SITUATION_SESSIONS = 8
 LEAST_IN_WINDOW = 4.0
 """Sessions in a window, and outside of it, without which nothing is said."""
 PASSES = 4
-GAIN_U = 0.05
-"""How far errors are believed to be off while sessions are looked through."""
 WIDEST = 0.3
 """Sessions off by more than this say nothing of a meter: a situation explains a fifth at most."""
 LEAST_EXCESS = 20.0
@@ -108,7 +107,7 @@ def travelled(rows: SessionRows, *, connectors: int) -> Travelled:
         scale = scores / (weights + precision)
         total = sum_by_row(rows.connector, weight, size=connectors)
         error = sum_by_row(rows.connector, weight * (centred - scale[node]), size=connectors)
-        error = error / (total + GAIN_U**-2.0)
+        error = error / (total + SESSION_GAIN_U**-2.0)
         residual = centred - error[rows.connector] - scale[node]
         # Of a battery whose capacity nobody told the first sessions seem far off.
         weight = np.where(np.abs(residual) < WIDEST, 1.0 / variance, 0.0)
@@ -162,7 +161,7 @@ def suspects_by_sessions(city: Travelled, fleet: Fleet, *, utc_offset_s: float) 
         total = i.sum(axis=1)
         between -= s.sum(axis=1) ** 2 / np.where(total > 0, total, 1.0)
         found = np.maximum(found, between / np.sqrt(usual) - size)
-    return np.where((count >= LEAST_SESSIONS) & (found > LEAST_EXCESS), found, 0.0)
+    return np.where((count >= LEAST_SITUATION_SESSIONS) & (found > LEAST_EXCESS), found, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +192,7 @@ def _own_sessions(
     told = part.connector_intervals
     here = slice(*np.searchsorted(told.instrument, [row, row + 1]))
     slots, energy = told.slot[here], told.energy_wh[here]
-    if slots.size == 0 or mine.size < LEAST_SESSIONS:
+    if slots.size == 0 or mine.size < LEAST_SITUATION_SESSIONS:
         return None
     dense = np.zeros(int(slots[-1] - slots[0]) + 1)
     dense[slots - slots[0]] = energy
@@ -219,7 +218,7 @@ def _own_sessions(
         shares += sum_by_row(place, active.energy_wh[within], size=shares.size).reshape(-1, SIZE)
     total = shares[:, FIRST[0] : FIRST[1]].sum(axis=1)
     good = total > LEAST_SESSION_SHARE * city.rows.energy_wh[mine]
-    if np.count_nonzero(good) < LEAST_SESSIONS:
+    if np.count_nonzero(good) < LEAST_SITUATION_SESSIONS:
         return None
     mine, shares = mine[good], shares[good] / total[good][:, None]
     return _judged_elsewhere(city, mine, shares, _energy_by_bin(active.bins, active.energy_wh))
@@ -303,7 +302,7 @@ def _usable(own: _Own) -> Bools:
     return np.asarray(np.abs(own.value - np.median(own.value)) < WIDEST)
 
 
-def _told(own: _Own, *, is_dc: bool) -> tuple[Told, Bools, Bools]:
+def _told(own: _Own, *, is_dc: bool) -> tuple[Differences, Bools, Bools]:
     """Return what sessions say of each window (w,), which may be told, and the sessions used."""
     used = _usable(own)
     found = _regressed(own, np.where(used, 1.0 / own.variance, 0.0))
@@ -312,10 +311,10 @@ def _told(own: _Own, *, is_dc: bool) -> tuple[Told, Bools, Bools]:
     fair &= (1.0 - part).sum(axis=0) >= LEAST_IN_WINDOW
     floor = np.array(SESSION_U_DC if is_dc else SESSION_U_AC)[FAMILY_OF]
     u = np.where(fair, np.hypot(found.u, floor), np.inf)
-    return Told(difference=found.difference, u=u), fair, used
+    return Differences(difference=found.difference, u=u), fair, used
 
 
-def _lasting(own: _Own, w: int, told: Told, used: Bools) -> bool:
+def _lasting(own: _Own, w: int, told: Differences, used: Bools) -> bool:
     """Return whether a window's difference stands when robust weights are used beside it."""
     weight = np.where(used, 1.0 / own.variance, 0.0)
     part = own.shares @ IN_WINDOW[w]
@@ -332,7 +331,7 @@ def _lasting(own: _Own, w: int, told: Told, used: Bools) -> bool:
 class BySessions:
     """What sessions say of a part's connectors: beside their feeder, and alone."""
 
-    told: Told  # (n, windows)
+    told: Differences  # (n, windows)
     lone: tuple[Conditional, ...]  # of connectors under no feeder
 
 
@@ -371,13 +370,13 @@ def told_by_sessions(
         told.difference[row], told.u[row] = found.difference, found.u
         if not lone[row]:
             return None
-        one = Told(difference=found.difference[None], u=found.u[None])
+        one = Differences(difference=found.difference[None], u=found.u[None])
         share = energy_shares(own.energy[None])
         odds = log_odds(one, mpe[[row]][:, None], energy_share=share, kept=fair[None])[0]
         w = int(np.argmax(odds))
         if odds[w] < LEAST_LOG_ODDS:
             return None
-        this = Told(difference=found.difference[w], u=found.u[w])
+        this = Differences(difference=found.difference[w], u=found.u[w])
         if not _lasting(own, w, this, used):
             return None
         days = np.unique(own.days[(own.shares @ IN_WINDOW[w] > 0) & used]).size

@@ -21,24 +21,24 @@ LEAST_ENERGY_SHARE = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class Differences:
     """What one kind of evidence says of connectors and windows, shape (c, w)."""
 
     difference: Floats  # of ln(1 + error)
     u: Floats  # infinite: nothing
 
-    def rows(self, some: slice | Ints) -> Told:
+    def rows(self, some: slice | Ints) -> Differences:
         """Return what is said of some connectors."""
-        return Told(difference=self.difference[some], u=self.u[some])
+        return Differences(difference=self.difference[some], u=self.u[some])
 
 
-def nothing_told(connectors: int) -> Told:
+def nothing_told(connectors: int) -> Differences:
     """Return what is told of connectors without such evidence."""
     shape = (connectors, len(WINDOWS))
-    return Told(difference=np.zeros(shape), u=np.full(shape, np.inf))
+    return Differences(difference=np.zeros(shape), u=np.full(shape, np.inf))
 
 
-def together(first: Told, second: Told) -> Told:
+def together(first: Differences, second: Differences) -> Differences:
     """Return what two kinds of evidence say together; less surely where they disagree.
 
     Equation: the weighted mean; where they are apart by more than three standard deviations of
@@ -52,10 +52,10 @@ def together(first: Told, second: Told) -> Told:
     apart = np.where(both, first.difference - second.difference, 0.0)
     z2 = apart**2 / np.where(both, first.u**2 + second.u**2, 1.0)
     u = np.where(p + q > 0, np.sqrt(np.maximum(z2 / APART_Z**2, 1.0) / total), np.inf)
-    return Told(difference=mean, u=u)
+    return Differences(difference=mean, u=u)
 
 
-def log_odds(told: Told, mpe: Floats, *, energy_share: Floats, kept: Bools) -> Floats:
+def log_odds(told: Differences, mpe: Floats, *, energy_share: Floats, kept: Bools) -> Floats:
     """Return log odds of N(0, size^2) against 0, shape (c, w); families alike, windows alike.
 
     Args:
@@ -105,7 +105,7 @@ class Conditional:
 
 
 def conditional(
-    connector: int, w: int, told: Told, odds: float, *, energy: Floats, days: int
+    connector: int, w: int, told: Differences, odds: float, *, energy: Floats, days: int
 ) -> Conditional:
     """Return a connector's error in window w.
 
