@@ -133,6 +133,11 @@ def test_readings_mixed_by_a_clock_set_back_raise_nothing_and_cheats_beside_do()
         order_begun = np.argsort(times)
         given = readings(begun[keep][order_begun], at=times[order_begun] + 1800, power=6_600.0)
         assert codes(given) == [], charge_begins
+        # Another charge ended two minutes before.
+        times[0] = told[charge_begins:].min() - 120.0
+        order_begun = np.argsort(times)
+        given = readings(begun[keep][order_begun], at=times[order_begun], power=6_600.0)
+        assert "register_decrease" not in codes(given), charge_begins
     fallen = energy.copy()
     fallen[80:] -= 300
     found = codes(readings(fallen[order], at=told[order], power=6_600.0))

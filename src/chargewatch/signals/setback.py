@@ -47,11 +47,14 @@ def out_of_order(
             continue
         low = int(lower[-1]) if lower.size else first
         high = int(upper[0]) if upper.size else end
-        part = np.arange(low, high + 1)
         beside = [inside[inside <= low], inside[inside >= high]]
         around = np.concatenate([np.diff(at_s[rows]) for rows in beside])
-        if _is_set_back(at_s[part], energy_wh[part], around, rated_w=float(rated_w[k])):
-            mixed[part[:-1]] = True
+        # The last reading before may be of an earlier charge, after a pause.
+        for start in (low, low + 1)[: 2 if lower.size and low < k else 1]:
+            part = np.arange(start, high + 1)
+            if _is_set_back(at_s[part], energy_wh[part], around, rated_w=float(rated_w[k])):
+                mixed[part[:-1]] = True
+                break
     return mixed
 
 
