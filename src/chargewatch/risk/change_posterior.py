@@ -244,7 +244,12 @@ def _describe(
     out.low[rows], out.high[rows] = _dated(fits, days=history.days)
     out.begin[rows] = fits.begin[best]
     out.is_drift[rows] = fits.shape[best] == DRIFT
-    out.size[rows], out.variance[rows] = fits.size[best], fits.variance[best]
+    # The day is not known for certain either: mean and variance over all days of the shape.
+    share = fits.share * (fits.shape == fits.shape[best][fits.row])
+    whole = sum_by_row(fits.row, share, size=rows.size)
+    mean = sum_by_row(fits.row, share * fits.size, size=rows.size) / whole
+    second = sum_by_row(fits.row, share * (fits.size**2 + fits.variance), size=rows.size) / whole
+    out.size[rows], out.variance[rows] = mean, np.maximum(second - mean**2, fits.variance[best])
 
 
 def change_posterior(
