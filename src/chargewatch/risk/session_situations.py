@@ -86,8 +86,10 @@ class Travelled:
 
 def travelled(rows: SessionRows, *, connectors: int) -> Travelled:
     """Return sessions with vehicles' scales and connectors' errors, by a few rounds in turn."""
-    size = int(rows.vehicle.max(initial=0)) + 1
-    node = rows.kind * size + rows.vehicle
+    # Vehicles are keys of 59 bits: of a run's own numbers there are as many as vehicles.
+    known, number = np.unique(rows.vehicle, return_inverse=True)
+    size = max(known.size, 1)
+    node = rows.kind * size + number.reshape(-1)
     nodes = PAIR_KINDS * size
     precision = np.repeat(VEHICLE_START**-2.0, size)
     variance = SESSION_SPREAD_START[rows.kind] ** 2 * rows.looseness + rows.soc_variance
