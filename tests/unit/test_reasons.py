@@ -50,7 +50,8 @@ def findings(**told: Any) -> Findings:
     one: dict[str, Any] = {
         "error": 0.031, "u": 0.002, "mpe": 0.02, "p": 0.5, "code": UNDECIDED, "intervals": 2500,
         "sessions": 140, "direct": 0, "meter_u": 0.00001, "suspect": False, "meter": 0,
-        "traced": True, "live": True, "changed": -1, "has_mpe": True, "unclosed": False,
+        "traced": True, "live": True, "changed": -1, "replaced_s": -np.inf, "has_mpe": True,
+        "unclosed": False,
         "conflict": -1, "conflict_said": -0.05, "conflict_said_u": 0.004, "conflict_rest": 0.0037,
         "conflict_rest_u": 0.0014,
     }  # fmt: skip
@@ -105,6 +106,11 @@ SAID = (
     (
         {"u": 0.02, "intervals": 0},
         "+3.10 % ± 4.00 % (k = 2) from 140 sessions; too uncertain for the limit of 2.0 %",
+    ),
+    (
+        {"replaced_s": 1_772_323_200.0, "sessions": 0},
+        "+3.10 % ± 0.40 % (k = 2) from 2500 intervals; its meter was replaced on 2026-03-01; "
+        "too near the limit of 2.0 %",
     ),
     (
         {"unclosed": True, "p": 0.01, "sessions": 0},
