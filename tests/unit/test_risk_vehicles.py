@@ -4,7 +4,7 @@ from engine_city import finished_sessions
 
 from chargewatch.domain.times import SLOT_S
 from chargewatch.risk.run_inputs import Fleet, Intervals
-from chargewatch.risk.spreads import anchor_wander, own_and_of_soc
+from chargewatch.risk.spreads import own_and_of_soc
 from chargewatch.risk.vehicles import local_centres, session_loads, session_rows
 
 
@@ -92,25 +92,6 @@ def test_local_centres_are_medians_of_the_same_connector_in_time():
     centres = local_centres(connector, at_s, residual)
     # Five neighbours of connector 0: 1..5 at the beginning, 2..6 at the end.
     assert centres.tolist() == [9.0, 4.0, 4.0, 4.0, 3.0, 3.0, 3.0, 9.0]
-
-
-def test_wander_since_verification_is_found_again_and_offenders_do_not_count():
-    rng = np.random.default_rng(21)
-    n, q, u, v = 400, 0.003, 0.0008, 0.001
-    grown = rng.uniform(0.1, 4.0, n)
-    true = rng.normal(0, 0.005, n)
-    stated = true + q * np.sqrt(grown) * rng.standard_normal(n) + rng.normal(0, u, n)
-    stated[:12] += 0.06
-    other = true + rng.normal(0, v, n)
-    weight = 1.0 / (u**2 + 0.005**2 * grown)
-    variance = 1.0 / (v**-2.0 + weight)
-    error = variance * (other * v**-2.0 + weight * stated)
-    options = {"stated_variance": np.full(n, u**2), "grown": grown, "expected": 0.005}
-    found = anchor_wander(error, variance, stated=stated, weight=weight, **options)
-    assert found == pytest.approx(q, rel=0.15)
-    # Connectors of which nothing else is known leave the wander as it was configured.
-    alone = anchor_wander(stated, 1.0 / weight, stated=stated, weight=weight, **options)
-    assert alone == 0.005
 
 
 def sessions_by_soc(rng, *, own, factor, count=20_000):

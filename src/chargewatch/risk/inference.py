@@ -48,15 +48,14 @@ from chargewatch.risk.priors import LINE_U, SUSPECT_U
 from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.rounds_input import RoundsInput, prepared
 from chargewatch.risk.run_inputs import RunInputs
+from chargewatch.risk.second_witness import compared, site_and_wander
 from chargewatch.risk.spreads import (
     FIRST_SPREADS,
     SessionWeights,
     Spreads,
-    anchor_wander,
     converter_spread,
     session_spreads,
     sessions_in_time,
-    site_spread,
 )
 from chargewatch.risk.vehicles import FIRST_TAIL, PAIR_KINDS, session_score
 from chargewatch.risk.verifications import Stated, that_hold, with_doubt, without
@@ -170,6 +169,15 @@ def _judged(
         tails=None if anew else known.weights,
         seed=city.config.seed + 1,
     )
+    found = compared(
+        evidence.system,
+        estimate,
+        kinds,
+        stated=evidence.stated,
+        site=known.spreads.site,
+        side=city.side,
+    )
+    site, wander = site_and_wander(found, expected=city.config.anchor_drift_per_year)
     spreads = Spreads(
         session=session,
         soc=soc,
@@ -177,18 +185,8 @@ def _judged(
         converter=converter_spread(
             list(evidence.views), population, mpe=city.mpe, level=converters
         ),
-        site=site_spread(
-            evidence.system, estimate, kinds, before=known.spreads.site, side=city.side
-        ),
-        wander=anchor_wander(
-            estimate.error[evidence.stated.connector],
-            estimate.variance[evidence.stated.connector],
-            stated=evidence.stated.value,
-            stated_variance=evidence.stated.certificate,
-            weight=evidence.stated.precision,
-            grown=evidence.stated.grown,
-            expected=city.config.anchor_drift_per_year,
-        ),
+        site=site,
+        wander=wander,
     )
     judged = replace(
         known,

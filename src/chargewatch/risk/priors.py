@@ -240,6 +240,9 @@ judgement; estimated where verifications allow."""
 HABIT_SPREAD = 0.0002
 """Spread between connectors of what their sessions share at any load, habits of those who come.
 Unit: fraction. Source: judgement."""
+SITE_FACTOR = 2.0
+"""Factor within which the spread of cables is believed, one standard deviation. Unit: 1. Source:
+judgement."""
 SESSION_SPREAD_START = np.array([0.02, 0.03, 0.03, 0.02, 0.03, 0.03])
 """Spread of a session's ln(E / B) by kind, resolution apart. Unit: fraction. Source: 1.2 to 5.4 %
 within groups of vehicles in real DC sessions (DESL, EPFL)."""

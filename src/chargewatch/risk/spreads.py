@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from chargewatch.domain.arrays import Floats, Ints, sum_by_row
 from chargewatch.risk.decision import Population
-from chargewatch.risk.estimator import CityEstimate, CitySystem
+from chargewatch.risk.estimator import CityEstimate
 from chargewatch.risk.feeders.statements import FeederView
 from chargewatch.risk.priors import (
     DC_SPREAD_FLOOR,
@@ -20,12 +20,8 @@ from chargewatch.risk.priors import (
     SITE_SPREAD_START,
     SOC_FACTOR_START,
     SPREAD_COUNTS,
-    TAMPERED_SHARE,
-    TAMPERED_SPREAD,
     VEHICLE_SPREAD_FLOOR,
     VEHICLE_START,
-    WANDER_FACTOR,
-    WANDER_RANGE,
 )
 from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.tails import session_tail, vehicle_tail
@@ -36,7 +32,6 @@ from chargewatch.risk.vehicles import (
     Tail,
     VehicleGraph,
     local_centres,
-    session_score,
     student_weights,
     tail_inflation,
     tail_weights,
@@ -296,23 +291,6 @@ def converter_spread(
     return float(np.sqrt(total / (z.size + SPREAD_COUNTS)))
 
 
-def _log_among_offenders(away: Floats, variance: Floats) -> Floats:
-    """Return the log density of differences of which some are those of meters tampered with.
-
-    Equation: ln [0.95 N(d; 0, v) + 0.05 N(d; 0, v + (3 %)^2)], but for a constant.
-    """
-    wide = variance + TAMPERED_SPREAD**2
-    log = np.logaddexp(
-        np.log(1.0 - TAMPERED_SHARE) - 0.5 * (np.log(variance) + away**2 / variance),
-        np.log(TAMPERED_SHARE) - 0.5 * (np.log(wide) + away**2 / wide),
-    )
-    return np.asarray(log)
-
-
-SITE_GRID = np.geomspace(0.25, 8.0, 41)
-"""Spreads of sites that are thought of, in those to start from."""
-
-
 def site_variance(site: ArrayLike, load: Floats) -> Floats:
     """Return the variance of what all sessions of connectors share, shape of the load.
 
@@ -320,74 +298,3 @@ def site_variance(site: ArrayLike, load: Floats) -> Floats:
     tau^2 L^2 + (habits)^2.
     """
     return np.asarray((np.asarray(site) * load) ** 2 + HABIT_SPREAD**2)
-
-
-def site_spread(
-    system: CitySystem, estimate: CityEstimate, kinds: Floats, *, before: Floats, side: Ints
-) -> Floats:
-    """Return the spread between connectors of what vehicles see beyond the meter's error, (2,).
-
-    From connectors that a verification or an in-series meter judges too. AC and DC apart. Equation:
-    maximum over tau of sum ln p(d; known + s^2) - c [ln tau + tau_0^2 / (2 tau^2)]: d the
-    difference of both, s^2 as in `site_variance`, p as in `_log_among_offenders`, and the
-    spread to start from as if c connectors had shown it. Verifications that are much wider than tau
-    leave it where it was; the excess of a median over them would be their own scatter.
-    """
-    own, direct = system.graph.own, system.direct_precision
-    score, load = session_score(system.graph, estimate.error, level=kinds), system.graph.mean_load
-    out = before.copy()
-    for k in range(2):
-        both = (own > 0.003**-2) & (direct > 0.004**-2) & (side == k)
-        away = score[both] / own[both] - system.direct_score[both] / direct[both]
-        # The connectors' part is in 1 / own already, as it was assumed before.
-        known = 1.0 / own[both] - site_variance(before[k], load[both])
-        known = np.maximum(known, 0.0) + 1.0 / direct[both]
-        tau = SITE_GRID * SITE_SPREAD_START[k]
-        log = _log_among_offenders(away, known + site_variance(tau[:, None], load[both])).sum(
-            axis=1
-        )
-        log -= SPREAD_COUNTS * (np.log(tau) + 0.5 * SITE_GRID**-2.0)
-        out[k] = tau[np.argmax(log)]
-    return out
-
-
-WANDERS = np.geomspace(*WANDER_RANGE, 41)
-
-
-def anchor_wander(
-    error: Floats,
-    variance: Floats,
-    *,
-    stated: Floats,
-    stated_variance: Floats,
-    weight: Floats,
-    grown: Floats,
-    expected: float,
-) -> float:
-    """Return how much errors wander in the year after a verification: standard deviation q.
-
-    Each verification is compared with all other evidence of its connector, its own statement
-    divided out of the posterior. Equation: maximum over q of sum ln [0.95 N(a - m; 0, s^2) +
-    0.05 N(a - m; 0, s^2 + (3 %)^2)] + ln p(q), s^2 = u^2 + q^2 w + V, with ln q normal around the
-    configured value. The wide part keeps meters that were tampered with since from making the
-    others look unsteady.
-
-    Args:
-        error: posterior mean of gamma of the verified connector, shape (a,).
-        variance: its variance, the verification included, shape (a,).
-        stated: ln(1 + stated error), shape (a,).
-        stated_variance: u^2 of the certificate alone, shape (a,).
-        weight: precision with which the verification is in the posterior, shape (a,).
-        grown: `since_verified`, shape (a,).
-        expected: the configured q.
-    """
-    left = 1.0 / variance - weight
-    use = left > 0.2 / variance
-    if not use.any():
-        return expected
-    other = 1.0 / left[use]
-    away = stated[use] - other * (error[use] / variance[use] - weight[use] * stated[use])
-    scale2 = stated_variance[use] + other + WANDERS[:, None] ** 2 * grown[use]
-    log = _log_among_offenders(away, scale2)
-    prior = -0.5 * (np.log(WANDERS / expected) / np.log(WANDER_FACTOR)) ** 2
-    return float(WANDERS[np.argmax(log.sum(axis=1) + prior)])
