@@ -276,7 +276,7 @@ def test_the_budget_adds_up_and_holds_every_component():
     assert (result.budget >= 0).all()
     assert result.budget.shape[1] == len(BUDGET_COMPONENTS) == 7
     dc = result.budget[-6:]
-    assert (dc[:, BUDGET_COMPONENTS.index("efficiency_prior")] > 0.0002).all()
+    assert (dc[:, BUDGET_COMPONENTS.index("efficiency_prior")] > 0.0001).all()
     assert (result.budget[:6, BUDGET_COMPONENTS.index("reference_meter")] > 0.0003).all()
 
 
