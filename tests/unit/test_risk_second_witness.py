@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from chargewatch.risk.priors import ANCHOR_DRIFT_PER_YEAR, SITE_SPREAD_START
-from chargewatch.risk.second_witness import MOST_COMPARED, Compared, site_and_wander
+from chargewatch.risk.second_witness import MOST_COMPARED, Witnessed, site_and_wander
 
 U = 0.0008
 """Standard uncertainty of a difference without site and wander."""
@@ -16,7 +16,7 @@ def verified(rng, count, *, site=0.0, wander=0.0, side=0):
     """Return verifications of 0 to 3 years ago beside sessions at their connectors."""
     grown = rng.uniform(0.0, 3.0, count)
     sd = np.sqrt(U**2 + site**2 + wander**2 * grown)
-    return Compared(
+    return Witnessed(
         away=sd * rng.standard_normal(count),
         known=np.full(count, U**2),
         shared=np.ones(count),
@@ -26,7 +26,7 @@ def verified(rng, count, *, site=0.0, wander=0.0, side=0):
 
 
 def together(*several):
-    return Compared(
+    return Witnessed(
         **{
             name: np.concatenate([getattr(one, name) for one in several])
             for name in vars(several[0])

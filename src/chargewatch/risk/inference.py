@@ -48,7 +48,7 @@ from chargewatch.risk.priors import LINE_U, SUSPECT_U
 from chargewatch.risk.results import EngineConfig
 from chargewatch.risk.rounds_input import RoundsInput, prepared
 from chargewatch.risk.run_inputs import RunInputs
-from chargewatch.risk.second_witness import compared, site_and_wander
+from chargewatch.risk.second_witness import site_and_wander, witnessed
 from chargewatch.risk.spreads import (
     FIRST_SPREADS,
     SessionWeights,
@@ -169,7 +169,7 @@ def _judged(
         tails=None if anew else known.weights,
         seed=city.config.seed + 1,
     )
-    found = compared(
+    found = witnessed(
         evidence.system,
         estimate,
         kinds,

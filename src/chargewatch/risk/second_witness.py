@@ -38,7 +38,7 @@ COARSE, FINE = 21, 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
+class Witnessed:
     """Differences between two witnesses of a connector, shape (d,)."""
 
     away: Floats
@@ -47,15 +47,15 @@ class Compared:
     grown: Floats  # factor on the wander's variance in it
     side: Ints
 
-    def of_side(self, side: int) -> Compared:
+    def of_side(self, side: int) -> Witnessed:
         """Return those of one side, at most `MOST_COMPARED`."""
         mine = np.flatnonzero(self.side == side)
         if mine.size > MOST_COMPARED:
             mine = mine[np.linspace(0, mine.size - 1, MOST_COMPARED).astype(np.int64)]
-        return Compared(**{name: values[mine] for name, values in vars(self).items()})
+        return Witnessed(**{name: values[mine] for name, values in vars(self).items()})
 
 
-def compared(
+def witnessed(
     system: CitySystem,
     estimate: CityEstimate,
     kinds: Floats,
@@ -63,7 +63,7 @@ def compared(
     stated: Stated,
     site: Floats,
     side: Ints,
-) -> Compared:
+) -> Witnessed:
     """Return verifications beside all else, and sessions beside meters in series.
 
     A verification's own statement is divided out of the posterior. Of what is left with precision P
@@ -99,7 +99,7 @@ def compared(
     one = np.concatenate([told.certificate[use], 1.0 / series[both]])
     # The cables' part is in the other one already, as it was assumed before.
     other = np.concatenate([1.0 / left, 1.0 / own[both]]) - shared * site[side[place]] ** 2
-    return Compared(
+    return Witnessed(
         away=np.concatenate([value - rest, sessions - meter]),
         known=one + np.maximum(other, 0.0),
         shared=shared,
@@ -108,7 +108,7 @@ def compared(
     )
 
 
-def site_and_wander(found: Compared, *, expected: float) -> tuple[Floats, float]:
+def site_and_wander(found: Witnessed, *, expected: float) -> tuple[Floats, float]:
     """Return the spread of sites, AC and DC (2,), and q, the wander in a verification's first year.
 
     Equation: posterior means of ln s_AC, ln s_DC and ln q with the likelihood prod [0.95 N(d; 0, v)
@@ -152,7 +152,7 @@ def _mean(values: Floats, log_weight: Floats) -> float:
 
 
 def _log_likelihood(
-    found: Compared, start: float, steps: Floats, *, fine: tuple[Floats, Floats]
+    found: Witnessed, start: float, steps: Floats, *, fine: tuple[Floats, Floats]
 ) -> Floats:
     """Return it over the spread of sites and ln q, from a coarse grid by a spline."""
     if found.away.size == 0:
