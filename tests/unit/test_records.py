@@ -13,6 +13,7 @@ from chargewatch.api import models
 from chargewatch.domain.assessment import ASSESSMENT_COLUMNS, Assessment
 from chargewatch.domain.columns import Column, ValueKind
 from chargewatch.domain.session import SESSION_COLUMNS, TOLD_COLUMNS, Session
+from chargewatch.runs.exports import ASSESSMENT_SCHEMA, WIDE_ASSESSMENT_SCHEMA
 from chargewatch.storage import tables
 from chargewatch.wire import payloads
 from documents import code, rows, section
@@ -49,6 +50,7 @@ def test_every_column_of_an_assessment_is_documented_and_where_it_is_shown() -> 
         for names, _, shown in rows(section("api.md", "An assessment"))
         for name in code(names)
     }
+    wide = set(WIDE_ASSESSMENT_SCHEMA.names) - set(ASSESSMENT_SCHEMA.names)
     assert documented == {
         column.name: {
             place
@@ -56,6 +58,7 @@ def test_every_column_of_an_assessment_is_documented_and_where_it_is_shown() -> 
                 ("list", column.in_list),
                 ("history", column.in_history),
                 ("export", column.in_export),
+                ("export with `--wide`", column.name in wide),
             )
             if shown
         }

@@ -12,6 +12,7 @@ from simulated import Published
 
 from chargewatch.evaluation.city_inputs import known_inputs
 from chargewatch.risk.conditional import all_conditional_errors
+from chargewatch.risk.situation_odds import nothing_told
 from chargewatch.simulators.city import make_city
 from chargewatch.simulators.oddities import ODDITIES
 from chargewatch.simulators.scenario import load_scenario
@@ -329,4 +330,6 @@ def test_registers_that_lag_by_their_refresh_are_wrong_in_no_situation():
     faults = [{"fault": "slow_register", "count": 2}]
     city = make_city("quiet-city", seed=3, to=TO, stations=2, days=16, faults=faults)
     inputs = known_inputs(city).inputs
-    assert all_conditional_errors(inputs, mpe=inputs.fleet.mpe, utc_offset_s=28_800.0) == []
+    vehicles = nothing_told(inputs.fleet.size)
+    found = all_conditional_errors(inputs, vehicles, mpe=inputs.fleet.mpe, utc_offset_s=28_800.0)
+    assert found == []
