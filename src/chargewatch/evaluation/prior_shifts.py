@@ -99,8 +99,8 @@ def _shifts() -> dict[str, Shift]:
     sessions = float(priors.SESSION_SPREAD_START[BMS_AC]) * _wider(priors.SPREAD_COUNTS)
     scales = float(priors.VEHICLE_START[BMS_AC]) * _wider(priors.SPREAD_COUNTS)
     # Half a width w makes a standard deviation of w / sqrt(3).
-    cables = _wider(priors.SPREAD_COUNTS) * math.sqrt(3.0)
-    site = float(priors.SITE_SPREAD_START[0]) / Physics.ac_cable_loss * cables
+    site = float(priors.SITE_SPREAD_START[0]) * priors.SITE_FACTOR**SIGMAS
+    cables = site / Physics.ac_cable_loss * math.sqrt(3.0)
     wander = priors.ANCHOR_DRIFT_PER_YEAR * priors.WANDER_FACTOR**SIGMAS
     wave = SIGMAS * priors.AUXILIARY_WAVE.u / MEAN_AUXILIARY_W
     slow = priors.WANDER_START_W * UNSAID * math.sqrt(2.0 / SLOW_WAVES) / MEAN_AUXILIARY_W
@@ -168,8 +168,8 @@ def _shifts() -> dict[str, Shift]:
         ),
         "cable-spread": _of_physics(
             "SITE_SPREAD_START",
-            f"{float(priors.SITE_SPREAD_START[0]) * _wider(priors.SPREAD_COUNTS):.5f}",
-            cable_spread=site,
+            f"{site:.4f}",
+            cable_spread=cables,
         ),
         "sessions": _of_physics("SESSION_SPREAD_START", f"{sessions:.3f}", bms_noise=sessions),
         "vehicles": _of_physics("VEHICLE_START", f"{scales:.3f}", bms_scale_spread=scales),

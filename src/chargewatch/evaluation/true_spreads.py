@@ -8,7 +8,8 @@ from chargewatch.domain.arrays import Floats, Ints, sum_by_row
 from chargewatch.evaluation.city_inputs import Known
 from chargewatch.risk.direct import since_verified
 from chargewatch.risk.feeders.statements import converter_classes
-from chargewatch.risk.priors import WANDER_RANGE
+from chargewatch.risk.priors import VERIFIED_AT_MPE, WANDER_RANGE
+from chargewatch.risk.rounds_input import known_mpe
 from chargewatch.risk.run_inputs import FinishedSessions
 from chargewatch.risk.spreads import FIRST_SPREADS, Spreads
 from chargewatch.risk.vehicles import PAIR_KINDS, SessionRows, session_rows
@@ -130,5 +131,7 @@ def _wander(city: City, known: Known) -> float:
     away = anchors.relative_error[use] - known.relative_error[anchors.connector[use]]
     grown = since_verified(anchors, as_of_s=known.inputs.as_of_s)[use]
     excess = away**2 - anchors.standard_uncertainty[use] ** 2
+    fleet, of = known.inputs.fleet, anchors.connector[use]
+    excess -= (VERIFIED_AT_MPE[fleet.is_dc[of].astype(np.int64)] * known_mpe(fleet)[of]) ** 2
     variance = float(excess.sum() / grown.sum())
     return float(np.clip(np.sqrt(max(variance, 0.0)), *WANDER_RANGE))

@@ -84,13 +84,3 @@ def since_verified(anchors: Anchors, *, as_of_s: float) -> Floats:
     """
     years = np.maximum(as_of_s - anchors.verified_s, 0.0) / YEAR_S
     return np.asarray(0.5 * years * (1.0 + years))
-
-
-def anchor_variance(anchors: Anchors, *, as_of_s: float, drift_per_year: float) -> Floats:
-    """Return the variance of a verified error as of now, shape (a,).
-
-    Equation: u^2 + q^2 w: the certificate's uncertainty and the wander since then, of standard
-    deviation q after one year, w as in `since_verified`.
-    """
-    grown = since_verified(anchors, as_of_s=as_of_s)
-    return np.asarray(anchors.standard_uncertainty**2 + drift_per_year**2 * grown)

@@ -17,7 +17,7 @@ from chargewatch.domain.arrays import Bools, Floats, Ints, sum_by_row
 from chargewatch.domain.times import DAY_S
 from chargewatch.risk.changes import Changes, daily_offset
 from chargewatch.risk.decision import Population
-from chargewatch.risk.direct import anchor_variance, since_verified
+from chargewatch.risk.direct import since_verified
 from chargewatch.risk.estimator import CitySystem, FeederEvidence
 from chargewatch.risk.feeders.statements import (
     FeederView,
@@ -28,7 +28,7 @@ from chargewatch.risk.feeders.statements import (
     with_meter,
 )
 from chargewatch.risk.parallel import in_threads
-from chargewatch.risk.priors import SUSPECT_U
+from chargewatch.risk.priors import SUSPECT_U, VERIFIED_AT_MPE
 from chargewatch.risk.rounds_input import RoundsInput, in_series_u
 from chargewatch.risk.spreads import SessionsInTime, SessionWeights, Spreads, site_variance
 from chargewatch.risk.vehicles import SessionPairs, VehicleGraph, session_pairs, vehicle_graph
@@ -205,17 +205,19 @@ def _stated(city: RoundsInput, known: Judgement, pasts: Pasts) -> Stated:
     past = np.where(before, pasts.number[anchors.connector], anchors.connector)
     use &= past >= 0
     who = past[use]
-    variance = anchor_variance(
-        anchors, as_of_s=inputs.as_of_s, drift_per_year=known.spreads.wander
-    )[use]
+    certificate = anchors.standard_uncertainty[use] ** 2
+    of = anchors.connector[use]
+    certificate += (VERIFIED_AT_MPE[city.side[of]] * city.mpe[of]) ** 2
+    grown = since_verified(anchors, as_of_s=inputs.as_of_s)[use]
+    variance = certificate + known.spreads.wander**2 * grown
     # One long overtaken by events must not hold the present error.
     holds = np.where(who < city.size, known.holds[use], 1.0)
     return Stated(
         anchor=np.flatnonzero(use),
         connector=who,
         value=np.log1p(anchors.relative_error[use]),
-        certificate=anchors.standard_uncertainty[use] ** 2,
-        grown=since_verified(anchors, as_of_s=inputs.as_of_s)[use],
+        certificate=certificate,
+        grown=grown,
         variance=variance,
         precision=believed_precision(variance, holds),
     )

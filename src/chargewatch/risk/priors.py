@@ -79,6 +79,10 @@ WANDER_FACTOR = 2.0
 judgement."""
 WANDER_RANGE = (0.0005, 0.02)
 """Least and largest wander that is thought of. Unit: fraction. Source: judgement."""
+VERIFIED_AT_MPE = np.array([0.1, 0.05])
+"""Standard deviation between a meter's error at a verification's load and temperature and that over
+all its energy, AC and DC: DC piles are verified at loads nearer to those of their use. Unit: MPE.
+Source: judgement, as `DAY_WANDER_MPE`."""
 TAMPERED_SHARE = 0.05
 """Share of verified connectors that were tampered with since. Unit: fraction. Source:
 judgement."""

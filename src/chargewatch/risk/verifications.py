@@ -26,7 +26,7 @@ class Stated:
     anchor: Ints  # row of `Anchors`
     connector: Ints
     value: Floats  # ln(1 + stated error)
-    certificate: Floats  # variance of the certificate alone
+    certificate: Floats  # variance at the time: the certificate's, and the one load it was at
     grown: Floats  # the wander since then, 1 after a year
     variance: Floats  # of the statement as of now, if it still holds
     precision: Floats  # as it enters the least squares
