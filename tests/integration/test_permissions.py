@@ -185,3 +185,21 @@ async def test_an_administrator_makes_and_disables_users_and_never_itself(site: 
         ("user_disabled", "admin"), ("session_opened", "li"), ("user_added", "admin"),
     ]  # fmt: skip
     assert password not in str(trail)
+
+
+async def test_a_stolen_session_does_not_try_out_the_password(site: Site) -> None:
+    waited: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    site.app.state.service.throttle._sleep = sleep
+    header = await site.token("the-inspector")
+    for _ in range(7):
+        answer = await site.client.post(
+            "/api/v1/me/password",
+            headers=header,
+            json={"old_password": "a guess at it", "new_password": "mine-from-now-on"},
+        )
+        assert (answer.status_code, answer.json()["error"]["code"]) == (422, "wrong_password")
+    assert max(waited) >= 2

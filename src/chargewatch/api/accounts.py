@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 
 from chargewatch.api.answers import JsonAnswer, rows_of
-from chargewatch.api.context import Own, ServiceOf, permitted
+from chargewatch.api.context import Own, ServiceOf, client_address, permitted
 from chargewatch.api.errors import ApiError
 from chargewatch.api.models import ERRORS
 from chargewatch.api.models_accounts import (
@@ -26,6 +26,7 @@ from chargewatch.api.models_accounts import (
     Users,
 )
 from chargewatch.api.piles import BeforeId, Limit
+from chargewatch.api.session import password_turn
 from chargewatch.errors import NotFoundError
 from chargewatch.storage import audit as audit_rows
 from chargewatch.storage import users as user_rows
@@ -53,17 +54,31 @@ def refusals() -> Iterator[None]:
 
 
 @router.post("/me/password", status_code=204, responses={**ERRORS}, summary="Change the password")
-async def change_password(service: ServiceOf, viewer: Own, wanted: NewPassword) -> None:
+async def change_password(
+    request: Request, service: ServiceOf, viewer: Own, wanted: NewPassword
+) -> None:
     """Change one's own password; ends all sessions and tokens."""
-    await change_own_password(service, viewer, old=wanted.old_password, new=wanted.new_password)
+    await change_own_password(
+        service,
+        viewer,
+        old=wanted.old_password,
+        new=wanted.new_password,
+        address=client_address(request),
+    )
 
 
-async def change_own_password(service: ServiceOf, viewer: Account, *, old: str, new: str) -> None:
-    """Change a password after the old one was shown.
+async def change_own_password(
+    service: ServiceOf, viewer: Account, *, old: str, new: str, address: str
+) -> None:
+    """Change a password after the old one was shown; wrong ones count as failed log-ins.
 
-    Raises: ApiError 422 for a wrong old one or a new one that is too short.
+    Raises: ApiError 422 for a wrong old one or a new one that is too short, 429.
     """
-    if await accounts.checked_password(service.database, viewer.username, password=old) is None:
+    async with password_turn(service, viewer.username, address) as attempt:
+        known = await accounts.checked_password(service.database, viewer.username, password=old)
+        if known is not None:
+            attempt.succeeded()
+    if known is None:
         raise ApiError(422, "wrong_password", "the old password is wrong")
     with refusals():
         await accounts.set_password(

@@ -82,6 +82,11 @@ def service_of(request: Request) -> Service:
     return cast("Service", request.app.state.service)
 
 
+def client_address(request: Request) -> str:
+    """Return where a request comes from, for counting failed tries."""
+    return request.client.host if request.client else "unknown"
+
+
 def bearer_token(request: Request) -> str | None:
     """Return the token of the Authorization header."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from sqlalchemy import RowMapping
 
 from chargewatch.api.answers import JsonAnswer
-from chargewatch.api.context import Own, Service, ServiceOf, Somebody, bearer_token
+from chargewatch.api.context import Own, Service, ServiceOf, Somebody, bearer_token, client_address
 from chargewatch.api.errors import ApiError
 from chargewatch.api.models import ERRORS, Me, Token
-from chargewatch.api.throttle import ThrottledError
+from chargewatch.api.throttle import ThrottledError, Try
 from chargewatch.domain.identity import is_identity
 from chargewatch.supervision import accounts, second_factor
 from chargewatch.supervision.accounts import LogIn
@@ -28,6 +30,25 @@ class Credentials(BaseModel):
     code: str = Field(default="", max_length=20, description="of the second factor, if any")
 
 
+@asynccontextmanager
+async def password_turn(service: Service, username: str, address: str) -> AsyncIterator[Try]:
+    """Wait for the turn of a name from an address to try a password, and count how it ends.
+
+    Raises: ApiError 429 when too many tries wait already.
+    """
+    try:
+        async with service.throttle.turn(username, address) as attempt:
+            yield attempt
+    except ThrottledError as exc:
+        seconds = math.ceil(exc.wait_s)
+        raise ApiError(
+            429,
+            "too_many_log_ins",
+            f"too many failed log-ins of this name from this address: try again in {seconds} s",
+            headers={"Retry-After": str(seconds)},
+        ) from exc
+
+
 async def check_log_in(
     service: Service, username: str, *, password: str, code: str, address: str
 ) -> LogIn:
@@ -38,21 +59,12 @@ async def check_log_in(
     """
     # No user has another name: it is looked up as nobody's, which takes as long.
     known = username if is_identity(username) else ""
-    try:
-        async with service.throttle.turn(known, address) as attempt:
-            user = await accounts.checked_password(service.database, known, password=password)
-            if user is not None and user["totp_confirmed_at"] is not None:
-                await _check_code(service, user, code)
-            if user is not None:
-                attempt.succeeded()
-    except ThrottledError as exc:
-        seconds = math.ceil(exc.wait_s)
-        raise ApiError(
-            429,
-            "too_many_log_ins",
-            f"too many failed log-ins of this name from this address: try again in {seconds} s",
-            headers={"Retry-After": str(seconds)},
-        ) from exc
+    async with password_turn(service, known, address) as attempt:
+        user = await accounts.checked_password(service.database, known, password=password)
+        if user is not None and user["totp_confirmed_at"] is not None:
+            await _check_code(service, user, code)
+        if user is not None:
+            attempt.succeeded()
     if user is None:
         raise ApiError(
             401,
@@ -71,7 +83,7 @@ async def _check_code(service: Service, user: RowMapping, code: str) -> None:
         raise ApiError(
             401, "second_factor_needed", "send the code of your authenticator app as `code`, too"
         )
-    async with service.throttle.turn(f"{user['username']} code", "anywhere") as attempt:
+    async with password_turn(service, f"{user['username']} code", "anywhere") as attempt:
         if await second_factor.is_right(service.database, user, code, now=service.clock()):
             attempt.succeeded()
             return
@@ -88,7 +100,7 @@ async def _check_code(service: Service, user: RowMapping, code: str) -> None:
 )
 async def log_in(request: Request, service: ServiceOf, credentials: Credentials) -> JsonAnswer:
     """Answer with a token for the Authorization header (`Bearer ...`)."""
-    address = request.client.host if request.client else "unknown"
+    address = client_address(request)
     found = await check_log_in(
         service,
         credentials.username,

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import RedirectResponse, Response
 
 from chargewatch.api.accounts import change_own_password, refusals
-from chargewatch.api.context import COOKIE, permitted, require_visitor, service_of
+from chargewatch.api.context import COOKIE, client_address, permitted, require_visitor, service_of
 from chargewatch.api.errors import ApiError
 from chargewatch.storage import users as user_rows
 from chargewatch.supervision import second_factor, tokens
@@ -76,9 +76,10 @@ async def change_password(request: Request, account: Owner) -> Response:
             account,
             old=form.get("old", "")[:1000],
             new=form.get("new", "")[:1000],
+            address=client_address(request),
         )
     except ApiError as exc:
-        problem = exc.code if exc.code == "wrong_password" else "short_password"
+        problem = "short_password" if exc.code == "refused" else exc.code
         return await _page(request, account, status=exc.status, problem=problem)
     response = RedirectResponse("/login?next=/profile", status_code=303)
     response.delete_cookie(COOKIE, path="/")

@@ -14,6 +14,7 @@ from chargewatch.api.addresses import asked_address
 from chargewatch.api.context import (
     COOKIE,
     Service,
+    client_address,
     find_account,
     permitted,
     require_visitor,
@@ -101,7 +102,7 @@ async def log_in(request: Request) -> Response:
     username = form.get("username", "")[:64]
     try:
         check_form(request, form, secret=request.cookies.get(FORM_COOKIE))
-        address = request.client.host if request.client else "unknown"
+        address = client_address(request)
         found = await check_log_in(
             service,
             username,
