@@ -8,6 +8,7 @@ import math
 import os
 import sys
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -82,3 +83,27 @@ def say(line: str) -> None:
         log.info("progress message=%s", line)
     else:
         click.echo(line, err=True)
+
+
+def read_text_file(path: Path) -> str:
+    """Return a UTF-8 file as it is, line ends and all.
+
+    Raises: InputFileError that names the file.
+    """
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError as exc:
+        raise InputFileError(f"{path} is not UTF-8: {exc}") from exc
+    except OSError as exc:
+        raise InputFileError(f"{path} can't be read: {exc.strerror or exc}") from exc
+
+
+def write_text_file(path: Path, text: str) -> None:
+    """Write a UTF-8 file.
+
+    Raises: InputFileError that names the file.
+    """
+    try:
+        path.write_bytes(text.encode())
+    except OSError as exc:
+        raise InputFileError(f"{path} can't be written: {exc.strerror or exc}") from exc

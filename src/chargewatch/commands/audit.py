@@ -10,7 +10,15 @@ from pathlib import Path
 import click
 import orjson
 
-from chargewatch.console import json_option, print_json, run_async, say, settings_of
+from chargewatch.console import (
+    json_option,
+    print_json,
+    read_text_file,
+    run_async,
+    say,
+    settings_of,
+    write_text_file,
+)
 from chargewatch.errors import InputFileError, SettingError
 from chargewatch.settings import Settings
 from chargewatch.storage import audit as rows
@@ -141,18 +149,11 @@ def verify(
 
 
 def _verify_proof(path: Path, keys: tuple[VerifierKey, ...], *, as_json: bool) -> None:
-    content, checkpoint = audit.verify_proof_file(_text(path), keys=keys)
+    content, checkpoint = audit.verify_proof_file(read_text_file(path), keys=keys)
     if as_json:
         print_json({"holds": True, "entry": orjson.loads(content), "log_size": checkpoint.size})
         return
     click.echo(f"{checkpoint.origin} of {checkpoint.size} entries holds: {content}")
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise InputFileError(f"{path} can't be read: {exc}") from exc
 
 
 async def _verify_database(
@@ -199,10 +200,7 @@ def proof(context: click.Context, entry: int, out: Path) -> None:
             return (await audit.prove_entry(database, entry)).text()
 
     text = run_async(run())
-    try:
-        out.write_text(text, encoding="utf-8")
-    except OSError as exc:
-        raise InputFileError(f"{out} can't be written: {exc.strerror or exc}") from exc
+    write_text_file(out, text)
     say(f"entry {entry} and its proof are in {out}")
 
 
@@ -228,9 +226,9 @@ def cosign(folder: Path, keys: tuple[str, ...], witness_key: Path, earlier: Path
     """
     note = audit.cosign(
         folder,
-        audit.read_keys(_text(witness_key)),
+        audit.read_keys(read_text_file(witness_key)),
         keys=tuple(read_verifier_key(one) for one in keys),
-        earlier=read_note(_text(earlier)) if earlier else None,
+        earlier=read_note(read_text_file(earlier)) if earlier else None,
         now=datetime.now(UTC),
     )
     click.echo(note.whole(), nl=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from chargewatch.console import json_option, print_json, say
+from chargewatch.console import json_option, print_json, read_text_file, say, write_text_file
 from chargewatch.draws.frame import list_hash, read_frame
 from chargewatch.draws.plans import ACCEPTABLE_QUALITY, LIMITING_QUALITY, sampling_plan
 from chargewatch.draws.sequential import CONFORMING_SHARE
@@ -38,15 +38,6 @@ def _throw(text: str) -> ThrowRow:
     return ThrowRow(witness=witness.strip(), digits=digits.strip(), at=datetime.now(UTC))
 
 
-def _list_text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode()
-    except UnicodeDecodeError as exc:
-        raise InputFileError(f"{path} is not UTF-8: {exc}; a draw's list is") from exc
-    except OSError as exc:
-        raise InputFileError(f"{path} can't be read: {exc.strerror or exc}") from exc
-
-
 @command.command("hash")
 @click.argument("list_file", metavar="LIST", type=in_file)
 @json_option
@@ -55,7 +46,7 @@ def hash_(list_file: Path, as_json: bool) -> None:
 
     To be published before the dice are thrown.
     """
-    text = _list_text(list_file)
+    text = read_text_file(list_file)
     frame = read_frame(text)
     found = {
         "draw": frame.draw,
@@ -101,16 +92,13 @@ def make(
     Anyone can verify it.
     """
     bundle = make_bundle(
-        _list_text(list_file),
+        read_text_file(list_file),
         published_at=published,
         throws=tuple(_throw(one) for one in throws),
         size=size,
         beacon=beacon,
     )
-    try:
-        out.write_text(bundle_text(bundle), encoding="utf-8")
-    except OSError as exc:
-        raise InputFileError(f"{out} can't be written: {exc.strerror or exc}") from exc
+    write_text_file(out, bundle_text(bundle))
     say(f"{len(bundle.drawn)} piles drawn; `chargewatch draw verify {out}` checks the file")
 
 
@@ -180,7 +168,7 @@ def stand_(file: Path, results: Path, claim: float, as_json: bool) -> None:
 def _results(path: Path) -> dict[str, bool]:
     """Return by pile whether it was found nonconforming."""
     found: dict[str, bool] = {}
-    for number, line in enumerate(_list_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text_file(path).splitlines(), start=1):
         name, comma, word = (part.strip() for part in line.partition(","))
         if not line.strip():
             continue

@@ -24,7 +24,7 @@ from chargewatch.risk.priors import (
     WANDER_RANGE,
 )
 from chargewatch.risk.vehicles import session_score
-from chargewatch.risk.verifications import Stated
+from chargewatch.risk.verifications import Stated, without
 
 LEAST_LEFT = 0.2
 """Share of what is known of a connector that must be left to compare a verification with."""
@@ -80,12 +80,12 @@ def witnessed(
     n = side.size
     own, told = system.graph.own[:n], stated.among(n)
     who = told.connector
-    error, variance = estimate.error[who], estimate.variance[who]
-    left = 1.0 / variance - told.precision
-    use = left > LEAST_LEFT / variance
-    who, left, value = who[use], left[use], told.value[use]
-    rest = (error[use] / variance[use] - told.precision[use] * value) / left
-    share2 = np.minimum(own[who] / left, 1.0) ** 2
+    variance = estimate.variance[who]
+    other = without(estimate.error[who], variance, mean=told.value, precision=told.precision)
+    use = other.variance < variance / LEAST_LEFT
+    who, value, rest = who[use], told.value[use], other.mean[use]
+    rest_variance = other.variance[use]
+    share2 = np.minimum(own[who] * rest_variance, 1.0) ** 2
 
     anchor_p = sum_by_row(told.connector, told.precision, size=n)
     anchor_s = sum_by_row(told.connector, told.precision * told.value, size=n)
@@ -98,10 +98,10 @@ def witnessed(
     shared = np.concatenate([share2, np.ones(both.size)]) * system.graph.mean_load[place] ** 2
     one = np.concatenate([told.certificate[use], 1.0 / series[both]])
     # The cables' part is in the other one already, as it was assumed before.
-    other = np.concatenate([1.0 / left, 1.0 / own[both]]) - shared * site[side[place]] ** 2
+    second = np.concatenate([rest_variance, 1.0 / own[both]]) - shared * site[side[place]] ** 2
     return Witnessed(
         away=np.concatenate([value - rest, sessions - meter]),
-        known=one + np.maximum(other, 0.0),
+        known=one + np.maximum(second, 0.0),
         shared=shared,
         grown=np.concatenate([told.grown[use], np.zeros(both.size)]),
         side=side[place],
