@@ -23,7 +23,7 @@ from chargewatch.web.formats import Formats
 from chargewatch.web.interval_bar import interval_bar
 from chargewatch.web.language import LANGUAGES, Translator, choose_language
 from chargewatch.web.security import form_token
-from chargewatch.web.site import SECTIONS
+from chargewatch.web.site import SECTION_GROUPS
 
 LANGUAGE_COOKIE = "chargewatch_language"
 THEME_COOKIE = "chargewatch_theme"
@@ -75,7 +75,7 @@ def environment() -> Environment:
         interval_bar=interval_bar,
         address=_address,
         languages=LANGUAGES,
-        sections=SECTIONS,
+        section_groups=SECTION_GROUPS,
         tier_order=[tier.value for tier in TIER_ORDER],
         tier_marks=TIER_MARKS,
         severity_marks=SEVERITY_MARKS,

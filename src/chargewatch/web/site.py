@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal, get_args
 from urllib.parse import quote
 
 from chargewatch.supervision.permissions import Permission
+
+Group = Literal["", "watch", "office", "system"]
+"""What a section is for: watching the piles, the office's work, the platform itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +20,7 @@ class Page:
     name: what it is called; in the navigation `nav.{name}` of the messages.
     path: as its route has it, with names in braces.
     module: the module of `chargewatch.web.pages` that answers it.
-    is_section: whether it stands in the navigation.
+    group: the group of the navigation in which it stands; "" outside the navigation.
     public: whether it is shown without a log-in.
     whole: whether it is a page with navigation and footer; else a file.
     permission: what a visitor needs to see it, where it is not public.
@@ -25,7 +29,7 @@ class Page:
     name: str
     path: str
     module: str
-    is_section: bool = False
+    group: Group = ""
     public: bool = False
     whole: bool = True
     permission: Permission = Permission.SEE
@@ -40,26 +44,26 @@ class Page:
 
 
 PAGES = (
-    Page(name="overview", path="/", module="overview", is_section=True),
-    Page(name="piles", path="/piles", module="piles", is_section=True),
+    Page(name="overview", path="/", module="overview", group="watch"),
+    Page(name="piles", path="/piles", module="piles", group="watch"),
     Page(name="piles.csv", path="/piles.csv", module="piles", whole=False),
     Page(name="pile", path="/piles/{connector}", module="pile"),
-    Page(name="stations", path="/stations", module="stations", is_section=True),
+    Page(name="stations", path="/stations", module="stations", group="watch"),
     Page(name="station", path="/stations/{station_id}", module="stations"),
-    Page(name="signals", path="/signals", module="signals", is_section=True),
-    Page(name="system", path="/system", module="system", is_section=True),
+    Page(name="signals", path="/signals", module="signals", group="watch"),
+    Page(name="system", path="/system", module="system", group="system"),
     Page(
         name="users",
         path="/users",
         module="users",
-        is_section=True,
+        group="system",
         permission=Permission.SEE_USERS,
     ),
     Page(
         name="audit",
         path="/audit",
         module="audit",
-        is_section=True,
+        group="system",
         permission=Permission.SEE_AUDIT,
     ),
     Page(name="profile", path="/profile", module="profile", permission=Permission.OWN_ACCOUNT),
@@ -67,7 +71,10 @@ PAGES = (
 )
 """In the order of the navigation and of docs/pages.md."""
 
-SECTIONS = tuple(page for page in PAGES if page.is_section)
+SECTION_GROUPS = tuple(
+    tuple(page for page in PAGES if page.group == group) for group in get_args(Group) if group
+)
+"""The navigation."""
 
 
 def modules() -> Iterator[str]:
