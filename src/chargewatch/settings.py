@@ -179,6 +179,9 @@ class Settings:
     quarantine_retention_days: int = _option(
         180, "days of rejected messages to keep", _positive_int
     )
+    contact_retention_days: int = _option(
+        90, "days after its end that a complaint keeps whom to tell", _positive_int
+    )
     half_life_days: float = _option(14.0, "half-life of evidence for the present error", _float)
     mpe_rules: str = _option("CN-2022", "rule set that maps accuracy classes to MPE")
     log_format: str = _option("text", "text, or json: one object a line", _one_of("text", "json"))

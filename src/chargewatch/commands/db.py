@@ -43,6 +43,7 @@ async def _retention(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
             database,
             quarantine_days=settings.quarantine_retention_days,
             ledger_days=settings.ledger_retention_days,
+            contact_days=settings.contact_retention_days,
             now=datetime.now(UTC),
             dry_run=dry_run,
             **rules,

@@ -35,6 +35,8 @@ NAME_MARGIN_DAYS = 8
 COMPRESS_AFTER_DAYS = 7
 """Nearly all late data come within a week; later ones are inserted into compressed chunks."""
 QUARANTINE_DAYS = 180
+CONTACT_DAYS = 90
+"""Whom to tell of a complaint, after its end."""
 DELETE_BATCH = 50_000
 
 NOT_READ_AGAIN = (
@@ -105,6 +107,7 @@ def retention_rules(
     rollup_days: int,
     quarantine_days: int = QUARANTINE_DAYS,
     ledger_days: int = LEDGER_DAYS,
+    contact_days: int = CONTACT_DAYS,
 ) -> tuple[TableRetention, ...]:
     """Return the rule of every table that retention looks after; `raw_days` 0: by edition."""
     raw = raw_retention_days(capabilities, setting=raw_days)
@@ -118,6 +121,7 @@ def retention_rules(
         TableRetention("meter_interval", "slot_at", rollup_days),
         TableRetention("quarantine", "received_at", quarantine_days, but=NOT_READ_AGAIN),
         TableRetention("quarantine_day", "day", quarantine_days),
+        TableRetention("complaint_contact", "ended_at", contact_days),
     )
 
 
@@ -255,6 +259,7 @@ async def apply_retention(
     rollup_days: int,
     quarantine_days: int = QUARANTINE_DAYS,
     ledger_days: int = LEDGER_DAYS,
+    contact_days: int = CONTACT_DAYS,
     now: datetime,
     dry_run: bool = False,
 ) -> list[Removal]:
@@ -269,6 +274,7 @@ async def apply_retention(
         rollup_days=rollup_days,
         quarantine_days=quarantine_days,
         ledger_days=ledger_days,
+        contact_days=contact_days,
     )
 
     async def apply_rule(rule: TableRetention) -> Removal:

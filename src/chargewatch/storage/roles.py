@@ -77,6 +77,9 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
     "login_session": {"serve": _ALL},
     "api_token": {"serve": _ALL},
     "operator_token": {"serve": _ALL},
+    # Complaints; whom to tell is deleted with time and on request.
+    "complaint": {"serve": _CHANGE},
+    "complaint_contact": {"serve": _ALL},
     # The audit trail: a trigger refuses every change, and what does not follow the last entry.
     "audit_entry": {"serve": _ADD},
     "audit_checkpoint": {"serve": _ADD},

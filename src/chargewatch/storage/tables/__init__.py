@@ -2,6 +2,7 @@
 
 from chargewatch.storage.tables.audit import audit_checkpoint, audit_entry
 from chargewatch.storage.tables.base import metadata
+from chargewatch.storage.tables.complaints import complaint, complaint_contact
 from chargewatch.storage.tables.ledger import (
     ingest_session,
     ledger_day,
@@ -73,6 +74,8 @@ __all__ = [
     "audit_checkpoint",
     "audit_entry",
     "charging_session",
+    "complaint",
+    "complaint_contact",
     "connector",
     "connector_interval",
     "ingest_session",
