@@ -83,6 +83,11 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
     # The audit trail: a trigger refuses every change, and what does not follow the last entry.
     "audit_entry": {"serve": _ADD},
     "audit_checkpoint": {"serve": _ADD},
+    # Inspections: what was thrown and recused stays as it was said.
+    "inspection_draw": {"serve": _CHANGE},
+    "draw_throw": {"serve": _ADD},
+    "draw_recusal": {"serve": _ADD},
+    "inspection": {"assess": _READ, "serve": _CHANGE},
     "alembic_version": {"ingest": _READ, "assess": _READ, "serve": _READ},
 }
 """Table, duty and what the duty may do with the table. migrate owns all tables."""

@@ -3,6 +3,12 @@
 from chargewatch.storage.tables.audit import audit_checkpoint, audit_entry
 from chargewatch.storage.tables.base import metadata
 from chargewatch.storage.tables.complaints import complaint, complaint_contact
+from chargewatch.storage.tables.inspections import (
+    draw_recusal,
+    draw_throw,
+    inspection,
+    inspection_draw,
+)
 from chargewatch.storage.tables.ledger import (
     ingest_session,
     ledger_day,
@@ -78,7 +84,11 @@ __all__ = [
     "complaint_contact",
     "connector",
     "connector_interval",
+    "draw_recusal",
+    "draw_throw",
     "ingest_session",
+    "inspection",
+    "inspection_draw",
     "instrument_event",
     "latest_reading",
     "ledger_day",
