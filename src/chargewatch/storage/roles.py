@@ -72,6 +72,11 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
     "signal": {"assess": _ALL, "serve": _READ},
     # Derived from the registry and the newest run: whoever changes one of them makes it anew.
     "pile_index": {"assess": _REPLACE, "serve": _REPLACE},
+    # Credit: a published grade is never changed.
+    "credit_grade": {"serve": _ADD},
+    "credit_draft": {"serve": _ALL},
+    "self_commitment": {"serve": _CHANGE},
+    "operator_day": {"serve": _CHANGE},
     # People: only serve sees them.
     "app_user": {"serve": _ALL},
     "login_session": {"serve": _ALL},

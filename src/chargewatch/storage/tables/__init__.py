@@ -3,6 +3,12 @@
 from chargewatch.storage.tables.audit import audit_checkpoint, audit_entry
 from chargewatch.storage.tables.base import metadata
 from chargewatch.storage.tables.complaints import complaint, complaint_contact
+from chargewatch.storage.tables.credit import (
+    credit_draft,
+    credit_grade,
+    operator_day,
+    self_commitment,
+)
 from chargewatch.storage.tables.inspections import (
     draw_recusal,
     draw_throw,
@@ -84,6 +90,8 @@ __all__ = [
     "complaint_contact",
     "connector",
     "connector_interval",
+    "credit_draft",
+    "credit_grade",
     "draw_recusal",
     "draw_throw",
     "ingest_session",
@@ -99,6 +107,7 @@ __all__ = [
     "metadata",
     "meter_interval",
     "operator",
+    "operator_day",
     "operator_token",
     "pile_index",
     "quarantine",
@@ -116,6 +125,7 @@ __all__ = [
     "rollup_pending",
     "rollup_version",
     "run_state",
+    "self_commitment",
     "session_name",
     "signal",
     "station",
