@@ -28,6 +28,7 @@ class AssessmentColumn(Column):
 
 _FIGURE = AssessmentColumn(ValueKind.FINDING, in_list=True, in_history=True, in_export=True)
 _LIGHT = AssessmentColumn(ValueKind.FINDING, in_list=True, in_history=True, default="NaN")
+_MONEY = AssessmentColumn(ValueKind.FINDING, in_list=True, default="NaN")
 _DECISION = AssessmentColumn(ValueKind.WORD, in_list=True, in_history=True, in_export=True)
 _EVIDENCE = AssessmentColumn(ValueKind.COUNT, in_export=True)
 
@@ -70,6 +71,11 @@ class Assessment:
     # Below I_min: no limit is confirmed there, so nothing is decided by them.
     relative_error_light: Annotated[float, _LIGHT] = math.nan
     standard_uncertainty_light: Annotated[float, _LIGHT] = math.nan
+    # Money of the 30 days before the run; by the meter's error as it is expected, and by bills.
+    overcharge_error: Annotated[float, _MONEY] = math.nan
+    undercharge_error: Annotated[float, _MONEY] = math.nan
+    overcharge_billing: Annotated[float, _MONEY] = math.nan
+    undercharge_billing: Annotated[float, _MONEY] = math.nan
 
 
 ASSESSMENT_COLUMNS = columns_of(Assessment, AssessmentColumn)

@@ -70,6 +70,9 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
     "assessment": {"assess": _ALL, "serve": _READ},
     "run_state": {"assess": _ALL},
     "signal": {"assess": _ALL, "serve": _READ},
+    "money_month": {"assess": _ALL, "serve": _READ},
+    "money_owed": {"assess": _ALL, "serve": _READ},
+    "money_total": {"assess": _ALL, "serve": _READ},
     # Derived from the registry and the newest run: whoever changes one of them makes it anew.
     "pile_index": {"assess": _REPLACE, "serve": _REPLACE},
     # Credit: a published grade is never changed.

@@ -23,6 +23,7 @@ from chargewatch.storage.tables.ledger import (
     message_ledger,
     station_status,
 )
+from chargewatch.storage.tables.money import money_month, money_owed, money_total
 from chargewatch.storage.tables.quarantine import quarantine, quarantine_day, quarantine_replay
 from chargewatch.storage.tables.registry import (
     connector,
@@ -106,6 +107,9 @@ __all__ = [
     "message_ledger",
     "metadata",
     "meter_interval",
+    "money_month",
+    "money_owed",
+    "money_total",
     "operator",
     "operator_day",
     "operator_token",
