@@ -246,8 +246,12 @@ async def test_sums_are_those_of_plain_statements(
                     "count(*) FILTER (WHERE until >= :today AND until < :soon) AS due_soon, "
                     "count(*) FILTER (WHERE until < :today) AS expired, "
                     "count(*) FILTER (WHERE until IS NULL) AS never FROM (SELECT "
-                    "(SELECT max(valid_until) FROM verification v WHERE v.result = 'pass' "
-                    "AND v.connector_id = c.connector_id) AS until FROM connector c "
+                    "coalesce((SELECT max(valid_until) FROM verification v "
+                    "WHERE v.result = 'pass' AND v.connector_id = c.connector_id "
+                    "AND NOT EXISTS (SELECT FROM verification f WHERE f.result = 'fail' "
+                    "AND f.connector_id = c.connector_id AND f.verified_on >= v.verified_on)), "
+                    "(SELECT max(verified_on) - 1 FROM verification f WHERE f.result = 'fail' "
+                    "AND f.connector_id = c.connector_id)) AS until FROM connector c "
                     f"WHERE c.registered AND {own}) x"
                 ),
                 {name: values[name] for name in ("today", "soon", "scope")},

@@ -71,10 +71,7 @@ _STATIONS = sql.statement(
 )
 _VERIFIED = sql.statement(
     "pile index: verified",
-    """
-SELECT connector_id, max(valid_until) FROM verification
-WHERE result = 'pass' AND valid_until IS NOT NULL GROUP BY connector_id
-""",
+    "SELECT connector_id, until FROM instrument_validity WHERE until IS NOT NULL",
 )
 _ASSESSMENTS = sql.statement(
     "pile index: assessments",

@@ -43,6 +43,11 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
     # Ingest reads from it whether the registry changed.
     "registry_import": {"ingest": _READ, "assess": _READ, "serve": _ADD},
     "registry_history": {"assess": _READ, "serve": _ADD},
+    "inspector": {"assess": _READ, "serve": _CHANGE},
+    "ledger_entry": {"assess": _READ, "serve": _CHANGE},
+    # Written by triggers of `verification`, with the rights of who changes that.
+    "instrument_validity": {"assess": _READ, "serve": _ALL},
+    "due_step": {"serve": _ALL},
     # Telemetry: only ingest writes it.
     "register_reading": {"ingest": _ADD, "assess": _READ, "serve": _READ},
     "reference_reading": {"ingest": _ADD, "assess": _READ, "serve": _READ},

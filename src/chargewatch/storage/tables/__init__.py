@@ -15,6 +15,12 @@ from chargewatch.storage.tables.inspections import (
     inspection,
     inspection_draw,
 )
+from chargewatch.storage.tables.instruments import (
+    due_step,
+    inspector,
+    instrument_validity,
+    ledger_entry,
+)
 from chargewatch.storage.tables.ledger import (
     ingest_session,
     ledger_day,
@@ -95,12 +101,16 @@ __all__ = [
     "credit_grade",
     "draw_recusal",
     "draw_throw",
+    "due_step",
     "ingest_session",
     "inspection",
     "inspection_draw",
+    "inspector",
     "instrument_event",
+    "instrument_validity",
     "latest_reading",
     "ledger_day",
+    "ledger_entry",
     "ledger_gap",
     "ledger_stream",
     "login_session",

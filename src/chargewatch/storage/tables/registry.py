@@ -82,13 +82,20 @@ connector = Table(
     Index("uq_connector_registered", "connector", unique=True, postgresql_where="registered"),
     Index(None, "station_id"),
     Index(None, "operator_id"),
+    Index(None, "model"),
+    Index(None, "manufacturer"),
 )
 
-# Search by the beginning of a name, as storage.pages.piles asks for it.
+# Search by the beginning of a name, as storage.pages.piles asks for it, or of a serial number.
 Index(
     "ix_connector_name_prefix",
     func.upper(connector.c.connector).label("upper_name"),
     postgresql_ops={"upper_name": "text_pattern_ops"},
+)
+Index(
+    "ix_connector_serial_prefix",
+    func.upper(connector.c.serial).label("upper_serial"),
+    postgresql_ops={"upper_serial": "text_pattern_ops"},
 )
 
 reference_meter = Table(
@@ -146,6 +153,12 @@ verification = Table(
     CheckConstraint("result IN ('pass', 'fail')", name="result"),
 )
 
+Index(
+    "ix_verification_certificate_prefix",
+    func.upper(verification.c.certificate).label("upper_certificate"),
+    postgresql_ops={"upper_certificate": "text_pattern_ops"},
+)
+
 tariff = Table(
     "tariff",
     metadata,
@@ -168,16 +181,18 @@ registry_import = Table(
     Column("actor", Text, nullable=False),
 )
 
-# before: null when the row was new.
+# before: null when the row was new. import_id: null when it was changed by hand.
 registry_history = Table(
     "registry_history",
     metadata,
     Column("history_id", BigInteger, Identity(), primary_key=True),
-    Column("import_id", BigInteger, ForeignKey("registry_import.import_id"), nullable=False),
+    Column("import_id", BigInteger, ForeignKey("registry_import.import_id")),
     Column("kind", Text, nullable=False),
     Column("identifier", Text, nullable=False),
     Column("changed_at", Timestamp, nullable=False, server_default=func.now()),
     Column("before", JSONB),
     Column("after", JSONB, nullable=False),
+    Column("actor", Text, nullable=False, server_default=""),
+    Column("why", Text, nullable=False, server_default=""),
     Index(None, "kind", "identifier", "changed_at"),
 )
