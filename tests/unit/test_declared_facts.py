@@ -187,7 +187,11 @@ def test_what_the_engine_believes_before_data_stands_in_one_place() -> None:
 
 
 # Named by tests alone: the documents are compared with the messages, cities get their faults.
-FOR_TESTS = {"wire/payloads.py", "simulators/scenario.py: with_faults"}
+# The second line's callers are the pages that take files, which come next.
+FOR_TESTS = {
+    *("wire/payloads.py", "simulators/scenario.py: with_faults"),
+    *("web/uploads.py", "api/files.py", "supervision/files.py"),
+}
 # Python itself looks for it.
 HOOKS = re.compile(r"__\w+__")
 

@@ -93,6 +93,11 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
     # Complaints; whom to tell is deleted with time and on request.
     "complaint": {"serve": _CHANGE},
     "complaint_contact": {"serve": _ALL},
+    # The office's cases: what was said, and a file that was handed in, stays as it was.
+    "office_case": {"serve": _CHANGE},
+    "case_entry": {"serve": _ADD},
+    "case_year": {"serve": _CHANGE},
+    "office_file": {"serve": _ADD},
     # The audit trail: a trigger refuses every change, and what does not follow the last entry.
     "audit_entry": {"serve": _ADD},
     "audit_checkpoint": {"serve": _ADD},

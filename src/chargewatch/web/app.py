@@ -28,6 +28,7 @@ from chargewatch.web.assets import static_folder
 from chargewatch.web.pages.session import KEPT_FOR_S, redirect_to_log_in
 from chargewatch.web.render import render
 from chargewatch.web.security import BodyLimit, HeadRequests, SecurityHeaders
+from chargewatch.web.uploads import most_bytes_of
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +135,7 @@ def create_app(settings: Settings, database: Database, *, intake: Intake | None 
     """
     app = _api()
     app.state.service = Service(settings, database, intake)
-    app.add_middleware(BodyLimit, own_limit=f"{API_PREFIX}/telemetry/")
+    app.add_middleware(BodyLimit, own_limit=f"{API_PREFIX}/telemetry/", most_bytes_of=most_bytes_of)
     app.add_middleware(EncodedSlashes)
     app.add_middleware(HeadRequests)
     app.add_middleware(SecurityHeaders, secure=settings.secure_cookies)

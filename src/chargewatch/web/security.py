@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from urllib.parse import parse_qs
 
 from fastapi import Request
@@ -104,20 +104,26 @@ class HeadRequests:
 
 
 class BodyLimit:
-    """Refuses large bodies before anything reads them; the telemetry door has its own limit."""
+    """Refuses large bodies before anything reads them.
 
-    def __init__(self, app: ASGIApp, *, own_limit: str, max_bytes: int = MAX_BODY_BYTES) -> None:
+    The telemetry door has its own limit, and so has each address that takes files.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, own_limit: str, most_bytes_of: Callable[[str], int | None]
+    ) -> None:
         self.app = app
         self._own_limit = own_limit
-        self._max_bytes = max_bytes
+        self._most_bytes_of = most_bytes_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with a body that can't grow beyond the limit."""
         if scope["type"] != "http" or scope["path"].startswith(self._own_limit):
             await self.app(scope, receive, send)
             return
+        most_bytes = self._most_bytes_of(scope["path"]) or MAX_BODY_BYTES
         told = Headers(scope=scope).get("content-length", "0")
-        if not (told.isascii() and told.isdigit()) or int(told) > self._max_bytes:
+        if not (told.isascii() and told.isdigit()) or int(told) > most_bytes:
             answer = error_answer(
                 413, "too_large", "the request's body is too large for this address"
             )
@@ -129,7 +135,7 @@ class BodyLimit:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self._max_bytes:
+            if received > most_bytes:
                 raise ApiError(413, "too_large", "the request's body is too large for this address")
             return message
 

@@ -2,6 +2,7 @@
 
 from chargewatch.storage.tables.audit import audit_checkpoint, audit_entry
 from chargewatch.storage.tables.base import metadata
+from chargewatch.storage.tables.cases import case_entry, case_year, office_case, office_file
 from chargewatch.storage.tables.complaints import complaint, complaint_contact
 from chargewatch.storage.tables.credit import (
     credit_draft,
@@ -92,6 +93,8 @@ __all__ = [
     "assessment",
     "audit_checkpoint",
     "audit_entry",
+    "case_entry",
+    "case_year",
     "charging_session",
     "complaint",
     "complaint_contact",
@@ -120,6 +123,8 @@ __all__ = [
     "money_month",
     "money_owed",
     "money_total",
+    "office_case",
+    "office_file",
     "operator",
     "operator_day",
     "operator_token",

@@ -91,6 +91,11 @@ class RegistryZip:
         """Paths of the files inside."""
         return list(self._members)
 
+    @property
+    def declared_bytes(self) -> int:
+        """How many bytes the files inside have by their own account, unpacked."""
+        return sum(info.file_size for info in self._members.values())
+
     @contextmanager
     def open(self, path: str) -> Iterator[Bounded]:
         """Open a file inside, its bytes counted.
