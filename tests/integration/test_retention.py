@@ -179,7 +179,14 @@ def test_every_hypertable_has_a_rule_and_a_segment() -> None:
     rules = retention_rules(Capabilities("18.0", None, None), raw_days=0, rollup_days=100)
     assert {rule.table: rule.column for rule in rules if rule.chunked} == HYPERTABLES
     assert {rule.table for rule in rules if not rule.chunked} == {
-        *("quarantine", "quarantine_day", "ledger_gap", "session_name", "complaint_contact")
+        *(
+            "quarantine",
+            "quarantine_day",
+            "ledger_gap",
+            "session_name",
+            "complaint_contact",
+            "evidence_file",
+        )
     }
     assert set(SEGMENT_BY) == set(HYPERTABLES)
 
@@ -209,7 +216,14 @@ def test_command_prints_what_it_did(database_url: str, run_command: Any) -> None
     tables = {table["table"] for table in result["tables"]}
     assert tables == {
         *HYPERTABLES,
-        *("quarantine", "quarantine_day", "ledger_gap", "session_name", "complaint_contact"),
+        *(
+            "quarantine",
+            "quarantine_day",
+            "ledger_gap",
+            "session_name",
+            "complaint_contact",
+            "evidence_file",
+        ),
     }
 
 

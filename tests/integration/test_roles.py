@@ -99,6 +99,8 @@ async def test_assess_writes_rollups_and_runs_only(site: Site) -> None:
         "VALUES ('running', 'full', now(), now(), '0', '{}')",
         "DELETE FROM rollup_pending",
     )
+    await site.may("assess", "SELECT * FROM audit_entry")
+    await site.may_not("assess", "DELETE FROM audit_entry")
     await site.may_not("assess", READING)
     await site.may_not("assess", "INSERT INTO operator VALUES ('O', 'n')")
 

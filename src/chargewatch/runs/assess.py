@@ -40,6 +40,7 @@ from chargewatch.storage.migrate import require_newest_schema
 from chargewatch.storage.runs import inputs as load_store
 from chargewatch.storage.runs import results as store
 from chargewatch.storage.runs.signals import store_signals
+from chargewatch.supervision.audit import PLATFORM, Action, record
 
 log = logging.getLogger("chargewatch.runs")
 
@@ -140,6 +141,7 @@ async def run_assessment(
                 zone=zone,
                 rules=rules,
                 config=_engine_config(settings, as_of),
+                configuration=configuration,
                 archive_folder=archive,
                 failed_rollups=failed_rollups,
                 clock=clock,
@@ -386,6 +388,17 @@ async def _save(context: RunContext, decided: _Decided) -> None:
             summary=summary,
         )
         await pile_index.rebuild(connection)
+        await record(
+            connection,
+            PLATFORM,
+            Action.RUN_FINISHED,
+            f"run:{run_id}",
+            result_digest=decided.digest,
+            as_of=context.as_of.isoformat(),
+            mode=context.plan.mode,
+            version=__version__,
+            configuration=context.configuration,
+        )
     context.clock.lap("save")
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from chargewatch.domain.mpe import RuleSet
@@ -44,6 +45,7 @@ class RunContext:
     zone: ZoneInfo
     rules: RuleSet
     config: EngineConfig
+    configuration: Mapping[str, Any]  # all that steers it besides its data
     archive_folder: Path | None  # exported days; None: all comes from the database
     failed_rollups: Sequence[tuple[str, int]]  # kind and number of instruments
     clock: Stopwatch

@@ -42,13 +42,13 @@ ADD_CHECKPOINT = sql.statement(
 BLOCK = 5_000
 
 
-async def last_entry(connection: AsyncConnection) -> RowMapping | None:
+async def last_entry(connection: sql.Connection) -> Any | None:
     """Return number and chain value of the last entry, which stays the last until the commit."""
     await sql.rows(connection, LOCK_IN_TRANSACTION, key=int(AdvisoryLock.AUDIT))
     return await sql.row(connection, LAST_ENTRY)
 
 
-async def add_entry(connection: AsyncConnection, *, entry: int, content: str, chain: bytes) -> None:
+async def add_entry(connection: sql.Connection, *, entry: int, content: str, chain: bytes) -> None:
     """Add an entry after `last_entry`, in the same transaction."""
     await sql.run(connection, ADD_ENTRY, entry=entry, content=content, chain=chain)
 

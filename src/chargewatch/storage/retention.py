@@ -122,6 +122,7 @@ def retention_rules(
         TableRetention("quarantine", "received_at", quarantine_days, but=NOT_READ_AGAIN),
         TableRetention("quarantine_day", "day", quarantine_days),
         TableRetention("complaint_contact", "ended_at", contact_days),
+        TableRetention("evidence_file", "made_at", rollup_days),
     )
 
 

@@ -74,6 +74,9 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
     "risk_run": {"assess": _ALL, "serve": _READ},
     "assessment": {"assess": _ALL, "serve": _READ},
     "run_state": {"assess": _ALL},
+    "evidence_file": {"assess": _ADD, "serve": _READ},
+    # Pages ask, and the run that took what was asked deletes it.
+    "evidence_wanted": {"assess": _REPLACE, "serve": _CHANGE},
     "signal": {"assess": _ALL, "serve": _READ},
     "money_month": {"assess": _ALL, "serve": _READ},
     "money_owed": {"assess": _ALL, "serve": _READ},
@@ -99,7 +102,7 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
     "case_year": {"serve": _CHANGE},
     "office_file": {"serve": _ADD},
     # The audit trail: a trigger refuses every change, and what does not follow the last entry.
-    "audit_entry": {"serve": _ADD},
+    "audit_entry": {"assess": _ADD, "serve": _ADD},
     "audit_checkpoint": {"serve": _ADD},
     # Inspections: what was thrown and recused stays as it was said.
     "inspection_draw": {"serve": _CHANGE},

@@ -21,11 +21,11 @@ from typing import Any
 import rfc8785
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chargewatch.errors import ChargewatchError, SettingError
 from chargewatch.storage import audit as rows
 from chargewatch.storage.database import Database
+from chargewatch.storage.sql import Connection
 from chargewatch.tlog.merkle import EntryError, GrowingTree, LogError, leaf_hash
 from chargewatch.tlog.note import (
     Checkpoint,
@@ -63,6 +63,9 @@ class Action(StrEnum):
     OPERATOR_TOKEN_ISSUED = "operator_token_issued"
     OPERATOR_TOKEN_REVOKED = "operator_token_revoked"
     REGISTRY_IMPORTED = "registry_imported"
+    RUN_FINISHED = "run_finished"
+    EVIDENCE_MADE = "evidence_made"
+    EVIDENCE_WANTED = "evidence_wanted"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +74,10 @@ class Actor:
 
     name: str
     role: str = ""
+
+
+PLATFORM = Actor(name="platform")
+"""Does what nobody asked for: a risk run by the clock."""
 
 
 def command_line() -> Actor:
@@ -92,7 +99,7 @@ def _told(at: datetime) -> str:
 
 
 async def record(
-    connection: AsyncConnection,
+    connection: Connection,
     actor: Actor,
     action: Action,
     subject: str,

@@ -10,6 +10,7 @@ from chargewatch.storage.tables.credit import (
     operator_day,
     self_commitment,
 )
+from chargewatch.storage.tables.evidence import evidence_file, evidence_wanted
 from chargewatch.storage.tables.inspections import (
     draw_recusal,
     draw_throw,
@@ -105,6 +106,8 @@ __all__ = [
     "draw_recusal",
     "draw_throw",
     "due_step",
+    "evidence_file",
+    "evidence_wanted",
     "ingest_session",
     "inspection",
     "inspection_draw",
