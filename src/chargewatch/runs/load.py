@@ -326,13 +326,18 @@ async def _declared(
 def _valid_until(
     verifications: Rows, registry: Registry, zone: ZoneInfo, *, years: int | None
 ) -> Floats:
-    """Return the end of validity of each connector's newest verification; a failed one ends it."""
+    """Return the end of validity of each connector's newest verification; a failed one ends it.
+
+    One that decided nothing leaves validity as it was.
+    """
     until = np.full(registry.connector_ids.size, np.nan)
     ids = np.array([row["connector_id"] for row in verifications], np.int64)
     # In the order of their days: the newest one stays.
     for row, at in zip(verifications, registry.connector_rows(ids).tolist(), strict=True):
         if row["result"] == "fail":
             until[at] = day_end_s(row["verified_on"], zone)
+        elif row["result"] != "pass":
+            continue
         elif row["valid_until"] is not None:
             until[at] = day_end_s(row["valid_until"], zone)
         else:

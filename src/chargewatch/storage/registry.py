@@ -74,7 +74,9 @@ CONNECTORS_OF_METERS = sql.statement(
 )
 ALL_VERIFICATIONS = sql.statement(
     "registry: all verifications",
-    "SELECT c.connector, v.* FROM verification v JOIN connector c USING (connector_id) "
+    "SELECT c.connector, v.verified_on, v.valid_until, v.result, v.relative_error, "
+    "v.expanded_uncertainty, v.coverage_factor, v.certificate, v.institute "
+    "FROM verification v JOIN connector c USING (connector_id) WHERE v.withdrawn_at IS NULL "
     "ORDER BY c.connector, v.verified_on, v.certificate",
 )
 REGISTERED_IDS = sql.statement(
@@ -109,16 +111,28 @@ async def rows_by_key(
 
 
 async def upsert(
-    connection: AsyncConnection, table: Table, key_columns: Sequence[str], *, rows: Sequence[Values]
+    connection: AsyncConnection,
+    table: Table,
+    key_columns: Sequence[str],
+    *,
+    rows: Sequence[Values],
+    where: ColumnElement[bool] | None = None,
 ) -> None:
-    """Insert rows; a row with the same key is updated instead. All rows have the same columns."""
+    """Insert rows; a row with the same key is updated instead. All rows have the same columns.
+
+    where: the rows among which the key is one, where it isn't among all.
+    """
     for chunk in _chunks(rows):
         statement = upsert_into(table).values(list(chunk))
         changed = {name: statement.excluded[name] for name in chunk[0] if name not in key_columns}
         if changed:
-            statement = statement.on_conflict_do_update(index_elements=key_columns, set_=changed)
+            statement = statement.on_conflict_do_update(
+                index_elements=key_columns, index_where=where, set_=changed
+            )
         else:
-            statement = statement.on_conflict_do_nothing(index_elements=key_columns)
+            statement = statement.on_conflict_do_nothing(
+                index_elements=key_columns, index_where=where
+            )
         await connection.execute(statement)
 
 

@@ -39,6 +39,7 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
     "reference_meter": {"ingest": _ADD, "assess": _READ, "serve": _CHANGE},
     "reference_meter_connector": {"ingest": _READ, "assess": _READ, "serve": _ALL},
     "verification": {"assess": _READ, "serve": _CHANGE},
+    "verification_point": {"assess": _READ, "serve": _ADD},
     "tariff": {"assess": _READ, "serve": _CHANGE},
     # Ingest reads from it whether the registry changed.
     "registry_import": {"ingest": _READ, "assess": _READ, "serve": _ADD},
@@ -48,12 +49,12 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
     # Written by triggers of `verification`, with the rights of who changes that.
     "instrument_validity": {"assess": _READ, "serve": _ALL},
     "due_step": {"serve": _ALL},
-    # Telemetry: only ingest writes it.
+    # Telemetry: only ingest writes it, but for changes that people declare.
     "register_reading": {"ingest": _ADD, "assess": _READ, "serve": _READ},
     "reference_reading": {"ingest": _ADD, "assess": _READ, "serve": _READ},
     "session_name": {"ingest": _CHANGE, "assess": _READ, "serve": _READ},
     "charging_session": {"ingest": _ADD, "assess": _READ, "serve": _READ},
-    "instrument_event": {"ingest": _ADD, "assess": _READ, "serve": _READ},
+    "instrument_event": {"ingest": _ADD, "assess": _READ, "serve": _CHANGE},
     "latest_reading": {"ingest": _CHANGE, "assess": _READ, "serve": _READ},
     "ledger_stream": {"ingest": _CHANGE, "assess": _READ, "serve": _READ},
     "message_ledger": {"ingest": _ADD, "assess": _READ, "serve": _READ},
@@ -81,6 +82,8 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
     "money_month": {"assess": _ALL, "serve": _READ},
     "money_owed": {"assess": _ALL, "serve": _READ},
     "money_total": {"assess": _ALL, "serve": _READ},
+    # What verifications made of flags: counted after a run, and when one is entered.
+    "flag_outcome": {"assess": _ALL, "serve": _ALL},
     # Derived from the registry and the newest run: whoever changes one of them makes it anew.
     "pile_index": {"assess": _REPLACE, "serve": _REPLACE},
     # Credit: a published grade is never changed.

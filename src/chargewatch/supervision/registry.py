@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Table
+from sqlalchemy import ColumnElement, Table
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -30,6 +30,7 @@ from chargewatch.wire.registry_file import ListSource, PlacedRow, RegistryFile
 DEADLOCK = "40P01"
 """What PostgreSQL says to the one of two that it ends."""
 MERGE_TRIES = 5
+VERIFICATION_KEY = ("connector_id", "verified_on", "certificate")
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class _Import:
         self.changed: dict[str, int] = {}
         self.history: list[Values] = []
         self.due: list[tuple[Table, list[int]]] = []
+        self.left_out = 0
 
     def placed(self, name: str) -> list[PlacedRow]:
         return self.file.rows[name]
@@ -78,11 +80,16 @@ class _Import:
         return True
 
     async def save_plain(
-        self, name: str, table: Table, keys: Sequence[str], rows: Sequence[Values]
+        self,
+        name: str,
+        table: Table,
+        keys: Sequence[str],
+        rows: Sequence[Values],
+        where: ColumnElement[bool] | None = None,
     ) -> None:
-        """Save a list whose identifier is its table's key."""
+        """Save a list whose identifier is its table's key, or that of some of its rows."""
         stored = await sql.rows_by_key(
-            self.connection, table, keys, first_keys=[row[keys[0]] for row in rows]
+            self.connection, table, keys, first_keys=[row[keys[0]] for row in rows], where=where
         )
         fresh = [
             row
@@ -94,7 +101,7 @@ class _Import:
                 row,
             )
         ]
-        await sql.upsert(self.connection, table, keys, rows=fresh)
+        await sql.upsert(self.connection, table, keys, rows=fresh, where=where)
 
     async def save_instruments(
         self, name: str, table: Table, column: str, rows: Sequence[Values]
@@ -197,11 +204,14 @@ class _Import:
         for row in rows:
             row["connector_id"] = ids[row.pop("connector")].connector_id
             row["certificate"] = row["certificate"] or ""
+        kept = await kept_verifications(self.connection, rows)
+        self.left_out = sum(_verification_key(row) in kept for row in rows)
         await self.save_plain(
             "verifications",
             tables.verification,
-            ["connector_id", "verified_on", "certificate"],
-            rows,
+            VERIFICATION_KEY,
+            [row for row in rows if _verification_key(row) not in kept],
+            where=tables.verification.c.withdrawn_at.is_(None),
         )
 
     async def save_tariffs(self) -> None:
@@ -226,6 +236,34 @@ class _Import:
         await self.save_meters()
         await self.save_verifications()
         await self.save_tariffs()
+
+
+def _verification_key(row: Values) -> tuple[Any, ...]:
+    return tuple(row[column] for column in VERIFICATION_KEY)
+
+
+async def kept_verifications(
+    connection: AsyncConnection, rows: Sequence[Values]
+) -> Mapping[tuple[Any, ...], Values]:
+    """Return verifications that no file changes: entered in the office, or withdrawn."""
+    office = tables.verification.c
+    return await sql.rows_by_key(
+        connection,
+        tables.verification,
+        VERIFICATION_KEY,
+        first_keys=[row["connector_id"] for row in rows],
+        where=office.entered_at.is_not(None) | office.withdrawn_at.is_not(None),
+    )
+
+
+def told_of_kept(count: int) -> list[str]:
+    """Return what to say of rows of a file that were left out as such."""
+    if not count:
+        return []
+    return [
+        f"{count} verification(s) of the file were entered in the office or withdrawn: these stay "
+        "as they are there"
+    ]
 
 
 def notices(file: RegistryFile, rules: RuleSet) -> list[str]:
@@ -281,9 +319,8 @@ async def import_registry(
             changed=work.changed,
         )
     await merge_claims(database)
-    return ImportReport(
-        import_id, counts, work.new, work.changed, notices(file, rules), file.sources, file.told
-    )
+    told = [*notices(file, rules), *told_of_kept(work.left_out)]
+    return ImportReport(import_id, counts, work.new, work.changed, told, file.sources, file.told)
 
 
 async def merge_claims(database: Database) -> int:

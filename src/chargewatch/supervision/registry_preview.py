@@ -14,7 +14,12 @@ from chargewatch.storage import registry as sql
 from chargewatch.storage import tables
 from chargewatch.storage.database import Database
 from chargewatch.storage.registry import Values
-from chargewatch.supervision.registry import notices
+from chargewatch.supervision.registry import (
+    VERIFICATION_KEY,
+    kept_verifications,
+    notices,
+    told_of_kept,
+)
 from chargewatch.supervision.registry_rows import (
     check_references,
     identifier_of,
@@ -119,24 +124,31 @@ class _Look:
     async def verifications(self) -> None:
         rows = row_values(self.file, "verifications")
         ids = await sql.registered_ids(self.connection, [row["connector"] for row in rows])
-        keys = ["connector_id", "verified_on", "certificate"]
+        known = [{"connector_id": connector.connector_id} for connector in ids.values()]
         stored = await sql.rows_by_key(
             self.connection,
             tables.verification,
-            keys,
-            first_keys=[connector.connector_id for connector in ids.values()],
+            VERIFICATION_KEY,
+            first_keys=[row["connector_id"] for row in known],
+            where=tables.verification.c.withdrawn_at.is_(None),
         )
+        kept = await kept_verifications(self.connection, known)
+        left_out = 0
         for row in rows:
             row["certificate"] = row["certificate"] or ""
             connector = ids.get(row["connector"])
             before = None
             if connector is not None:
                 key = (connector.connector_id, row["verified_on"], row["certificate"])
+                if key in kept:
+                    left_out += 1
+                    continue
                 before = stored.get(key)
             if before is not None:
                 before = before | {"connector": row["connector"]}
             name = identifier_of(row, ["connector", "verified_on", "certificate"]).strip()
             self.preview.note("verifications", name, before, row)
+        self.preview.notices = [*self.preview.notices, *told_of_kept(left_out)]
 
     async def every_list(self) -> None:
         for name, table, key in (

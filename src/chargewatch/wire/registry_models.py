@@ -73,8 +73,10 @@ Scope = Annotated[
     BeforeValidator(values.choice(station=("站",), connector=("枪",))),
 ]
 Result = Annotated[
-    Literal["pass", "fail"],
-    BeforeValidator(values.choice(**{"pass": ("合格",), "fail": ("不合格",)})),
+    Literal["pass", "fail", "undecided"],
+    BeforeValidator(
+        values.choice(**{"pass": ("合格",), "fail": ("不合格",), "undecided": ("未判定",)})
+    ),
 ]
 
 

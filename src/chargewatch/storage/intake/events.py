@@ -62,8 +62,9 @@ _CONTENT = _COLUMNS[6:10]
 _FIND = sql.statement(
     "events: find",
     f"SELECT {', '.join((*_KEY, *_CONTENT))} FROM instrument_event "  # noqa: S608 - columns
-    f"WHERE ({', '.join(_KEY)}) IN (SELECT * FROM unnest(CAST(:operator_id AS text[]), "
-    "CAST(:station_id AS text[]), CAST(:connector_id AS int4[]), CAST(:meter_id AS int4[]), "
+    f"WHERE origin = 'topic' AND ({', '.join(_KEY)}) IN (SELECT * FROM "
+    "unnest(CAST(:operator_id AS text[]), CAST(:station_id AS text[]), "
+    "CAST(:connector_id AS int4[]), CAST(:meter_id AS int4[]), "
     "CAST(:kind AS text[]), CAST(:at AS timestamptz[])))",
 )
 _INSERT = sql.statement(

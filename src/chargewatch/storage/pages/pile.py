@@ -50,9 +50,10 @@ HISTORY = sql.statement(
 
 VERIFICATIONS = sql.statement(
     "pile: verifications",
-    "SELECT verified_on, valid_until, result, relative_error, expanded_uncertainty, "
-    "coverage_factor, certificate, institute FROM verification "
-    "WHERE connector_id = :connector_id ORDER BY verified_on DESC, verification_id DESC LIMIT 100",
+    "SELECT verification_id, verified_on, valid_until, result, relative_error, "
+    "expanded_uncertainty, coverage_factor, certificate, institute FROM verification "
+    "WHERE connector_id = :connector_id AND withdrawn_at IS NULL "
+    "ORDER BY verified_on DESC, verification_id DESC LIMIT 100",
 )
 
 SESSIONS = sql.statement(
@@ -70,8 +71,8 @@ SESSION_COUNT = sql.statement(
 # What was declared for the connector itself, or for its whole station.
 CHANGES = sql.statement(
     "pile: changes",
-    "SELECT kind, at, connector_id <> 0 AS of_connector, detail, serial, start_wh, stop_wh, "
-    "received_at FROM instrument_event "
+    "SELECT event_id, kind, at, connector_id <> 0 AS of_connector, detail, serial, start_wh, "
+    "stop_wh, received_at, origin, declared_by, withdrawn_at, withdrawn_why FROM instrument_event "
     "WHERE connector_id = :connector_id OR (operator_id = :operator_id "
     "AND station_id = :station_id AND connector_id = 0 AND meter_id = 0) "
     "ORDER BY at DESC, event_id DESC LIMIT :limit",

@@ -106,7 +106,8 @@ VERIFICATIONS = sql.statement(
     """
 SELECT connector_id, verified_on, valid_until, result, relative_error, expanded_uncertainty,
   coverage_factor
-FROM verification WHERE verified_on <= :as_of ORDER BY connector_id, verified_on, verification_id
+FROM verification WHERE verified_on <= :as_of AND withdrawn_at IS NULL
+ORDER BY connector_id, verified_on, verification_id
 """,
 )
 TARIFFS = sql.statement(
@@ -187,12 +188,12 @@ DECLARED_ERRORS = sql.statement(
     """
 SELECT e.connector_id, e.at, e.kind = ANY(CAST(:replaced AS text[])) FROM instrument_event e
 JOIN connector c USING (connector_id)
-WHERE e.at <= :as_of AND (e.kind = ANY(CAST(:works AS text[]))
+WHERE e.at <= :as_of AND e.withdrawn_at IS NULL AND (e.kind = ANY(CAST(:works AS text[]))
   OR e.kind = ANY(CAST(:replaced AS text[])))
 UNION ALL
 SELECT c.connector_id, e.at, false FROM instrument_event e
 JOIN connector c USING (operator_id, station_id)
-WHERE e.connector_id = 0 AND e.meter_id = 0 AND e.at <= :as_of
+WHERE e.connector_id = 0 AND e.meter_id = 0 AND e.at <= :as_of AND e.withdrawn_at IS NULL
   AND (e.kind = ANY(CAST(:works AS text[])) OR e.kind = ANY(CAST(:replaced AS text[])))
 """,
 )
@@ -201,7 +202,7 @@ DECLARED_CHANGES = sql.statement(
     """
 SELECT e.connector_id, e.at, e.kind <> 'register_reset' FROM instrument_event e
 JOIN connector c USING (connector_id)
-WHERE e.kind = ANY(CAST(:kinds AS text[]))
+WHERE e.kind = ANY(CAST(:kinds AS text[])) AND e.withdrawn_at IS NULL
   AND e.at >= CAST(:first AS timestamptz) - interval '1 hour' AND e.at <= :last
 """,
 )

@@ -137,7 +137,7 @@ DECLARED_AT = sql.statement(
     "rollups: declared at",
     "SELECT {identifier}, at, kind FROM instrument_event "
     "WHERE kind = ANY(CAST(:kinds AS text[])) AND {identifier} = ANY(CAST(:ids AS int4[])) "
-    "AND at > :first AND at <= :last",
+    "AND at > :first AND at <= :last AND withdrawn_at IS NULL",
 )
 STORED = sql.statement(
     "rollups: stored",

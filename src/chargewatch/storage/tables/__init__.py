@@ -67,6 +67,7 @@ from chargewatch.storage.tables.users import (
     login_session,
     operator_token,
 )
+from chargewatch.storage.tables.verifications import flag_outcome, verification_point
 
 HYPERTABLES = {
     "register_reading": "at",
@@ -108,6 +109,7 @@ __all__ = [
     "due_step",
     "evidence_file",
     "evidence_wanted",
+    "flag_outcome",
     "ingest_session",
     "inspection",
     "inspection_draw",
@@ -154,4 +156,5 @@ __all__ = [
     "station_status",
     "tariff",
     "verification",
+    "verification_point",
 ]

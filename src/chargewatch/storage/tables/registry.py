@@ -136,6 +136,8 @@ reference_meter_connector = Table(
     Column("connector_id", Integer, ForeignKey("connector.connector_id"), primary_key=True),
 )
 
+# Never changed: one that is wrong is withdrawn, with its reason, and another one entered. What is
+# below `institute` is null in verifications that came with a registry file.
 verification = Table(
     "verification",
     metadata,
@@ -149,8 +151,29 @@ verification = Table(
     Column("coverage_factor", Double),
     Column("certificate", Text, nullable=False, server_default=""),
     Column("institute", Text),
-    UniqueConstraint("connector_id", "verified_on", "certificate"),
-    CheckConstraint("result IN ('pass', 'fail')", name="result"),
+    Column("kind", Text),
+    Column("rule_set", Text),
+    Column("decision_rule", Text),
+    Column("reference", Text),
+    Column("note", Text),
+    Column("file_id", BigInteger),
+    Column("inspection_id", BigInteger),
+    Column("case_id", BigInteger),
+    Column("entered_at", Timestamp),
+    Column("entered_by", Text),
+    Column("withdrawn_at", Timestamp),
+    Column("withdrawn_by", Text),
+    Column("withdrawn_why", Text),
+    Index(
+        "uq_verification_standing",
+        *("connector_id", "verified_on", "certificate"),
+        unique=True,
+        postgresql_where="withdrawn_at IS NULL",
+    ),
+    Index(None, "connector_id", "verified_on"),
+    Index("ix_verification_entered", "verification_id", postgresql_where="entered_at IS NOT NULL"),
+    CheckConstraint("result IN ('pass', 'fail', 'undecided')", name="result"),
+    CheckConstraint("kind IN ('initial', 'subsequent', 'inspection', 'complaint')", name="kind"),
 )
 
 Index(

@@ -48,6 +48,12 @@ assessment = Table(
     *record_columns(ASSESSMENT_COLUMNS),
     PrimaryKeyConstraint("run_id", "connector_id"),
     Index(None, "connector_id", "run_id"),
+    Index(
+        "ix_assessment_flagged",
+        "run_id",
+        postgresql_include=["connector_id", "tier"],
+        postgresql_where=text("tier IN ('red', 'orange')"),
+    ),
 )
 
 # What the list of piles is narrowed and sorted by: storage.pile_index makes and reads it.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from sqlalchemy import (
     REAL,
     BigInteger,
+    CheckConstraint,
     Column,
     Date,
     DateTime,
@@ -95,8 +96,8 @@ charging_session = Table(
     Index(None, "received_at"),
 )
 
-# What gateways declare to have changed. connector_id and meter_id are 0 where an event is not about
-# one: both 0 is the station.
+# What gateways declare to have changed, and what people do by hand. connector_id and meter_id are 0
+# where an event is not about one: both 0 is the station.
 instrument_event = Table(
     "instrument_event",
     metadata,
@@ -113,10 +114,26 @@ instrument_event = Table(
     Column("start_wh", Double),
     Column("stop_wh", Double),
     Column("received_at", Timestamp, nullable=False),
-    UniqueConstraint(
+    # topic: by the gateway; office, operator: by a person of theirs, who may withdraw it.
+    Column("origin", Text, nullable=False, server_default="topic"),
+    Column("declared_by", Text),
+    Column("withdrawn_at", Timestamp),
+    Column("withdrawn_by", Text),
+    Column("withdrawn_why", Text),
+    # Apart, so that ingest never meets a row that a person wrote.
+    Index(
+        "uq_instrument_event_key",
         *("operator_id", "station_id", "connector_id", "meter_id", "kind", "at"),
-        name="uq_instrument_event_key",
+        unique=True,
+        postgresql_where=text("origin = 'topic'"),
+    ),
+    Index(
+        "uq_instrument_event_by_hand",
+        *("operator_id", "station_id", "connector_id", "meter_id", "kind", "at"),
+        unique=True,
+        postgresql_where=text("origin <> 'topic' AND withdrawn_at IS NULL"),
     ),
     Index(None, "connector_id", "at"),
     Index(None, "meter_id", "at"),
+    CheckConstraint("origin IN ('topic', 'office', 'operator')", name="origin"),
 )
