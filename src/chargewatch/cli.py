@@ -30,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "gateway": "gateway",
     "health": "health",
     "ingest": "ingest",
+    "jobs": "jobs",
     "migrate": "migrate",
     "openapi": "openapi",
     "quarantine": "quarantine",
@@ -41,6 +42,7 @@ COMMANDS: dict[str, str] = {
     "signals": "signals",
     "simulate": "simulate",
     "user": "user",
+    "work": "work",
 }
 """Command name to module of chargewatch.commands; a module is imported when its command runs."""
 

@@ -22,7 +22,7 @@ OPEN = {
 }  # fmt: skip
 VALUES = {
     "{connector}": "TJ0001-01-1", "{station_id}": "TJ0001", "{username}": "nobody-yet",
-    "{token_id}": "1",
+    "{token_id}": "1", "{job_id}": "1",
 }  # fmt: skip
 
 

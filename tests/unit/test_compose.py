@@ -20,6 +20,7 @@ OWNER = "chargewatch"
 OWN_ROLE = {
     "ingest": "chargewatch_ingest",
     "serve": "chargewatch_serve",
+    "work": "chargewatch_serve",
     "assess": "chargewatch_assess",
     "refresh": "chargewatch_assess",
     "retention": "chargewatch_migrate",
@@ -32,6 +33,7 @@ SECRETS = {
     "migrate": {"owner", "migrate", "ingest", "assess", "serve"},
     "ingest": {"ingest", "platform"},
     "serve": {"serve", "ingest"},
+    "work": {"serve"},
     "assess": {"assess"},
     "refresh": {"assess"},
     "retention": {"migrate"},

@@ -8,6 +8,7 @@ from chargewatch.api import (
     accounts,
     events,
     health,
+    jobs,
     ledger,
     piles,
     runs,
@@ -19,9 +20,24 @@ from chargewatch.api import (
 API_PREFIX = "/api/v1"
 
 
+MODULES = (
+    session,
+    accounts,
+    piles,
+    stations,
+    runs,
+    ledger,
+    telemetry,
+    events,
+    health,
+    jobs,
+)
+"""In the order of docs/api.md."""
+
+
 def api_router() -> APIRouter:
     """Return the router of /api/v1."""
     router = APIRouter(prefix=API_PREFIX)
-    for module in (session, accounts, piles, stations, runs, ledger, telemetry, events, health):
+    for module in MODULES:
         router.include_router(module.router)
     return router

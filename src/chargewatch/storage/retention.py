@@ -28,6 +28,8 @@ RAW_DAYS_COMPRESSED = 90
 RAW_DAYS = 14
 LEDGER_DAYS = 30
 """Single messages; then they are summed a stream and day, for good."""
+JOB_DAYS = 90
+"""After the end of a job."""
 CLOSED_GAP_DAYS = 400
 """A year and a month: a dispute over lost messages ends within a year."""
 NAME_MARGIN_DAYS = 8
@@ -116,6 +118,7 @@ def retention_rules(
         TableRetention("reference_reading", "at", raw),
         TableRetention("message_ledger", "received_at", ledger_days),
         TableRetention("ledger_gap", "closed_at", CLOSED_GAP_DAYS),
+        TableRetention("job", "finished_at", JOB_DAYS),
         TableRetention("session_name", "seen_on", raw, margin_days=NAME_MARGIN_DAYS),
         TableRetention("connector_interval", "slot_at", rollup_days),
         TableRetention("meter_interval", "slot_at", rollup_days),

@@ -104,6 +104,8 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
     "case_entry": {"serve": _ADD},
     "case_year": {"serve": _CHANGE},
     "office_file": {"serve": _ADD},
+    # Done by `chargewatch work`, with the rights of serve.
+    "job": {"serve": _CHANGE},
     # The audit trail: a trigger refuses every change, and what does not follow the last entry.
     "audit_entry": {"assess": _ADD, "serve": _ADD},
     "audit_checkpoint": {"serve": _ADD},

@@ -66,6 +66,7 @@ class Action(StrEnum):
     RUN_FINISHED = "run_finished"
     EVIDENCE_MADE = "evidence_made"
     EVIDENCE_WANTED = "evidence_wanted"
+    JOB_ASKED_FOR = "job_asked_for"
 
 
 @dataclass(frozen=True, kw_only=True)

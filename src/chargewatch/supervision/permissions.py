@@ -29,16 +29,20 @@ class Permission(StrEnum):
     """Who has an account, with which role."""
     MANAGE_USERS = "manage_users"
     """Make, change and disable users."""
+    SEE_JOBS = "see_jobs"
+    """What is done in the background."""
+    MANAGE_JOBS = "manage_jobs"
+    """Try a failed job again."""
 
 
-READS = frozenset({Permission.SEE, Permission.SEE_AUDIT, Permission.SEE_USERS})
+READS = frozenset({Permission.SEE, Permission.SEE_AUDIT, Permission.SEE_USERS, Permission.SEE_JOBS})
 """What changes nothing: all that a token for reading may do."""
 
 _EVERYBODY = frozenset({Permission.OWN_ACCOUNT, Permission.SEE})
 
 PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
     Role.ADMINISTRATOR: frozenset(Permission),
-    Role.SUPERVISOR: _EVERYBODY | {Permission.SEE_USERS},
+    Role.SUPERVISOR: _EVERYBODY | {Permission.SEE_USERS, Permission.SEE_JOBS},
     Role.INSPECTOR: _EVERYBODY,
     Role.OPERATOR: _EVERYBODY,
     Role.AUDITOR: READS | {Permission.OWN_ACCOUNT},

@@ -66,6 +66,7 @@ PAGES = (
         group="system",
         permission=Permission.SEE_AUDIT,
     ),
+    Page(name="jobs", path="/jobs", module="jobs", group="system", permission=Permission.SEE_JOBS),
     Page(name="profile", path="/profile", module="profile", permission=Permission.OWN_ACCOUNT),
     Page(name="login", path="/login", module="session", public=True),
 )

@@ -23,6 +23,7 @@ from chargewatch.storage.tables.instruments import (
     instrument_validity,
     ledger_entry,
 )
+from chargewatch.storage.tables.jobs import job
 from chargewatch.storage.tables.ledger import (
     ingest_session,
     ledger_day,
@@ -116,6 +117,7 @@ __all__ = [
     "inspector",
     "instrument_event",
     "instrument_validity",
+    "job",
     "latest_reading",
     "ledger_day",
     "ledger_entry",
