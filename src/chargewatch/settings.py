@@ -139,6 +139,16 @@ class Settings:
         "administrators), everybody",
         _one_of("optional", "supervisors", "everybody"),
     )
+    oidc_issuer: str = _option(
+        "", "OpenID Connect provider by which users may log in, https://... (default: none)"
+    )
+    oidc_client_id: str = _option("", "client id of this platform at that provider")
+    oidc_client_secret: str = _option(
+        "", "its secret; without one the provider must take public clients", secret=True
+    )
+    oidc_username_claim: str = _option(
+        "preferred_username", "claim of the ID token that holds the name of the user here"
+    )
     time_zone: str = _option("Asia/Shanghai", "time zone of pages, tariffs and days", _zone)
     currency: str = _option("CNY", "currency of money figures on pages and in exports")
     max_age_days: float = _option(180.0, "oldest reading that is accepted, days", _float)

@@ -16,7 +16,8 @@ from web_client import PASSWORD, Site, open_site
 
 # Who asks is nobody yet, or shows a token of an operator's gateway, or everybody may know.
 OPEN = {
-    ("GET", "/login"), ("POST", "/login"), ("POST", "/logout"), ("GET", "/preferences"),
+    ("GET", "/login"), ("GET", "/login/provider"), ("GET", "/login/provider/back"),
+    ("POST", "/login"), ("POST", "/logout"), ("GET", "/preferences"),
     ("GET", "/favicon.ico"), ("GET", "/api/v1/openapi.json"), ("GET", "/api/v1/health"),
     ("POST", "/api/v1/login"), ("POST", "/api/v1/telemetry/{kind}"), ("GET", "/api/v1/me"),
 }  # fmt: skip
@@ -182,7 +183,8 @@ async def test_an_administrator_makes_and_disables_users_and_never_itself(site: 
     assert (await site.client.post("/api/v1/login", json=log_in)).status_code == 401
     trail = (await site.client.get("/api/v1/audit?subject=user:li", headers=header)).json()
     assert [(one["action"], one["actor"]) for one in trail["entries"]] == [
-        ("user_disabled", "admin"), ("session_opened", "li"), ("user_added", "admin"),
+        ("session_refused", "nobody"), ("user_disabled", "admin"),
+        ("session_opened", "li"), ("user_added", "admin"),
     ]  # fmt: skip
     assert password not in str(trail)
 

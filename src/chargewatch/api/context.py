@@ -14,12 +14,13 @@ from chargewatch.api.cache import FigureCache
 from chargewatch.api.errors import ApiError
 from chargewatch.api.live import LiveFeed
 from chargewatch.api.slots import Slots
-from chargewatch.api.throttle import Throttle
+from chargewatch.api.throttle import Seldom, Throttle
 from chargewatch.settings import Settings
 from chargewatch.storage.database import Database
 from chargewatch.supervision import accounts
 from chargewatch.supervision.accounts import Account
 from chargewatch.supervision.permissions import Permission
+from chargewatch.supervision.single_sign_on import Provider
 
 COOKIE = "chargewatch_session"
 
@@ -67,9 +68,16 @@ class Service:
         default_factory=lambda: Slots(a_user=20, in_all=200, what="live views", retry_s=60)
     )
 
+    refused: Seldom = field(default_factory=lambda: Seldom(an_hour=20))
+    """Refused log-ins of a name that the audit trail tells."""
     messages: Slots = field(
         default_factory=lambda: Slots(a_user=16, in_all=64, what="messages", retry_s=5)
     )
+
+    @cached_property
+    def provider(self) -> Provider:
+        """The identity provider, if one is set."""
+        return Provider(self.settings)
 
     @cached_property
     def live(self) -> LiveFeed:

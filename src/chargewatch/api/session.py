@@ -59,8 +59,26 @@ async def check_log_in(
     """
     # No user has another name: it is looked up as nobody's, which takes as long.
     known = username if is_identity(username) else ""
-    async with password_turn(service, known, address) as attempt:
-        user = await accounts.checked_password(service.database, known, password=password)
+    try:
+        user = await _checked(service, known, password=password, code=code, address=address)
+    except ApiError as exc:
+        if exc.status == 401 and service.refused.may(known):
+            await accounts.tell_refused(
+                service.database, known, why=exc.code, address=address, now=service.clock()
+            )
+        raise
+    return await accounts.open_session(service.database, user, now=service.clock())
+
+
+async def _checked(
+    service: Service, username: str, *, password: str, code: str, address: str
+) -> RowMapping:
+    """Return the user whose password, and code where it has a second factor, are right.
+
+    Raises: ApiError 401, 429.
+    """
+    async with password_turn(service, username, address) as attempt:
+        user = await accounts.checked_password(service.database, username, password=password)
         if user is not None and user["totp_confirmed_at"] is not None:
             await _check_code(service, user, code)
         if user is not None:
@@ -71,7 +89,7 @@ async def check_log_in(
             "wrong_credentials",
             "name and password don't belong together, or the user is disabled",
         )
-    return await accounts.open_session(service.database, user, now=service.clock())
+    return user
 
 
 async def _check_code(service: Service, user: RowMapping, code: str) -> None:

@@ -30,6 +30,26 @@ Pair = tuple[str, str]
 Key = TypeVar("Key", Pair, str)
 
 
+class Seldom:
+    """Lets something of a name pass a few times an hour: what anybody can cause fills no table."""
+
+    def __init__(self, *, an_hour: int, names: int = 10_000) -> None:
+        self._an_hour, self._names = an_hour, names
+        self._passed: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def may(self, name: str) -> bool:
+        """Return whether it passes now, and count it if it does."""
+        now = time.monotonic()
+        times = self._passed.setdefault(name, deque(maxlen=self._an_hour))
+        self._passed.move_to_end(name)
+        while len(self._passed) > self._names:
+            self._passed.popitem(last=False)
+        if len(times) == self._an_hour and now - times[0] < 3_600:
+            return False
+        times.append(now)
+        return True
+
+
 class ThrottledError(ChargewatchError):
     """So many tries wait for their turn already that one more has to come later."""
 

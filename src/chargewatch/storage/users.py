@@ -16,15 +16,15 @@ from chargewatch.storage.tables import api_token, app_user, login_session, opera
 # One round trip a request: the key of a session, or of a user's own token, finds its user.
 USER_OF_SESSION = sql.statement(
     "users: user of session",
-    "SELECT u.user_id, u.username, u.role, u.operator_id, 'all' AS scope, "
-    "u.totp_confirmed_at IS NOT NULL AS has_second_factor "
+    "SELECT u.user_id, u.username, u.role, u.operator_id, 'session' AS scope, "
+    "u.totp_confirmed_at IS NOT NULL AS has_second_factor, s.strong "
     "FROM login_session s JOIN app_user u USING (user_id) "
     "WHERE s.token_hash = :token_hash AND s.expires_at > :now AND NOT u.disabled",
 )
 USER_OF_API_TOKEN = sql.statement(
     "users: user of API token",
     "SELECT u.user_id, u.username, u.role, u.operator_id, t.scope, "
-    "u.totp_confirmed_at IS NOT NULL AS has_second_factor "
+    "u.totp_confirmed_at IS NOT NULL AS has_second_factor, false AS strong "
     "FROM api_token t JOIN app_user u USING (user_id) "
     "WHERE t.token_hash = :token_hash AND t.expires_at > :now AND t.revoked_at IS NULL "
     "AND NOT u.disabled",
@@ -90,11 +90,18 @@ async def update_user(connection: AsyncConnection, user_id: int, values: dict[st
 
 
 async def insert_session(
-    connection: AsyncConnection, token_hash: bytes, *, user_id: int, expires_at: datetime
+    connection: AsyncConnection,
+    token_hash: bytes,
+    *,
+    user_id: int,
+    expires_at: datetime,
+    strong: bool = False,
 ) -> None:
     """Open a log-in session."""
     await connection.execute(
-        insert(login_session).values(token_hash=token_hash, user_id=user_id, expires_at=expires_at)
+        insert(login_session).values(
+            token_hash=token_hash, user_id=user_id, expires_at=expires_at, strong=strong
+        )
     )
 
 

@@ -11,6 +11,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from typing import Any
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -111,11 +112,15 @@ def _verify(password_hash: str, password: str) -> bool:
 def account_with(row: RowMapping, *, second_factor: str) -> Account:
     """Return the account of a user's row, with what it may do by its role and its token's scope.
 
-    Who must have a second factor, and has none, may only set one up.
+    Who must have a second factor, and has none, may only set one up. What looks after the account
+    itself takes a log-in: a token makes no tokens.
     """
     role = Role(row["role"])
-    lacks = role in ALWAYS_TWO_FACTORS[second_factor] and not row["has_second_factor"]
+    has = row["has_second_factor"] or row["strong"]
+    lacks = role in ALWAYS_TWO_FACTORS[second_factor] and not has
     permissions = frozenset({Permission.OWN_ACCOUNT}) if lacks else PERMISSIONS[role]
+    if row["scope"] != "session":
+        permissions -= {Permission.OWN_ACCOUNT}
     return Account(
         user_id=row["user_id"],
         username=row["username"],
@@ -175,6 +180,8 @@ async def add_user(
 async def set_password(database: Database, username: str, *, password: str, actor: Actor) -> None:
     """Change a user's password, enable it, and end its sessions and tokens.
 
+    One that somebody else gives unbinds the user from the identity provider, too.
+
     Raises: NotFoundError, AccountError.
     """
     if len(password) < MIN_PASSWORD_LENGTH:
@@ -184,7 +191,9 @@ async def set_password(database: Database, username: str, *, password: str, acto
         row = await users.user_by_name(connection, username)
         if row is None:
             raise NotFoundError(f"no user {username!r}: see `chargewatch user list`")
-        values = {"password_hash": password_hash, "disabled": False}
+        values: dict[str, Any] = {"password_hash": password_hash, "disabled": False}
+        if actor.name != username:
+            values["oidc_subject"] = None
         await users.update_user(connection, row["user_id"], values)
         await users.delete_sessions_of(connection, row["user_id"])
         await users.revoke_api_tokens(connection, row["user_id"], now=datetime.now(UTC))
@@ -218,17 +227,32 @@ async def checked_password(
     return None if row is None or row["disabled"] or not right else row
 
 
-async def open_session(database: Database, user: RowMapping, *, now: datetime) -> LogIn:
-    """Return a fresh session of a user that has shown who it is."""
+async def open_session(
+    database: Database, user: RowMapping, *, now: datetime, by: str = "", strong: bool = False
+) -> LogIn:
+    """Return a fresh session of a user that has shown who it is.
+
+    Args:
+        database: with the users.
+        user: its row.
+        now: when it begins.
+        by: how it has, where not by a password here; for the audit trail.
+        strong: whether by more than a password.
+    """
     token = secrets.token_urlsafe(32)
     expires_at = now + SESSION_LIFETIME
     async with database.begin() as connection:
         await users.delete_expired_sessions(connection, now=now)
         await users.insert_session(
-            connection, token_hash(token), user_id=user["user_id"], expires_at=expires_at
+            connection,
+            token_hash(token),
+            user_id=user["user_id"],
+            expires_at=expires_at,
+            strong=strong,
         )
         actor = Actor(name=user["username"], role=user["role"])
-        await record(connection, actor, Action.SESSION_OPENED, f"user:{actor.name}", at=now)
+        told = {"by": by} if by else {}
+        await record(connection, actor, Action.SESSION_OPENED, f"user:{actor.name}", at=now, **told)
     return LogIn(
         username=user["username"],
         role=Role(user["role"]),
@@ -236,6 +260,31 @@ async def open_session(database: Database, user: RowMapping, *, now: datetime) -
         token=token,
         expires_at=expires_at,
     )
+
+
+async def tell_refused(
+    database: Database, username: str, *, why: str, address: str, now: datetime
+) -> None:
+    """Enter a refused log-in of a user in the audit trail; names that nobody has are not told.
+
+    Args:
+        database: with the users.
+        username: as it was given.
+        why: what was wrong.
+        address: where it came from.
+        now: when.
+    """
+    async with database.begin() as connection:
+        if await users.user_by_name(connection, username) is not None:
+            await record(
+                connection,
+                Actor(name="nobody"),
+                Action.SESSION_REFUSED,
+                f"user:{username}",
+                at=now,
+                why=why,
+                address=address,
+            )
 
 
 async def account_of(

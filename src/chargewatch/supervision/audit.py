@@ -56,6 +56,7 @@ class Action(StrEnum):
     USER_DISABLED = "user_disabled"
     USER_PASSWORD_CHANGED = "user_password_changed"
     SESSION_OPENED = "session_opened"
+    SESSION_REFUSED = "session_refused"
     SECOND_FACTOR_BEGUN = "second_factor_begun"
     SECOND_FACTOR_ENDED = "second_factor_ended"
     API_TOKEN_ISSUED = "api_token_issued"

@@ -68,6 +68,14 @@ PAGES = (
     ),
     Page(name="jobs", path="/jobs", module="jobs", group="system", permission=Permission.SEE_JOBS),
     Page(name="profile", path="/profile", module="profile", permission=Permission.OWN_ACCOUNT),
+    Page(name="provider", path="/login/provider", module="sign_on", public=True, whole=False),
+    Page(
+        name="provider_back",
+        path="/login/provider/back",
+        module="sign_on",
+        public=True,
+        whole=False,
+    ),
     Page(name="login", path="/login", module="session", public=True),
 )
 """In the order of the navigation and of docs/pages.md."""

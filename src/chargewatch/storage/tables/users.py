@@ -34,6 +34,8 @@ app_user = Table(
     Column("totp_secret", Text),
     Column("totp_confirmed_at", Timestamp),
     Column("totp_last_step", BigInteger),
+    # Who it is at the identity provider, from the first log-in by it on.
+    Column("oidc_subject", Text, unique=True),
     CheckConstraint(
         "role IN ('administrator', 'supervisor', 'inspector', 'operator', 'auditor')", name="role"
     ),
@@ -47,6 +49,8 @@ login_session = Table(
     Column("user_id", BigInteger, ForeignKey("app_user.user_id"), nullable=False),
     Column("created_at", Timestamp, nullable=False, server_default=func.now()),
     Column("expires_at", Timestamp, nullable=False),
+    # Whether the identity provider asked for more than a password.
+    Column("strong", Boolean, nullable=False, server_default=false()),
     Index(None, "user_id"),
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from typing import Annotated
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import RedirectResponse, Response
@@ -51,7 +51,8 @@ Visitor = Annotated[Account, Depends(permitted(Permission.SEE, require_visitor))
 """Who looks at a page; a 401 is answered with the log-in form."""
 
 
-def _set_cookie(service: Service, response: Response, name: str, value: str, age_s: int) -> None:
+def set_cookie(service: Service, response: Response, name: str, value: str, age_s: int) -> None:
+    """Let a browser keep something that scripts and other sites can't read."""
     response.set_cookie(
         name,
         value,
@@ -63,9 +64,10 @@ def _set_cookie(service: Service, response: Response, name: str, value: str, age
     )
 
 
-def _form(
+def log_in_form(
     request: Request, *, target: str, status: int = 200, problem: str = "", username: str = ""
 ) -> Response:
+    """Return the log-in form, with what was wrong the last time."""
     secret = request.cookies.get(FORM_COOKIE, "")
     if not FORM_SECRET.fullmatch(secret):
         secret = secrets.token_urlsafe(16)
@@ -78,8 +80,9 @@ def _form(
         problem=problem,
         username=username,
         token=form_token(secret),
+        by_provider=urlsplit(service_of(request).settings.oidc_issuer).hostname or "",
     )
-    _set_cookie(service_of(request), page, FORM_COOKIE, secret, 3600)
+    set_cookie(service_of(request), page, FORM_COOKIE, secret, 3600)
     return page
 
 
@@ -90,7 +93,7 @@ async def show_form(
     """Show the log-in form."""
     if await find_account(request) is not None:
         return RedirectResponse(local_path(target), status_code=303)
-    return _form(request, target=target)
+    return log_in_form(request, target=target)
 
 
 @router.post("/login")
@@ -111,9 +114,11 @@ async def log_in(request: Request) -> Response:
             address=address,
         )
     except ApiError as exc:
-        return _form(request, target=target, status=exc.status, problem=exc.code, username=username)
+        return log_in_form(
+            request, target=target, status=exc.status, problem=exc.code, username=username
+        )
     response = RedirectResponse(target, status_code=303)
-    _set_cookie(service, response, COOKIE, found.token, int(SESSION_LIFETIME.total_seconds()))
+    set_cookie(service, response, COOKIE, found.token, int(SESSION_LIFETIME.total_seconds()))
     response.delete_cookie(FORM_COOKIE, path="/")
     return response
 
@@ -142,7 +147,7 @@ async def prefer(
     service = service_of(request)
     response = RedirectResponse(local_path(target), status_code=303)
     if language in LANGUAGES:
-        _set_cookie(service, response, LANGUAGE_COOKIE, language, KEPT_FOR_S)
+        set_cookie(service, response, LANGUAGE_COOKIE, language, KEPT_FOR_S)
     if theme in THEMES:
-        _set_cookie(service, response, THEME_COOKIE, theme, KEPT_FOR_S)
+        set_cookie(service, response, THEME_COOKIE, theme, KEPT_FOR_S)
     return response
