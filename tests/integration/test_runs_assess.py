@@ -49,6 +49,12 @@ ASSESSMENT_COLUMNS = [
     "method",
 ]
 LIGHT_COLUMNS = ["relative_error_light", "standard_uncertainty_light"]
+MONEY_COLUMNS = [
+    "overcharge_error",
+    "undercharge_error",
+    "overcharge_billing",
+    "undercharge_billing",
+]
 SIGNAL_COLUMNS = [
     "code",
     "severity",
@@ -149,7 +155,7 @@ async def test_exports_have_the_contracts_columns_in_every_format(
         out = tmp_path / f"{kind}.parquet"
         run_command(kind, "export", "--format", "parquet", "--out", str(out), env=environment)
         assert pq.read_table(out).to_pylist()[0].keys() == rows[0].keys()
-    wide = [*ASSESSMENT_COLUMNS, "priority_money", *LIGHT_COLUMNS]
+    wide = [*ASSESSMENT_COLUMNS, "priority_money", *LIGHT_COLUMNS, *MONEY_COLUMNS]
     out = tmp_path / "wide.parquet"
     run_command("assessments", "export", "--wide", "--format", "parquet", "--out", str(out),
                 env=environment)  # fmt: skip

@@ -87,18 +87,19 @@ def test_limits_and_unknowns():
         p_outside(0.0, 0.0, standard_uncertainty=0.01)
 
 
-def test_excess_matches_numerical_integration():
-    e, u, mpe = np.array([0.021]), np.array([0.004]), np.array([0.02])
+@pytest.mark.parametrize("told", [0.021, -0.021, 0.0, -0.06])
+def test_excess_is_what_is_indicated_too_much_and_matches_numerical_integration(told):
+    e, u, mpe = np.array([told]), np.array([0.004]), np.array([0.02])
     grid = np.linspace(-0.15, 0.15, 300_001)
     prior = sum(
         s * norm.pdf(grid, 0, w * 0.02)
         for s, w in zip(PRIOR_POPULATION.share, PRIOR_POPULATION.spread, strict=True)
     )
-    posterior = prior * norm.pdf(0.021, grid, 0.004)
+    posterior = prior * norm.pdf(told, grid, 0.004)
     posterior /= posterior.sum()
-    exact = float((posterior * np.maximum(np.abs(grid) - 0.02, 0)).sum())
+    exact = float((posterior * np.maximum(grid - 0.02, 0)).sum())
     found = expected_excess(e, mpe, standard_uncertainty=u, population=PRIOR_POPULATION)
-    assert found[0] == pytest.approx(exact, rel=1e-4)
+    assert found[0] == pytest.approx(exact, rel=1e-4, abs=1e-12)
     outside = float(posterior[np.abs(grid) > 0.02].sum())
     p = p_nonconforming(e, mpe, standard_uncertainty=u, population=PRIOR_POPULATION)
     assert p[0] == pytest.approx(outside, rel=1e-3)

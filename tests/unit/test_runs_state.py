@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from chargewatch.runs.owed import ODD_BILL
 from chargewatch.runs.state import pack_state, unpack_state
 from chargewatch.runs.verify_signed import Verified
 from chargewatch.signals.declarations import Resets
@@ -42,6 +43,7 @@ def test_a_state_is_the_same_bytes_in_whatever_order_findings_were_made():
             verified=Verified.none(),
             usual_gap_s=np.full(2, 60.0),
             resets=Resets.none(),
+            odd_bills=np.empty(0, ODD_BILL),
         )
 
     one, other = packed(findings), packed(findings[::-1])

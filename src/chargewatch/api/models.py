@@ -75,7 +75,11 @@ _FINDING_TYPES: Mapping[Form, Any] = {
 }
 _LIST_NOTES = {
     "relative_error": "null: not identifiable or not assessed",
-    "priority_money": "expected overcharge per month, money",
+    "priority_money": "expected overcharge beyond the MPE and of bills, money per month",
+    "overcharge_error": "paid too much in 30 days by the meter's error, expected, money",
+    "undercharge_error": "paid too little in 30 days by the meter's error, expected, money",
+    "overcharge_billing": "charged too much in 30 days by bills, money",
+    "undercharge_billing": "charged too little in 30 days by bills, money",
 }
 _FINDING_DOCUMENTS: Mapping[str, Any] = {"budget": list[BudgetComponent], "drift": Drift}
 

@@ -45,6 +45,8 @@ class Changes:
     z: Floats  # by feeder or in-series meter since the change; only where alarmed
     z_precision: Floats  # 0 without
     size: Floats  # of the change, 0 without
+    shift: Floats  # by how much the last change found moved ln(1 + error), 0 without
+    shift_variance: Floats  # 0 without
     possible: Possible  # a change that is not taken in
     slope: Floats  # of a drift that goes on, a day; 0 for a step
     slope_variance: Floats  # 0 for a step
@@ -114,6 +116,8 @@ def no_changes(inputs: RunInputs, sessions: int) -> Changes:
         z=zero,
         z_precision=zero,
         size=zero,
+        shift=zero,
+        shift_variance=zero,
         possible=Possible(chance=zero, shift=zero, variance=zero),
         slope=zero,
         slope_variance=zero,
@@ -310,6 +314,8 @@ def _followed(
         z=z,
         z_precision=z_precision,
         size=size,
+        shift=np.where(alarm, found.size, 0.0),
+        shift_variance=np.where(alarm, found.variance, 0.0),
         possible=possible,
         slope=slope,
         slope_variance=slope_variance,

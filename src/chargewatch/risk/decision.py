@@ -103,9 +103,13 @@ def p_outside(error: ArrayLike, mpe: ArrayLike, *, standard_uncertainty: ArrayLi
     return np.asarray(ndtr((-limit - e) / u) + ndtr((e - limit) / u))
 
 
-def _parts(
+def posterior_parts(
     error: Floats, mpe: Floats, *, standard_uncertainty: Floats, population: Population
 ) -> tuple[Floats, Floats, Floats]:
+    """Return weights, means and standard deviations of the posterior's normals, shapes (n, 3).
+
+    Arguments and equation as of `p_nonconforming`, all of them known.
+    """
     weight = responsibilities(
         error, mpe, standard_uncertainty=standard_uncertainty, population=population
     )
@@ -136,7 +140,7 @@ def p_nonconforming(
     if not known.any():
         return out
     e, limit, u = error[known], mpe[known], np.maximum(standard_uncertainty[known], 1e-9)
-    weight, mean, spread = _parts(e, limit, standard_uncertainty=u, population=population)
+    weight, mean, spread = posterior_parts(e, limit, standard_uncertainty=u, population=population)
     outside = p_outside(mean, limit[:, None], standard_uncertainty=spread)
     out[known] = np.clip((weight * outside).sum(axis=1), 0.0, 1.0)
     return out
@@ -145,24 +149,32 @@ def p_nonconforming(
 def expected_excess(
     error: Floats, mpe: Floats, *, standard_uncertainty: Floats, population: Population
 ) -> Floats:
-    """Return E[max(0, |eps| - MPE)], shape (n,), a fraction; NaN in, NaN out.
+    """Return E[max(0, eps - MPE)], shape (n,), a fraction; NaN in, NaN out.
 
-    Equation: for one normal N(m, s^2): s [phi(a) - a Phi(-a)] + s [phi(b) - b Phi(-b)] with
-    a = (MPE - m) / s, b = (MPE + m) / s; then the mean over the parts of the mixture.
+    Too much is what counts: who indicates too little takes nothing from drivers.
+
+    Equation: for one normal N(m, s^2): s [phi(a) - a Phi(-a)] with a = (MPE - m) / s; then the
+    mean over the parts of the mixture.
     """
     known = np.isfinite(error) & np.isfinite(standard_uncertainty) & (mpe > 0)
     out = np.full(error.shape, np.nan)
     if not known.any():
         return out
     e, limit, u = error[known], mpe[known], np.maximum(standard_uncertainty[known], 1e-9)
-    weight, mean, spread = _parts(e, limit, standard_uncertainty=u, population=population)
-    total = np.zeros_like(mean)
-    for side in (-1.0, 1.0):
-        a = (limit[:, None] + side * mean) / spread
-        density = np.exp(-0.5 * a**2) / np.sqrt(2.0 * np.pi)
-        total += spread * (density - a * ndtr(-a))
-    out[known] = (weight * np.maximum(total, 0.0)).sum(axis=1)
+    weight, mean, spread = posterior_parts(e, limit, standard_uncertainty=u, population=population)
+    beyond = expected_positive(mean - limit[:, None], spread)
+    out[known] = (weight * beyond).sum(axis=1)
     return out
+
+
+def expected_positive(mean: Floats, spread: Floats) -> Floats:
+    """Return E[max(0, x)] of normals, of any shape; spread > 0.
+
+    Equation: s [phi(a) - a Phi(-a)] with a = -m / s.
+    """
+    a = -mean / spread
+    density = np.exp(-0.5 * a**2) / np.sqrt(2.0 * np.pi)
+    return np.asarray(np.maximum(spread * (density - a * ndtr(-a)), 0.0))
 
 
 def prior_precision(

@@ -19,7 +19,7 @@ from chargewatch.risk.inference import Inference, infer
 from chargewatch.risk.memory import CityStatistics, closed_and_open, to_arrays, updated
 from chargewatch.risk.reasons import Findings, reasons
 from chargewatch.risk.rebuilding import History, Rebuilt, part_of, rebuilt, with_wider_anchors
-from chargewatch.risk.results import BUDGET_COMPONENTS, EngineConfig, RunResult
+from chargewatch.risk.results import BUDGET_COMPONENTS, EngineConfig, PastErrors, RunResult
 from chargewatch.risk.rounds_input import known_mpe
 from chargewatch.risk.run_inputs import RunInputs
 from chargewatch.risk.situation_errors import SituationError, situation_errors
@@ -111,7 +111,7 @@ class _Decided:
     flagged: Bools
     live: Bools  # enough data for a good verdict
     code: Ints  # place in _VERDICTS
-    excess: Floats  # expected error beyond the MPE, at the customers' cost
+    excess: Floats  # expected error above the MPE, at the customers' cost; NaN: not known
     situations: tuple[SituationError, ...]
     unclosed: Bools
 
@@ -186,7 +186,7 @@ def _decided(
 def _overcharge_per_month(
     statistics: CityStatistics, excess: Floats, *, config: EngineConfig
 ) -> Floats:
-    """Return what customers pay too much in 30 days, shape (n,).
+    """Return what customers pay too much beyond the MPE in 30 days, shape (n,); NaN: not known.
 
     Equation: expected excess x energy a day x 30 x mean price; the default price where none is
     known.
@@ -203,7 +203,7 @@ def _overcharge_per_month(
         / np.where(statistics.energy_days > 0, statistics.energy_days, 1.0),
         0.0,
     )
-    return np.asarray(np.nan_to_num(excess * monthly / 1000.0 * price))
+    return np.asarray(excess * monthly / 1000.0 * price)
 
 
 def _methods(
@@ -326,6 +326,8 @@ def _result(
         data_to_s=statistics.last_s,
         method=_methods(inference, statistics, measured),
         overcharge_per_month=_overcharge_per_month(statistics, decided.excess, config=config),
+        population=inference.population,
+        past=_past(measured, inference),
         budget_components=BUDGET_COMPONENTS,
         budget=measured.budget,
         drift_alarm=changes.alarm,
@@ -339,6 +341,24 @@ def _result(
         meter_suspect=inference.meter_suspect,
         summary=_summary(inference, decided),
         state=to_arrays(closed, inputs),
+    )
+
+
+def _past(measured: _Measured, inference: Inference) -> PastErrors:
+    """Return the errors before the last change that was found, and before a new meter.
+
+    The change's own uncertainty and that of the present error are added as if they had nothing in
+    common, which is more than there is.
+    """
+    changes = inference.changes
+    scale = np.exp(-changes.shift)
+    before = (1.0 + measured.error) * scale - 1.0
+    u = np.hypot(measured.u * scale, np.sqrt(changes.shift_variance) * (1.0 + before))
+    return PastErrors(
+        error=np.where(changes.alarm, before, np.nan),
+        standard_uncertainty=np.where(changes.alarm, u, np.nan),
+        goes_on=changes.alarm & (changes.slope_variance > 0),
+        replaced_s=changes.replaced_s,
     )
 
 

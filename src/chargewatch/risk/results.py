@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from chargewatch.domain.arrays import Bools, Floats, Ints
 from chargewatch.domain.reason import Reasons
 from chargewatch.domain.verdict import Verdict
+from chargewatch.risk.decision import Population
 from chargewatch.risk.priors import (
     ANCHOR_DRIFT_PER_YEAR,
     CHANGES_PER_YEAR,
@@ -68,6 +69,19 @@ class EngineConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PastErrors:
+    """What connectors' errors were before, shape (n,)."""
+
+    error: Floats
+    """Before the last dated change; NaN without one."""
+    standard_uncertainty: Floats
+    goes_on: Bools
+    """The change went on from its beginning up to the run, instead of being a step."""
+    replaced_s: Floats
+    """Nothing is known of the meter before that; -inf: it was not replaced."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunResult:
     """Errors, uncertainties and decisions of one run.
 
@@ -94,7 +108,11 @@ class RunResult:
     method: tuple[str, ...]
     """Evidence that bore on the estimate, such as "balance+vehicles"; "" for none."""
     overcharge_per_month: Floats
-    """Expected harm, E[max(0, |eps| - MPE)] x energy x price, money per 30 days."""
+    """Expected overcharge beyond the MPE, E[max(0, eps - MPE)] x energy x price, per 30 days.
+    NaN where the error can't be identified."""
+    population: Population
+    """Errors of the city as they are known before a connector's own evidence."""
+    past: PastErrors
     budget_components: tuple[str, ...]
     budget: Floats
     """Standard uncertainties, shape (n, c); their root sum of squares is standard_uncertainty."""

@@ -24,6 +24,8 @@ from chargewatch.runs.decide import decide, tiers
 from chargewatch.runs.estimate import Advanced, add_blocks, estimate, history_of
 from chargewatch.runs.find_signals import Found, find_signals
 from chargewatch.runs.load import Loaded, load
+from chargewatch.runs.owed import MONEY_VERSION, Span, money_owed, open_months
+from chargewatch.runs.owed_sums import KeptMoney, kept_money
 from chargewatch.runs.plan import full_instead, make_plan, mark_late, state_of
 from chargewatch.runs.record import assessment_values, data_span, result_digest, run_summary
 from chargewatch.runs.renewal import find_outdated, renewed
@@ -38,6 +40,7 @@ from chargewatch.storage.archive.window import Archive, open_archive, session_na
 from chargewatch.storage.database import Database
 from chargewatch.storage.migrate import require_newest_schema
 from chargewatch.storage.runs import inputs as load_store
+from chargewatch.storage.runs import money as money_store
 from chargewatch.storage.runs import results as store
 from chargewatch.storage.runs.signals import store_signals
 from chargewatch.supervision.audit import PLATFORM, Action, record
@@ -86,6 +89,7 @@ def configuration_of(settings: Settings, *, days: float, as_of: datetime) -> dic
         "mpe_rules": settings.mpe_rules,
         "time_zone": settings.time_zone,
         "signal_rules": RULE_VERSION,
+        "money_rules": MONEY_VERSION,
         "window_days": days,
     }
 
@@ -224,6 +228,7 @@ class _Data:
     prior: RunState  # what earlier runs knew
     advanced: Advanced
     left: list[LeftOut]  # stations whose rollups, or days, are missing
+    months: Sequence[Span]  # whose money is counted
 
 
 async def _load(connection: asyncpg.Connection, context: RunContext) -> tuple[RunContext, _Data]:
@@ -255,6 +260,12 @@ async def _load(connection: asyncpg.Connection, context: RunContext) -> tuple[Ru
         prior=prior,
         advanced=advanced,
         left=[*_without_rollups(loaded, context.failed_rollups), *advanced.left],
+        months=open_months(
+            context.plan.window_first,
+            context.as_of,
+            context.zone,
+            await money_store.counted_months(connection),
+        ),
     )
 
 
@@ -300,6 +311,7 @@ class _Decided:
     """What a run says and leaves behind: all that is saved."""
 
     rows: Sequence[tuple[Any, ...]]  # of the table of assessments
+    money: KeptMoney
     signals: Sequence[Signal]
     state: Mapping[str, bytes]
     data: tuple[datetime | None, datetime | None]
@@ -323,6 +335,15 @@ async def _decide(
     loaded, as_of = data.loaded, context.as_of
     left = NotJudged(left=[*found.left, *data.left, *out], as_of_s=as_of.timestamp())
     signals = in_order([*signals, *merge_findings(findings_of(left), loaded.registry.names)])
+    owed = await asyncio.to_thread(
+        money_owed,
+        loaded,
+        result,
+        billed_rows=found.billed_rows,
+        odd=found.odd_bills,
+        spans=data.months,
+    )
+    context.clock.lap("money")
     packed, assessments = await asyncio.gather(
         asyncio.to_thread(
             pack_state,
@@ -332,15 +353,9 @@ async def _decide(
             verified=found.verified,
             usual_gap_s=found.cadence.usual_gap_s,
             resets=found.resets,
+            odd_bills=found.odd_bills,
         ),
-        asyncio.to_thread(
-            decide,
-            loaded,
-            result,
-            signals,
-            days=context.window_days,
-            default_price=context.config.energy_price,
-        ),
+        asyncio.to_thread(decide, loaded, result, signals, owed),
     )
     kept = _heard(loaded, result)
     shown = [assessments[row] for row in kept]
@@ -349,6 +364,7 @@ async def _decide(
     prior = context.plan.prior
     return _Decided(
         rows=[assessment_values(context.run_id, loaded, row, assessments[row]) for row in kept],
+        money=kept_money(loaded, result, owed, run_id=context.run_id),
         signals=signals,
         state=packed,
         data=data_span(result),
@@ -368,14 +384,15 @@ async def _decide(
 async def _save(context: RunContext, decided: _Decided) -> None:
     """Write all of a run in one transaction.
 
-    Signals open and close by the run that is as of the latest time; a replay of an earlier time
-    leaves them as they are.
+    Signals open and close, and money is counted, by the run that is as of the latest time; a replay
+    of an earlier time leaves them as they are.
     """
     run_id, summary = context.run_id, decided.summary
     async with context.database.raw() as connection, connection.transaction():
         await store.save_assessments(connection, decided.rows)
         await store.save_state(connection, run_id, decided.state)
         if await store.is_newest(connection, context.as_of):
+            await money_store.save_money(connection, run_id=run_id, **vars(decided.money))
             changes = await store_signals(connection, run_id, decided.signals)
             summary["signal_changes"] = changes
         await store.finish_run(

@@ -14,17 +14,14 @@ from chargewatch.domain.arrays import Bools, Floats
 from chargewatch.domain.assessment import ASSESSMENT_COLUMNS, Assessment, tier_of
 from chargewatch.domain.columns import ValueKind
 from chargewatch.domain.reason import reason
-from chargewatch.domain.rollover import metered_energy
 from chargewatch.domain.signal import Severity, Signal
 from chargewatch.domain.times import EPOCH, time_text
 from chargewatch.domain.verdict import Tier
 from chargewatch.risk.results import RunResult
 from chargewatch.runs.load import Loaded
+from chargewatch.runs.owed import Owed
 from chargewatch.signals.findings import Names
-from chargewatch.signals.registry import RULES
-from chargewatch.storage.bulk import seconds_of
 
-MONTH_DAYS = 30.0
 _OF_ENGINE = {field.name for field in fields(RunResult)}
 _FROM_ENGINE = tuple(
     column.name
@@ -66,37 +63,22 @@ def severities_by_connector(
     return severities, silent
 
 
-def overbilled_per_month(
-    loaded: Loaded, signals: Sequence[Signal], *, days: float, default_price: float
-) -> Floats:
-    """Return the money of billing signals per 30 days, by connector; shape (n,).
+def money_columns(result: RunResult, owed: Owed) -> dict[str, Floats]:
+    """Return the columns of an assessment that hold money, shape (n,); NaN: not known.
 
-    Equation: sum max(0, billed - metered) x price over the window's sessions of connectors with
-    such a signal, x 30 / days; price is total_fee / billed_wh, or the default.
+    The priority is the expected overcharge beyond the MPE and that of the last 30 days' bills; as
+    much of it as is known.
     """
-    records, registry = loaded.sessions, loaded.registry
-    money = np.zeros(registry.connector_ids.size)
-    row = registry.connector_rows(records["connector_id"])
-    metered_wh = metered_energy(
-        records["start_wh"],
-        records["stop_wh"],
-        span_s=seconds_of(records["ended_at"]) - seconds_of(records["started_at"]),
-        rated_w=loaded.inputs.fleet.rated_power_w[row],
-    )
-    extra_wh = np.maximum(records["billed_wh"] - metered_wh, 0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        price = records["total_fee"] / records["billed_wh"] * 1000
-    price = np.where(np.isfinite(price), price, default_price)
-    np.add.at(money, row, extra_wh / 1000 * price)
-    flagged = {
-        (s.operator_id, s.station_id, s.connector) for s in signals if RULES[s.code].is_of_billing
+    error, billing = owed.recent_error, owed.recent_billing
+    beyond, bills = result.overcharge_per_month, billing.over
+    nothing = np.isnan(beyond) & ~(bills > 0)
+    return {
+        "priority_money": np.where(nothing, np.nan, np.nan_to_num(beyond) + np.nan_to_num(bills)),
+        "overcharge_error": error.over,
+        "undercharge_error": error.under,
+        "overcharge_billing": billing.over,
+        "undercharge_billing": billing.under,
     }
-    names = registry.names
-    keep = [
-        (names.connector_operator[k], names.connector_station[k], name) in flagged
-        for k, name in enumerate(names.connector)
-    ]
-    return np.asarray(np.where(keep, money, 0.0) * MONTH_DAYS / max(days, 1.0))
 
 
 def _budget(names: Sequence[str], values: Sequence[float]) -> list[dict[str, Any]]:
@@ -135,25 +117,16 @@ def decide(
     loaded: Loaded,
     result: RunResult,
     signals: Sequence[Signal],
-    *,
-    days: float,
-    default_price: float,
+    owed: Owed,
 ) -> list[Assessment]:
-    """Return the assessment of every connector, in the order of the fleet.
-
-    Where:
-        days: length of the window, for money per month.
-        default_price: money per kWh of sessions that tell none.
-    """
+    """Return the assessment of every connector, in the order of the fleet."""
     names = loaded.registry.names
     severities, silent = severities_by_connector(signals, names)
-    money = overbilled_per_month(loaded, signals, days=days, default_price=default_price)
-    money = money + np.nan_to_num(result.overcharge_per_month)
     empty = (np.isnan(loaded.last_reading_s) & np.isnan(result.data_to_s)).tolist()
     # Python's own numbers, a column at a time: one by one they take most of the time.
     columns: dict[str, list[Any]] = {name: getattr(result, name).tolist() for name in _FROM_ENGINE}
     columns["mpe"] = loaded.inputs.fleet.mpe.tolist()
-    columns["priority_money"] = money.tolist()
+    columns |= {name: column.tolist() for name, column in money_columns(result, owed).items()}
     numbers = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     budgets, drifts = result.budget.tolist(), _drifts(result)
     first, last = result.data_from_s.tolist(), result.data_to_s.tolist()

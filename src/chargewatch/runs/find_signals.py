@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from zoneinfo import ZoneInfo
 
 import asyncpg
@@ -17,12 +17,14 @@ from chargewatch.runs.context import RunContext
 from chargewatch.runs.find_register_signals import ScanContext, scan_readings
 from chargewatch.runs.find_station_signals import LateEnergy, station_findings
 from chargewatch.runs.load import Loaded, Rows, as_told, column
+from chargewatch.runs.owed import ODD_BILL
 from chargewatch.runs.plan import scan_of
 from chargewatch.runs.scan import OVERLAP_S, Scan
 from chargewatch.runs.state import RunState
 from chargewatch.runs.tariff_curves import load_curves
 from chargewatch.runs.verify_signed import Verified, signature_checks
 from chargewatch.signals.billing import Billing
+from chargewatch.signals.bills import Terms, terms_of
 from chargewatch.signals.declarations import Declarations, Resets
 from chargewatch.signals.findings import DAY_KEY, Finding
 from chargewatch.signals.money import BilledPeriods, Fees, Money, TariffCurve
@@ -31,7 +33,7 @@ from chargewatch.signals.registry import findings_of, without_explained
 from chargewatch.signals.sessions import BatterySessions, BilledSessions, Charges
 from chargewatch.signals.stations import Cadence, LeftOut
 from chargewatch.storage.archive import window as archives
-from chargewatch.storage.bulk import seconds_of
+from chargewatch.storage.bulk import Records, seconds_of
 from chargewatch.storage.runs import inputs as store
 
 
@@ -44,6 +46,8 @@ class Found:
     resets: Resets  # that readings declared in the window
     verified: Verified
     left: list[LeftOut]  # stations that a check failed for
+    billed_rows: Ints  # rows of Loaded.sessions by (connector, started_s)
+    odd_bills: Records  # of the window, dtype ODD_BILL, ascending
 
 
 def billed_sessions(loaded: Loaded) -> tuple[BilledSessions, Ints]:
@@ -92,7 +96,7 @@ async def find_signals(
         usual_gap_s=np.where(np.isnan(gap_s), prior.usual_gap_s, gap_s),
         readings=np.maximum(count, np.where(np.isfinite(loaded.last_reading_s), 2, 0)),
     )
-    by_fees, fees_left = await _by_fees(connection, scanned, scan, zone=context.zone)
+    (by_fees, odd), fees_left = await _by_fees(connection, scanned, scan, zone=context.zone)
     stations, stations_left = await station_findings(
         connection, loaded, scan, holes=holes, cadence=cadence, late=late
     )
@@ -118,6 +122,8 @@ async def find_signals(
         resets=resets,
         verified=verified,
         left=[*left, *fees_left, *stations_left, *signed_left, *sessions_left],
+        billed_rows=scanned.billed_rows,
+        odd_bills=_kept_odd(prior.odd_bills, odd, scanned),
     )
 
 
@@ -150,8 +156,8 @@ async def _scan_context(
 
 async def _by_fees(
     connection: asyncpg.Connection, scanned: ScanContext, scan: Scan, *, zone: ZoneInfo
-) -> tuple[list[Finding], list[LeftOut]]:
-    """Return the findings of fees and prices, and the stations that they failed for."""
+) -> tuple[tuple[list[Finding], Records], list[LeftOut]]:
+    """Return the findings of fees and prices, odd bills, and the stations that they failed for."""
     loaded = scanned.loaded
     curves, curve_of = await load_curves(connection, loaded, scan.first, scan.as_of, zone=zone)
     return await asyncio.to_thread(
@@ -164,8 +170,8 @@ async def _by_fees(
 
 def _check_fees(
     scanned: ScanContext, curves: Sequence[TariffCurve], curve_of: Ints, stations: Ints
-) -> list[Finding]:
-    """Return the findings of the fees and prices of some stations."""
+) -> tuple[list[Finding], Records]:
+    """Return the findings of the fees and prices of some stations, and their odd bills."""
     fleet, fees, periods = scanned.loaded.inputs.fleet, scanned.fees, scanned.periods
     wanted = np.isin(fleet.station[fees.connector], stations)
     if not wanted.all():
@@ -181,7 +187,23 @@ def _check_fees(
         curve_of=curve_of,
         clock_limit_s=scanned.loaded.clock_limit_s,
     )
-    return [replace(finding, origin="fees") for finding in findings_of(money)]
+    found = [replace(finding, origin="fees") for finding in findings_of(money)]
+    terms, odd = terms_of(
+        fees, periods, curves=curves, curve_of=curve_of, clock_limit_s=money.clock_limit_s
+    )
+    bills = np.empty(int(odd.sum()), ODD_BILL)
+    bills["session_id"] = fees.name[odd]
+    for field in fields(Terms):
+        bills[field.name] = getattr(terms, field.name)[odd]
+    return found, bills
+
+
+def _kept_odd(prior: Records, found: Records, scanned: ScanContext) -> Records:
+    """Return the odd bills of the window: those found, and earlier ones not looked at again."""
+    kept = np.isin(prior["session_id"], scanned.billed.name)
+    kept &= ~np.isin(prior["session_id"], scanned.fees.name)
+    every = np.concatenate([prior[kept], found])
+    return every[np.argsort(every["session_id"], kind="stable")]
 
 
 async def _declarations(connection: asyncpg.Connection, loaded: Loaded, scan: Scan) -> Declarations:

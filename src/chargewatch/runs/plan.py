@@ -14,6 +14,7 @@ from chargewatch import __version__
 from chargewatch.domain.times import EPOCH, SLOT_S
 from chargewatch.risk.memory import STATE_VERSION
 from chargewatch.runs.load import Loaded
+from chargewatch.runs.owed import ODD_BILL
 from chargewatch.runs.rollups import FirstDays, rollup_kinds
 from chargewatch.runs.scan import Scan, full_scan, next_scan
 from chargewatch.runs.state import RunState, engine_slot, engine_version, unpack_state
@@ -122,6 +123,7 @@ def state_of(plan: RunPlan, loaded: Loaded) -> RunState:
             verified=Verified.none(),
             usual_gap_s=unknown,
             resets=Resets.none(),
+            odd_bills=np.empty(0, ODD_BILL),
         )
     return unpack_state(plan.prior["state"], loaded.registry)
 

@@ -16,9 +16,11 @@ from chargewatch.domain.arrays import Floats
 from chargewatch.risk.memory import Arrays
 from chargewatch.risk.parallel import in_threads
 from chargewatch.runs.load import Registry
+from chargewatch.runs.owed import ODD_BILL
 from chargewatch.runs.verify_signed import OUTCOME, Verified
 from chargewatch.signals.declarations import Resets
 from chargewatch.signals.findings import Finding
+from chargewatch.storage.bulk import Records
 
 SAMPLE_BYTES = 65_536
 LEAST_GAIN = 0.75
@@ -34,6 +36,7 @@ class RunState:
     verified: Verified
     usual_gap_s: Floats
     resets: Resets
+    odd_bills: Records  # dtype ODD_BILL, by session_id, ascending
 
 
 def _packed(array: NDArray) -> bytes:  # type: ignore[type-arg]
@@ -74,6 +77,7 @@ def pack_state(
     verified: Verified,
     usual_gap_s: Floats,
     resets: Resets,
+    odd_bills: Records,
 ) -> dict[str, bytes]:
     """Return a run's state by name; findings that every run makes anew are left out.
 
@@ -94,6 +98,7 @@ def pack_state(
     state["cadence/usual_gap_s"] = _packed(usual_gap_s)
     state["resets/connector_id"] = _packed(registry.connector_ids[resets.connector])
     state["resets/at_s"] = _packed(resets.at_s)
+    state["money/odd_bills"] = _packed(odd_bills)
     state["signed/outcomes"] = _packed(verified.outcomes)
     state["signed/reason"] = zlib.compress(orjson.dumps(list(verified.reason)), 1)
     return state
@@ -134,6 +139,12 @@ def _unpack_resets(state: Mapping[str, bytes], registry: Registry) -> Resets:
     return found.take(np.isin(ids, registry.connector_ids))
 
 
+def _unpack_odd_bills(state: Mapping[str, bytes]) -> Records:
+    """Return the odd bills; none of a state of before, which no run goes on from."""
+    packed = state.get("money/odd_bills")
+    return np.empty(0, ODD_BILL) if packed is None else _unpacked(packed)
+
+
 def unpack_state(state: Mapping[str, bytes], registry: Registry) -> RunState:
     """Return a state on the rows of today's fleet; what is gone from the registry is dropped."""
     findings = []
@@ -153,4 +164,5 @@ def unpack_state(state: Mapping[str, bytes], registry: Registry) -> RunState:
         verified=_unpack_verified(state),
         usual_gap_s=usual,
         resets=_unpack_resets(state, registry),
+        odd_bills=_unpack_odd_bills(state),
     )

@@ -60,8 +60,6 @@ class Rule:
     """In the order in which their findings are told when nothing else orders them."""
     explained_by: str = ""
     """The code whose finding of the same connector and day explains this one."""
-    is_of_billing: bool = False
-    """What its connectors bill beyond the metered energy is money at risk."""
     not_simulated: str = ""
     """Why no simulated fault must raise it; empty where one must."""
 

@@ -50,5 +50,4 @@ RULE = Rule(
     limits=(LOSS_SESSIONS, LOSS_RATIO_STEP),
     sentences=(RATIO,),
     checks=(Check(Billing, find),),
-    is_of_billing=True,
 )

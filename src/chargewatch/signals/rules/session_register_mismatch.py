@@ -105,5 +105,4 @@ RULE = Rule(
     sentences=(*OFF.values(), BILLED),
     checks=(Check(Block, find_off), Check(Billing, find_billed)),
     explained_by="unit_fault",
-    is_of_billing=True,
 )

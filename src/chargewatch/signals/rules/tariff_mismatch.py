@@ -19,6 +19,8 @@ from chargewatch.signals.sessions import BILLING_STEP_WH
 from chargewatch.signals.timeline import Timeline, unsound_before
 
 CODE = "tariff_mismatch"
+PRICE_STEP = 1e-6
+"""Prices a kWh that differ by less are one price."""
 PRICE = Sentence(
     "price_not_tariff",
     "{energy:.4f} + {service:.4f} per kWh from {at:time} is not the registered tariff "
@@ -68,8 +70,8 @@ def tariff_findings(
     worst = np.full(periods.session.size, np.nan)
     for number in np.unique(chosen[chosen >= 0]):
         rows = np.flatnonzero(chosen == number)
-        worst[rows] = _price_difference(periods, rows, curves[number], clock_limit_s)
-    bad = np.flatnonzero(worst > 1e-6)
+        worst[rows] = price_difference(periods, rows, curves[number], clock_limit_s)
+    bad = np.flatnonzero(worst > PRICE_STEP)
     session = periods.session[bad]
     return findings_by_day(
         CODE,
@@ -94,7 +96,7 @@ def tariff_findings(
     )
 
 
-def _price_difference(
+def price_difference(
     periods: BilledPeriods, rows: Ints, curve: TariffCurve, clock_s: float
 ) -> Floats:
     """Return by how much prices pass the curve at their worst time; 0 where they don't."""

@@ -87,5 +87,4 @@ RULE = Rule(
     limits=(BILLING_STEP_WH, POWER_MARGIN),
     sentences=(GREW, MOST),
     checks=(Check(Block, find_by_readings), Check(Billing, find)),
-    is_of_billing=True,
 )

@@ -63,11 +63,20 @@ money_owed = Table(
     Column("sessions_unknown", Integer, nullable=False),
     Column("energy_wh", Double, nullable=False),
     Column("paid_cny", Double, nullable=False),
+    # By error: which share of the energy that was indicated was not delivered, and which one before
+    # the error changed (NaN: not known). It went over from one to the other between the two times;
+    # nothing is known of a meter that was replaced.
+    Column("undelivered_share", Double, nullable=False, server_default="NaN"),
+    Column("undelivered_share_before", Double, nullable=False, server_default="NaN"),
+    Column("changed_at", Timestamp, nullable=False, server_default="epoch"),
+    Column("settled_at", Timestamp, nullable=False, server_default="epoch"),
+    Column("known_from", Timestamp, nullable=False, server_default="epoch"),
     Column("run_id", BigInteger, ForeignKey("risk_run.run_id"), nullable=False),
     PrimaryKeyConstraint("month", "connector_id", "cause"),
     CheckConstraint("cause IN ('error', 'billing')", name="cause"),
     Index(None, "connector_id", "month"),
-    # Lists of a month hold those with something on their side, the most first. NaN is above all.
+    # Lists of a month hold those with half a cent or more on their side, the most first. NaN is
+    # above all.
     *(
         Index(
             f"ix_money_owed_{side}",
@@ -75,7 +84,9 @@ money_owed = Table(
             "cause",
             text(f"{side}_cny DESC"),
             "connector_id",
-            postgresql_where=text(f"{side}_cny > 0 AND {side}_cny < 'Infinity'"),
+            # Last: what an operator sees of a list is found without a look at the rows.
+            "operator_id",
+            postgresql_where=text(f"{side}_cny >= 0.005 AND {side}_cny < 'Infinity'"),
         )
         for side in ("overcharge", "undercharge")
     ),
