@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chargewatch.storage import tables
 from chargewatch.storage.database import Database
 from chargewatch.storage.pile_index import driver_of, rebuild
+from credit_city import seed_credit
 
 CONNECTORS = ("C-1", "D-1")
 STATIONS = ("ST", "SU")
@@ -247,4 +248,6 @@ async def seed_shared_names(database: Database) -> None:
         for claim in claims:
             await _seed_claim(connection, claim, int(run_id or 0), now)
         await _seed_messages(connection, now)
+        marks = {operator_id: mark(operator_id) for operator_id in OPERATORS}
+        await seed_credit(connection, marks, now=now)
         await rebuild(await driver_of(connection))

@@ -14,6 +14,7 @@ from chargewatch.simulators.ocmf import Reading, ocmf_record, public_key_hex
 from chargewatch.storage import tables
 from chargewatch.storage.database import Database
 from chargewatch.storage.pile_index import driver_of, rebuild
+from credit_city import seed_credit
 
 STATIONS = 12
 PILES_PER_STATION = 10
@@ -474,4 +475,5 @@ async def seed_city(database: Database, *, now: datetime | None = None) -> None:
         await _seed_signals(connection, now, run_id)
         await _seed_telemetry(connection, now)
         await _seed_ingest(connection, now)
+        await seed_credit(connection, {"OP1": "津充运营", "OP2": "Haihe"}, now=now)
         await rebuild(await driver_of(connection))

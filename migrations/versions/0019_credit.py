@@ -90,7 +90,6 @@ def upgrade() -> None:
             sa.Column(name, sa.BigInteger(), nullable=False)
             for name in ("messages", "items", "rejected", "sessions")
         ),
-        sa.Column("billed", sa.Numeric(), nullable=False),
         _time("summed_at"),
         sa.PrimaryKeyConstraint("operator_id", "day", name=op.f("pk_operator_day")),
     )

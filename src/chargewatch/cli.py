@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "assessments": "assessments",
     "audit": "audit",
     "bench": "bench",
+    "credit": "credit",
     "db": "db",
     "demo": "demo",
     "doctor": "doctor",

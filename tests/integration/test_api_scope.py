@@ -32,10 +32,13 @@ ADDRESSES = (
     "/stations/TJ0001",
     "/me",
     "/me/tokens",
+    "/operators",
+    "/operators/OP2",
+    "/operators/OP2/grades/2026-01",
 )
 # What no operator's user may ask for.
 REFUSED = ("/users", "/audit")
-OF_OP2 = {"connector": "TJ0001-01-1", "station_id": "TJ0001"}
+OF_OP2 = {"connector": "TJ0001-01-1", "station_id": "TJ0001", "operator_id": "OP2"}
 PAGES = [
     page.address(**OF_OP2)
     for page in web_site.PAGES
@@ -91,12 +94,15 @@ async def test_the_tests_above_would_see_it(site: Site) -> None:
         "/piles/TJ0002-01-1/changes",
         "/piles/TJ0002-01-1/readings",
         "/stations/TJ0002",
+        "/operators/OP1",
+        "/operators/OP1/grades/2026-01",
     ],
 )
 async def test_what_is_not_ones_own_looks_like_nothing(site: Site, address: str) -> None:
     header = await site.token("op2")
     hidden = await site.client.get("/api/v1" + address, headers=header)
-    missing = await site.client.get("/api/v1" + address.replace("TJ0002", "NOPE"), headers=header)
+    nothing = re.sub("TJ0002|OP1", "NOPE", address)
+    missing = await site.client.get("/api/v1" + nothing, headers=header)
     assert hidden.status_code == missing.status_code == 404
     assert hidden.json()["error"]["code"] == missing.json()["error"]["code"]
 
@@ -123,10 +129,15 @@ async def test_every_address_of_the_openapi_document_is_covered_here(site: Site)
     document = (await site.client.get("/api/v1/openapi.json")).json()
     reads = {path for path, verbs in document["paths"].items() if "get" in verbs}
     tested = {
-        re.sub(r"TJ0001-01-1", "{connector}", re.sub(r"/TJ0001$", "/{station_id}", address))
+        re.sub(
+            r"/OP2\b",
+            "/{operator_id}",
+            re.sub(r"TJ0001-01-1", "{connector}", re.sub(r"/TJ0001$", "/{station_id}", address)),
+        ).replace("2026-01", "{month}")
         for address in (f"/api/v1{item.split('?')[0]}" for item in ADDRESSES + REFUSED)
     }
-    # health has no data of anybody, events are tested with a real server.
+    # health has no data of anybody, events are tested with a real server; public is everybody's.
+    reads = {path for path in reads if not path.startswith("/api/v1/public/")}
     assert reads - tested == {"/api/v1/health", "/api/v1/events"}
 
 

@@ -20,10 +20,13 @@ OPEN = {
     ("POST", "/login"), ("POST", "/logout"), ("GET", "/preferences"),
     ("GET", "/favicon.ico"), ("GET", "/api/v1/openapi.json"), ("GET", "/api/v1/health"),
     ("POST", "/api/v1/login"), ("POST", "/api/v1/telemetry/{kind}"), ("GET", "/api/v1/me"),
+    ("GET", "/api/v1/public/operators"), ("GET", "/api/v1/public/operators/{operator_id}"),
+    ("GET", "/api/v1/public/operators/{operator_id}/grades/{month}"),
 }  # fmt: skip
 VALUES = {
     "{connector}": "TJ0001-01-1", "{station_id}": "TJ0001", "{username}": "nobody-yet",
-    "{token_id}": "1", "{job_id}": "1",
+    "{token_id}": "1", "{job_id}": "1", "{operator_id}": "OP1", "{month}": "2026-01",
+    "{commitment_id}": "1",
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from fastapi import APIRouter
 
 from chargewatch.api import (
     accounts,
+    credit,
     events,
     health,
     jobs,
@@ -31,6 +32,7 @@ MODULES = (
     events,
     health,
     jobs,
+    credit,
 )
 """In the order of docs/api.md."""
 

@@ -20,6 +20,8 @@ class AdvisoryLock(IntEnum):
     PILE_INDEX = 7_226_076
     NAMES = 7_226_077
     """The first of two keys; the second is the hash of the name that is reserved."""
+    CREDIT = 7_226_084
+    """One grading of a month at a time."""
     AUDIT = 7_226_078
     """One entry after the other, in the order of their commits; always the last lock."""
 

@@ -29,6 +29,10 @@ class Permission(StrEnum):
     """Who has an account, with which role."""
     MANAGE_USERS = "manage_users"
     """Make, change and disable users."""
+    GRADE_OPERATORS = "grade_operators"
+    """Draft and publish credit grades, say whether commitments were kept."""
+    COMMIT = "commit"
+    """Record what an operator promises of itself, an operator's user of its own."""
     SEE_JOBS = "see_jobs"
     """What is done in the background."""
     MANAGE_JOBS = "manage_jobs"
@@ -42,9 +46,15 @@ _EVERYBODY = frozenset({Permission.OWN_ACCOUNT, Permission.SEE})
 
 PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
     Role.ADMINISTRATOR: frozenset(Permission),
-    Role.SUPERVISOR: _EVERYBODY | {Permission.SEE_USERS, Permission.SEE_JOBS},
+    Role.SUPERVISOR: _EVERYBODY
+    | {
+        Permission.SEE_USERS,
+        Permission.SEE_JOBS,
+        Permission.GRADE_OPERATORS,
+        Permission.COMMIT,
+    },
     Role.INSPECTOR: _EVERYBODY,
-    Role.OPERATOR: _EVERYBODY,
+    Role.OPERATOR: _EVERYBODY | {Permission.COMMIT},
     Role.AUDITOR: READS | {Permission.OWN_ACCOUNT},
 }
 """The table. Nobody has a permission that does not stand here."""

@@ -51,6 +51,8 @@ PAGES = (
     Page(name="stations", path="/stations", module="stations", group="watch"),
     Page(name="station", path="/stations/{station_id}", module="stations"),
     Page(name="signals", path="/signals", module="signals", group="watch"),
+    Page(name="operators", path="/operators", module="operators", group="office"),
+    Page(name="operator", path="/operators/{operator_id}", module="operators"),
     Page(name="system", path="/system", module="system", group="system"),
     Page(
         name="users",

@@ -94,7 +94,6 @@ operator_day = Table(
     Column("items", BigInteger, nullable=False),
     Column("rejected", BigInteger, nullable=False),
     Column("sessions", BigInteger, nullable=False),
-    Column("billed", Numeric, nullable=False),
     Column("summed_at", Timestamp, nullable=False),
     Index(None, "day"),
 )

@@ -6,6 +6,7 @@ from datetime import time
 from typing import Any
 
 from chargewatch.supervision import audit
+from chargewatch.supervision.credit.job import grade_operators
 from chargewatch.supervision.jobs.kinds import JobKind, Work
 
 
@@ -24,6 +25,12 @@ JOB_KINDS = (
         meaning="verify the audit trail and sign a checkpoint of it, where a key is set",
         work=_sign_audit_trail,
         daily_at=time(3, 30),
+    ),
+    JobKind(
+        name="grade_operators",
+        meaning="compute the provisional credit grades of the running month, and of the one before",
+        work=grade_operators,
+        daily_at=time(4, 30),
     ),
 )
 """In the order of docs/operating.md."""

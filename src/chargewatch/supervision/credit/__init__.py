@@ -1,0 +1,1 @@
+"""Credit of operators: monthly grades by published arithmetic, and self-commitments."""
