@@ -10,7 +10,7 @@ down_revision = "0016"
 branch_labels = None
 depends_on = None
 
-OPEN = sa.text("state IN ('received', 'accepted', 'answered')")
+OPEN = sa.text("notified_at IS NULL")
 
 
 def upgrade() -> None:

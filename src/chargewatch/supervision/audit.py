@@ -73,6 +73,14 @@ class Action(StrEnum):
     EVIDENCE_MADE = "evidence_made"
     EVIDENCE_WANTED = "evidence_wanted"
     JOB_ASKED_FOR = "job_asked_for"
+    COMPLAINT_FILED = "complaint_filed"
+    COMPLAINT_ACCEPTED = "complaint_accepted"
+    COMPLAINT_REFUSED = "complaint_refused"
+    COMPLAINT_ANSWERED = "complaint_answered"
+    COMPLAINT_ENDED = "complaint_ended"
+    COMPLAINT_TOLD = "complaint_told"
+    COMPLAINT_CASE_OPENED = "complaint_case_opened"
+    COMPLAINT_CONTACT_ERASED = "complaint_contact_erased"
 
 
 @dataclass(frozen=True, kw_only=True)

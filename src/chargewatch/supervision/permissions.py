@@ -37,6 +37,8 @@ class Permission(StrEnum):
     """What is done in the background."""
     MANAGE_JOBS = "manage_jobs"
     """Try a failed job again."""
+    ANSWER_COMPLAINTS = "answer_complaints"
+    """Accept, refuse, answer and end complaints; see whom to tell."""
 
 
 READS = frozenset({Permission.SEE, Permission.SEE_AUDIT, Permission.SEE_USERS, Permission.SEE_JOBS})
@@ -53,6 +55,7 @@ PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
         Permission.GRADE_OPERATORS,
         Permission.COMMIT,
     },
+    | {Permission.SEE_USERS, Permission.SEE_JOBS, Permission.ANSWER_COMPLAINTS},
     Role.INSPECTOR: _EVERYBODY,
     Role.OPERATOR: _EVERYBODY | {Permission.COMMIT},
     Role.AUDITOR: READS | {Permission.OWN_ACCOUNT},

@@ -17,7 +17,8 @@ from sqlalchemy import (
 
 from chargewatch.storage.tables.base import Timestamp, metadata
 
-OPEN_COMPLAINT = "state IN ('received', 'accepted', 'answered')"
+OPEN_COMPLAINT = "notified_at IS NULL"
+"""Something is left to do: the last of it is to tell how it ended."""
 
 complaint = Table(
     "complaint",
