@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from chargewatch.runs.exports import ASSESSMENT_SCHEMA, SIGNAL_SCHEMA, as_csv, csv_cell
+from chargewatch.domain.csv_cell import csv_cell
+from chargewatch.runs.exports import ASSESSMENT_SCHEMA, SIGNAL_SCHEMA, as_csv
 
 
 @pytest.mark.parametrize(

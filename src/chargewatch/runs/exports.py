@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from chargewatch.domain.assessment import ASSESSMENT_COLUMNS
 from chargewatch.domain.columns import Form
+from chargewatch.domain.csv_cell import csv_cell
 from chargewatch.errors import NotFoundError
 from chargewatch.storage.database import Database
 from chargewatch.storage.runs import results as store
@@ -61,10 +62,6 @@ SIGNAL_SCHEMA = pa.schema(
 )
 
 
-_CONTROL = ("\t", "\r", "\n")
-_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
-
-
 def _plain(value: Any) -> Any:
     """Return a value as exports hold it: NaN is None, times are in UTC."""
     if isinstance(value, float) and not math.isfinite(value):
@@ -83,21 +80,6 @@ def as_json(rows: list[dict[str, Any]], schema: Any) -> bytes:
     """Return one JSON array; NaN is null, times are RFC 3339 with offset."""
     del schema
     return orjson.dumps(rows, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def csv_cell(value: Any) -> Any:
-    """Return what a CSV file holds of a value: no text of it is a formula for a spreadsheet.
-
-    Numbers stay numbers, negative ones too; what is not known is empty. A text that begins like a
-    formula, also behind blanks, gets an apostrophe in front: names come from whoever sends.
-    """
-    if value is None or value != value:  # NaN is unlike itself
-        return ""
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, str) and (value[:1] in _CONTROL or value.strip()[:1] in _FORMULA):
-        return "'" + value
-    return value
 
 
 def as_csv(rows: list[dict[str, Any]], schema: Any) -> bytes:

@@ -15,7 +15,7 @@ from chargewatch.api.context import Service, service_of
 from chargewatch.api.piles import MAX_OFFSET, pile_filter
 from chargewatch.api.slots import SlottedStream
 from chargewatch.domain.assessment import ASSESSMENT_COLUMNS
-from chargewatch.runs.exports import csv_cell
+from chargewatch.domain.csv_cell import csv_cell
 from chargewatch.signals.registry import RULES
 from chargewatch.storage.pages import city as city_rows
 from chargewatch.storage.pages import piles as pile_list_rows
