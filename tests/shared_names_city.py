@@ -184,6 +184,29 @@ async def _seed_claim(
     )
 
 
+async def _seed_complaints(connection: AsyncConnection, now: datetime) -> None:
+    for place, operator_id in enumerate(OPERATORS):
+        await connection.execute(
+            insert(tables.complaint).values(
+                reference=f"{place:05}-00000-00000",
+                received_at=now,
+                connector=CONNECTORS[place],
+                station_id=STATIONS[place],
+                operator_id=operator_id,
+                kind="price",
+                text=f"{mark(operator_id)}-complaint",
+                session_text=f"{mark(operator_id)}-order",
+                bill_cny=number(operator_id) / 100,
+                language="en",
+                state="answered",
+                clocks="CN-2020",
+                accept_by=now.date(),
+                end_by=now.date(),
+                answer=f"{mark(operator_id)}-answer",
+            )
+        )
+
+
 async def _seed_messages(connection: AsyncConnection, now: datetime) -> None:
     for operator_id in OPERATORS:
         told, count = mark(operator_id), number(operator_id)
@@ -247,6 +270,7 @@ async def seed_shared_names(database: Database) -> None:
         )
         for claim in claims:
             await _seed_claim(connection, claim, int(run_id or 0), now)
+        await _seed_complaints(connection, now)
         await _seed_messages(connection, now)
         marks = {operator_id: mark(operator_id) for operator_id in OPERATORS}
         await seed_credit(connection, marks, now=now)

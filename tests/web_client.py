@@ -64,7 +64,7 @@ async def open_site(
     url: str, *, intake: Intake | None = None, seeded: bool = True
 ) -> AsyncIterator[Site]:
     """Yield the application with an administrator `admin` and users `op1`, `op2` of operators."""
-    settings = replace(load_settings({}), database_url=url)
+    settings = replace(load_settings({}), database_url=url, public_url="https://piles.example")
     # The same algorithm at the lowest cost: a test logs in often.
     cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
     with mock.patch.object(accounts, "_hasher", lambda: cheap):

@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "audit": "audit",
     "bench": "bench",
     "credit": "credit",
+    "complaints": "complaints",
     "db": "db",
     "demo": "demo",
     "doctor": "doctor",

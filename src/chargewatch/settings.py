@@ -76,6 +76,16 @@ def _networks(value: str) -> str:
     return ",".join(parts)
 
 
+def _site_address(value: str) -> str:
+    parts = urlsplit(value.strip().rstrip("/"))
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("write https://host, as the public reaches these pages")
+    # A port that is none is refused when it is looked at.
+    if parts.path or parts.query or parts.fragment or "@" in parts.netloc or parts.port == 0:
+        raise ValueError("write scheme and host only, https://host or https://host:port")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
 def _one_of(*words: str) -> Callable[[str], str]:
     def read(value: str) -> str:
         word = value.strip().lower()
@@ -126,6 +136,15 @@ class Settings:
         "reverse proxies whose X-Forwarded-For is believed: addresses or networks, separated by "
         "commas (default: nobody's)",
         _networks,
+    )
+    public_url: str = _option(
+        "",
+        "address of these pages for the public, https://host: what the QR codes of piles hold "
+        "(default: none, and no codes)",
+        _site_address,
+    )
+    open_data_licence: str = _option(
+        "CC-BY-4.0", "under which the open data of /api/v1/public may be used: a name or an address"
     )
     audit_key: str = _option(
         "",

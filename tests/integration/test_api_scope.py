@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
 import pytest
 
+from chargewatch.supervision.complaints.filing import NewComplaint, file_complaint
 from chargewatch.supervision.permissions import PERMISSIONS, Role
 from chargewatch.web import site as web_site
 from running import RunCommand
@@ -30,6 +33,8 @@ ADDRESSES = (
     "/piles/TJ0001-01-1/changes",
     "/piles/TJ0001-01-1/readings",
     "/stations/TJ0001",
+    "/complaints?state=all",
+    "/complaints/1",
     "/me",
     "/me/tokens",
     "/operators",
@@ -38,7 +43,12 @@ ADDRESSES = (
 )
 # What no operator's user may ask for.
 REFUSED = ("/users", "/audit")
-OF_OP2 = {"connector": "TJ0001-01-1", "station_id": "TJ0001", "operator_id": "OP2"}
+OF_OP2 = {
+    "connector": "TJ0001-01-1",
+    "station_id": "TJ0001",
+    "operator_id": "OP2",
+    "complaint_id": "1",
+}
 PAGES = [
     page.address(**OF_OP2)
     for page in web_site.PAGES
@@ -52,6 +62,14 @@ FOREIGN = re.compile(r"TJ00(02|03|05|06|08|09|11|12)|OP1\b|津充运营")
 @pytest.fixture
 async def site(database_url: str) -> AsyncIterator[Site]:
     async with open_site(database_url) as opened:
+        for connector in ("TJ0001-01-1", "TJ0002-01-1"):
+            told = NewComplaint(
+                connector=connector, kind="price", text=f"Of {connector}", session_text=None,
+                session_at=None, bill_cny=None, contact=None, language="en",
+            )  # fmt: skip
+            await file_complaint(
+                opened.database, told, now=datetime.now(UTC), zone=ZoneInfo("Asia/Shanghai")
+            )
         yield opened
 
 
@@ -96,12 +114,13 @@ async def test_the_tests_above_would_see_it(site: Site) -> None:
         "/stations/TJ0002",
         "/operators/OP1",
         "/operators/OP1/grades/2026-01",
+        "/complaints/2",
     ],
 )
 async def test_what_is_not_ones_own_looks_like_nothing(site: Site, address: str) -> None:
     header = await site.token("op2")
     hidden = await site.client.get("/api/v1" + address, headers=header)
-    nothing = re.sub("TJ0002|OP1", "NOPE", address)
+    nothing = re.sub("TJ0002|OP1", "NOPE", address).replace("/2", "/9")
     missing = await site.client.get("/api/v1" + nothing, headers=header)
     assert hidden.status_code == missing.status_code == 404
     assert hidden.json()["error"]["code"] == missing.json()["error"]["code"]
@@ -133,10 +152,13 @@ async def test_every_address_of_the_openapi_document_is_covered_here(site: Site)
             r"/OP2\b",
             "/{operator_id}",
             re.sub(r"TJ0001-01-1", "{connector}", re.sub(r"/TJ0001$", "/{station_id}", address)),
-        ).replace("2026-01", "{month}")
+        )
+        .replace("2026-01", "{month}")
+        .replace("complaints/1", "complaints/{complaint_id}")
         for address in (f"/api/v1{item.split('?')[0]}" for item in ADDRESSES + REFUSED)
     }
-    # health has no data of anybody, events are tested with a real server; public is everybody's.
+    # health has no data of anybody, events are tested with a real server.
+    # What is for everybody is the same for all: test_api_shared_names.py.
     reads = {path for path in reads if not path.startswith("/api/v1/public/")}
     assert reads - tested == {"/api/v1/health", "/api/v1/events"}
 

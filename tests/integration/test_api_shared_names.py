@@ -14,6 +14,7 @@ from chargewatch.api import events
 from chargewatch.supervision import accounts, tokens
 from chargewatch.supervision.audit import Actor
 from chargewatch.supervision.permissions import Role
+from complaint_forms import MARK
 from shared_names_city import CONNECTORS, OPERATORS, STATIONS, mark, number, seed_shared_names
 from web_client import PASSWORD, Site, open_site
 from web_routes import Address, addresses, variations
@@ -29,6 +30,7 @@ VALUES: dict[str, tuple[str, ...]] = {
     "subject": ("user:op1", "user:op2"),
     "after": ("OP1/ST/", "OP2/ST/", "A/A/"),
     "before": ("1000000",),
+    "complaint_id": ("1", "2"),
     "code": ("conflict", "register_jump", "clock_skew"),
     "days": ("31",),
     "district": ("120101", "120116"),
@@ -73,7 +75,18 @@ WRITES = {
     "/profile/second-factor/confirm",
     "/profile/tokens",
     "/profile/tokens/{token_id}/revoke",
+    # For everybody: tests/integration/test_complaints.py, test_record_check.py.
+    "/p/{connector}/complain",
+    "/complaints/status",
+    "/check",
     # No operator's user may: tests/integration/test_permissions.py.
+    "/complaints/{complaint_id}",
+    "/api/v1/complaints/{complaint_id}/accept",
+    "/api/v1/complaints/{complaint_id}/refuse",
+    "/api/v1/complaints/{complaint_id}/answer",
+    "/api/v1/complaints/{complaint_id}/end",
+    "/api/v1/complaints/{complaint_id}/told",
+    "/api/v1/complaints/{complaint_id}/contact",
     "/api/v1/users",
     "/api/v1/users/{username}/disable",
     "/api/v1/users/{username}/password",
@@ -92,10 +105,9 @@ WRITES = {
     "/operators/grade",
 }
 
-PUBLIC = (
-    *("/api/v1/openapi.json", "/api/v1/health", "/login", "/preferences", "/favicon.ico"),
-    "/api/v1/public/",
-)
+PUBLIC = ("/api/v1/openapi.json", "/api/v1/health", "/login", "/preferences", "/favicon.ico")
+# What these tell of registered piles and of operators, everybody may know.
+FOR_EVERYBODY = ("/p/", "/check", "/complaints/status", "/api/v1/public/")
 
 
 def of_other(operator_id: str) -> re.Pattern[str]:
@@ -145,11 +157,10 @@ def questions(address: Address) -> list[str]:
 def read_addresses(site: Site) -> list[Address]:
     found = addresses(site.app)
     assert {address.path for address in found if address.method != "GET"} == WRITES
-    # What is public is everybody's, of the other operator as well.
     return [
         address
         for address in found
-        if address.method == "GET" and "/api/v1/public/" not in address.path
+        if address.method == "GET" and not address.path.startswith(FOR_EVERYBODY)
     ]
 
 
@@ -238,3 +249,24 @@ async def test_the_authority_opens_each_of_the_claims(site: Site) -> None:
         assert f"{mark(operator_id)}-reason" in page.text
     listed = await site.client.get("/piles", headers=header)
     assert "/piles/C-1?station_id=ST&amp;operator_id=OP2" in listed.text
+
+
+async def test_what_is_for_everybody_is_the_same_for_all_and_of_registered_piles_only(
+    site: Site,
+) -> None:
+    now = site.app.state.service.clock()
+    site.app.state.service.clock = lambda: now
+    headers = [{}, await site.token("op1"), await site.token("admin")]
+    asked = 0
+    for address in addresses(site.app):
+        if address.method != "GET" or not address.path.startswith(FOR_EVERYBODY):
+            continue
+        for url in questions(address):
+            told = {MARK.sub("", (await site.client.get(url, headers=h)).text) for h in headers}
+            assert len(told) == 1, url
+            asked += 1
+            # C-1 is registered to OP1, D-1 to OP2; the other's claim of it is told nowhere.
+            for name, foreign in (("C-1", "TWO"), ("D-1", "ONE")):
+                if f"/{name}" in url:
+                    assert foreign not in told.pop(), url
+    assert asked > 30

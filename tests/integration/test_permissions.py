@@ -22,11 +22,18 @@ OPEN = {
     ("POST", "/api/v1/login"), ("POST", "/api/v1/telemetry/{kind}"), ("GET", "/api/v1/me"),
     ("GET", "/api/v1/public/operators"), ("GET", "/api/v1/public/operators/{operator_id}"),
     ("GET", "/api/v1/public/operators/{operator_id}/grades/{month}"),
+    # For everybody: tests/integration/test_public_leaks.py.
+    ("GET", "/p/{connector}"), ("GET", "/p/{connector}/complain"),
+    ("POST", "/p/{connector}/complain"), ("GET", "/complaints/status"),
+    ("POST", "/complaints/status"), ("GET", "/check"), ("POST", "/check"),
+    *(("GET", f"/api/v1/public/{name}{end}") for name in ("piles", "stations", "districts")
+      for end in ("", ".csv")), ("GET", "/api/v1/public/piles/{connector}"),
 }  # fmt: skip
 VALUES = {
     "{connector}": "TJ0001-01-1", "{station_id}": "TJ0001", "{username}": "nobody-yet",
     "{token_id}": "1", "{job_id}": "1", "{operator_id}": "OP1", "{month}": "2026-01",
     "{commitment_id}": "1",
+    "{complaint_id}": "1",
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from fastapi import Depends, Request
 from chargewatch.api.cache import FigureCache
 from chargewatch.api.errors import ApiError
 from chargewatch.api.live import LiveFeed
+from chargewatch.api.public_door import PublicDoor
 from chargewatch.api.slots import Slots
 from chargewatch.api.throttle import Seldom, Throttle
 from chargewatch.settings import Settings
@@ -61,6 +62,7 @@ class Service:
     clock: Callable[[], datetime] = utc_now
     figures: FigureCache = field(default_factory=FigureCache)
     throttle: Throttle = field(default_factory=Throttle)
+    door: PublicDoor = field(default_factory=PublicDoor)
     exports: Slots = field(
         default_factory=lambda: Slots(a_user=3, in_all=12, what="exports", retry_s=30)
     )

@@ -6,12 +6,14 @@ from fastapi import APIRouter
 
 from chargewatch.api import (
     accounts,
+    complaints,
     credit,
     events,
     health,
     jobs,
     ledger,
     piles,
+    public,
     runs,
     session,
     stations,
@@ -33,6 +35,8 @@ MODULES = (
     health,
     jobs,
     credit,
+    complaints,
+    public,
 )
 """In the order of docs/api.md."""
 

@@ -195,7 +195,7 @@ def _identity(records: Sequence[OcmfRecord], facts: Facts) -> RecordCheck:
     return RecordCheck("identity", State.UNKNOWN, words.NO_SERIAL())
 
 
-def _energies(readings: Sequence[OcmfReading]) -> dict[str, tuple[OcmfReading, OcmfReading]]:
+def energies(readings: Sequence[OcmfReading]) -> dict[str, tuple[OcmfReading, OcmfReading]]:
     """Return begin and end of each register that has both, whatever order they are listed in."""
     begins: dict[str, OcmfReading] = {}
     ends: dict[str, OcmfReading] = {}
@@ -215,7 +215,7 @@ def _register(readings: Sequence[OcmfReading], facts: Facts) -> RecordCheck:
     Differences only: the signed register may count from the begin of the charge where the
     protocol's is the lifetime register.
     """
-    pairs = _energies(readings)
+    pairs = energies(readings)
     if not pairs or not math.isfinite(facts.stop_wh - facts.start_wh):
         return RecordCheck("register", State.UNKNOWN, words.NO_CHARGE())
     metered = Decimal(repr(facts.stop_wh)) - Decimal(repr(facts.start_wh))

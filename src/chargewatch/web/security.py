@@ -147,20 +147,28 @@ def form_token(secret: str) -> str:
     return hmac.new(secret.encode(), b"chargewatch form", hashlib.sha256).hexdigest()
 
 
+def is_foreign(request: Request) -> bool:
+    """Return whether a browser says that another site made it send a form."""
+    origin = request.headers.get("origin")
+    own = f"//{request.headers.get('host', '')}"
+    return origin not in (None, "null") and str(origin).partition(":")[2] != own
+
+
 def check_form(request: Request, form: MutableMapping[str, str], *, secret: str | None) -> None:
     """Let pass a form that this site gave to this very browser.
 
     Raises: ApiError 403.
     """
-    origin = request.headers.get("origin")
-    own = f"//{request.headers.get('host', '')}"
-    foreign = origin not in (None, "null") and str(origin).partition(":")[2] != own
     given = form.get("form_token", "").encode()
-    if foreign or not secret or not hmac.compare_digest(form_token(secret).encode(), given):
+    if (
+        is_foreign(request)
+        or not secret
+        or not hmac.compare_digest(form_token(secret).encode(), given)
+    ):
         raise ApiError(403, "stale_form", "this form is out of date: reload the page and try again")
 
 
-async def read_form(request: Request) -> dict[str, str]:
+async def read_form(request: Request, *, most_bytes: int = MAX_FORM_BYTES) -> dict[str, str]:
     """Return the fields of a small urlencoded form.
 
     Raises: ApiError 413 or 400.
@@ -168,7 +176,7 @@ async def read_form(request: Request) -> dict[str, str]:
     body = bytearray()
     async for part in request.stream():
         body += part
-        if len(body) > MAX_FORM_BYTES:
+        if len(body) > most_bytes:
             raise ApiError(413, "too_large", "the form is too large: shorten its fields")
     try:
         fields = parse_qs(body.decode("utf-8"), keep_blank_values=True, max_num_fields=50)
@@ -177,12 +185,12 @@ async def read_form(request: Request) -> dict[str, str]:
     return {name: values[-1] for name, values in fields.items()}
 
 
-async def read_own_form(request: Request) -> dict[str, str]:
+async def read_own_form(request: Request, *, most_bytes: int = MAX_FORM_BYTES) -> dict[str, str]:
     """Return the fields of a form that this site gave to this visitor's session.
 
     Raises: ApiError 403 for any other form, 413 or 400.
     """
-    form = await read_form(request)
+    form = await read_form(request, most_bytes=most_bytes)
     check_form(request, form, secret=request.cookies.get(COOKIE))
     return form
 

@@ -53,6 +53,18 @@ PAGES = (
     Page(name="signals", path="/signals", module="signals", group="watch"),
     Page(name="operators", path="/operators", module="operators", group="office"),
     Page(name="operator", path="/operators/{operator_id}", module="operators"),
+    Page(name="label", path="/piles/{connector}/label", module="labels"),
+    Page(name="label.svg", path="/piles/{connector}/label.svg", module="labels", whole=False),
+    Page(name="labels", path="/stations/{station_id}/labels", module="labels"),
+    # Before the office's page of one complaint, whose number "status" is not.
+    Page(
+        name="complaint status", path="/complaints/status", module="public_complaint", public=True
+    ),
+    Page(name="complain", path="/p/{connector}/complain", module="public_complaint", public=True),
+    Page(name="public pile", path="/p/{connector}", module="public_pile", public=True),
+    Page(name="check", path="/check", module="public_check", public=True),
+    Page(name="complaints", path="/complaints", module="complaints", group="office"),
+    Page(name="complaint", path="/complaints/{complaint_id}", module="complaints"),
     Page(name="system", path="/system", module="system", group="system"),
     Page(
         name="users",

@@ -13,6 +13,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from chargewatch.api.context import COOKIE
 from chargewatch.api.errors import ApiError
 from chargewatch.api.files import read_body
+from chargewatch.supervision.driver_file import MOST_RECORD_BYTES
 from chargewatch.supervision.files import MOST_FILE_BYTES
 from chargewatch.web.security import MAX_FORM_BYTES, check_form
 
@@ -24,6 +25,7 @@ ENVELOPE_BYTES = 65_536
 FILE_PATHS: Mapping[str, int] = {
     r"/cases/[^/]+/entries": MOST_FILE_BYTES + ENVELOPE_BYTES,
     r"/api/v1/cases/[^/]+/files": MOST_FILE_BYTES,
+    r"/check": 2 * MOST_RECORD_BYTES + ENVELOPE_BYTES,
 }
 """Addresses that take more than a small body, as expressions, and how many bytes they take.
 

@@ -15,8 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chargewatch.errors import NotFoundError
 from chargewatch.storage import sql, users
 from chargewatch.storage.database import Database
+from chargewatch.storage.office import complaints as complaint_rows
 from chargewatch.storage.office import credit as credit_rows
 from chargewatch.storage.office import operator_days as operator_day_rows
+from chargewatch.storage.office import public as public_rows
 from chargewatch.storage.pages import city as city_rows
 from chargewatch.storage.pages import messages as message_rows
 from chargewatch.storage.pages import pile as pile_rows
@@ -47,6 +49,7 @@ PAGE_MODULES = (
     *(city_rows, pile_list_rows, pile_rows, station_rows, message_rows, users),
     credit_rows,
     operator_day_rows,
+    *(complaint_rows, public_rows),
 )
 PAGE_QUERIES: dict[str, Ask] = {
     name: ask for module in PAGE_MODULES for name, ask in watched_queries(module.__name__).items()
