@@ -88,5 +88,35 @@ async def fill_rarities(database: Database) -> None:
                 rejected=0,
                 errors=[],
             ),
+            *_inspections(now),
         ):
             await connection.execute(statement)
+
+
+def _inspections(now: datetime) -> list[Any]:
+    """Return what keeps a draw and an inspection of which everything is told."""
+    place = {"connector": "TJ0001-01-1", "station_id": "TJ0001", "operator_id": "OP2"}
+    return [
+        insert(tables.inspection_draw).values(
+            draw_id="2026-12", state="withdrawn", list_text="-", list_sha256="0" * 64, piles=7,
+            lots={"OP2": 7}, excluded={"verified_lately": 2}, lot={"operator_id": "OP2"},
+            plan={"size": 5, "allowed": 0}, weights_rule="weights-2026-1", size=3,
+            uniform_share="0.2", crew=2, due_days=30, frozen_at=now, made_by="admin",
+            beacon_source="drand round 5", published_at=now, drawn_at=now, opens_on=now.date(),
+            opened_at=now, withdrawn_at=now, withdrawn_why="a mistake",
+        ),
+        insert(tables.draw_throw).values(
+            draw_id="2026-12", witness="wu", entered_by="admin", digits="1234567890", at=now
+        ),
+        insert(tables.draw_recusal).values(
+            draw_id="2026-12", inspector="li", operator_id="OP2", why="kin", at=now,
+            entered_by="admin",
+        ),
+        insert(tables.inspection).values(
+            draw_id="2026-12", case_id=1, inspector="wang", crew=["wang", "chen"], part="uniform",
+            rank=1, ticket="0" * 64, planned_at=now, due_on=now.date(), state="done",
+            result="pass", done_on=now.date(), cancelled_why="",
+            verification_id=select(tables.verification.c.verification_id).limit(1)
+            .scalar_subquery(), **place,
+        ),
+    ]  # fmt: skip

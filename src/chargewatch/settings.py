@@ -168,6 +168,11 @@ class Settings:
     oidc_username_claim: str = _option(
         "preferred_username", "claim of the ID token that holds the name of the user here"
     )
+    tsa_url: str = _option(
+        "",
+        "time-stamp authority (RFC 3161, http:// or https://) that stamps the frozen lists of "
+        "draws; empty: none",
+    )
     time_zone: str = _option("Asia/Shanghai", "time zone of pages, tariffs and days", _zone)
     currency: str = _option("CNY", "currency of money figures on pages and in exports")
     max_age_days: float = _option(180.0, "oldest reading that is accepted, days", _float)

@@ -21,7 +21,7 @@ from web_rarities import fill_rarities
 from web_routes import Address, addresses
 
 STATION, CONNECTOR = "TJ0001", "TJ0001-01-1"
-IN_PATH = {"connector": CONNECTOR, "station_id": STATION}
+IN_PATH = {"draw_id": "2026-12", "connector": CONNECTOR, "station_id": STATION}
 
 
 @pytest.fixture

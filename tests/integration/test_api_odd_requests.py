@@ -75,6 +75,8 @@ USUAL = {
     "kind": "registers",
     "username": "op1",
     "token_id": "1",
+    "draw_id": "2026-12",
+    "inspection_id": "1",
 }
 
 

@@ -35,6 +35,7 @@ ADDRESSES = (
     "/stations/TJ0001",
     "/complaints?state=all",
     "/complaints/1",
+    "/inspections?limit=500",
     "/me",
     "/me/tokens",
     "/operators",
@@ -42,7 +43,7 @@ ADDRESSES = (
     "/operators/OP2/grades/2026-01",
 )
 # What no operator's user may ask for.
-REFUSED = ("/users", "/audit")
+REFUSED = ("/users", "/audit", "/draws", "/draws/2026-12", "/lots")
 OF_OP2 = {
     "connector": "TJ0001-01-1",
     "station_id": "TJ0001",
@@ -155,6 +156,7 @@ async def test_every_address_of_the_openapi_document_is_covered_here(site: Site)
         )
         .replace("2026-01", "{month}")
         .replace("complaints/1", "complaints/{complaint_id}")
+        .replace("2026-12", "{draw_id}")
         for address in (f"/api/v1{item.split('?')[0]}" for item in ADDRESSES + REFUSED)
     }
     # health has no data of anybody, events are tested with a real server.

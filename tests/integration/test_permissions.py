@@ -19,6 +19,7 @@ OPEN = {
     ("GET", "/login"), ("GET", "/login/provider"), ("GET", "/login/provider/back"),
     ("POST", "/login"), ("POST", "/logout"), ("GET", "/preferences"),
     ("GET", "/favicon.ico"), ("GET", "/api/v1/openapi.json"), ("GET", "/api/v1/health"),
+    ("GET", "/api/v1/public/draws"), ("GET", "/api/v1/public/draws/{draw_id}"),
     ("POST", "/api/v1/login"), ("POST", "/api/v1/telemetry/{kind}"), ("GET", "/api/v1/me"),
     ("GET", "/api/v1/public/operators"), ("GET", "/api/v1/public/operators/{operator_id}"),
     ("GET", "/api/v1/public/operators/{operator_id}/grades/{month}"),
@@ -34,6 +35,7 @@ VALUES = {
     "{token_id}": "1", "{job_id}": "1", "{operator_id}": "OP1", "{month}": "2026-01",
     "{commitment_id}": "1",
     "{complaint_id}": "1",
+    "{draw_id}": "2026-12", "{inspection_id}": "1",
 }  # fmt: skip
 
 

@@ -8,8 +8,10 @@ from chargewatch.api import (
     accounts,
     complaints,
     credit,
+    draws,
     events,
     health,
+    inspections,
     jobs,
     ledger,
     piles,
@@ -37,6 +39,8 @@ MODULES = (
     credit,
     complaints,
     public,
+    draws,
+    inspections,
 )
 """In the order of docs/api.md."""
 

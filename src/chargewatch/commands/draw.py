@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from chargewatch.commands.draw_office import COMMANDS
 from chargewatch.console import json_option, print_json, read_text_file, say, write_text_file
 from chargewatch.draws.frame import list_hash, read_frame
 from chargewatch.draws.plans import ACCEPTABLE_QUALITY, LIMITING_QUALITY, sampling_plan
@@ -21,6 +22,7 @@ from chargewatch.supervision.draw_bundle import (
     read_bundle,
     verify_bundle,
 )
+from chargewatch.supervision.timestamp import read_certificates
 
 in_file = click.Path(exists=True, dir_okay=False, path_type=Path)
 out_file = click.Path(dir_okay=False, path_type=Path)
@@ -28,7 +30,14 @@ out_file = click.Path(dir_okay=False, path_type=Path)
 
 @click.group("draw")
 def command() -> None:
-    """Draw piles and inspectors, verify draws. Needs no database."""
+    """Draw piles and inspectors, verify draws.
+
+    hash, make, plan, stand and verify need no database.
+    """
+
+
+for _step in COMMANDS:
+    command.add_command(_step)
 
 
 def _throw(text: str) -> ThrowRow:
@@ -139,7 +148,7 @@ def plan(lot: int, acceptable: float, limiting: float, as_json: bool) -> None:
     "--results",
     required=True,
     type=in_file,
-    help="CSV, one line a pile: its name and `conforming` or `nonconforming`.",
+    help="CSV, one line a pile: its name, and conforming, nonconforming or unknown (for good).",
 )
 @click.option(
     "--claim",
@@ -165,30 +174,45 @@ def stand_(file: Path, results: Path, claim: float, as_json: bool) -> None:
     )
 
 
-def _results(path: Path) -> dict[str, bool]:
-    """Return by pile whether it was found nonconforming."""
-    found: dict[str, bool] = {}
+RESULTS = {"conforming": False, "nonconforming": True, "unknown": None}
+
+
+def _results(path: Path) -> dict[str, bool | None]:
+    """Return by pile whether it was found nonconforming; None: will never be known."""
+    found: dict[str, bool | None] = {}
     for number, line in enumerate(read_text_file(path).splitlines(), start=1):
         name, comma, word = (part.strip() for part in line.partition(","))
         if not line.strip():
             continue
-        if not comma or word not in {"conforming", "nonconforming"} or name in found:
+        if not comma or word not in RESULTS or name in found:
             raise InputFileError(
-                f"{path}, line {number}: a pile's name and `conforming` or `nonconforming` must "
+                f"{path}, line {number}: a pile's name and one of {', '.join(RESULTS)} must "
                 f"stand here, each pile once; it is {line[:80]!r}"
             )
-        found[name] = word == "nonconforming"
+        found[name] = RESULTS[word]
     return found
 
 
 @command.command("verify")
 @click.argument("file", type=in_file)
 @click.option("--published-hash", help="The list's hash as you saw it before the throw.")
+@click.option(
+    "--tsa-certificate",
+    type=in_file,
+    help="Certificates of the time-stamp authority, PEM, its root among them.",
+)
 @json_option
 @click.pass_context
-def verify(context: click.Context, file: Path, published_hash: str | None, as_json: bool) -> None:
+def verify(
+    context: click.Context,
+    file: Path,
+    published_hash: str | None,
+    tsa_certificate: Path | None,
+    as_json: bool,
+) -> None:
     """Make a published draw again and say what holds."""
-    checks = verify_bundle(read_bundle(file), published=published_hash)
+    authority = read_certificates(tsa_certificate) if tsa_certificate else ()
+    checks = verify_bundle(read_bundle(file), published=published_hash, authority=authority)
     holds = all(one.holds for one in checks)
     if as_json:
         print_json({"holds": holds, "checks": [asdict(one) for one in checks]})

@@ -22,10 +22,12 @@ same list has one text and one hash.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
+from urllib.parse import quote, unquote
 
 from chargewatch.errors import ChargewatchError
 
@@ -89,6 +91,23 @@ class Frame:
             recused = " ".join(sorted(_name(one, "an operator") for one in person.recused))
             lines.append(f"{_name(person.name, 'an inspector')}\t{recused or '-'}")
         return "\n".join(lines) + "\n"
+
+
+_UNLISTABLE = re.compile(r"[\s|%]")
+
+
+def listed_name(name: str) -> str:
+    """Return a name as a list can hold it: blanks, `|` and `%` as %20, %7C and %25.
+
+    So nobody stays out of every draw by a blank in its name, and no two names become one.
+    """
+    text = _UNLISTABLE.sub(lambda found: quote(found[0], safe=""), name)
+    return "%2D" if text == "-" else text
+
+
+def told_name(listed: str) -> str:
+    """Return the name that `listed_name` was given."""
+    return unquote(listed)
 
 
 def list_hash(text: str) -> str:

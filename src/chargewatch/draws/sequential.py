@@ -11,6 +11,7 @@ the estimator that shrinks and is truncated.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -92,7 +93,7 @@ def martingale(fails: Bools, *, lot: int, bound: float, above: bool) -> Floats:
 
 
 def stand(
-    fails: list[bool],
+    fails: Sequence[bool | None],
     *,
     lot: int,
     conforming: float = CONFORMING_SHARE,
@@ -101,7 +102,9 @@ def stand(
     """Return where a risk-limiting inspection stands.
 
     Args:
-        fails: results in the order of the draw's uniform part, True: nonconforming.
+        fails: results in the order of the draw's uniform part, True: nonconforming; None: will
+            never be known, and counts as nonconforming against the claim's confirmation, as
+            conforming against its refutation.
         lot: number of instruments that were in the list.
         conforming: share of the claim.
         risk: of deciding wrongly, for either decision.
@@ -111,12 +114,12 @@ def stand(
     if not 0 < conforming < 1 or not 0 < risk < 1 or lot < 1:
         raise DrawError("the claimed share and the risk must lie between 0 and 1, the lot above 0")
     bound = 1.0 - conforming
-    row = np.array([fails], dtype=bool)
-    largest = [
-        float(martingale(row, lot=lot, bound=bound, above=above).max(initial=1.0))
-        for above in (True, False)
-    ]
-    confirming, refuting = (1.0 / value if np.isfinite(value) else 0.0 for value in largest)
+    risks = []
+    for above in (True, False):
+        row = np.array([[above if one is None else one for one in fails]], dtype=bool)
+        largest = float(martingale(row, lot=lot, bound=bound, above=above).max(initial=1.0))
+        risks.append(1.0 / largest if np.isfinite(largest) else 0.0)
+    confirming, refuting = risks
     outcome = ClaimOutcome.OPEN
     if refuting <= risk:
         outcome = ClaimOutcome.REFUTED
@@ -125,7 +128,7 @@ def stand(
     return Stand(
         outcome=outcome,
         inspected=len(fails),
-        nonconforming=sum(fails),
+        nonconforming=sum(one is True for one in fails),
         risk_of_confirming=confirming,
         risk_of_refuting=refuting,
     )

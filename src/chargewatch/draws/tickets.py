@@ -48,6 +48,11 @@ def exact_key(number: str, weight: Decimal) -> Decimal:
     return _CONTEXT.divide(-_CONTEXT.ln(fraction), weight)
 
 
+def uniform_order(name: str, number: str) -> tuple[int, str]:
+    """Return what sorts names as a uniform part takes them: by -ln(ticket), then by name."""
+    return -int(number, 16), name
+
+
 def _rough_key(number: str, weight: float) -> float:
     """Return about the same as `exact_key`, to 12 digits: log1p keeps those close to 1 apart."""
     if weight <= 0:

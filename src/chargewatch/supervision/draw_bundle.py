@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,12 +10,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
+from cryptography.x509 import Certificate
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from chargewatch.draws.draw import Drawn, Throw, drawn, seed_of
 from chargewatch.draws.frame import DrawError, Frame, list_hash, read_frame
 from chargewatch.draws.sequential import Stand, stand
+from chargewatch.draws.tickets import uniform_order
 from chargewatch.errors import InputFileError
+from chargewatch.supervision.timestamp import TimestampError, looked_at
 
 LARGEST_FILE = 1 << 30
 
@@ -53,8 +57,18 @@ class DrawBundle(_Strict):
     list_text: str
     list_sha256: Hash
     published_at: AwareDatetime = Field(description="When the list's hash was made public.")
+    timestamp: str = Field(
+        default="",
+        max_length=200_000,
+        description="RFC 3161 answer over the list's text, base64",
+    )
     throws: tuple[ThrowRow, ...]
-    beacon: str = Field(default="", max_length=500)
+    beacon_source: str = Field(
+        default="",
+        max_length=500,
+        description="public randomness that was announced with the hash",
+    )
+    beacon: str = Field(default="", max_length=500, description="its value")
     seed: str
     size: int
     drawn: tuple[DrawnRow, ...]
@@ -96,6 +110,8 @@ def make_bundle(
     throws: tuple[ThrowRow, ...],
     size: int,
     beacon: str = "",
+    beacon_source: str = "",
+    timestamp: bytes | None = None,
 ) -> DrawBundle:
     """Make a draw and return its file's content.
 
@@ -108,7 +124,9 @@ def make_bundle(
         list_text=list_text,
         list_sha256=list_hash(list_text),
         published_at=published_at,
+        timestamp="" if timestamp is None else base64.b64encode(timestamp).decode(),
         throws=throws,
+        beacon_source=beacon_source,
         beacon=beacon,
         seed=seed,
         size=size,
@@ -141,12 +159,19 @@ def bundle_text(bundle: DrawBundle) -> str:
     return json.dumps(bundle.model_dump(mode="json"), ensure_ascii=False, indent=1) + "\n"
 
 
-def verify_bundle(bundle: DrawBundle, *, published: str | None = None) -> list[DrawCheck]:
+def verify_bundle(
+    bundle: DrawBundle,
+    *,
+    published: str | None = None,
+    authority: tuple[Certificate, ...] = (),
+) -> list[DrawCheck]:
     """Return what holds of a draw's file and what doesn't, computed anew from list and throws.
 
     Args:
         bundle: the file's content.
         published: the list's hash as the verifier saw it before the throw; None: not known.
+        authority: certificates of the time-stamp authority; without, its signature is not looked
+            at.
     """
     checks = [_hash_check(bundle)]
     if published is not None:
@@ -156,6 +181,8 @@ def verify_bundle(bundle: DrawBundle, *, published: str | None = None) -> list[D
     frame = _frame_check(bundle, checks)
     if frame is not None:
         checks.append(_order_check(bundle, frame))
+    if bundle.timestamp or authority:
+        checks.append(_timestamp_check(bundle, authority))
     seed = _seed_check(bundle, checks)
     if frame is not None and seed is not None:
         checks.append(_drawn_check(bundle, frame, seed))
@@ -192,6 +219,26 @@ def _order_check(bundle: DrawBundle, frame: Frame) -> DrawCheck:
     return DrawCheck(name="list before seed", holds=holds, detail=detail)
 
 
+def _timestamp_check(bundle: DrawBundle, authority: tuple[Certificate, ...]) -> DrawCheck:
+    """DrawCheck that a third party saw this list before the first throw."""
+    name = "time stamp"
+    if not bundle.timestamp:
+        return DrawCheck(name=name, holds=False, detail="the file holds none")
+    try:
+        token = base64.b64decode(bundle.timestamp, validate=True)
+        found = looked_at(token, bundle.list_text, roots=authority)
+    except (ValueError, TimestampError) as exc:
+        return DrawCheck(name=name, holds=False, detail=str(exc))
+    by = f" by {found.authority}" if found.authority else ""
+    detail = f"{found.at.isoformat()}{by}"
+    first = min((one.at for one in bundle.throws), default=None)
+    if first is not None and found.at >= first:
+        return DrawCheck(name=name, holds=False, detail=f"{detail}: not before the first throw")
+    if not found.verified:
+        detail += "; its signature was not verified: give --tsa-certificate"
+    return DrawCheck(name=name, holds=True, detail=detail)
+
+
 def _seed_check(bundle: DrawBundle, checks: list[DrawCheck]) -> str | None:
     try:
         seed = seed_of(_thrown(bundle.throws), bundle.beacon)
@@ -224,27 +271,28 @@ def _drawn_check(bundle: DrawBundle, frame: Frame, seed: str) -> DrawCheck:
     return DrawCheck(name=name, holds=True, detail=f"all {len(rows)} as computed anew")
 
 
-def lot_stand(bundle: DrawBundle, nonconforming: Mapping[str, bool], *, conforming: float) -> Stand:
+def lot_stand(
+    bundle: DrawBundle, nonconforming: Mapping[str, bool | None], *, conforming: float
+) -> Stand:
     """Return where a risk-limiting inspection by a draw stands.
 
-    Only the uniform part counts, in its order, up to the first pile without a result: what is
-    inspected first by choice would bias it.
+    Only the uniform part counts, in the order of its tickets, up to the first pile without a
+    result: what is inspected first by choice, or drawn first for its weight, would bias it.
 
     Args:
         bundle: the draw.
-        nonconforming: by pile, whether it was found so.
+        nonconforming: by pile, whether it was found so; None: will never be known.
         conforming: share of the list that the claim says conforms.
 
     Raises: DrawError for a result of a pile that was not drawn.
     """
-    order = {row.pile: row for row in bundle.drawn}
-    unknown = next((name for name in nonconforming if name not in order), None)
+    drawn_piles = {row.pile for row in bundle.drawn}
+    unknown = next((name for name in nonconforming if name not in drawn_piles), None)
     if unknown is not None:
         raise DrawError(f"{unknown} has a result and was not drawn")
-    results: list[bool] = []
-    for row in bundle.drawn:
-        if row.part != "uniform":
-            continue
+    uniform = [row for row in bundle.drawn if row.part == "uniform"]
+    results: list[bool | None] = []
+    for row in sorted(uniform, key=lambda one: uniform_order(one.pile, one.ticket)):
         if row.pile not in nonconforming:
             break
         results.append(nonconforming[row.pile])

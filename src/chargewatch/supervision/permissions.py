@@ -39,9 +39,23 @@ class Permission(StrEnum):
     """Try a failed job again."""
     ANSWER_COMPLAINTS = "answer_complaints"
     """Accept, refuse, answer and end complaints; see whom to tell."""
+    SEE_INSPECTIONS = "see_inspections"
+    """Draws, inspections that are planned, lots and routes; an operator's are public when done."""
+    RUN_DRAWS = "run_draws"
+    """Freeze, publish, throw, draw and open; cancel inspections."""
+    RECUSE = "recuse"
+    """Say whose piles an inspector must not inspect: one's own, or with run_draws anybody's."""
 
 
-READS = frozenset({Permission.SEE, Permission.SEE_AUDIT, Permission.SEE_USERS, Permission.SEE_JOBS})
+READS = frozenset(
+    {
+        Permission.SEE,
+        Permission.SEE_AUDIT,
+        Permission.SEE_USERS,
+        Permission.SEE_JOBS,
+        Permission.SEE_INSPECTIONS,
+    }
+)
 """What changes nothing: all that a token for reading may do."""
 
 _EVERYBODY = frozenset({Permission.OWN_ACCOUNT, Permission.SEE})
@@ -55,8 +69,15 @@ PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
         Permission.GRADE_OPERATORS,
         Permission.COMMIT,
         Permission.ANSWER_COMPLAINTS,
+        Permission.SEE_INSPECTIONS,
+        Permission.RUN_DRAWS,
+        Permission.RECUSE,
     },
-    Role.INSPECTOR: _EVERYBODY,
+    Role.INSPECTOR: _EVERYBODY
+    | {
+        Permission.SEE_INSPECTIONS,
+        Permission.RECUSE,
+    },
     Role.OPERATOR: _EVERYBODY | {Permission.COMMIT},
     Role.AUDITOR: READS | {Permission.OWN_ACCOUNT},
 }

@@ -1,0 +1,1 @@
+"""Inspections: draws from the registry, results, sampling of lots, and where to go first."""
