@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "bench": "bench",
     "credit": "credit",
     "complaints": "complaints",
+    "cases": "cases",
     "db": "db",
     "demo": "demo",
     "doctor": "doctor",

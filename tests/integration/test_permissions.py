@@ -36,6 +36,7 @@ VALUES = {
     "{commitment_id}": "1",
     "{complaint_id}": "1",
     "{draw_id}": "2026-12", "{inspection_id}": "1",
+    "{number}": "2026-000001", "{file_id}": "1",
 }  # fmt: skip
 
 

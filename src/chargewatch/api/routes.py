@@ -6,6 +6,8 @@ from fastapi import APIRouter
 
 from chargewatch.api import (
     accounts,
+    case_steps,
+    cases,
     complaints,
     credit,
     draws,
@@ -30,6 +32,8 @@ MODULES = (
     accounts,
     piles,
     stations,
+    cases,
+    case_steps,
     runs,
     ledger,
     telemetry,

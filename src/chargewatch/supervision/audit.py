@@ -92,6 +92,12 @@ class Action(StrEnum):
     COMPLAINT_TOLD = "complaint_told"
     COMPLAINT_CASE_OPENED = "complaint_case_opened"
     COMPLAINT_CONTACT_ERASED = "complaint_contact_erased"
+    CASE_OPENED = "case_opened"
+    CASE_NAMED_AGAIN = "case_named_again"
+    CASE_STEP = "case_step"
+    CASE_ENTRY = "case_entry"
+    CASE_CLOSED = "case_closed"
+    CASE_REOPENED = "case_reopened"
 
 
 @dataclass(frozen=True, kw_only=True)

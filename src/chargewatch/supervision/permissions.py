@@ -45,6 +45,10 @@ class Permission(StrEnum):
     """Freeze, publish, throw, draw and open; cancel inspections."""
     RECUSE = "recuse"
     """Say whose piles an inspector must not inspect: one's own, or with run_draws anybody's."""
+    WORK_CASES = "work_cases"
+    """Open cases and take their steps; which role may take which, supervision.cases.steps says."""
+    REPLY_TO_CASES = "reply_to_cases"
+    """Reply and object to the cases of one's own operator."""
 
 
 READS = frozenset(
@@ -61,11 +65,13 @@ READS = frozenset(
 _EVERYBODY = frozenset({Permission.OWN_ACCOUNT, Permission.SEE})
 
 PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
-    Role.ADMINISTRATOR: frozenset(Permission),
+    # Nobody of the office speaks for an operator.
+    Role.ADMINISTRATOR: frozenset(Permission) - {Permission.REPLY_TO_CASES},
     Role.SUPERVISOR: _EVERYBODY
     | {
         Permission.SEE_USERS,
         Permission.SEE_JOBS,
+        Permission.WORK_CASES,
         Permission.GRADE_OPERATORS,
         Permission.COMMIT,
         Permission.ANSWER_COMPLAINTS,
@@ -75,10 +81,11 @@ PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
     },
     Role.INSPECTOR: _EVERYBODY
     | {
+        Permission.WORK_CASES,
         Permission.SEE_INSPECTIONS,
         Permission.RECUSE,
     },
-    Role.OPERATOR: _EVERYBODY | {Permission.COMMIT},
+    Role.OPERATOR: _EVERYBODY | {Permission.REPLY_TO_CASES, Permission.COMMIT},
     Role.AUDITOR: READS | {Permission.OWN_ACCOUNT},
 }
 """The table. Nobody has a permission that does not stand here."""

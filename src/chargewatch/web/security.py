@@ -16,6 +16,8 @@ from chargewatch.api.context import COOKIE
 from chargewatch.api.errors import ApiError, error_answer
 
 MAX_FORM_BYTES = 16_384
+MAX_FORM_FIELDS = 150
+"""A page of a list with a box in each row, and what else the form asks."""
 MAX_BODY_BYTES = 65_536
 
 # No inline script and no inline style anywhere: charts read JSON endpoints and data attributes.
@@ -168,21 +170,31 @@ def check_form(request: Request, form: MutableMapping[str, str], *, secret: str 
         raise ApiError(403, "stale_form", "this form is out of date: reload the page and try again")
 
 
-async def read_form(request: Request, *, most_bytes: int = MAX_FORM_BYTES) -> dict[str, str]:
-    """Return the fields of a small urlencoded form.
-
-    Raises: ApiError 413 or 400.
-    """
+async def _read_fields(
+    request: Request, *, most_bytes: int = MAX_FORM_BYTES
+) -> dict[str, list[str]]:
     body = bytearray()
     async for part in request.stream():
         body += part
         if len(body) > most_bytes:
             raise ApiError(413, "too_large", "the form is too large: shorten its fields")
     try:
-        fields = parse_qs(body.decode("utf-8"), keep_blank_values=True, max_num_fields=50)
+        return parse_qs(
+            body.decode("utf-8"), keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS
+        )
     except ValueError as exc:
         raise ApiError(400, "malformed", "the form can't be read: reload the page") from exc
-    return {name: values[-1] for name, values in fields.items()}
+
+
+async def read_form(request: Request, *, most_bytes: int = MAX_FORM_BYTES) -> dict[str, str]:
+    """Return the fields of a small urlencoded form.
+
+    Raises: ApiError 413 or 400.
+    """
+    return {
+        name: values[-1]
+        for name, values in (await _read_fields(request, most_bytes=most_bytes)).items()
+    }
 
 
 async def read_own_form(request: Request, *, most_bytes: int = MAX_FORM_BYTES) -> dict[str, str]:
@@ -193,6 +205,17 @@ async def read_own_form(request: Request, *, most_bytes: int = MAX_FORM_BYTES) -
     form = await read_form(request, most_bytes=most_bytes)
     check_form(request, form, secret=request.cookies.get(COOKIE))
     return form
+
+
+async def read_own_choices(request: Request, name: str) -> tuple[dict[str, str], list[str]]:
+    """Return the fields of a form of this site, and all values of the boxes that were ticked.
+
+    Raises: ApiError 403 for any other form, 413 or 400.
+    """
+    fields = await _read_fields(request)
+    form = {key: values[-1] for key, values in fields.items()}
+    check_form(request, form, secret=request.cookies.get(COOKIE))
+    return form, fields.get(name, [])
 
 
 def local_path(target: str) -> str:

@@ -65,6 +65,9 @@ PAGES = (
     Page(name="check", path="/check", module="public_check", public=True),
     Page(name="complaints", path="/complaints", module="complaints", group="office"),
     Page(name="complaint", path="/complaints/{complaint_id}", module="complaints"),
+    Page(name="cases", path="/cases", module="cases", group="office"),
+    Page(name="case", path="/cases/{number}", module="case"),
+    Page(name="case file", path="/cases/{number}/files/{file_id}", module="case", whole=False),
     Page(name="system", path="/system", module="system", group="system"),
     Page(
         name="users",

@@ -23,8 +23,8 @@ ENVELOPE_BYTES = 65_536
 """What a form adds to its files: fields, boundaries, names."""
 
 FILE_PATHS: Mapping[str, int] = {
-    r"/cases/[^/]+/entries": MOST_FILE_BYTES + ENVELOPE_BYTES,
-    r"/api/v1/cases/[^/]+/files": MOST_FILE_BYTES,
+    r"/cases/[^/]+/(entries|reply)": MOST_FILE_BYTES + ENVELOPE_BYTES,
+    r"/api/v1/cases/[^/]+/(reply-)?files": MOST_FILE_BYTES,
     r"/check": 2 * MOST_RECORD_BYTES + ENVELOPE_BYTES,
 }
 """Addresses that take more than a small body, as expressions, and how many bytes they take.

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chargewatch.errors import NotFoundError
 from chargewatch.storage import sql, users
 from chargewatch.storage.database import Database
+from chargewatch.storage.office import cases as case_rows
 from chargewatch.storage.office import complaints as complaint_rows
 from chargewatch.storage.office import credit as credit_rows
 from chargewatch.storage.office import operator_days as operator_day_rows
@@ -47,6 +48,7 @@ class QueryPlan:
 
 PAGE_MODULES = (
     *(city_rows, pile_list_rows, pile_rows, station_rows, message_rows, users),
+    case_rows,
     credit_rows,
     operator_day_rows,
     *(complaint_rows, public_rows),

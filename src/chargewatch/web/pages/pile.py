@@ -13,6 +13,7 @@ from fastapi.responses import Response
 from chargewatch.api.context import service_of
 from chargewatch.api.piles import MAX_OFFSET, Key, find_pile
 from chargewatch.api.signed import with_signed_checks
+from chargewatch.storage.office import cases as case_rows
 from chargewatch.storage.pages import city as city_rows
 from chargewatch.storage.pages import pile as pile_rows
 from chargewatch.web.formats import Formats, is_known
@@ -134,6 +135,12 @@ async def show_pile(
             station_id=row["station_id"],
             limit=CHANGE_ROWS,
         )
+        cases = await case_rows.cases_of_subject(
+            connection,
+            f"connector:{key.connector}",
+            operator_id=row["operator_id"],
+            scope=account.scope,
+        )
     formats = formats_of(request)
     return render(
         request,
@@ -149,6 +156,7 @@ async def show_pile(
         budget=[] if assessment is None else budget_rows(assessment),
         verifications=verifications,
         signals=signals,
+        cases=cases,
         session_rows=await with_signed_checks([dict(item) for item in session_rows], row),
         changes=changes,
         n_sessions=n_sessions,

@@ -17,6 +17,7 @@ from chargewatch.api.slots import SlottedStream
 from chargewatch.domain.assessment import ASSESSMENT_COLUMNS
 from chargewatch.domain.csv_cell import csv_cell
 from chargewatch.signals.registry import RULES
+from chargewatch.storage.office import cases as case_rows
 from chargewatch.storage.pages import city as city_rows
 from chargewatch.storage.pages import piles as pile_list_rows
 from chargewatch.storage.pages.city import PAGE_ROWS
@@ -81,10 +82,14 @@ async def list_piles(
             offset=(page - 1) * PAGE_ROWS,
         )
         operators = await city_rows.operators(connection, scope=account.scope)
+        cases = await case_rows.open_numbers(
+            connection, [f"connector:{row['connector']}" for row in found.rows], scope=account.scope
+        )
     return render(
         request,
         "piles.html",
         account=account,
+        cases=cases,
         run=run,
         rows=found.rows,
         wanted=wanted,

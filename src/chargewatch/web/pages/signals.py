@@ -11,6 +11,7 @@ from chargewatch.api.context import service_of
 from chargewatch.api.piles import BeforeId
 from chargewatch.domain.signal import Severity
 from chargewatch.signals.registry import RULES
+from chargewatch.storage.office import cases as case_rows
 from chargewatch.storage.pages import messages as message_rows
 from chargewatch.storage.pages.city import PAGE_ROWS
 from chargewatch.web.pages.session import Visitor
@@ -42,11 +43,15 @@ async def list_signals(
             station_id=station,
             only_open=state != "all",
         )
+        cases = await case_rows.open_numbers(
+            connection, [row["subject"] for row in rows[:PAGE_ROWS]], scope=account.scope
+        )
     return render(
         request,
         "signals.html",
         account=account,
         rows=rows[:PAGE_ROWS],
+        cases=cases,
         before=before,
         next_before=rows[PAGE_ROWS - 1]["signal_id"] if len(rows) > PAGE_ROWS else None,
         wanted={"code": code, "severity": severity, "station": station, "state": state},

@@ -12,6 +12,7 @@ from chargewatch.api.context import service_of
 from chargewatch.api.errors import not_found
 from chargewatch.api.piles import MAX_OFFSET
 from chargewatch.api.stations import MAX_BALANCE_DAYS, energy_balances
+from chargewatch.storage.office import cases as case_rows
 from chargewatch.storage.pages import city as city_rows
 from chargewatch.storage.pages import messages as message_rows
 from chargewatch.storage.pages import stations as station_rows
@@ -109,6 +110,9 @@ async def show_station(
             station_id=station_id,
             only_open=True,
         )
+        cases = await case_rows.open_cases_of_station(
+            connection, station_id, operator_id=operator_id, scope=account.scope
+        )
     return render(
         request,
         "station.html",
@@ -122,6 +126,7 @@ async def show_station(
         piles=piles,
         gaps=gaps,
         signals=signals,
+        cases=cases,
         days=days,
         texts=chart_texts(formats_of(request)),
     )
