@@ -27,14 +27,18 @@ from chargewatch.storage.tables import (
 from chargewatch.supervision.permissions import Permission
 from chargewatch.web import site as site_map
 from chargewatch.web.server import address_of, listen, make_server
+from web_cases import FILE_ID, NUMBER, seed_cases
 from web_client import Site, open_site
 
+OF_OP2 = {
+    "connector": "TJ0001-01-1",
+    "station_id": "TJ0001",
+    "operator_id": "OP2",
+    "number": NUMBER,
+    "file_id": FILE_ID,
+}
 PAGES = (
-    *(
-        page.address(connector="TJ0001-01-1", station_id="TJ0001")
-        for page in site_map.PAGES
-        if page.whole and not page.public
-    ),
+    *(page.address(**OF_OP2) for page in site_map.PAGES if page.whole and not page.public),
     "/piles?tier=red&tier=grey&q=TJ&sort=error&page=1",
     "/piles/TJ0001-05-1",
     "/piles/TJ0001-06-1",
@@ -49,6 +53,7 @@ PAGES = (
 @pytest.fixture
 async def site(database_url: str) -> AsyncIterator[Site]:
     async with open_site(database_url) as opened:
+        await seed_cases(opened.database, [("OP2", "TJ0001", "TJ0001-01-1", "it")])
         opened.client.headers.update(await opened.token("admin"))
         yield opened
 

@@ -14,6 +14,7 @@ from chargewatch.supervision.complaints.filing import NewComplaint, file_complai
 from chargewatch.supervision.permissions import PERMISSIONS, Role
 from chargewatch.web import site as web_site
 from running import RunCommand
+from web_cases import FILE_ID, NUMBER, seed_cases
 from web_client import Site, open_site
 
 ADDRESSES = (
@@ -39,6 +40,8 @@ ADDRESSES = (
     "/cases?state=all&limit=500",
     "/cases?operator=OP1&state=all&sort=changed",
     "/cases?subject=connector:TJ0002-01-1&state=all&sort=deadline",
+    f"/cases/{NUMBER}",
+    f"/cases/{NUMBER}/files/{FILE_ID}",
     "/me",
     "/me/tokens",
     "/operators",
@@ -52,13 +55,15 @@ OF_OP2 = {
     "station_id": "TJ0001",
     "operator_id": "OP2",
     "complaint_id": "1",
+    "number": NUMBER,
+    "file_id": FILE_ID,
 }
 PAGES = [
     page.address(**OF_OP2)
     for page in web_site.PAGES
     if not page.public and page.permission in PERMISSIONS[Role.OPERATOR]
 ]
-PAGES.append("/signals?state=all")
+PAGES += ["/signals?state=all", "/cases?state=all", "/cases?operator=OP2&sort=changed"]
 # TJ0001, TJ0004, TJ0007 and TJ0010 belong to OP2, the others to OP1.
 FOREIGN = re.compile(r"TJ00(02|03|05|06|08|09|11|12)|OP1\b|津充运营")
 
@@ -74,6 +79,14 @@ async def site(database_url: str) -> AsyncIterator[Site]:
             await file_complaint(
                 opened.database, told, now=datetime.now(UTC), zone=ZoneInfo("Asia/Shanghai")
             )
+        await seed_cases(
+            opened.database,
+            [
+                ("OP2", "TJ0001", "TJ0001-01-1", "TJ0001"),
+                ("OP1", "TJ0002", "TJ0002-01-1", "TJ0002"),
+                ("OP2", "TJ0004", "TJ0004-01-1", "TJ0004"),
+            ],
+        )
         yield opened
 
 
@@ -103,7 +116,7 @@ async def test_nothing_of_another_operator_is_on_any_page(site: Site) -> None:
 
 async def test_the_tests_above_would_see_it(site: Site) -> None:
     await site.log_in("admin")
-    for address in ("/", "/piles", "/piles.csv", "/stations", "/system"):
+    for address in ("/", "/piles", "/piles.csv", "/stations", "/system", "/cases"):
         assert FOREIGN.search((await site.client.get(address)).text), address
 
 
@@ -160,6 +173,8 @@ async def test_every_address_of_the_openapi_document_is_covered_here(site: Site)
         .replace("2026-01", "{month}")
         .replace("complaints/1", "complaints/{complaint_id}")
         .replace("2026-12", "{draw_id}")
+        .replace(f"/{NUMBER}", "/{number}")
+        .replace(f"/files/{FILE_ID}", "/files/{file_id}")
         for address in (f"/api/v1{item.split('?')[0]}" for item in ADDRESSES + REFUSED)
     }
     # health has no data of anybody, events are tested with a real server.

@@ -16,6 +16,7 @@ from chargewatch.supervision.audit import Actor
 from chargewatch.supervision.permissions import Role
 from complaint_forms import MARK
 from shared_names_city import CONNECTORS, OPERATORS, STATIONS, mark, number, seed_shared_names
+from web_cases import seed_cases
 from web_client import PASSWORD, Site, open_site
 from web_routes import Address, addresses, variations
 
@@ -33,7 +34,11 @@ VALUES: dict[str, tuple[str, ...]] = {
     "station": STATIONS,
     "operator": OPERATORS,
     "actor": ("op1", "op2"),
-    "subject": ("user:op1", "user:op2"),
+    "subject": ("user:op1", "user:op2", "connector:C-1", "connector:D-1"),
+    "number": ("2026-000001", "2026-000002", "2026-000003", "2026-000004"),
+    "file_id": ("1", "2", "3", "4"),
+    "owner": ("admin", "me", "-"),
+    "overdue": ("true",),
     "after": ("OP1/ST/", "OP2/ST/", "A/A/"),
     "before": ("1000000",),
     "complaint_id": ("1", "2"),
@@ -45,6 +50,7 @@ VALUES: dict[str, tuple[str, ...]] = {
     "month": ("2026-01",),
     "revision": ("1", "2"),
     "asked": ("1",),
+    "job_id": ("1",),
     "language": ("zh",),
     "limit": ("200",),
     "next": ("/piles",),
@@ -104,6 +110,24 @@ WRITES = {
     "/api/v1/inspections",
     "/api/v1/inspections/{inspection_id}/cancel",
     "/api/v1/inspections/{inspection_id}/result",
+    # tests/integration/test_cases.py
+    "/api/v1/cases/{number}/objection",
+    "/api/v1/cases/{number}/reply",
+    "/api/v1/cases/{number}/reply-files",
+    "/cases/{number}/reply",
+    # No operator's user may: tests/integration/test_permissions.py.
+    "/api/v1/jobs/{job_id}/again",
+    "/jobs/{job_id}/again",
+    "/api/v1/cases",
+    "/api/v1/cases/bulk",
+    "/api/v1/cases/{number}/comments",
+    "/api/v1/cases/{number}/files",
+    "/api/v1/cases/{number}/steps",
+    "/cases",
+    "/cases/bulk",
+    "/cases/open",
+    "/cases/{number}/entries",
+    "/cases/{number}/steps",
     "/api/v1/users",
     "/api/v1/users/{username}/disable",
     "/api/v1/users/{username}/password",
@@ -143,6 +167,11 @@ async def site(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     monkeypatch.setattr(events, "PERIOD_S", 0.1)
     async with open_site(database_url, seeded=False) as opened:
         await seed_shared_names(opened.database)
+        piles = zip(STATIONS, CONNECTORS, strict=True)
+        await seed_cases(
+            opened.database,
+            [(name, *pile, mark(name)) for pile in piles for name in OPERATORS],
+        )
         for operator_id in OPERATORS:
             await accounts.add_user(
                 opened.database,
