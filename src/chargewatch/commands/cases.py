@@ -149,7 +149,7 @@ def open_one(
     deadline: datetime | None,
     as_json: bool,
 ) -> None:
-    """Open a case, or add to the one that is open for the same thing."""
+    """Open a case, or add to the open one of the same thing."""
     if (connector is not None) + (signal_id is not None) > 1:
         raise click.UsageError("--pile or --signal: a case is about one thing")
     if connector is None and signal_id is None and not (station_id and operator_id):
