@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from chargewatch.supervision.cases.bulk import MOST_AT_ONCE
 from chargewatch.supervision.cases.model import (
+    LONGEST_CASE_TEXT,
     LONGEST_REASON,
-    LONGEST_TEXT,
     LONGEST_TITLE,
     CaseOutcome,
     CaseState,
@@ -69,7 +69,7 @@ class CaseStep(Body):
 class CaseText(Body):
     """What somebody writes into a case; `@name` mentions a user."""
 
-    text: str = Field(max_length=LONGEST_TEXT)
+    text: str = Field(max_length=LONGEST_CASE_TEXT)
 
 
 class CaseComment(CaseText):

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chargewatch.storage.office import cases as rows
 from chargewatch.supervision.audit import Actor
 from chargewatch.supervision.cases.model import (
-    LONGEST_TEXT,
+    LONGEST_CASE_TEXT,
     Case,
     CaseConflictError,
     CaseRoleError,
@@ -56,7 +56,7 @@ async def reply(
     case = await _held_of_operator(connection, actor, case_id)
     if not case.is_open:
         raise CaseConflictError(f"case {case.number} is closed: object to it instead")
-    text = required_text(text, what="reply", most=LONGEST_TEXT)
+    text = required_text(text, what="reply", most=LONGEST_CASE_TEXT)
     waited = case.state is CaseState.WAITING
     return await write_into(
         connection,
@@ -90,7 +90,7 @@ async def object_to(
     Raises: NotFoundError, CaseError without a text, CaseRoleError for anybody else.
     """
     case = await _held_of_operator(connection, actor, case_id)
-    text = required_text(text, what="reason of the objection", most=LONGEST_TEXT)
+    text = required_text(text, what="reason of the objection", most=LONGEST_CASE_TEXT)
     changes: dict[str, str | None] = {}
     if case.state is CaseState.WAITING:
         changes = {"state": _office_has_it(case).value}

@@ -15,8 +15,8 @@ from chargewatch.supervision.audit import Action, Actor
 from chargewatch.supervision.cases.data_lack import LACKS, lack_of_data
 from chargewatch.supervision.cases.entries import CaseTold, tell, touch, write_files, write_text
 from chargewatch.supervision.cases.model import (
+    LONGEST_CASE_TEXT,
     LONGEST_REASON,
-    LONGEST_TEXT,
     Case,
     CaseConflictError,
     CaseError,
@@ -275,7 +275,7 @@ async def write_into(
 
     Raises: CaseError when there is nothing to write.
     """
-    clean = checked_text(text, what="text", most=LONGEST_TEXT)
+    clean = checked_text(text, what="text", most=LONGEST_CASE_TEXT)
     if not clean and (not files or kind is not EntryKind.COMMENT):
         raise CaseError("there is nothing to keep: write something, or choose a file")
     told: dict[str, Any] = {}
