@@ -158,6 +158,18 @@ class Settings:
         "administrators), everybody",
         _one_of("optional", "supervisors", "everybody"),
     )
+    smtp_url: str = _option(
+        "",
+        "mail server for notices, smtp://user:password@host:587 or smtps://... (default: no mail)",
+        secret=True,
+    )
+    mail_from: str = _option("", "sender of mails, such as chargewatch@metrology.example")
+    messengers: str = _option(
+        "",
+        "the office's messengers that are told what concerns it, addresses of apprise separated by "
+        "spaces (wecombot://..., dingtalk://...)",
+        secret=True,
+    )
     oidc_issuer: str = _option(
         "", "OpenID Connect provider by which users may log in, https://... (default: none)"
     )

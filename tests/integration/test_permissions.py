@@ -32,7 +32,8 @@ OPEN = {
 }  # fmt: skip
 VALUES = {
     "{connector}": "TJ0001-01-1", "{station_id}": "TJ0001", "{username}": "nobody-yet",
-    "{token_id}": "1", "{job_id}": "1", "{operator_id}": "OP1", "{month}": "2026-01",
+    "{token_id}": "1", "{job_id}": "1", "{webhook_id}": "1",
+    "{operator_id}": "OP1", "{month}": "2026-01",
     "{commitment_id}": "1",
     "{complaint_id}": "1",
     "{draw_id}": "2026-12", "{inspection_id}": "1",

@@ -16,6 +16,7 @@ from chargewatch.api import (
     inspections,
     jobs,
     ledger,
+    notices,
     piles,
     public,
     runs,
@@ -45,6 +46,7 @@ MODULES = (
     public,
     draws,
     inspections,
+    notices,
 )
 """In the order of docs/api.md."""
 

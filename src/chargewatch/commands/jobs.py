@@ -18,7 +18,7 @@ from chargewatch.storage.office import jobs as rows
 from chargewatch.supervision import jobs
 from chargewatch.supervision.audit import command_line
 from chargewatch.supervision.jobs.asking import ask_again, ask_for
-from chargewatch.supervision.jobs.table import JOB_KINDS
+from chargewatch.web.mails import ALL_JOBS
 
 state_choice = click.Choice(jobs.STATES)
 
@@ -79,14 +79,14 @@ def show_command(context: click.Context, job_id: int) -> None:
 @command.command("kinds")
 def kinds_command() -> None:
     """List the kinds of jobs, and when timers ask for them."""
-    for kind in JOB_KINDS:
+    for kind in ALL_JOBS:
         when = f"daily at {kind.daily_at:%H:%M}" if kind.daily_at else "on demand"
         when = f"every {kind.every_s} s" if kind.every_s else when
         click.echo(f"{kind.name}  {when}: {kind.meaning}")
 
 
 @command.command("add")
-@click.argument("kind", type=click.Choice([kind.name for kind in JOB_KINDS if kind.by_hand]))
+@click.argument("kind", type=click.Choice([kind.name for kind in ALL_JOBS if kind.by_hand]))
 @click.argument("arguments", default="{}")
 @click.option("--key", help="Done once for a key, however often it is asked for.")
 @click.pass_context

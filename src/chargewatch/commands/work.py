@@ -12,14 +12,14 @@ from chargewatch.console import run_async, say, settings_of
 from chargewatch.settings import Settings
 from chargewatch.storage.database import open_database
 from chargewatch.storage.migrate import require_newest_schema
-from chargewatch.supervision.jobs.table import JOB_KINDS
 from chargewatch.supervision.jobs.worker import Worker
+from chargewatch.web.mails import ALL_JOBS
 
 
 async def _work(settings: Settings, *, until_idle: bool) -> int:
     async with open_database(settings.require_database_url()) as database:
         await require_newest_schema(database)
-        worker = Worker(database, settings, JOB_KINDS)
+        worker = Worker(database, settings, ALL_JOBS)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, worker.stop)

@@ -28,6 +28,7 @@ RAW_DAYS_COMPRESSED = 90
 RAW_DAYS = 14
 LEDGER_DAYS = 30
 """Single messages; then they are summed a stream and day, for good."""
+NOTICE_DAYS = 400
 JOB_DAYS = 90
 """After the end of a job."""
 CLOSED_GAP_DAYS = 400
@@ -119,6 +120,7 @@ def retention_rules(
         TableRetention("message_ledger", "received_at", ledger_days),
         TableRetention("ledger_gap", "closed_at", CLOSED_GAP_DAYS),
         TableRetention("job", "finished_at", JOB_DAYS),
+        TableRetention("notice", "made_at", NOTICE_DAYS),
         TableRetention("session_name", "seen_on", raw, margin_days=NAME_MARGIN_DAYS),
         TableRetention("connector_interval", "slot_at", rollup_days),
         TableRetention("meter_interval", "slot_at", rollup_days),

@@ -105,7 +105,13 @@ RIGHTS: Mapping[str, Mapping[str, str]] = {
     "case_year": {"serve": _CHANGE},
     "office_file": {"serve": _ADD},
     # Done by `chargewatch work`, with the rights of serve.
-    "job": {"serve": _CHANGE},
+    "job": {"serve": _ALL},
+    # What people and programs are told.
+    "notice": {"serve": _CHANGE},
+    "notice_wish": {"serve": _CHANGE},
+    "notice_mark": {"serve": _CHANGE},
+    "brief_seen": {"serve": _CHANGE},
+    "webhook": {"serve": _CHANGE},
     # The audit trail: a trigger refuses every change, and what does not follow the last entry.
     "audit_entry": {"assess": _ADD, "serve": _ADD},
     "audit_checkpoint": {"serve": _ADD},

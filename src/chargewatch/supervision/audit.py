@@ -98,6 +98,9 @@ class Action(StrEnum):
     CASE_ENTRY = "case_entry"
     CASE_CLOSED = "case_closed"
     CASE_REOPENED = "case_reopened"
+    WEBHOOK_ADDED = "webhook_added"
+    WEBHOOK_ENDED = "webhook_ended"
+    NOTICE_WISH_CHANGED = "notice_wish_changed"
 
 
 @dataclass(frozen=True, kw_only=True)

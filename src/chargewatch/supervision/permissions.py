@@ -35,6 +35,12 @@ class Permission(StrEnum):
     """Record what an operator promises of itself, an operator's user of its own."""
     SEE_JOBS = "see_jobs"
     """What is done in the background."""
+    SEE_BRIEF = "see_brief"
+    """What changed in the city and the office since one last looked."""
+    SEE_WEBHOOKS = "see_webhooks"
+    """Which programs are told of what."""
+    MANAGE_WEBHOOKS = "manage_webhooks"
+    """Let programs be told."""
     MANAGE_JOBS = "manage_jobs"
     """Try a failed job again."""
     ANSWER_COMPLAINTS = "answer_complaints"
@@ -58,6 +64,8 @@ READS = frozenset(
         Permission.SEE_USERS,
         Permission.SEE_JOBS,
         Permission.SEE_INSPECTIONS,
+        Permission.SEE_BRIEF,
+        Permission.SEE_WEBHOOKS,
     }
 )
 """What changes nothing: all that a token for reading may do."""
@@ -72,6 +80,8 @@ PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
         Permission.SEE_USERS,
         Permission.SEE_JOBS,
         Permission.WORK_CASES,
+        Permission.SEE_BRIEF,
+        Permission.SEE_WEBHOOKS,
         Permission.GRADE_OPERATORS,
         Permission.COMMIT,
         Permission.ANSWER_COMPLAINTS,
@@ -82,6 +92,7 @@ PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
     Role.INSPECTOR: _EVERYBODY
     | {
         Permission.WORK_CASES,
+        Permission.SEE_BRIEF,
         Permission.SEE_INSPECTIONS,
         Permission.RECUSE,
     },

@@ -51,6 +51,14 @@ PAGES = (
     Page(name="stations", path="/stations", module="stations", group="watch"),
     Page(name="station", path="/stations/{station_id}", module="stations"),
     Page(name="signals", path="/signals", module="signals", group="watch"),
+    Page(
+        name="notices",
+        path="/notices",
+        module="notices",
+        group="watch",
+        permission=Permission.OWN_ACCOUNT,
+    ),
+    Page(name="brief", path="/brief", module="notices", permission=Permission.SEE_BRIEF),
     Page(name="operators", path="/operators", module="operators", group="office"),
     Page(name="operator", path="/operators/{operator_id}", module="operators"),
     Page(name="label", path="/piles/{connector}/label", module="labels"),
@@ -84,6 +92,13 @@ PAGES = (
         permission=Permission.SEE_AUDIT,
     ),
     Page(name="jobs", path="/jobs", module="jobs", group="system", permission=Permission.SEE_JOBS),
+    Page(
+        name="webhooks",
+        path="/webhooks",
+        module="notices",
+        group="system",
+        permission=Permission.SEE_WEBHOOKS,
+    ),
     Page(name="profile", path="/profile", module="profile", permission=Permission.OWN_ACCOUNT),
     Page(name="provider", path="/login/provider", module="sign_on", public=True, whole=False),
     Page(

@@ -76,6 +76,11 @@ NEWEST = sql.statement(
 ONE = sql.statement("jobs: one", "SELECT {columns} FROM job WHERE job_id = :job_id").filled(
     columns=_COLUMNS
 )
+FORGET_DONE = sql.statement(
+    "jobs: forget done",
+    "DELETE FROM job WHERE kind = :kind AND state = 'done' "
+    "AND finished_at < now() - interval '1 day'",
+)
 COUNTS = sql.statement("jobs: counts", "SELECT state, count(*) AS jobs FROM job GROUP BY state")
 
 
@@ -165,6 +170,11 @@ async def newest(
 async def one(connection: AsyncConnection, job_id: int) -> RowMapping | None:
     """Return a job."""
     return await sql.row(connection, ONE, job_id=job_id)
+
+
+async def forget_done(connection: AsyncConnection, *, kind: str) -> None:
+    """Delete jobs that were done over a day ago: of what a timer asks for every few minutes."""
+    await sql.run(connection, FORGET_DONE, kind=kind)
 
 
 async def counts(connection: AsyncConnection) -> dict[str, int]:

@@ -33,6 +33,13 @@ from chargewatch.storage.tables.ledger import (
     station_status,
 )
 from chargewatch.storage.tables.money import money_month, money_owed, money_total
+from chargewatch.storage.tables.notices import (
+    brief_seen,
+    notice,
+    notice_mark,
+    notice_wish,
+    webhook,
+)
 from chargewatch.storage.tables.quarantine import quarantine, quarantine_day, quarantine_replay
 from chargewatch.storage.tables.registry import (
     connector,
@@ -96,6 +103,7 @@ __all__ = [
     "assessment",
     "audit_checkpoint",
     "audit_entry",
+    "brief_seen",
     "case_entry",
     "case_year",
     "charging_session",
@@ -130,6 +138,9 @@ __all__ = [
     "money_month",
     "money_owed",
     "money_total",
+    "notice",
+    "notice_mark",
+    "notice_wish",
     "office_case",
     "office_file",
     "operator",
@@ -159,4 +170,5 @@ __all__ = [
     "tariff",
     "verification",
     "verification_point",
+    "webhook",
 ]
