@@ -15,6 +15,14 @@ def sum_by_row(row: Ints, values: Floats, *, size: int) -> Floats:
     return np.bincount(row, weights=values, minlength=size).astype(np.float64, copy=False)
 
 
+def by_row(rows: Floats, matrix: Floats) -> Floats:
+    """Return rows (n, t) times a matrix (t, k), each row by itself.
+
+    No bit of a row depends on which others stand beside it, as it does where all are one product.
+    """
+    return np.asarray((rows[:, None, :] @ matrix)[:, 0])
+
+
 def sums_between(values: Floats, first: Ints, last: Ints) -> Floats:
     """Return the sum of values[first:last] of each pair, added from these values alone.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chargewatch.domain.arrays import Bools, Floats, Ints, sum_by_row
+from chargewatch.domain.arrays import Bools, Floats, Ints, by_row, sum_by_row
 from chargewatch.risk.estimator import CityEstimate
 from chargewatch.risk.evidence import Judgement, Pasts, Weighted, age_weights
 from chargewatch.risk.rounds_input import RoundsInput
@@ -83,7 +83,7 @@ def _shared(evidence: Weighted, estimate: CityEstimate, n: int) -> Floats:
     own = evidence.graph.own[:n]
     coupling = session_coupling(evidence.graph)[0][:n] / np.where(own > 0, own, np.inf)[:, None]
     covariance = estimate.level_covariance[-LEVELS:, -LEVELS:]
-    return np.asarray(((coupling @ covariance) * coupling).sum(axis=1))
+    return np.asarray((by_row(coupling, covariance) * coupling).sum(axis=1))
 
 
 def said_by_feeders(

@@ -15,7 +15,7 @@ from chargewatch.domain.verdict import Verdict
 from chargewatch.risk.decision import expected_excess, p_nonconforming
 from chargewatch.risk.feeders.blocks import meters_above
 from chargewatch.risk.given import NOTHING, Given
-from chargewatch.risk.inference import Inference, infer
+from chargewatch.risk.inference import Inference, Solved, concluded, settled
 from chargewatch.risk.memory import CityStatistics, closed_and_open, to_arrays, updated
 from chargewatch.risk.reasons import Findings, reasons
 from chargewatch.risk.rebuilding import History, Rebuilt, part_of, rebuilt, with_wider_anchors
@@ -71,13 +71,47 @@ def assess(
     It comes to the same with a state and without, as long as the state's days are the same. Same
     inputs, configuration and state: same result, to the last bit.
     """
+    return assessed(inputs, config=config, state=state, history=history, given=given)[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """How an assessment came about: what excerpts of it are cut from."""
+
+    inputs: RunInputs
+    closed: CityStatistics  # up to the last day that is closed
+    statistics: CityStatistics  # up to the run
+    found: Rebuilt
+    solved: Solved
+    inference: Inference
+    config: EngineConfig
+
+
+def assessed(
+    inputs: RunInputs,
+    *,
+    config: EngineConfig,
+    state: Mapping[str, NDArray] | None = None,  # type: ignore[type-arg]
+    history: History | None = None,
+    given: Given = NOTHING,
+) -> tuple[RunResult, Course]:
+    """Return the assessment of every connector, and how it came about; see `assess`."""
     closed, statistics = closed_and_open(inputs, config=config, state=state)
     if history is None and state is None:
         history = partial(part_of, inputs)
     found = rebuilt(inputs, statistics, history=history, mpe=known_mpe(inputs.fleet), config=config)
     anchored = with_wider_anchors(inputs, found.conditional)
-    inference = infer(anchored, found.statistics, config=config, given=given)
-    return _result(inputs, statistics, inference, found, closed=closed, config=config)
+    solved = settled(anchored, found.statistics, config=config, given=given)
+    course = Course(
+        inputs=inputs,
+        closed=closed,
+        statistics=statistics,
+        found=found,
+        solved=solved,
+        inference=concluded(solved, given=given),
+        config=config,
+    )
+    return result_of(course), course
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,15 +321,10 @@ def _findings(
     )
 
 
-def _result(
-    inputs: RunInputs,
-    statistics: CityStatistics,
-    inference: Inference,
-    found: Rebuilt,
-    *,
-    closed: CityStatistics,
-    config: EngineConfig,
-) -> RunResult:
+def result_of(course: Course) -> RunResult:
+    """Return what follows from a course for every connector of it."""
+    inputs, statistics, found = course.inputs, course.statistics, course.found
+    inference, config = course.inference, course.config
     measured = _measured(inputs, statistics, inference, config=config)
     decided = _decided(measured, inference, found, config=config)
     findings = _findings(inputs, statistics, inference, measured, decided, config=config)
@@ -340,7 +369,7 @@ def _result(
         meter_shift_u=inference.meter_shift_u,
         meter_suspect=inference.meter_suspect,
         summary=_summary(inference, decided),
-        state=to_arrays(closed, inputs),
+        state=to_arrays(course.closed, inputs),
     )
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from chargewatch.domain.arrays import Floats, Ints, sum_by_row
+from chargewatch.domain.arrays import Floats, Ints, by_row, sum_by_row
 from chargewatch.risk.parallel import in_threads
 from chargewatch.risk.vehicles import (
     LEVEL_MEAN,
@@ -340,6 +340,34 @@ def estimate_city(
     )
 
 
+def swept(system: CitySystem, before: CityEstimate) -> CityEstimate:
+    """Return the estimate after each block was solved once more, all others and the levels held.
+
+    What a block then is follows from its own evidence and from what is given of the others: nothing
+    of it depends on how the whole city was solved, nor any bit on what stands beside it in memory.
+    So `excerpt` can compute it again. Where the solution rests it moves nothing.
+
+    Equation: H = D + V, D the blocks; gamma = D^-1 (b - B l - V gamma), U likewise, and of the
+    draws the conditional mean -D^-1 V x.
+    """
+    blocks = block_inverses(system)
+    coupling, _ = level_coupling(system)
+    score, _ = right_hand_side(system)
+    held = np.concatenate([before.error[:, None], before.sensitivity, before.deviations], axis=1)
+    outside = error_product(system.graph, held) - system.graph.own[:, None] * held
+    levels = before.sensitivity.shape[1]
+    right = np.concatenate(
+        [(score - (coupling * before.level).sum(axis=1))[:, None], -coupling], axis=1
+    )
+    known = blocks.apply(
+        np.concatenate([right - outside[:, : 1 + levels], -outside[:, 1 + levels :]], axis=1)
+    )
+    sensitivity, given = known[:, 1 : 1 + levels].copy(), known[:, 1 + levels :].copy()
+    variance = blocks.conditional_variance() + np.mean(given**2, axis=1)
+    variance += (by_row(sensitivity, before.level_covariance) * sensitivity).sum(axis=1)
+    return replace(before, error=known[:, 0].copy(), sensitivity=sensitivity, variance=variance)
+
+
 def moved_mean(system: CitySystem, before: CityEstimate, *, tolerance: float) -> CityEstimate:
     """Return the posterior mean, with the variances of an estimate of nearly the same system.
 
@@ -390,9 +418,8 @@ def own_evidence(
     lambda_g = 0 with variance s^2: with v = Var(a), c = Cov(gamma_i, a), d = s^2 - v:
     gamma' = gamma + c a / d, V' = V + c^2 / d. Variance infinite where the data say nothing.
     """
-    index = np.arange(model.size)
-    coupled = estimate.sensitivity @ estimate.level_covariance
-    shared = coupled[index, model]
+    # Row by row, so that no bit depends on which connectors stand beside one.
+    shared = (estimate.sensitivity * estimate.level_covariance.T[model]).sum(axis=1)
     own = estimate.level_covariance[model, model]
     variance_a = estimate.variance - 2.0 * shared + own
     covariance = estimate.variance - shared

@@ -108,6 +108,18 @@ def pasts_before(city: RoundsInput, changes: Changes) -> Pasts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Held:
+    """What an excerpt is told of the whole city and of connectors outside of it; s sessions."""
+
+    outside: Bools  # (n + m,), connectors and pasts of which only some sessions are there
+    age: Floats  # (s,), weights of their sessions by age
+    widening: Floats  # (n + m,), see `Weighted`
+    error: Floats  # (n + m,), their gamma
+    traced: Bools  # (n,), something traceable in the whole graph
+    population: Population
+
+
+@dataclass(frozen=True, kw_only=True)
 class Weighted:
     """A round's evidence with its weights; pasts come behind the connectors."""
 
@@ -116,6 +128,7 @@ class Weighted:
     graph: VehicleGraph
     base: Floats  # (s,), variance of a session
     precision: Floats  # (s,), with forgetting
+    widening: Floats  # (n + m,), by how much what all sessions of a connector share widens them
     stated: Stated
     anchored: Ints  # (n,), verifications that count
     source: Bools  # (n,), something traceable bears on it
@@ -154,8 +167,8 @@ def age_weights(city: RoundsInput, connector: Ints, *, size: int) -> Floats:
 
 
 def _session_graph(
-    city: RoundsInput, known: Judgement, pasts: Pasts
-) -> tuple[VehicleGraph, Floats, Floats]:
+    city: RoundsInput, known: Judgement, pasts: Pasts, held: Held | None
+) -> tuple[VehicleGraph, Floats, Floats, Floats]:
     rows, spreads, changes = city.statistics.sessions, known.spreads, known.changes
     connector, size = pasts.connector, city.size + pasts.of.size
     # The usual weights judge the sessions of a connector that changed by its mean error.
@@ -184,7 +197,10 @@ def _session_graph(
         mean_ahead /= np.where(weight > 0, weight, 1.0)
         shared += mean_ahead**2 * pasts.padded(changes.slope_variance)
         log_ratio = log_ratio + changes.slope[rows.connector] * ahead
-    precision = precision / (1.0 + own * shared)[connector]
+    widening = 1.0 + own * shared
+    if held is not None:
+        widening = np.where(held.outside, held.widening, widening)
+    precision = precision / widening[connector]
     graph = vehicle_graph(
         pasts.pairs,
         node_kind=city.node_kind,
@@ -193,7 +209,7 @@ def _session_graph(
         precision=precision,
         vehicle_precision=vehicle,
     )
-    return graph, base, precision
+    return graph, base, precision, widening
 
 
 def _stated(city: RoundsInput, known: Judgement, pasts: Pasts) -> Stated:
@@ -259,8 +275,17 @@ def _evidence(view: FeederView, meter_u: Floats) -> FeederEvidence:
     )
 
 
-def weighted(city: RoundsInput, known: Judgement, pasts: Pasts) -> Weighted:
-    """Return the evidence with the weights and spreads of the round before."""
+def weighted(
+    city: RoundsInput, known: Judgement, pasts: Pasts, *, held: Held | None = None
+) -> Weighted:
+    """Return the evidence with the weights and spreads of the round before.
+
+    Args:
+        city: what stays the same over the rounds.
+        known: the judgement of the round before.
+        pasts: connectors before their steps.
+        held: of an excerpt, what is known of those outside of it.
+    """
     statements, direct_p, direct_s = _since_changes(city, known)
     spread = np.full(city.size, known.spreads.converter)
 
@@ -275,7 +300,7 @@ def weighted(city: RoundsInput, known: Judgement, pasts: Pasts) -> Weighted:
         )
 
     views = tuple(in_threads(view, zip(statements, city.statements, known.z, strict=True)))
-    graph, base, precision = _session_graph(city, known, pasts)
+    graph, base, precision, widening = _session_graph(city, known, pasts, held)
     stated = _stated(city, known, pasts)
     who, n = stated.connector, city.size
     anchor_p = sum_by_row(who, stated.precision, size=n + pasts.of.size)
@@ -299,6 +324,7 @@ def weighted(city: RoundsInput, known: Judgement, pasts: Pasts) -> Weighted:
         graph=graph,
         base=base,
         precision=precision,
+        widening=widening,
         stated=stated,
         anchored=np.bincount(who, minlength=n + pasts.of.size),
         source=(direct_p > 0) | (anchor_p[:n] > 0) | metered,

@@ -32,8 +32,17 @@ from chargewatch.risk.estimator import (
     estimate_city,
     moved_mean,
     own_evidence,
+    swept,
 )
-from chargewatch.risk.evidence import Judgement, Weighted, no_pasts, pasts_before, weighted
+from chargewatch.risk.evidence import (
+    Held,
+    Judgement,
+    Pasts,
+    Weighted,
+    no_pasts,
+    pasts_before,
+    weighted,
+)
 from chargewatch.risk.feeders.statements import (
     FeederView,
     MeterFindings,
@@ -72,6 +81,7 @@ class Inference:
     """The last round."""
 
     weighted: Weighted
+    whole: CityEstimate  # pasts included
     estimate: CityEstimate
     error: Floats  # (n,), gamma by own evidence
     variance: Floats  # (n,)
@@ -321,6 +331,98 @@ def traced_connectors(
     return np.asarray(good[label[:connectors]])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Solved:
+    """The judgement that the rounds came to rest at, and the city's solution with it."""
+
+    city: RoundsInput
+    known: Judgement
+    pasts: Pasts
+    evidence: Weighted
+    whole: CityEstimate  # pasts included, before each block is solved once more
+    rounds: int
+    moved_u: float
+
+
+def settled(
+    inputs: RunInputs,
+    statistics: CityStatistics,
+    *,
+    config: EngineConfig,
+    given: Given = NOTHING,
+) -> Solved:
+    """Return the city's solution, after as many rounds as it takes."""
+    city = prepared(inputs, statistics, config=config)
+    known, rounds, moved = _settled(city, given.in_place(_first_judgement(city)), given)
+    pasts = pasts_before(city, known.changes)
+    evidence = weighted(city, known, pasts)
+    whole = estimate_city(
+        evidence.system, draws=config.draws, seed=config.seed, tolerance=TOLERANCE
+    )
+    return Solved(
+        city=city,
+        known=known,
+        pasts=pasts,
+        evidence=evidence,
+        whole=whole,
+        rounds=rounds,
+        moved_u=moved,
+    )
+
+
+def concluded(solved: Solved, *, given: Given = NOTHING, held: Held | None = None) -> Inference:
+    """Return the posterior of each connector that follows from a solution.
+
+    Args:
+        solved: of the city, or of an excerpt of it.
+        given: truths that an evaluation gives in place of judgements.
+        held: what the whole city tells, where it is an excerpt.
+    """
+    city, known, pasts, evidence = solved.city, solved.known, solved.pasts, solved.evidence
+    whole = swept(evidence.system, solved.whole)
+    if held is not None:
+        whole = replace(whole, error=np.where(held.outside, held.error, whole.error))
+    estimate = whole.of_first(city.size)
+    error, variance = own_evidence(
+        estimate, model=city.model, prior_precision=known.prior_precision
+    )
+    conflicting = conflicts(city, known, evidence, whole, pasts)
+    evidence = evidence.of_present(city, pasts)
+    error, variance = with_doubt(error, variance, evidence.stated)
+    rows = city.statistics.sessions
+    base = np.where(evidence.base > 0, evidence.base, 1.0)
+    if held is None:
+        population = _population(city, error, np.sqrt(variance), given)
+        traced = traced_connectors(
+            city.size,
+            rows.connector,
+            node=city.node,
+            nodes=city.node_kind.size,
+            source=evidence.source,
+        )
+    else:
+        population, traced = held.population, held.traced
+    return Inference(
+        weighted=evidence,
+        whole=whole,
+        estimate=estimate,
+        error=error,
+        variance=variance,
+        population=population,
+        spreads=known.spreads,
+        changes=known.changes,
+        conflicts=conflicting,
+        soc_share=rows.looseness * known.spreads.soc[rows.kind] * rows.soc_variance / base,
+        traced=traced,
+        meter_shift=known.shift,
+        meter_shift_u=known.shift_u,
+        meter_suspect=known.suspect,
+        meter_u=np.where(known.suspect, SUSPECT_U, city.meter_u),
+        rounds=solved.rounds,
+        moved_u=solved.moved_u,
+    )
+
+
 def infer(
     inputs: RunInputs,
     statistics: CityStatistics,
@@ -329,46 +431,7 @@ def infer(
     given: Given = NOTHING,
 ) -> Inference:
     """Return the posterior of the city, after as many rounds as it takes."""
-    city = prepared(inputs, statistics, config=config)
-    known, rounds, moved = _settled(city, given.in_place(_first_judgement(city)), given)
-    pasts = pasts_before(city, known.changes)
-    evidence = weighted(city, known, pasts)
-    whole = estimate_city(
-        evidence.system, draws=config.draws, seed=config.seed, tolerance=TOLERANCE
-    )
-    estimate = whole.of_first(city.size)
-    error, variance = own_evidence(
-        estimate, model=city.model, prior_precision=known.prior_precision
-    )
-    conflicting = conflicts(city, known, evidence, whole, pasts)
-    evidence = evidence.of_present(city, pasts)
-    error, variance = with_doubt(error, variance, evidence.stated)
-    rows = statistics.sessions
-    base = np.where(evidence.base > 0, evidence.base, 1.0)
-    return Inference(
-        weighted=evidence,
-        estimate=estimate,
-        error=error,
-        variance=variance,
-        population=_population(city, error, np.sqrt(variance), given),
-        spreads=known.spreads,
-        changes=known.changes,
-        conflicts=conflicting,
-        soc_share=rows.looseness * known.spreads.soc[rows.kind] * rows.soc_variance / base,
-        traced=traced_connectors(
-            city.size,
-            rows.connector,
-            node=city.node,
-            nodes=city.node_kind.size,
-            source=evidence.source,
-        ),
-        meter_shift=known.shift,
-        meter_shift_u=known.shift_u,
-        meter_suspect=known.suspect,
-        meter_u=np.where(known.suspect, SUSPECT_U, city.meter_u),
-        rounds=rounds,
-        moved_u=moved,
-    )
+    return concluded(settled(inputs, statistics, config=config, given=given), given=given)
 
 
 def _settled(city: RoundsInput, known: Judgement, given: Given) -> tuple[Judgement, int, float]:

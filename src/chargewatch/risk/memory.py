@@ -266,16 +266,13 @@ def _feeder_from(
 
 
 def _days_of(
-    inputs: RunInputs, first_slot: int, last_slot: int
+    inputs: RunInputs, first_slot: int, last_slot: int, days: range | None
 ) -> Iterator[tuple[int, Intervals, Intervals]]:
     """Yield day, connectors' and meters' intervals of slots in [first_slot, last_slot)."""
     own, other = inputs.connector_intervals, inputs.meter_intervals
-    found = [x.slot[(x.slot >= first_slot) & (x.slot < last_slot)] for x in (own, other)]
-    slots = [x for x in found if x.size]
-    if not slots:
-        return
-    low, high = min(int(x.min()) for x in slots), max(int(x.max()) for x in slots)
-    for day in range(low // SLOTS_A_DAY, high // SLOTS_A_DAY + 1):
+    if days is None:
+        days = _days_with_data(inputs, first_slot, last_slot)
+    for day in days:
         begin = max(day * SLOTS_A_DAY, first_slot)
         end = min((day + 1) * SLOTS_A_DAY, last_slot)
         yield (
@@ -283,6 +280,16 @@ def _days_of(
             own.take(np.flatnonzero((own.slot >= begin) & (own.slot < end))),
             other.take(np.flatnonzero((other.slot >= begin) & (other.slot < end))),
         )
+
+
+def _days_with_data(inputs: RunInputs, first_slot: int, last_slot: int) -> range:
+    own, other = inputs.connector_intervals, inputs.meter_intervals
+    found = [x.slot[(x.slot >= first_slot) & (x.slot < last_slot)] for x in (own, other)]
+    slots = [x for x in found if x.size]
+    if not slots:
+        return range(0)
+    low, high = min(int(x.min()) for x in slots), max(int(x.max()) for x in slots)
+    return range(low // SLOTS_A_DAY, high // SLOTS_A_DAY + 1)
 
 
 def updated(
@@ -304,11 +311,24 @@ def closed_and_open(
 
 
 def extended(
-    city: CityStatistics, inputs: RunInputs, *, until_s: float, config: EngineConfig
+    city: CityStatistics,
+    inputs: RunInputs,
+    *,
+    until_s: float,
+    config: EngineConfig,
+    days: range | None = None,
 ) -> CityStatistics:
-    """Return the statistics with the inputs added that are newer than they, up to a time."""
+    """Return the statistics with the inputs added that are newer than they, up to a time.
+
+    Args:
+        city: the statistics.
+        inputs: with what is newer.
+        until_s: the time.
+        config: for the forgetting.
+        days: since 1970, that are counted; None: from the first to the last one with data.
+    """
     until = int(np.floor(until_s / SLOT_S))
-    for day, own, other in _days_of(inputs, city.last_slot, until):
+    for day, own, other in _days_of(inputs, city.last_slot, until, days):
         city = _with_day(city, inputs, day=day, own=own, other=other, config=config)
     city = replace(city, last_slot=max(city.last_slot, until))
     return _with_sessions(city, inputs, until_s=until_s, config=config)

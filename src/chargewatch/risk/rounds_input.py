@@ -28,6 +28,17 @@ LEAST_FREE = 10
 
 
 @dataclass(frozen=True, kw_only=True)
+class CityFacts:
+    """What of connectors and feeders is told by the whole city; shape (n,) and by group (b,)."""
+
+    model: Ints  # group for the mean error
+    models: int
+    classes: Ints  # of converters
+    converters: int
+    misfit: tuple[Floats, ...]  # by how much each feeder's variance is understated
+
+
+@dataclass(frozen=True, kw_only=True)
 class RoundsInput:
     """What stays the same over the rounds; n connectors, s sessions, v nodes, m meters."""
 
@@ -47,6 +58,7 @@ class RoundsInput:
     direct_precision: Floats  # (n,), in-series meters
     direct_score: Floats
     meter_u: Floats  # (m,)
+    facts: CityFacts
     statements: tuple[GainStatement, ...]
 
     @property
@@ -144,24 +156,50 @@ def _successive(estimate: Floats, precision: Floats) -> tuple[Floats, Ints]:
     return squared.sum(axis=1), both.sum(axis=1)
 
 
-def _statements(statistics: CityStatistics) -> tuple[GainStatement, ...]:
-    groups = statistics.layout.groups
-    crossing = tuple(np.asarray(((g.member >= 0) & ~g.same_side).any(axis=1)) for g in groups)
-    factors = misfit(statistics, crossing=crossing)
+def _statements(
+    statistics: CityStatistics, factors: tuple[Floats, ...]
+) -> tuple[GainStatement, ...]:
     return tuple(
         in_threads(
             lambda one: gain_statement(one[0], one[1]).less_sure(1.0 / one[2]),
-            zip(groups, statistics.feeders, factors, strict=True),
+            zip(statistics.layout.groups, statistics.feeders, factors, strict=True),
         )
     )
 
 
-def prepared(inputs: RunInputs, statistics: CityStatistics, *, config: EngineConfig) -> RoundsInput:
-    """Return what stays the same over the rounds."""
-    fleet, layout = inputs.fleet, statistics.layout
+def city_facts(fleet: Fleet, statistics: CityStatistics) -> CityFacts:
+    """Return what the whole city tells of connectors and feeders."""
+    groups = statistics.layout.groups
+    crossing = tuple(np.asarray(((g.member >= 0) & ~g.same_side).any(axis=1)) for g in groups)
     model, models = model_groups(fleet.model, fleet.is_dc)
     classes = converter_classes(fleet)
-    mean, precision = converter_prior(max(int(classes.max(initial=0)) + 1, 1))
+    return CityFacts(
+        model=model,
+        models=models,
+        classes=classes,
+        converters=max(int(classes.max(initial=0)) + 1, 1),
+        misfit=misfit(statistics, crossing=crossing),
+    )
+
+
+def prepared(
+    inputs: RunInputs,
+    statistics: CityStatistics,
+    *,
+    config: EngineConfig,
+    facts: CityFacts | None = None,
+) -> RoundsInput:
+    """Return what stays the same over the rounds.
+
+    Args:
+        inputs: of the run.
+        statistics: of its days.
+        config: the numbers that steer the engine.
+        facts: what the whole city tells, where these are an excerpt of it.
+    """
+    fleet, layout = inputs.fleet, statistics.layout
+    facts = facts or city_facts(fleet, statistics)
+    mean, precision = converter_prior(facts.converters)
     node, node_kind = _nodes(statistics)
     meter_u = np.maximum(np.nan_to_num(layout.meter_u, nan=UNKNOWN_METER_U), METER_U_FLOOR)
     direct_precision, direct_score = _in_series(statistics, meter_u)
@@ -170,10 +208,10 @@ def prepared(inputs: RunInputs, statistics: CityStatistics, *, config: EngineCon
         statistics=statistics,
         config=config,
         mpe=known_mpe(fleet),
-        model=model,
-        models=models,
+        model=facts.model,
+        models=facts.models,
         side=fleet.is_dc.astype(np.int64),
-        classes=classes,
+        classes=facts.classes,
         converter_mean=mean,
         converter_precision=precision,
         node=node,
@@ -184,5 +222,6 @@ def prepared(inputs: RunInputs, statistics: CityStatistics, *, config: EngineCon
         direct_precision=direct_precision,
         direct_score=direct_score,
         meter_u=meter_u,
-        statements=_statements(statistics),
+        facts=facts,
+        statements=_statements(statistics, facts.misfit),
     )

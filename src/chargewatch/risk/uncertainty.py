@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chargewatch.domain.arrays import Floats, sum_by_row
+from chargewatch.domain.arrays import Floats, by_row, sum_by_row
 from chargewatch.risk.estimator import block_inverses
 from chargewatch.risk.feeders.nuisances import light_edges
 from chargewatch.risk.feeders.statements import effective_rows
@@ -44,11 +44,11 @@ def _levels(inference: Inference) -> tuple[Floats, Floats]:
     estimate, system = inference.estimate, inference.weighted.system
     g, h = system.model_precision.size, system.converter_precision.size
     s, c = estimate.sensitivity, estimate.level_covariance
-    total = ((s @ c) * s).sum(axis=1)
+    total = (by_row(s, c) * s).sum(axis=1)
     mid = slice(g, g + h)
-    efficiency = ((s[:, mid] @ c[mid, mid]) * s[:, mid]).sum(axis=1)
+    efficiency = (by_row(s[:, mid], c[mid, mid]) * s[:, mid]).sum(axis=1)
     rest = [i for i in range(s.shape[1]) if not g <= i < g + h]
-    gauge = ((s[:, rest] @ c[np.ix_(rest, rest)]) * s[:, rest]).sum(axis=1)
+    gauge = (by_row(s[:, rest], c[np.ix_(rest, rest)]) * s[:, rest]).sum(axis=1)
     both = gauge + efficiency
     # The parts are correlated; they share the total in proportion.
     share = np.where(both > 0, total / np.where(both > 0, both, 1.0), 0.0)

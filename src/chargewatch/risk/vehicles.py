@@ -362,7 +362,7 @@ def session_score(graph: VehicleGraph, error: Floats, *, level: Floats) -> Float
     """
     scale = vehicle_scales(graph, error, level=level)
     told = graph.connector_weight * error + graph.weights @ (level[graph.kind] + scale)
-    told += graph.connector_load @ level[PAIR_KINDS:]
+    told += (graph.connector_load * level[PAIR_KINDS:]).sum(axis=1)
     return np.asarray(graph.connector_score - told + graph.own * error)
 
 

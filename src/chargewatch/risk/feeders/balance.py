@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from chargewatch.domain.arrays import Bools, Floats, Ints
+from chargewatch.domain.arrays import Bools, Floats, Ints, by_row
 from chargewatch.domain.times import DAY_S, SLOTS_A_DAY
 from chargewatch.risk.feeders.blocks import FeederLayout, Group
 from chargewatch.risk.feeders.day import FeederRows, dense_rows, split_day
@@ -287,7 +287,7 @@ def _solution(day: _Equations, old: FeederStatistics, noise: _Noise) -> _Solutio
         unknowns=unknowns,
         wander=wander,
         wander_variance=hat_rows.variance,
-        residual=day.reference - explained - wander @ WANDER.T,
+        residual=day.reference - explained - by_row(wander, WANDER.T),
         white=white,
         boundary=boundary,
     )
@@ -422,7 +422,7 @@ def _situations(
     settled = old.weight >= EARLY_DAYS * SLOTS_A_DAY
     return situation_sums(
         active_slots(rows.energy, load[0], light=load[1], begin_s=begin_s),
-        solution.residual + solution.wander @ WANDER.T,
+        solution.residual + by_row(solution.wander, WANDER.T),
         variance,
         present=rows.present & settled[:, None],
         gain=np.clip(solution.unknowns[:, : load[0].shape[1]], 0.5, 2.0),
