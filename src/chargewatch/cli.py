@@ -30,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "doctor": "doctor",
     "draw": "draw",
     "evaluate": "evaluate",
+    "evidence": "evidence",
     "gateway": "gateway",
     "health": "health",
     "ingest": "ingest",

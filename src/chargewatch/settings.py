@@ -41,6 +41,13 @@ def _positive_int(value: str) -> int:
     return number
 
 
+def _natural_int(value: str) -> int:
+    number = int(value)
+    if number < 0:
+        raise ValueError("must not be below 0")
+    return number
+
+
 def _float(value: str) -> float:
     return float(value)
 
@@ -227,6 +234,9 @@ class Settings:
     )
     contact_retention_days: int = _option(
         90, "days after its end that a complaint keeps whom to tell", _positive_int
+    )
+    evidence_files: int = _option(
+        200, "evidence files of new flags that a risk run takes at most; 0: none", _natural_int
     )
     half_life_days: float = _option(14.0, "half-life of evidence for the present error", _float)
     mpe_rules: str = _option("CN-2022", "rule set that maps accuracy classes to MPE")

@@ -55,6 +55,7 @@ async def _assess(
     full: bool,
     days: float,
     archive: Path | None,
+    evidence_of: tuple[str, ...],
     quiet: bool,
 ) -> RunOutcome:
     async with open_database(settings.require_database_url()) as database:
@@ -65,6 +66,7 @@ async def _assess(
             full=full,
             days=days,
             archive=archive,
+            evidence_of=evidence_of,
             say=(lambda _line: None) if quiet else say,
         )
 
@@ -129,6 +131,13 @@ def _print(outcome: RunOutcome, currency: str) -> None:
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder of `chargewatch db export`: read rollups and sessions there where it is current.",
 )
+@click.option(
+    "--evidence",
+    "evidence_of",
+    multiple=True,
+    metavar="CONNECTOR",
+    help="Take an evidence file of this connector, too, whatever is found; several times.",
+)
 @json_option
 @click.pass_context
 def command(
@@ -137,13 +146,22 @@ def command(
     full: bool,
     days: float,
     archive: Path | None,
+    evidence_of: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Do one risk run. Errors, uncertainties, verdicts and signals of every connector."""
     settings = settings_of(context)
     logs.configure(settings)
     outcome = run_async(
-        _assess(settings, as_of=as_of, full=full, days=days, archive=archive, quiet=as_json)
+        _assess(
+            settings,
+            as_of=as_of,
+            full=full,
+            days=days,
+            archive=archive,
+            evidence_of=evidence_of,
+            quiet=as_json,
+        )
     )
     log.info(
         "risk_run_finished run_id=%d mode=%s as_of=%s connectors=%d seconds=%.1f digest=%s",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,13 +15,16 @@ import asyncpg
 import numpy as np
 
 from chargewatch import __version__
+from chargewatch.domain.assessment import Assessment
 from chargewatch.domain.mpe import rule_set
 from chargewatch.domain.signal import Signal
+from chargewatch.risk.engine import Course
 from chargewatch.risk.results import EngineConfig, RunResult
 from chargewatch.runs.apart import is_of_the_data
 from chargewatch.runs.context import RunContext, Say, Stopwatch
 from chargewatch.runs.decide import decide, tiers
 from chargewatch.runs.estimate import Advanced, add_blocks, estimate, history_of
+from chargewatch.runs.evidence.cut import Made, chosen_evidence, taken
 from chargewatch.runs.find_signals import Found, find_signals
 from chargewatch.runs.load import Loaded, load
 from chargewatch.runs.owed import MONEY_VERSION, Span, money_owed, open_months
@@ -39,11 +42,13 @@ from chargewatch.storage import pile_index
 from chargewatch.storage.archive.window import Archive, open_archive, session_names
 from chargewatch.storage.database import Database
 from chargewatch.storage.migrate import require_newest_schema
+from chargewatch.storage.office.evidence import KeptFile
 from chargewatch.storage.runs import inputs as load_store
 from chargewatch.storage.runs import money as money_store
 from chargewatch.storage.runs import results as store
 from chargewatch.storage.runs.signals import store_signals
 from chargewatch.supervision.audit import PLATFORM, Action, record
+from chargewatch.supervision.evidence.kept import keep_evidence
 
 log = logging.getLogger("chargewatch.runs")
 
@@ -102,6 +107,7 @@ async def run_assessment(
     full: bool = False,
     days: float = WINDOW_DAYS,
     archive: Path | None = None,
+    evidence_of: Collection[str] = (),
     say: Say = _ignore,
 ) -> RunOutcome:
     """Do one risk run and return what it found; pages see it when it is complete.
@@ -110,6 +116,7 @@ async def run_assessment(
         as_of: only data up to this time count; default: now.
         full: recompute the window instead of going on from the last run.
         days: length of the window.
+        evidence_of: names of connectors whose evidence is taken whatever is found.
         archive: folder of exported days; rollups and sessions come from it where it is current.
 
     Raises: DatabaseError when another run is going on or `as_of` lies in the future;
@@ -146,6 +153,8 @@ async def run_assessment(
                 rules=rules,
                 config=_engine_config(settings, as_of),
                 configuration=configuration,
+                evidence_files=settings.evidence_files,
+                evidence_of=frozenset(evidence_of),
                 archive_folder=archive,
                 failed_rollups=failed_rollups,
                 clock=clock,
@@ -200,10 +209,11 @@ async def _run(context: RunContext) -> RunOutcome:
             estimating.cancel()
             raise
         context.clock.lap("signals")
-        result, out = await estimating
+        (result, course), out = await estimating
     context.clock.lap("engine")
     decided = await _decide(context, data, found=found, signals=signals, result=result, out=out)
-    await _save(context, decided)
+    files = await _evidence(context, data, decided, course)
+    await _save(context, decided, files)
     return RunOutcome(
         run_id=context.run_id,
         mode=context.plan.mode,
@@ -310,6 +320,7 @@ async def _find(
 class _Decided:
     """What a run says and leaves behind: all that is saved."""
 
+    assessments: Mapping[int, Assessment]  # by row of the fleet
     rows: Sequence[tuple[Any, ...]]  # of the table of assessments
     money: KeptMoney
     signals: Sequence[Signal]
@@ -363,6 +374,7 @@ async def _decide(
     context.clock.lap("decide")
     prior = context.plan.prior
     return _Decided(
+        assessments=dict(zip(kept, shown, strict=True)),
         rows=[assessment_values(context.run_id, loaded, row, assessments[row]) for row in kept],
         money=kept_money(loaded, result, owed, run_id=context.run_id),
         signals=signals,
@@ -381,7 +393,43 @@ async def _decide(
     )
 
 
-async def _save(context: RunContext, decided: _Decided) -> None:
+async def _evidence(
+    context: RunContext, data: _Data, decided: _Decided, course: Course
+) -> list[KeptFile]:
+    """Return the evidence files of new flags, and of what somebody asked for."""
+    if context.evidence_files == 0 and not context.evidence_of:
+        return []
+    async with context.database.raw() as connection:
+        chosen = await chosen_evidence(
+            connection,
+            decided.assessments,
+            as_of=context.as_of,
+            most=context.evidence_files,
+            names=context.evidence_of,
+        )
+    made = Made(
+        loaded=data.loaded,
+        course=course,
+        signals=decided.signals,
+        assessments=decided.assessments,
+        run={
+            "run_id": context.run_id,
+            "mode": context.plan.mode,
+            "as_of": context.as_of.isoformat(),
+            "version": __version__,
+            "result_digest": decided.digest,
+            "configuration": context.configuration,
+        },
+        days=context.window_days,
+    )
+    files = await asyncio.to_thread(taken, made, chosen)
+    if chosen:
+        context.say(f"evidence of {len(files)} piles")
+    context.clock.lap("evidence")
+    return files
+
+
+async def _save(context: RunContext, decided: _Decided, files: Sequence[KeptFile]) -> None:
     """Write all of a run in one transaction.
 
     Signals open and close, and money is counted, by the run that is as of the latest time; a replay
@@ -405,6 +453,7 @@ async def _save(context: RunContext, decided: _Decided) -> None:
             summary=summary,
         )
         await pile_index.rebuild(connection)
+        await keep_evidence(connection, run_id, files)
         await record(
             connection,
             PLATFORM,

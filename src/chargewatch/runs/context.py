@@ -46,6 +46,8 @@ class RunContext:
     rules: RuleSet
     config: EngineConfig
     configuration: Mapping[str, Any]  # all that steers it besides its data
+    evidence_files: int  # of flags, at most
+    evidence_of: frozenset[str]  # connectors by name, whatever is found of them
     archive_folder: Path | None  # exported days; None: all comes from the database
     failed_rollups: Sequence[tuple[str, int]]  # kind and number of instruments
     clock: Stopwatch

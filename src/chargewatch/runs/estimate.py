@@ -11,7 +11,7 @@ import asyncpg
 import numpy as np
 
 from chargewatch.domain.arrays import Ints
-from chargewatch.risk.engine import advance, assess
+from chargewatch.risk.engine import Course, advance, assessed
 from chargewatch.risk.memory import Arrays, closed_until_s
 from chargewatch.risk.rebuilding import History, part_of
 from chargewatch.risk.results import EngineConfig, RunResult
@@ -92,12 +92,12 @@ def history_of(
 
 def estimate(
     advanced: Advanced, *, config: EngineConfig, history: History
-) -> tuple[RunResult, list[LeftOut]]:
-    """Return the engine's result of all stations that it can be had for, and the others."""
+) -> tuple[tuple[RunResult, Course], list[LeftOut]]:
+    """Return the engine's result of all stations that it can be had for, how, and the others."""
     return each_apart(
         "estimate",
         advanced.stations,
-        lambda part: assess(
+        lambda part: assessed(
             _part(advanced.last, part), config=config, state=advanced.state, history=history
         ),
         costly=True,

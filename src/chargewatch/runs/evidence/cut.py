@@ -1,0 +1,184 @@
+"""Evidence files of a run's flags, cut while all that decided them is in memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import asyncpg
+import numpy as np
+
+from chargewatch.domain.assessment import Assessment
+from chargewatch.domain.signal import Signal
+from chargewatch.domain.verdict import Tier
+from chargewatch.risk.engine import Course
+from chargewatch.risk.excerpt import excerpt_of
+from chargewatch.runs.evidence.packet import Books, Packet, told, written
+from chargewatch.runs.evidence.replay import replay
+from chargewatch.runs.load import Loaded
+from chargewatch.storage.office import evidence
+from chargewatch.storage.office.evidence import KeptFile
+from chargewatch.supervision.evidence.form import EvidenceError, EvidenceFile, packed
+
+log = logging.getLogger("chargewatch.runs")
+
+FLAGGED = (Tier.RED, Tier.ORANGE)
+STAYS_DAYS = 30
+"""A flag that stays for longer is taken once more."""
+MOST_WANTED = 100
+"""Files that are taken in one run because somebody asked, at most."""
+
+Pile = tuple[str, str, str]
+"""operator_id, station_id and connector."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What a run knows when its evidence is taken."""
+
+    loaded: Loaded
+    course: Course
+    signals: Sequence[Signal]
+    assessments: Mapping[int, Assessment]  # by row, those that are saved
+    run: Mapping[str, Any]
+    days: float
+
+
+def pile_of(assessment: Assessment) -> Pile:
+    """Return whose an assessment is."""
+    return assessment.operator_id, assessment.station_id, assessment.connector
+
+
+def chosen_rows(
+    assessments: Mapping[int, Assessment],
+    *,
+    kept: Mapping[Pile, Collection[str]],
+    wanted: Collection[Pile],
+    most: int,
+) -> list[int]:
+    """Return the rows whose evidence is taken: what was asked for, then flags without a file.
+
+    Args:
+        assessments: of the run.
+        kept: the tiers that a pile has a file of already.
+        wanted: piles that somebody asked for.
+        most: flags at most; the worst first, the others' turn comes with a later run.
+    """
+    asked = [row for row, one in assessments.items() if pile_of(one) in wanted][:MOST_WANTED]
+    flags = [
+        row
+        for row, one in assessments.items()
+        if one.tier in FLAGGED and one.tier.value not in kept.get(pile_of(one), ())
+    ]
+    flags = [row for row in flags if row not in set(asked)]
+    flags.sort(
+        key=lambda row: (
+            FLAGGED.index(assessments[row].tier),
+            -float(np.nan_to_num(assessments[row].priority_money)),
+            pile_of(assessments[row]),
+        )
+    )
+    return [*asked, *flags[:most]]
+
+
+async def chosen_evidence(
+    connection: asyncpg.Connection,
+    assessments: Mapping[int, Assessment],
+    *,
+    as_of: datetime,
+    most: int,
+    names: Collection[str],
+) -> list[int]:
+    """Return the rows whose evidence a run takes; see `chosen_rows`.
+
+    A pile that was no flag in the run before is a new one, whatever files there are of it.
+
+    Args:
+        connection: to the database.
+        assessments: of the run, by row.
+        as_of: of the run.
+        most: flags at most.
+        names: connectors that are taken in any case.
+    """
+    before = {
+        (pile_of_row(row), row["tier"])
+        for row in await evidence.flags_before(
+            connection, as_of=as_of, tiers=[tier.value for tier in FLAGGED]
+        )
+    }
+    kept: dict[Pile, set[str]] = {}
+    for row in await evidence.kept_tiers(connection, since=as_of - timedelta(days=STAYS_DAYS)):
+        if (pile_of_row(row), row["tier"]) in before:
+            kept.setdefault(pile_of_row(row), set()).add(row["tier"])
+    wanted = {pile_of_row(row) for row in await evidence.wanted(connection)}
+    wanted |= {pile_of(one) for one in assessments.values() if one.connector in names}
+    return chosen_rows(assessments, kept=kept, wanted=wanted, most=most)
+
+
+def pile_of_row(row: Mapping[str, Any]) -> Pile:
+    """Return whose a row of the database is."""
+    return row["operator_id"], row["station_id"], row["connector"]
+
+
+def evidence_of(made: Made, row: int) -> EvidenceFile:
+    """Return the evidence file of one connector of a run."""
+    assessment, loaded = made.assessments[row], made.loaded
+    operator_id, station_id, connector = pile_of(assessment)
+    records = loaded.sessions[loaded.sessions["connector_id"] == loaded.registry.connector_ids[row]]
+    packet = Packet(
+        excerpt=excerpt_of(made.course, row),
+        books=Books(
+            last_reading_s=float(loaded.last_reading_s[row]),
+            days=made.days,
+            started_us=records["started_at"].view(np.int64),
+            ended_us=records["ended_at"].view(np.int64),
+            start_wh=records["start_wh"].copy(),
+            stop_wh=records["stop_wh"].copy(),
+            billed_wh=records["billed_wh"].copy(),
+            total_fee=records["total_fee"].copy(),
+        ),
+        signals=[
+            one
+            for one in made.signals
+            if (one.operator_id, one.station_id) == (operator_id, station_id)
+            and one.connector in (None, connector)
+        ],
+        row=told(assessment),
+        pile={"connector": connector, "station_id": station_id, "operator_id": operator_id},
+    )
+    return written(packet, run=made.run)
+
+
+def taken(made: Made, rows: Sequence[int]) -> list[KeptFile]:
+    """Return the evidence files of some connectors, each computed again before it is believed.
+
+    One that can't be made, or doesn't come to the run's verdict, is left out and logged: a run
+    doesn't fail for its evidence.
+    """
+    files = []
+    for row in rows:
+        one = made.assessments[row]
+        try:
+            file = evidence_of(made, row)
+            again = replay(file)
+            if again.differs:
+                raise EvidenceError(
+                    f"computed again, {', '.join(again.differs)} came out otherwise"
+                )
+        except Exception:
+            log.exception("evidence_not_made connector=%s", one.connector)
+            continue
+        files.append(
+            KeptFile(
+                operator_id=one.operator_id,
+                station_id=one.station_id,
+                connector=one.connector,
+                tier=one.tier.value,
+                digest=file.digest,
+                content=packed(file),
+            )
+        )
+    return files

@@ -1,0 +1,1 @@
+"""Evidence files of flags: their form, where they are kept, and their proof."""
