@@ -27,7 +27,7 @@ from chargewatch.runs.estimate import Advanced, add_blocks, estimate, history_of
 from chargewatch.runs.evidence.cut import Made, chosen_evidence, taken
 from chargewatch.runs.find_signals import Found, find_signals
 from chargewatch.runs.load import Loaded, load
-from chargewatch.runs.owed import MONEY_VERSION, Span, money_owed, open_months
+from chargewatch.runs.owed import MONEY_VERSION, Owed, Span, money_owed, open_months
 from chargewatch.runs.owed_sums import KeptMoney, kept_money
 from chargewatch.runs.plan import full_instead, make_plan, mark_late, state_of
 from chargewatch.runs.record import assessment_values, data_span, result_digest, run_summary
@@ -322,6 +322,7 @@ class _Decided:
 
     assessments: Mapping[int, Assessment]  # by row of the fleet
     rows: Sequence[tuple[Any, ...]]  # of the table of assessments
+    owed: Owed
     money: KeptMoney
     signals: Sequence[Signal]
     state: Mapping[str, bytes]
@@ -376,6 +377,7 @@ async def _decide(
     return _Decided(
         assessments=dict(zip(kept, shown, strict=True)),
         rows=[assessment_values(context.run_id, loaded, row, assessments[row]) for row in kept],
+        owed=owed,
         money=kept_money(loaded, result, owed, run_id=context.run_id),
         signals=signals,
         state=packed,
@@ -397,8 +399,6 @@ async def _evidence(
     context: RunContext, data: _Data, decided: _Decided, course: Course
 ) -> list[KeptFile]:
     """Return the evidence files of new flags, and of what somebody asked for."""
-    if context.evidence_files == 0 and not context.evidence_of:
-        return []
     async with context.database.raw() as connection:
         chosen = await chosen_evidence(
             connection,
@@ -420,7 +420,7 @@ async def _evidence(
             "result_digest": decided.digest,
             "configuration": context.configuration,
         },
-        days=context.window_days,
+        owed=decided.owed,
     )
     files = await asyncio.to_thread(taken, made, chosen)
     if chosen:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from chargewatch.domain.times import EPOCH, time_text
 from chargewatch.domain.verdict import Tier
 from chargewatch.risk.results import RunResult
 from chargewatch.runs.load import Loaded
-from chargewatch.runs.owed import Owed
+from chargewatch.runs.owed import Amounts
 from chargewatch.signals.findings import Names
 
 _OF_ENGINE = {field.name for field in fields(RunResult)}
@@ -63,7 +63,19 @@ def severities_by_connector(
     return severities, silent
 
 
-def money_columns(result: RunResult, owed: Owed) -> dict[str, Floats]:
+class RecentMoney(Protocol):
+    """What is known of the money of the last 30 days."""
+
+    @property
+    def recent_error(self) -> Amounts:
+        """By the meters' errors."""
+
+    @property
+    def recent_billing(self) -> Amounts:
+        """By the bills."""
+
+
+def money_columns(result: RunResult, owed: RecentMoney) -> dict[str, Floats]:
     """Return the columns of an assessment that hold money, shape (n,); NaN: not known.
 
     The priority is the expected overcharge beyond the MPE and that of the last 30 days' bills; as
@@ -117,7 +129,7 @@ def decide(
     loaded: Loaded,
     result: RunResult,
     signals: Sequence[Signal],
-    owed: Owed,
+    owed: RecentMoney,
 ) -> list[Assessment]:
     """Return the assessment of every connector, in the order of the fleet."""
     names = loaded.registry.names

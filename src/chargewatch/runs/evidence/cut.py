@@ -19,6 +19,7 @@ from chargewatch.risk.excerpt import excerpt_of
 from chargewatch.runs.evidence.packet import Books, Packet, told, written
 from chargewatch.runs.evidence.replay import replay
 from chargewatch.runs.load import Loaded
+from chargewatch.runs.owed import Amounts, Owed
 from chargewatch.storage.office import evidence
 from chargewatch.storage.office.evidence import KeptFile
 from chargewatch.supervision.evidence.form import EvidenceError, EvidenceFile, packed
@@ -44,7 +45,7 @@ class Made:
     signals: Sequence[Signal]
     assessments: Mapping[int, Assessment]  # by row, those that are saved
     run: Mapping[str, Any]
-    days: float
+    owed: Owed
 
 
 def pile_of(assessment: Assessment) -> Pile:
@@ -123,22 +124,20 @@ def pile_of_row(row: Mapping[str, Any]) -> Pile:
     return row["operator_id"], row["station_id"], row["connector"]
 
 
+def _row_of(amounts: Amounts, row: int) -> Amounts:
+    return Amounts(**{name: values[row : row + 1] for name, values in vars(amounts).items()})
+
+
 def evidence_of(made: Made, row: int) -> EvidenceFile:
     """Return the evidence file of one connector of a run."""
     assessment, loaded = made.assessments[row], made.loaded
     operator_id, station_id, connector = pile_of(assessment)
-    records = loaded.sessions[loaded.sessions["connector_id"] == loaded.registry.connector_ids[row]]
     packet = Packet(
         excerpt=excerpt_of(made.course, row),
         books=Books(
             last_reading_s=float(loaded.last_reading_s[row]),
-            days=made.days,
-            started_us=records["started_at"].view(np.int64),
-            ended_us=records["ended_at"].view(np.int64),
-            start_wh=records["start_wh"].copy(),
-            stop_wh=records["stop_wh"].copy(),
-            billed_wh=records["billed_wh"].copy(),
-            total_fee=records["total_fee"].copy(),
+            recent_error=_row_of(made.owed.recent_error, row),
+            recent_billing=_row_of(made.owed.recent_billing, row),
         ),
         signals=[
             one

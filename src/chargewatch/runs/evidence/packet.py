@@ -14,33 +14,22 @@ import orjson
 import scipy
 
 from chargewatch import __version__
-from chargewatch.domain.arrays import Floats, Ints
 from chargewatch.domain.assessment import Assessment
 from chargewatch.domain.reason import encode
 from chargewatch.domain.signal import Severity, Signal
 from chargewatch.risk.excerpt import Excerpt
 from chargewatch.runs.evidence.codec import EXACT_INTEGERS, Flat, Unflattened, flattened
+from chargewatch.runs.owed import Amounts
 from chargewatch.supervision.evidence.form import EvidenceError, EvidenceFile, made
-
-APART = (
-    *("overcharge_error", "undercharge_error"),
-    *("overcharge_billing", "undercharge_billing"),
-)
-"""Columns of an assessment that are told and not computed again: they decide nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Books:
-    """What bears on an assessment besides the engine; s sessions of the window."""
+    """What bears on an assessment besides the engine, of one connector."""
 
     last_reading_s: float
-    days: float  # of the window
-    started_us: Ints  # (s,), microseconds since 1970-01-01T00:00Z
-    ended_us: Ints
-    start_wh: Floats
-    stop_wh: Floats
-    billed_wh: Floats
-    total_fee: Floats
+    recent_error: Amounts  # shape (1,)
+    recent_billing: Amounts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,19 +14,14 @@ from chargewatch.risk.excerpt import Excerpt, replayed
 from chargewatch.risk.results import RunResult
 from chargewatch.risk.run_inputs import Fleet
 from chargewatch.runs.decide import decide
-from chargewatch.runs.evidence.packet import APART, Books, Packet, made_with, read, told
+from chargewatch.runs.evidence.packet import Packet, made_with, read, told
 from chargewatch.runs.load import Loaded, Registry
 from chargewatch.signals.findings import Names
-from chargewatch.storage.bulk import Records
 from chargewatch.supervision.evidence.form import EvidenceError, EvidenceFile
 
 NEAR = 1e-9
 """Relative difference of numbers that other versions of the same programs may make."""
 _PER_METER = ("meter_shift", "meter_shift_u", "meter_suspect")
-_NUMBERS = (
-    *("relative_error", "standard_uncertainty", "common_uncertainty", "mpe", "p_nonconforming"),
-    *("priority_money", "relative_error_light", "standard_uncertainty_light"),
-)
 _WORDS = ("verdict", "tier", "method", "n_intervals", "n_sessions", "n_vehicles", "n_direct")
 
 
@@ -69,12 +64,11 @@ def replay(file: EvidenceFile) -> Replay:
         for name, value in here.items()
         if of_file.get(name) != value
     }
-    computed = _computed(packet)
-    columns = [name for name in packet.row if name not in APART]
-    missing = set(computed) - set(APART) - set(columns)
+    computed = computed_row(packet)
+    missing = set(computed) - set(packet.row)
     if missing:
         raise EvidenceError(f"the file's assessment lacks {', '.join(sorted(missing))}")
-    differs = tuple(name for name in columns if packet.row[name] != computed.get(name))
+    differs = tuple(name for name in packet.row if packet.row[name] != computed.get(name))
     return Replay(
         told=packet.row,
         computed=computed,
@@ -98,7 +92,11 @@ def _away(one: Any, other: Any) -> float:
     return math.inf
 
 
-def _computed(packet: Packet) -> dict[str, Any]:
+def computed_row(packet: Packet) -> dict[str, Any]:
+    """Return the assessment that follows from what a packet holds, as `told` tells it.
+
+    Raises: EvidenceError when its parts don't fit together.
+    """
     try:
         with warnings.catch_warnings():
             # Of connectors that are only held not everything is there.
@@ -109,8 +107,7 @@ def _computed(packet: Packet) -> dict[str, Any]:
                 _loaded(packet, row),
                 _only(result, row),
                 packet.signals,
-                days=packet.books.days,
-                default_price=packet.excerpt.config.energy_price,
+                packet.books,
             )
     except EvidenceError:
         raise
@@ -157,7 +154,7 @@ def _loaded(packet: Packet, row: int) -> Loaded:
             place_rows={(pile["operator_id"], pile["station_id"]): 0},
             names=names,
         ),
-        sessions=_records(packet.books),
+        sessions=np.zeros(0, dtype=[("connector_id", "i4")]),
         meter_ids=number[:0],
         last_reading_s=np.array([packet.books.last_reading_s]),
         last_meter_s=none[:0],
@@ -172,17 +169,3 @@ def _one_of(excerpt: Excerpt, row: int) -> Fleet:
     return Fleet(
         **{field.name: getattr(fleet, field.name)[row : row + 1] for field in fields(fleet)}
     )
-
-
-def _records(books: Books) -> Records:
-    """Return the sessions in the columns that decisions read."""
-    times = {"started_at": books.started_us, "ended_at": books.ended_us}
-    numbers = {
-        name: getattr(books, name) for name in ("start_wh", "stop_wh", "billed_wh", "total_fee")
-    }
-    kinds = [("connector_id", "i4"), *((name, "M8[us]") for name in times)]
-    out = np.zeros(books.start_wh.size, dtype=[*kinds, *((name, "f8") for name in numbers)])
-    out["connector_id"] = 1
-    for name, values in {**times, **numbers}.items():
-        out[name] = values.view("M8[us]") if name in times else values
-    return out
