@@ -18,7 +18,7 @@ from chargewatch.storage.database import open_database
 from chargewatch.storage.runs import results as store
 from chargewatch.supervision import audit
 from chargewatch.supervision.evidence.form import unpacked
-from chargewatch.supervision.evidence.kept import Pile, ask_for, given_out, one_pile, verified
+from chargewatch.supervision.evidence.kept import PileName, ask_for, given_out, one_pile, verified
 from chargewatch.tlog.merkle import LogError
 
 FAULTS = (
@@ -163,7 +163,7 @@ async def test_what_was_asked_for_is_taken_by_the_next_run_and_no_file_is_made_o
                 .mappings()
                 .one()
             )
-        pile, actor = Pile(**row), audit.Actor(name="wang", role="supervisor")
+        pile, actor = PileName(**row), audit.Actor(name="wang", role="supervisor")
         assert await ask_for(database, pile, actor, now=TO)
         assert not await ask_for(database, pile, actor, now=TO)
         outcome = await run_assessment(database, settings, as_of=TO, days=30)

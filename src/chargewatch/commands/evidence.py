@@ -11,13 +11,13 @@ import click
 from chargewatch.console import json_option, print_json, run_async, say, settings_of
 from chargewatch.errors import InputFileError
 from chargewatch.runs.evidence.account import COMPUTED, given_of
-from chargewatch.runs.evidence.packet import read
-from chargewatch.runs.evidence.replay import Replay
+from chargewatch.runs.evidence.grounds import read
+from chargewatch.runs.evidence.replay import Recomputed
 from chargewatch.runs.evidence.replay import replay as replay_file
 from chargewatch.settings import Settings
 from chargewatch.storage.database import open_database
 from chargewatch.storage.migrate import require_newest_schema
-from chargewatch.supervision.evidence.form import MOST_FILE_BYTES, EvidenceFile, unpacked
+from chargewatch.supervision.evidence.form import MOST_EVIDENCE_BYTES, EvidenceFile, unpacked
 from chargewatch.supervision.evidence.kept import (
     GivenFile,
     entered,
@@ -95,7 +95,7 @@ async def _exported(
 def _file(path: Path) -> EvidenceFile:
     try:
         with path.open("rb") as stream:
-            content = stream.read(MOST_FILE_BYTES + 1)
+            content = stream.read(MOST_EVIDENCE_BYTES + 1)
     except OSError as exc:
         raise InputFileError(f"{path} can't be read: {exc.strerror or exc}") from exc
     return unpacked(content)
@@ -138,7 +138,7 @@ def replay(context: click.Context, /, path: Path, as_json: bool) -> None:
     and whether it is equal to the last bit; exit status 1 when it is not.
     """
     file = _file(path)
-    again, proof, packet = replay_file(file), _proof(file), read(file)
+    again, proof, grounds = replay_file(file), _proof(file), read(file)
     holds = again.holds and not proof.fault
     if as_json:
         print_json(
@@ -153,13 +153,13 @@ def replay(context: click.Context, /, path: Path, as_json: bool) -> None:
                 "differs": again.differs,
                 "largest_difference": again.largest,
                 "other_programs": again.other,
-                "given": given_of(packet),
+                "given": given_of(grounds),
                 "recomputed": COMPUTED,
                 "proof": {"entry": proof.entry, "fault": proof.fault or None},
             }
         )
     else:
-        for line in (*_heading(file), *_account(given_of(packet)), *_outcome(again)):
+        for line in (*_heading(file), *_account(given_of(grounds)), *_outcome(again)):
             click.echo(line)
         click.echo(proof.line())
     context.exit(0 if holds else 1)
@@ -180,7 +180,7 @@ def _account(given: dict[str, str]) -> list[str]:
     return [*lines, f"computed again: {', '.join(COMPUTED)}"]
 
 
-def _outcome(again: Replay) -> list[str]:
+def _outcome(again: Recomputed) -> list[str]:
     columns = ("verdict", "tier", "relative_error", "standard_uncertainty", "p_nonconforming")
     lines = [f"  {'':22}{'told':>24}{'computed':>26}"]
     lines += [f"  {n:22}{_cell(again.told[n]):>24}{_cell(again.computed[n]):>26}" for n in columns]
@@ -214,7 +214,9 @@ def _cell(value: Any) -> str:
 @json_option
 @click.pass_context
 def verify(context: click.Context, /, path: Path, keys: tuple[str, ...], as_json: bool) -> None:
-    """Check that an evidence file is the one that was entered in the audit trail.
+    """Check that the audit trail holds an evidence file.
+
+    That it is the one that was entered when it was made.
 
     Offline. Every part must be what its hash says, and the signed log must hold the digest.
     """

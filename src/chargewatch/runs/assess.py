@@ -18,13 +18,12 @@ from chargewatch import __version__
 from chargewatch.domain.assessment import Assessment
 from chargewatch.domain.mpe import rule_set
 from chargewatch.domain.signal import Signal
-from chargewatch.risk.engine import Course
 from chargewatch.risk.results import EngineConfig, RunResult
 from chargewatch.runs.apart import is_of_the_data
 from chargewatch.runs.context import RunContext, Say, Stopwatch
 from chargewatch.runs.decide import decide, tiers
 from chargewatch.runs.estimate import Advanced, add_blocks, estimate, history_of
-from chargewatch.runs.evidence.cut import Made, chosen_evidence, taken
+from chargewatch.runs.evidence.cut import Made, enter_run, take_evidence
 from chargewatch.runs.find_signals import Found, find_signals
 from chargewatch.runs.load import Loaded, load
 from chargewatch.runs.owed import MONEY_VERSION, Owed, Span, money_owed, open_months
@@ -47,8 +46,6 @@ from chargewatch.storage.runs import inputs as load_store
 from chargewatch.storage.runs import money as money_store
 from chargewatch.storage.runs import results as store
 from chargewatch.storage.runs.signals import store_signals
-from chargewatch.supervision.audit import PLATFORM, Action, record
-from chargewatch.supervision.evidence.kept import keep_evidence
 
 log = logging.getLogger("chargewatch.runs")
 
@@ -212,7 +209,18 @@ async def _run(context: RunContext) -> RunOutcome:
         (result, course), out = await estimating
     context.clock.lap("engine")
     decided = await _decide(context, data, found=found, signals=signals, result=result, out=out)
-    files = await _evidence(context, data, decided, course)
+    files = await take_evidence(
+        context,
+        Made(
+            loaded=data.loaded,
+            course=course,
+            signals=decided.signals,
+            assessments=decided.assessments,
+            owed=decided.owed,
+            digest=decided.digest,
+        ),
+    )
+    context.clock.lap("evidence")
     await _save(context, decided, files)
     return RunOutcome(
         run_id=context.run_id,
@@ -395,40 +403,6 @@ async def _decide(
     )
 
 
-async def _evidence(
-    context: RunContext, data: _Data, decided: _Decided, course: Course
-) -> list[KeptFile]:
-    """Return the evidence files of new flags, and of what somebody asked for."""
-    async with context.database.raw() as connection:
-        chosen = await chosen_evidence(
-            connection,
-            decided.assessments,
-            as_of=context.as_of,
-            most=context.evidence_files,
-            names=context.evidence_of,
-        )
-    made = Made(
-        loaded=data.loaded,
-        course=course,
-        signals=decided.signals,
-        assessments=decided.assessments,
-        run={
-            "run_id": context.run_id,
-            "mode": context.plan.mode,
-            "as_of": context.as_of.isoformat(),
-            "version": __version__,
-            "result_digest": decided.digest,
-            "configuration": context.configuration,
-        },
-        owed=decided.owed,
-    )
-    files = await asyncio.to_thread(taken, made, chosen)
-    if chosen:
-        context.say(f"evidence of {len(files)} piles")
-    context.clock.lap("evidence")
-    return files
-
-
 async def _save(context: RunContext, decided: _Decided, files: Sequence[KeptFile]) -> None:
     """Write all of a run in one transaction.
 
@@ -453,18 +427,7 @@ async def _save(context: RunContext, decided: _Decided, files: Sequence[KeptFile
             summary=summary,
         )
         await pile_index.rebuild(connection)
-        await keep_evidence(connection, run_id, files)
-        await record(
-            connection,
-            PLATFORM,
-            Action.RUN_FINISHED,
-            f"run:{run_id}",
-            result_digest=decided.digest,
-            as_of=context.as_of.isoformat(),
-            mode=context.plan.mode,
-            version=__version__,
-            configuration=context.configuration,
-        )
+        await enter_run(connection, context, digest=decided.digest, files=files)
     context.clock.lap("save")
 
 

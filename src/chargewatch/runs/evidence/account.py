@@ -5,16 +5,16 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from chargewatch.domain.times import DAY_S
-from chargewatch.runs.evidence.packet import Packet
+from chargewatch.runs.evidence.grounds import Grounds
 
 
 def _day(number: float) -> str:
     return datetime.fromtimestamp(number * DAY_S, UTC).date().isoformat()
 
 
-def given_of(packet: Packet) -> dict[str, str]:
+def given_of(grounds: Grounds) -> dict[str, str]:
     """Return what is taken as the run had it, by a word for each."""
-    excerpt = packet.excerpt
+    excerpt = grounds.excerpt
     others = int((~excerpt.own).sum())
     rows = excerpt.statistics.sessions
     away = int((~excerpt.own[rows.connector]).sum())
@@ -38,7 +38,7 @@ def given_of(packet: Packet) -> dict[str, str]:
         ),
         "changes": f"{changed} changes of errors under the feeder, with their days",
         "situations": f"{len(excerpt.situations)} situations in which they err otherwise",
-        "signals": f"{len(packet.signals)} signals, each with the records that it was found in",
+        "signals": f"{len(grounds.signals)} signals, each with the records that it was found in",
     }
 
 

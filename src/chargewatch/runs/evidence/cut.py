@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,18 +12,22 @@ from typing import Any
 import asyncpg
 import numpy as np
 
+from chargewatch import __version__
 from chargewatch.domain.assessment import Assessment
 from chargewatch.domain.signal import Signal
 from chargewatch.domain.verdict import Tier
 from chargewatch.risk.engine import Course
 from chargewatch.risk.excerpt import excerpt_of
-from chargewatch.runs.evidence.packet import Books, Packet, told, written
+from chargewatch.runs.context import RunContext
+from chargewatch.runs.evidence.grounds import Books, Grounds, told, written
 from chargewatch.runs.evidence.replay import replay
 from chargewatch.runs.load import Loaded
 from chargewatch.runs.owed import Amounts, Owed
 from chargewatch.storage.office import evidence
 from chargewatch.storage.office.evidence import KeptFile
+from chargewatch.supervision.audit import PLATFORM, Action, record
 from chargewatch.supervision.evidence.form import EvidenceError, EvidenceFile, packed
+from chargewatch.supervision.evidence.kept import PileName, keep_evidence
 
 log = logging.getLogger("chargewatch.runs")
 
@@ -31,9 +36,6 @@ STAYS_DAYS = 30
 """A flag that stays for longer is taken once more."""
 MOST_WANTED = 100
 """Files that are taken in one run because somebody asked, at most."""
-
-Pile = tuple[str, str, str]
-"""operator_id, station_id and connector."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,20 +46,24 @@ class Made:
     course: Course
     signals: Sequence[Signal]
     assessments: Mapping[int, Assessment]  # by row, those that are saved
-    run: Mapping[str, Any]
     owed: Owed
+    digest: str  # of the run's result
 
 
-def pile_of(assessment: Assessment) -> Pile:
+def pile_of(assessment: Assessment) -> PileName:
     """Return whose an assessment is."""
-    return assessment.operator_id, assessment.station_id, assessment.connector
+    return PileName(
+        operator_id=assessment.operator_id,
+        station_id=assessment.station_id,
+        connector=assessment.connector,
+    )
 
 
 def chosen_rows(
     assessments: Mapping[int, Assessment],
     *,
-    kept: Mapping[Pile, Collection[str]],
-    wanted: Collection[Pile],
+    kept: Mapping[PileName, Collection[str]],
+    wanted: Collection[PileName],
     most: int,
 ) -> list[int]:
     """Return the rows whose evidence is taken: what was asked for, then flags without a file.
@@ -110,7 +116,7 @@ async def chosen_evidence(
             connection, as_of=as_of, tiers=[tier.value for tier in FLAGGED]
         )
     }
-    kept: dict[Pile, set[str]] = {}
+    kept: dict[PileName, set[str]] = {}
     for row in await evidence.kept_tiers(connection, since=as_of - timedelta(days=STAYS_DAYS)):
         if (pile_of_row(row), row["tier"]) in before:
             kept.setdefault(pile_of_row(row), set()).add(row["tier"])
@@ -119,20 +125,22 @@ async def chosen_evidence(
     return chosen_rows(assessments, kept=kept, wanted=wanted, most=most)
 
 
-def pile_of_row(row: Mapping[str, Any]) -> Pile:
+def pile_of_row(row: Mapping[str, Any]) -> PileName:
     """Return whose a row of the database is."""
-    return row["operator_id"], row["station_id"], row["connector"]
+    return PileName(
+        operator_id=row["operator_id"], station_id=row["station_id"], connector=row["connector"]
+    )
 
 
 def _row_of(amounts: Amounts, row: int) -> Amounts:
     return Amounts(**{name: values[row : row + 1] for name, values in vars(amounts).items()})
 
 
-def evidence_of(made: Made, row: int) -> EvidenceFile:
+def evidence_of(made: Made, row: int, *, run: Mapping[str, Any]) -> EvidenceFile:
     """Return the evidence file of one connector of a run."""
     assessment, loaded = made.assessments[row], made.loaded
-    operator_id, station_id, connector = pile_of(assessment)
-    packet = Packet(
+    pile = pile_of(assessment)
+    grounds = Grounds(
         excerpt=excerpt_of(made.course, row),
         books=Books(
             last_reading_s=float(loaded.last_reading_s[row]),
@@ -142,16 +150,16 @@ def evidence_of(made: Made, row: int) -> EvidenceFile:
         signals=[
             one
             for one in made.signals
-            if (one.operator_id, one.station_id) == (operator_id, station_id)
-            and one.connector in (None, connector)
+            if (one.operator_id, one.station_id) == (pile.operator_id, pile.station_id)
+            and one.connector in (None, pile.connector)
         ],
         row=told(assessment),
-        pile={"connector": connector, "station_id": station_id, "operator_id": operator_id},
+        pile=vars(pile),
     )
-    return written(packet, run=made.run)
+    return written(grounds, run=run)
 
 
-def taken(made: Made, rows: Sequence[int]) -> list[KeptFile]:
+def taken(made: Made, rows: Sequence[int], *, run: Mapping[str, Any]) -> list[KeptFile]:
     """Return the evidence files of some connectors, each computed again before it is believed.
 
     One that can't be made, or doesn't come to the run's verdict, is left out and logged: a run
@@ -161,7 +169,7 @@ def taken(made: Made, rows: Sequence[int]) -> list[KeptFile]:
     for row in rows:
         one = made.assessments[row]
         try:
-            file = evidence_of(made, row)
+            file = evidence_of(made, row, run=run)
             again = replay(file)
             if again.differs:
                 raise EvidenceError(
@@ -181,3 +189,45 @@ def taken(made: Made, rows: Sequence[int]) -> list[KeptFile]:
             )
         )
     return files
+
+
+async def take_evidence(context: RunContext, made: Made) -> list[KeptFile]:
+    """Return the evidence files of a run's new flags, and of what somebody asked for."""
+    async with context.database.raw() as connection:
+        chosen = await chosen_evidence(
+            connection,
+            made.assessments,
+            as_of=context.as_of,
+            most=context.evidence_files,
+            names=context.evidence_of,
+        )
+    if not chosen:
+        return []
+    run = {"run_id": context.run_id, **_told_of(context, made.digest)}
+    files = await asyncio.to_thread(taken, made, chosen, run=run)
+    context.say(f"evidence of {len(files)} piles")
+    return files
+
+
+def _told_of(context: RunContext, digest: str) -> dict[str, Any]:
+    return {
+        "mode": context.plan.mode,
+        "as_of": context.as_of.isoformat(),
+        "version": __version__,
+        "result_digest": digest,
+        "configuration": context.configuration,
+    }
+
+
+async def enter_run(
+    connection: asyncpg.Connection, context: RunContext, *, digest: str, files: Sequence[KeptFile]
+) -> None:
+    """Keep a run's evidence files and enter them and the run in the audit trail, as its last."""
+    await keep_evidence(connection, context.run_id, files)
+    await record(
+        connection,
+        PLATFORM,
+        Action.RUN_FINISHED,
+        f"run:{context.run_id}",
+        **_told_of(context, digest),
+    )

@@ -14,7 +14,7 @@ from chargewatch.risk.excerpt import Excerpt, replayed
 from chargewatch.risk.results import RunResult
 from chargewatch.risk.run_inputs import Fleet
 from chargewatch.runs.decide import decide
-from chargewatch.runs.evidence.packet import Packet, made_with, read, told
+from chargewatch.runs.evidence.grounds import Grounds, made_with, read, told
 from chargewatch.runs.load import Loaded, Registry
 from chargewatch.signals.findings import Names
 from chargewatch.supervision.evidence.form import EvidenceError, EvidenceFile
@@ -26,7 +26,7 @@ _WORDS = ("verdict", "tier", "method", "n_intervals", "n_sessions", "n_vehicles"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replay:
+class Recomputed:
     """What came out, beside what the run told."""
 
     told: Mapping[str, Any]
@@ -52,28 +52,28 @@ class Replay:
         return not self.same_programs and self.same_words and self.largest <= NEAR
 
 
-def replay(file: EvidenceFile) -> Replay:
+def replay(file: EvidenceFile) -> Recomputed:
     """Return what an evidence file's verdict comes to when it is computed again.
 
     Raises: EvidenceError when parts of the file are missing or don't fit together.
     """
-    packet, here = read(file), made_with()
+    grounds, here = read(file), made_with()
     of_file = file.manifest["made_with"]
     other = {
         name: (of_file.get(name), value)
         for name, value in here.items()
         if of_file.get(name) != value
     }
-    computed = computed_row(packet)
-    missing = set(computed) - set(packet.row)
+    computed = computed_row(grounds)
+    missing = set(computed) - set(grounds.row)
     if missing:
         raise EvidenceError(f"the file's assessment lacks {', '.join(sorted(missing))}")
-    differs = tuple(name for name in packet.row if packet.row[name] != computed.get(name))
-    return Replay(
-        told=packet.row,
+    differs = tuple(name for name in grounds.row if grounds.row[name] != computed.get(name))
+    return Recomputed(
+        told=grounds.row,
         computed=computed,
         differs=differs,
-        largest=max((_away(packet.row[n], computed.get(n)) for n in differs), default=0.0),
+        largest=max((_away(grounds.row[n], computed.get(n)) for n in differs), default=0.0),
         same_programs=not other,
         other=other,
     )
@@ -92,8 +92,8 @@ def _away(one: Any, other: Any) -> float:
     return math.inf
 
 
-def computed_row(packet: Packet) -> dict[str, Any]:
-    """Return the assessment that follows from what a packet holds, as `told` tells it.
+def computed_row(grounds: Grounds) -> dict[str, Any]:
+    """Return the assessment that follows from some grounds, as `told` tells it.
 
     Raises: EvidenceError when its parts don't fit together.
     """
@@ -101,13 +101,13 @@ def computed_row(packet: Packet) -> dict[str, Any]:
         with warnings.catch_warnings():
             # Of connectors that are only held not everything is there.
             warnings.simplefilter("ignore", RuntimeWarning)
-            result = replayed(packet.excerpt)
-            row = packet.excerpt.connector
+            result = replayed(grounds.excerpt)
+            row = grounds.excerpt.connector
             assessments = decide(
-                _loaded(packet, row),
+                _loaded(grounds, row),
                 _only(result, row),
-                packet.signals,
-                packet.books,
+                grounds.signals,
+                grounds.books,
             )
     except EvidenceError:
         raise
@@ -130,9 +130,9 @@ def _only(result: RunResult, row: int) -> RunResult:
     return replace(result, **cut)
 
 
-def _loaded(packet: Packet, row: int) -> Loaded:
+def _loaded(grounds: Grounds, row: int) -> Loaded:
     """Return what a run would have loaded of the one connector, as far as decisions read it."""
-    excerpt, pile = packet.excerpt, packet.pile
+    excerpt, pile = grounds.excerpt, grounds.pile
     number = np.array([1], dtype=np.int64)
     none = np.array([math.nan])
     names = Names(
@@ -156,7 +156,7 @@ def _loaded(packet: Packet, row: int) -> Loaded:
         ),
         sessions=np.zeros(0, dtype=[("connector_id", "i4")]),
         meter_ids=number[:0],
-        last_reading_s=np.array([packet.books.last_reading_s]),
+        last_reading_s=np.array([grounds.books.last_reading_s]),
         last_meter_s=none[:0],
         valid_until_s=none,
         archive=None,

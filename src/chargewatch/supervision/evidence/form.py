@@ -30,7 +30,7 @@ MOST_BYTES: Mapping[str, int] = {MANIFEST: 8_000_000, ARRAYS: 400_000_000, PROOF
 """Bytes of each part once unpacked, at most."""
 MOST_GROWTH = 200
 """Times that a part may be larger than it is packed, at most: deflate reaches 1,032 with zeros."""
-MOST_FILE_BYTES = 100_000_000
+MOST_EVIDENCE_BYTES = 100_000_000
 PACKED_AGAIN = 6
 DTYPES = {"<f8", "<f4", "<i8", "<i4", "<i2", "|i1", "<u8", "|b1"}
 _MADE_AT = (1980, 1, 1, 0, 0, 0)
@@ -118,8 +118,8 @@ def unpacked(content: bytes) -> EvidenceFile:
 
     Raises: EvidenceError that names the part and what is wrong with it.
     """
-    if len(content) > MOST_FILE_BYTES:
-        raise EvidenceError(f"an evidence file has at most {MOST_FILE_BYTES // 1_000_000} MB")
+    if len(content) > MOST_EVIDENCE_BYTES:
+        raise EvidenceError(f"an evidence file has at most {MOST_EVIDENCE_BYTES // 1_000_000} MB")
     parts = _parts(content)
     for name in (MANIFEST, ARRAYS):
         if name not in parts:

@@ -29,8 +29,8 @@ from chargewatch.tlog.note import Checkpoint, VerifierKey
 from chargewatch.tlog.proof import read_proof
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pile:
+@dataclass(frozen=True, kw_only=True, order=True)
+class PileName:
     """Whose evidence it is: names that stand in the registry."""
 
     operator_id: str
@@ -72,7 +72,7 @@ async def keep_evidence(
         )
 
 
-async def one_pile(database: Database, connector: str, *, operator_id: str | None) -> Pile:
+async def one_pile(database: Database, connector: str, *, operator_id: str | None) -> PileName:
     """Return the pile of a name that has evidence files.
 
     Raises: NotFoundError when none has, or several.
@@ -87,10 +87,10 @@ async def one_pile(database: Database, connector: str, *, operator_id: str | Non
     if len(found) > 1:
         operators = ", ".join(f"{row['operator_id']}/{row['station_id']}" for row in found)
         raise NotFoundError(f"{connector!r} is at {operators}: say which by --operator")
-    return Pile(**dict(found[0]))
+    return PileName(**dict(found[0]))
 
 
-async def given_out(database: Database, pile: Pile, *, run_id: int | None = None) -> GivenFile:
+async def given_out(database: Database, pile: PileName, *, run_id: int | None = None) -> GivenFile:
     """Return a pile's evidence file of a run (default: its newest), with its proof if there is one.
 
     Raises: NotFoundError when no such file was taken.
@@ -117,7 +117,7 @@ async def given_out(database: Database, pile: Pile, *, run_id: int | None = None
     )
 
 
-async def ask_for(database: Database, pile: Pile, actor: Actor, *, now: datetime) -> bool:
+async def ask_for(database: Database, pile: PileName, actor: Actor, *, now: datetime) -> bool:
     """Ask the next run for a pile's evidence; return whether nobody had asked."""
     async with database.begin() as connection:
         is_new = await rows.want(connection, **vars(pile), asked_at=now, asked_by=actor.name)

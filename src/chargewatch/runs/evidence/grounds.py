@@ -33,7 +33,7 @@ class Books:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Packet:
+class Grounds:
     """All that decided one connector, and what was decided."""
 
     excerpt: Excerpt
@@ -78,16 +78,16 @@ def _canonical(value: Any) -> Any:
     return value
 
 
-def written(packet: Packet, *, run: Mapping[str, Any]) -> EvidenceFile:
-    """Return the evidence file of a packet and the run that it is of."""
+def written(grounds: Grounds, *, run: Mapping[str, Any]) -> EvidenceFile:
+    """Return the evidence file of some grounds and the run that they are of."""
     flat = Flat()
-    flattened(packet.excerpt, "excerpt", into=flat)
-    flattened(packet.books, "books", into=flat)
-    signals = orjson.loads(orjson.dumps([asdict(one) for one in packet.signals]))
+    flattened(grounds.excerpt, "excerpt", into=flat)
+    flattened(grounds.books, "books", into=flat)
+    signals = orjson.loads(orjson.dumps([asdict(one) for one in grounds.signals]))
     told_of = {
-        "pile": dict(packet.pile),
+        "pile": dict(grounds.pile),
         "run": dict(run),
-        "row": dict(packet.row),
+        "row": dict(grounds.row),
         "signals": signals,
         "values": flat.values,
         "made_with": made_with(),
@@ -95,8 +95,8 @@ def written(packet: Packet, *, run: Mapping[str, Any]) -> EvidenceFile:
     return made(_canonical(told_of), flat.arrays)
 
 
-def read(file: EvidenceFile) -> Packet:
-    """Return the packet of an evidence file.
+def read(file: EvidenceFile) -> Grounds:
+    """Return the grounds of an evidence file.
 
     Raises: EvidenceError that names what is missing or can't be.
     """
@@ -105,7 +105,7 @@ def read(file: EvidenceFile) -> Packet:
     excerpt, books = flat.record(Excerpt, "excerpt"), flat.record(Books, "books")
     if not 0 <= excerpt.connector < excerpt.inputs.fleet.size:
         raise EvidenceError("the file's connector is none of its connectors")
-    return Packet(
+    return Grounds(
         excerpt=excerpt,
         books=books,
         signals=[_signal(one) for one in file.manifest["signals"]],
