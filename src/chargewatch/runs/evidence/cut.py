@@ -31,7 +31,7 @@ from chargewatch.supervision.evidence.kept import PileName, keep_evidence
 
 log = logging.getLogger("chargewatch.runs")
 
-FLAGGED = (Tier.RED, Tier.ORANGE)
+TAKEN_TIERS = (Tier.RED, Tier.ORANGE)
 STAYS_DAYS = 30
 """A flag that stays for longer is taken once more."""
 MOST_WANTED = 100
@@ -78,12 +78,12 @@ def chosen_rows(
     flags = [
         row
         for row, one in assessments.items()
-        if one.tier in FLAGGED and one.tier.value not in kept.get(pile_of(one), ())
+        if one.tier in TAKEN_TIERS and one.tier.value not in kept.get(pile_of(one), ())
     ]
     flags = [row for row in flags if row not in set(asked)]
     flags.sort(
         key=lambda row: (
-            FLAGGED.index(assessments[row].tier),
+            TAKEN_TIERS.index(assessments[row].tier),
             -float(np.nan_to_num(assessments[row].priority_money)),
             pile_of(assessments[row]),
         )
@@ -113,7 +113,7 @@ async def chosen_evidence(
     before = {
         (pile_of_row(row), row["tier"])
         for row in await evidence.flags_before(
-            connection, as_of=as_of, tiers=[tier.value for tier in FLAGGED]
+            connection, as_of=as_of, tiers=[tier.value for tier in TAKEN_TIERS]
         )
     }
     kept: dict[PileName, set[str]] = {}
