@@ -38,7 +38,7 @@ def some_facts(step: int, *, count: int = 400) -> dict[str, Fact]:
         "lost": fact(f"{2.25 * step:.2f}", 7_200),
         "rejected": fact(10 * step, 1_000_000),
         "coverage": fact(8 * step, count),
-        "complaints": fact(step, 120_000),
+        "complaints": fact(step, 118_000),
     }
 
 

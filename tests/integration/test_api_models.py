@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 
 import pytest
@@ -25,6 +25,13 @@ STATION, CONNECTOR = "TJ0001", "TJ0001-01-1"
 IN_PATH = {"draw_id": "2026-12", "connector": CONNECTOR, "station_id": STATION, "number": NUMBER}
 
 NO_JSON = {"/api/v1/events", "/api/v1/cases/{number}/files/{file_id}"}
+IN_PATH = {
+    "connector": CONNECTOR,
+    "station_id": STATION,
+    "operator_id": "OP2",
+    "month": "2026-01",
+    "job_id": "1",
+}
 
 
 @pytest.fixture
@@ -145,11 +152,17 @@ async def test_what_changes_something_answers_what_its_model_declares(site: Site
         "/api/v1/users/{username}/password": None,
         "/api/v1/me/second-factor": None,
         "/api/v1/me/tokens": {"label": "test", "scope": "all", "days": 1},
+        "/api/v1/operators/{operator_id}/commitments": {
+            "text": "all of them verified in time",
+            "until": (datetime.now(UTC) + timedelta(days=9)).date().isoformat(),
+        },
+        "/api/v1/credit/{month}": {"action": "recount", "why": "a test"},
     }
     for path, body in bodies.items():
         model = declared_models(site)["POST", path]
         assert model is not None
         url = path.replace("{username}", "new")
+        url = url.replace("{operator_id}", "OP1").replace("{month}", "2026-01")
         answer = await site.client.post(url, headers=header, json=body)
         assert answer.status_code == 200, answer.text
         assert told(check(model, answer.text, url)) == fields_of(model)

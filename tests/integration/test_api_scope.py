@@ -58,6 +58,8 @@ OF_OP2 = {
     "number": NUMBER,
     "file_id": FILE_ID,
 }
+REFUSED = ("/users", "/audit", "/jobs", "/jobs/{job_id}")
+OF_OP2 = {"connector": "TJ0001-01-1", "station_id": "TJ0001", "operator_id": "OP2"}
 PAGES = [
     page.address(**OF_OP2)
     for page in web_site.PAGES
