@@ -9,7 +9,7 @@ from chargewatch.supervision.credit.rules import CreditError
 
 _EXACT = Context(prec=40)
 _TAIL = Decimal("0.025")
-_STEPS = 60
+_STEPS = 50
 _MOST_BAD = 100_000
 
 
