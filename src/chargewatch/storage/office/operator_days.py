@@ -14,16 +14,32 @@ from chargewatch.storage import sql
 from chargewatch.storage.pages.watched import watched
 from chargewatch.storage.tables import operator_day
 
-# The broker tells of a station's end in its name (topic status): that is no sign of life.
-HOUR = sql.statement(
-    "operator days: hour",
-    "SELECT s.operator_id, count(*) AS messages, "
-    "sum(l.stored + l.duplicate + l.rejected) AS items, sum(l.rejected) AS rejected, "
-    "count(DISTINCT s.station_id) FILTER (WHERE r.station_id IS NOT NULL AND s.topic <> 'status') "
-    "AS heard "
-    "FROM message_ledger l JOIN ledger_stream s USING (stream_id) "
+# Stream by stream, by the key of their index: no engine has to read the other days. The broker
+# tells of a station's end in its name (topic status): that is no sign of life. `hours` is a bit an
+# hour of the day.
+DAY = sql.statement(
+    "operator days: messages of a day",
+    "WITH stream AS (SELECT s.operator_id, s.station_id, d.messages, d.items, d.rejected, "
+    "CASE WHEN r.station_id IS NULL OR s.topic = 'status' THEN 0 ELSE d.hours END AS hours "
+    "FROM ledger_stream s "
     "LEFT JOIN station r ON r.station_id = s.station_id AND r.operator_id = s.operator_id "
-    "WHERE l.received_at >= :since AND l.received_at < :until GROUP BY s.operator_id",
+    "CROSS JOIN LATERAL (SELECT count(*) AS messages, "
+    "coalesce(sum(l.stored + l.duplicate + l.rejected), 0) AS items, "
+    "coalesce(sum(l.rejected), 0) AS rejected, coalesce(bit_or(1 << CAST(extract(hour FROM "
+    "l.received_at AT TIME ZONE 'UTC') AS integer)), 0) AS hours FROM message_ledger l "
+    "WHERE l.stream_id = s.stream_id AND l.received_at >= :since AND l.received_at < :until) d "
+    "WHERE s.last_received_at >= :since AND s.first_received_at < :until), "
+    "place AS (SELECT operator_id, sum(messages) AS messages, sum(items) AS items, "
+    "sum(rejected) AS rejected, bit_or(hours) AS hours FROM stream "
+    "GROUP BY operator_id, station_id) "
+    "SELECT operator_id, sum(messages) AS messages, sum(items) AS items, "
+    "sum(rejected) AS rejected, sum(bit_count(CAST(hours AS bit(24)))) AS heard, "
+    "bit_or(hours) AS hours FROM place GROUP BY operator_id",
+)
+FIRST = sql.statement(
+    "operator days: first",
+    "SELECT least((SELECT min(first_received_at) FROM ledger_stream), "
+    "(SELECT min(ended_at) FROM charging_session))",
 )
 SUMMED_DAY = sql.statement(
     "operator days: summed messages of a day",
@@ -84,11 +100,20 @@ WEEKS = sql.statement(
 )
 
 
-async def hour_sums(
+async def day_sums(
     connection: AsyncConnection, *, since: datetime, until: datetime
 ) -> Sequence[RowMapping]:
-    """Return by operator what came in a span of time, and how many stations were heard."""
-    return await sql.rows(connection, HOUR, since=since, until=until)
+    """Return by operator what came in a UTC day or its beginning, and in which hours.
+
+    `heard` is the number of hours in which its stations were heard, summed over them.
+    """
+    return await sql.rows(connection, DAY, since=since, until=until)
+
+
+async def first_time(connection: AsyncConnection) -> datetime | None:
+    """Return when the first message came or the first session ended; None before both."""
+    found: datetime | None = await sql.value(connection, FIRST)
+    return found
 
 
 async def summed_day(connection: AsyncConnection, day: date) -> Sequence[RowMapping]:

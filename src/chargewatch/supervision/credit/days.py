@@ -10,7 +10,6 @@ from chargewatch.storage.database import Database
 from chargewatch.storage.office import credit_facts
 from chargewatch.storage.office import operator_days as rows
 
-_HOUR = timedelta(hours=1)
 _DAY = timedelta(days=1)
 
 
@@ -19,7 +18,8 @@ async def sum_days(
 ) -> int:
     """Bring the sums of UTC days up to date, each in a transaction of its own.
 
-    A day that was summed after its end stays as it was.
+    A day that was summed after its end stays as it was. Days before the first message and the first
+    session have no sums.
 
     Args:
         database: with the ledger.
@@ -32,6 +32,10 @@ async def sum_days(
     """
     until = min(until, now.astimezone(UTC).date() + _DAY)
     async with database.connect() as connection:
+        first = await rows.first_time(connection)
+        if first is None:
+            return 0
+        since = max(since, first.astimezone(UTC).date())
         final = await rows.final_days(connection, since=since, until=until)
     wanted = [since + n * _DAY for n in range((until - since).days)]
     wanted = [day for day in wanted if afresh or day not in final]
@@ -42,7 +46,8 @@ async def sum_days(
 
 async def _sum_day(database: Database, day: date, *, now: datetime) -> None:
     begin = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    end = min(begin + _DAY, now)
+    # Of a day that is not over its whole hours.
+    end = min(begin + _DAY, now.replace(minute=0, second=0, microsecond=0))
     sums: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     async with database.begin() as connection:
         await credit_facts.allow_long_statements(connection)
@@ -50,7 +55,12 @@ async def _sum_day(database: Database, day: date, *, now: datetime) -> None:
         single = kept_from is None or begin >= kept_from
         hours = 0
         if single:
-            hours = await _add_hours(connection, sums, begin=begin, end=end)
+            city = 0
+            for row in await rows.day_sums(connection, since=begin, until=end):
+                _add(sums[row["operator_id"]], row, ("messages", "items", "rejected", "heard"))
+                city |= int(row["hours"])
+            # Hours in which nobody was heard are the platform's own: they count for nobody.
+            hours = city.bit_count()
         else:
             for row in await rows.summed_day(connection, day):
                 _add(sums[row["operator_id"]], row, ("messages", "items", "rejected"))
@@ -81,23 +91,6 @@ async def _sum_day(database: Database, day: date, *, now: datetime) -> None:
             for row in stations
         ]
         await rows.keep_day(connection, kept)
-
-
-async def _add_hours(
-    connection: Any, sums: dict[str, dict[str, int]], *, begin: datetime, end: datetime
-) -> int:
-    """Add the messages of whole hours; return in how many of them any station was heard.
-
-    Hours in which nobody was heard are the platform's own: they count for nobody.
-    """
-    heard_hours, hour = 0, begin
-    while hour + _HOUR <= end:
-        found = await rows.hour_sums(connection, since=hour, until=hour + _HOUR)
-        for row in found:
-            _add(sums[row["operator_id"]], row, ("messages", "items", "rejected", "heard"))
-        heard_hours += any(row["heard"] for row in found)
-        hour += _HOUR
-    return heard_hours
 
 
 def _add(sums: dict[str, int], row: Any, names: tuple[str, ...]) -> None:
