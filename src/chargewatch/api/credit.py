@@ -36,6 +36,7 @@ from chargewatch.storage.office import credit as rows
 from chargewatch.storage.office import operator_days
 from chargewatch.supervision.accounts import Account
 from chargewatch.supervision.credit import commitments, grading
+from chargewatch.supervision.credit.arithmetic import PUBLISHED
 from chargewatch.supervision.credit.needs import outlook
 from chargewatch.supervision.credit.public import public_grade, public_page
 from chargewatch.supervision.credit.rules import CreditError
@@ -84,7 +85,7 @@ def check_scope(account: Account, operator_id: str) -> None:
 def published_document(row: Mapping[Any, Any]) -> dict[str, Any]:
     """Return a published grade as a file that `chargewatch credit replay` reads."""
     told: dict[str, Any] = dict(row["arithmetic"])
-    return told | {"published": {name: row[name] for name in ("revision", "made_at", "why")}}
+    return told | {PUBLISHED: {name: row[name] for name in ("revision", "made_at", "why")}}
 
 
 async def load_operator(

@@ -28,6 +28,7 @@ from chargewatch.storage.migrate import require_newest_schema
 from chargewatch.storage.office import credit as rows
 from chargewatch.supervision.audit import command_line
 from chargewatch.supervision.credit import grading
+from chargewatch.supervision.credit.arithmetic import PUBLISHED
 from chargewatch.supervision.credit.arithmetic import replay as replay_grade
 from chargewatch.supervision.credit.grading import Graded
 from chargewatch.supervision.credit.job import told_of
@@ -175,7 +176,7 @@ async def _one(
     if draft:
         return told
     published = {"revision": row["revision"], "made_at": row["made_at"].isoformat()}
-    return told | {"published": published | {"why": row["why"]}}
+    return told | {PUBLISHED: published | {"why": row["why"]}}
 
 
 def _lines(told: Mapping[str, Any]) -> list[str]:

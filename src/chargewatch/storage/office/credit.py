@@ -49,7 +49,8 @@ LIST = sql.statement(
 NARROWED = {
     "scope": "o.operator_id = :scope",
     "grade": "coalesce(g.grade, '-') = :grade",
-    "words": "(o.name ILIKE :words OR o.operator_id ILIKE :words)",
+    "words": "(strpos(lower(o.name), lower(:words)) > 0 "
+    "OR strpos(lower(o.operator_id), lower(:words)) > 0)",
 }
 ONE = sql.statement(
     "credit: operator",
@@ -174,7 +175,7 @@ async def operators(
         words: only whose name or identifier holds them.
         sort: one of ORDERS.
     """
-    wanted = {"scope": scope, "grade": grade, "words": words and f"%{words}%"}
+    wanted = {"scope": scope, "grade": grade, "words": words}
     given = {name: value for name, value in wanted.items() if value}
     where = " AND ".join(NARROWED[name] for name in given) or "true"
     statement = LIST.filled(where=where, order=ORDERS[sort])

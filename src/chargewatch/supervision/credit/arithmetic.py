@@ -33,6 +33,8 @@ from chargewatch.supervision.credit.rules import (
 )
 
 FORM = 1
+PUBLISHED = "published"
+"""Key of a published grade's file that tells its revision, when it was made, and why."""
 RATE_DECIMALS = 9
 WEIGHT_DECIMALS = 6
 POINT_DECIMALS = 4
@@ -249,7 +251,7 @@ def replay(told: Any) -> Replay:
         grade=again["grade"],
         score=again["score"],
         rule_version=rules.version,
-        faults=tuple(_differences("", told, again)),
+        faults=tuple(_differences("", {k: v for k, v in told.items() if k != PUBLISHED}, again)),
         rules_known=known is not None and known.told == rules.told,
     )
 
