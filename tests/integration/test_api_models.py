@@ -22,10 +22,10 @@ from web_rarities import fill_rarities
 from web_routes import Address, addresses
 
 STATION, CONNECTOR = "TJ0001", "TJ0001-01-1"
-IN_PATH = {"draw_id": "2026-12", "connector": CONNECTOR, "station_id": STATION, "number": NUMBER}
-
 NO_JSON = {"/api/v1/events", "/api/v1/cases/{number}/files/{file_id}"}
 IN_PATH = {
+    "draw_id": "2026-12",
+    "number": NUMBER,
     "connector": CONNECTOR,
     "station_id": STATION,
     "operator_id": "OP2",

@@ -49,7 +49,7 @@ ADDRESSES = (
     "/operators/OP2/grades/2026-01",
 )
 # What no operator's user may ask for.
-REFUSED = ("/users", "/audit", "/draws", "/draws/2026-12", "/lots")
+REFUSED = ("/users", "/audit", "/draws", "/draws/2026-12", "/lots", "/jobs", "/jobs/{job_id}")
 OF_OP2 = {
     "connector": "TJ0001-01-1",
     "station_id": "TJ0001",
@@ -58,8 +58,6 @@ OF_OP2 = {
     "number": NUMBER,
     "file_id": FILE_ID,
 }
-REFUSED = ("/users", "/audit", "/jobs", "/jobs/{job_id}")
-OF_OP2 = {"connector": "TJ0001-01-1", "station_id": "TJ0001", "operator_id": "OP2"}
 PAGES = [
     page.address(**OF_OP2)
     for page in web_site.PAGES

@@ -144,8 +144,6 @@ WRITES = {
     "/operators/{operator_id}/commitments/{commitment_id}",
     "/api/v1/credit/{month}",
     "/operators/grade",
-    "/api/v1/jobs/{job_id}/again",
-    "/jobs/{job_id}/again",
 }
 
 PUBLIC = ("/api/v1/openapi.json", "/api/v1/health", "/login", "/preferences", "/favicon.ico")
