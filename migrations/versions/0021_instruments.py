@@ -50,7 +50,7 @@ END $$
 # A history of verifications was named by the number of the connector.
 RENAME = """
 UPDATE registry_history h
-SET identifier = c.connector || substr(h.identifier, strpos(h.identifier, ' '))
+SET identifier = rtrim(c.connector || substr(h.identifier, strpos(h.identifier, ' ')))
 FROM connector c
 WHERE h.kind = 'verifications' AND c.connector_id = (h.after ->> 'connector_id')::integer
 """

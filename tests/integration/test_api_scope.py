@@ -42,6 +42,15 @@ ADDRESSES = (
     "/cases?subject=connector:TJ0002-01-1&state=all&sort=deadline",
     f"/cases/{NUMBER}",
     f"/cases/{NUMBER}/files/{FILE_ID}",
+    "/registry/instruments?limit=500",
+    "/registry/export",
+    "/registry/export?form=csv",
+    "/registry/ledger-file",
+    "/registry/stations",
+    "/registry/connectors/TJ0001-01-1",
+    "/registry/connectors/TJ0001-01-1/history",
+    "/registry/due?within=1000&limit=500",
+    "/registry/coverage?by=operator",
     "/me",
     "/me/tokens",
     "/operators",
@@ -57,6 +66,8 @@ OF_OP2 = {
     "complaint_id": "1",
     "number": NUMBER,
     "file_id": FILE_ID,
+    "list_name": "stations",
+    "row_name": "TJ0001",
 }
 PAGES = [
     page.address(**OF_OP2)
@@ -175,6 +186,8 @@ async def test_every_address_of_the_openapi_document_is_covered_here(site: Site)
         .replace("2026-12", "{draw_id}")
         .replace(f"/{NUMBER}", "/{number}")
         .replace(f"/files/{FILE_ID}", "/files/{file_id}")
+        .replace("registry/connectors/{connector}", "registry/{list_name}/{row_name}")
+        .replace("registry/stations", "registry/{list_name}")
         for address in (f"/api/v1{item.split('?')[0]}" for item in ADDRESSES + REFUSED)
     }
     # health has no data of anybody, events are tested with a real server.

@@ -18,6 +18,7 @@ from web_client import PASSWORD, Site, open_site
 OPEN = {
     ("GET", "/login"), ("GET", "/login/provider"), ("GET", "/login/provider/back"),
     ("POST", "/login"), ("POST", "/logout"), ("GET", "/preferences"),
+    ("GET", "/api/v1/public/coverage"),
     ("GET", "/favicon.ico"), ("GET", "/api/v1/openapi.json"), ("GET", "/api/v1/health"),
     ("GET", "/api/v1/public/draws"), ("GET", "/api/v1/public/draws/{draw_id}"),
     ("POST", "/api/v1/login"), ("POST", "/api/v1/telemetry/{kind}"), ("GET", "/api/v1/me"),
@@ -38,6 +39,7 @@ VALUES = {
     "{complaint_id}": "1",
     "{draw_id}": "2026-12", "{inspection_id}": "1",
     "{number}": "2026-000001", "{file_id}": "1",
+    "{list_name}": "connectors", "{row_name}": "TJ0001-01-1", "{step}": "booked",
 }  # fmt: skip
 
 

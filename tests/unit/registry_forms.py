@@ -31,6 +31,8 @@ GOOD = {
         "valid_from": "2026-01-01T00:00:00+08:00",
         "periods": '[{"from": "00:00", "to": "24:00", "energy_price": "0.35"}]',
     },
+    "inspectors": {"name": "王", "recused_operators": "OP1"},
+    "ledger": {"connector": "C1", "origin": "天津"},
 }
 
 

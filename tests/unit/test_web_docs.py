@@ -22,7 +22,7 @@ API = page("api.md")
 NO_PAGES = {"/logout", "/preferences", "/favicon.ico"}
 # Explained once for all lists, and for all addresses of one connector.
 EVERYWHERE = {"limit", "offset", "before", "after", "station_id", "operator_id"}
-ADDRESS = re.compile(r"(?:GET|POST|DELETE) /api/v1/[^\s?`]+")
+ADDRESS = re.compile(r"(?:GET|POST|PATCH|DELETE) /api/v1/[^\s?`]+")
 
 
 def endpoints() -> list[Address]:
@@ -37,7 +37,8 @@ def test_every_endpoint_is_documented_and_no_other() -> None:
 
 
 def test_every_parameter_of_an_endpoint_stands_beside_it() -> None:
-    cells = {name: row[1] for row in rows(section("api.md", "Reading")) for name in code(row[0])}
+    tables = section("api.md", "Reading") + section("api.md", "Changing")
+    cells = {name: row[1] for row in rows(tables) for name in code(row[0])}
     for address in endpoints():
         name = f"{address.method} {address.path}"
         if name == "GET /api/v1/events":

@@ -11,6 +11,7 @@ from chargewatch.api import (
     complaints,
     credit,
     draws,
+    due,
     events,
     health,
     inspections,
@@ -19,6 +20,8 @@ from chargewatch.api import (
     notices,
     piles,
     public,
+    registry,
+    registry_files,
     runs,
     session,
     stations,
@@ -47,6 +50,9 @@ MODULES = (
     draws,
     inspections,
     notices,
+    due,
+    registry_files,
+    registry,
 )
 """In the order of docs/api.md."""
 

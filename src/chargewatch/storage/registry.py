@@ -20,7 +20,6 @@ from sqlalchemy import (
     insert,
     literal,
     select,
-    text,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert as upsert_into
@@ -72,12 +71,10 @@ CONNECTORS_OF_METERS = sql.statement(
     "JOIN reference_meter_connector USING (meter_id) JOIN connector c USING (connector_id) "
     "WHERE m.registered AND m.meter = ANY(CAST(:names AS text[])) ORDER BY m.meter, c.connector",
 )
-ALL_VERIFICATIONS = sql.statement(
-    "registry: all verifications",
-    "SELECT c.connector, v.verified_on, v.valid_until, v.result, v.relative_error, "
-    "v.expanded_uncertainty, v.coverage_factor, v.certificate, v.institute "
-    "FROM verification v JOIN connector c USING (connector_id) WHERE v.withdrawn_at IS NULL "
-    "ORDER BY c.connector, v.verified_on, v.certificate",
+CONNECTORS_BY_SERIAL = sql.statement(
+    "registry: connectors by serial",
+    "SELECT connector, serial, manufacturer FROM connector "
+    "WHERE registered AND upper(serial) = ANY(CAST(:serials AS text[])) ORDER BY connector",
 )
 REGISTERED_IDS = sql.statement(
     "registry: registered ids",
@@ -289,17 +286,63 @@ async def connectors_of_meters(
     return found
 
 
-async def all_rows(connection: AsyncConnection, table: Table, *, order_by: str) -> list[Values]:
-    """Return every row of a registry table, registered instruments only, in a stable order."""
-    query = select(table).order_by(text(order_by))
-    if "registered" in table.c:
-        query = query.where(table.c.registered)
-    return [dict(row) for row in (await connection.execute(query)).mappings()]
+LISTS_OF_REGISTRY = {
+    "operators": sql.statement(
+        "registry: all operators", "SELECT * FROM operator WHERE true{own} ORDER BY operator_id"
+    ),
+    "stations": sql.statement(
+        "registry: all stations", "SELECT * FROM station WHERE true{own} ORDER BY station_id"
+    ),
+    "connectors": sql.statement(
+        "registry: all connectors",
+        "SELECT * FROM connector WHERE registered{own} ORDER BY connector",
+    ),
+    "reference_meters": sql.statement(
+        "registry: all reference meters",
+        "SELECT m.*, ARRAY(SELECT c.connector FROM reference_meter_connector "
+        "JOIN connector c USING (connector_id) WHERE meter_id = m.meter_id ORDER BY c.connector) "
+        "AS connectors FROM reference_meter m WHERE registered{own} ORDER BY meter",
+    ),
+    "verifications": sql.statement(
+        "registry: all verifications",
+        "SELECT c.connector, v.* FROM verification v JOIN connector c USING (connector_id) "
+        "WHERE registered AND v.withdrawn_at IS NULL{own} "
+        "ORDER BY c.connector, v.verified_on, v.certificate",
+    ),
+    "tariffs": sql.statement(
+        "registry: all tariffs",
+        "SELECT * FROM tariff WHERE true{own} ORDER BY operator_id, station_id, valid_from",
+    ),
+    "inspectors": sql.statement(
+        "registry: all inspectors", "SELECT * FROM inspector ORDER BY name"
+    ),
+    "ledger": sql.statement(
+        "registry: all of the ledger",
+        "SELECT c.connector, e.* FROM ledger_entry e JOIN connector c USING (connector_id) "
+        "WHERE registered{own} ORDER BY c.connector",
+    ),
+}
 
 
-async def all_verifications(connection: AsyncConnection) -> list[Values]:
-    """Return every verification with its connector's name."""
-    return [dict(row) for row in await sql.rows(connection, ALL_VERIFICATIONS)]
+async def lists_of_registry(
+    connection: AsyncConnection, *, scope: str | None
+) -> dict[str, Sequence[Any]]:
+    """Return every row of every list, registered instruments only, in a stable order.
+
+    scope: the one operator whose rows are wanted, and no inspectors; None: everybody's.
+    """
+    if scope is None:
+        return {
+            name: await sql.rows(connection, wanted.filled(own=""))
+            for name, wanted in LISTS_OF_REGISTRY.items()
+        }
+    return {
+        name: await sql.rows(
+            connection, wanted.filled(own=" AND operator_id = :scope"), scope=scope
+        )
+        for name, wanted in LISTS_OF_REGISTRY.items()
+        if name != "inspectors"
+    }
 
 
 @dataclass(frozen=True)
@@ -319,6 +362,17 @@ async def registered_ids(
         row["connector"]: RegisteredConnector(row["connector_id"], row["station_id"])
         for row in found
     }
+
+
+async def connectors_by_serial(
+    connection: AsyncConnection, serials: Sequence[str]
+) -> dict[str, list[tuple[str, str | None]]]:
+    """Return connector and maker of the registered connectors with a serial number, by it."""
+    wanted = sorted({serial.upper() for serial in serials})
+    found: dict[str, list[tuple[str, str | None]]] = {}
+    for row in await sql.rows(connection, CONNECTORS_BY_SERIAL, serials=wanted):
+        found.setdefault(row["serial"].upper(), []).append((row["connector"], row["manufacturer"]))
+    return found
 
 
 async def follow_stations(connection: AsyncConnection) -> None:

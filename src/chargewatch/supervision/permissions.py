@@ -55,6 +55,8 @@ class Permission(StrEnum):
     """Open cases and take their steps; which role may take which, supervision.cases.steps says."""
     REPLY_TO_CASES = "reply_to_cases"
     """Reply and object to the cases of one's own operator."""
+    EDIT_REGISTRY = "edit_registry"
+    """Import and edit the registry, tell the steps of what is due."""
 
 
 READS = frozenset(
@@ -88,6 +90,7 @@ PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
         Permission.SEE_INSPECTIONS,
         Permission.RUN_DRAWS,
         Permission.RECUSE,
+        Permission.EDIT_REGISTRY,
     },
     Role.INSPECTOR: _EVERYBODY
     | {

@@ -14,19 +14,19 @@ from chargewatch.storage import registry as sql
 from chargewatch.storage import tables
 from chargewatch.storage.database import Database
 from chargewatch.storage.registry import Values
-from chargewatch.supervision.registry import (
-    VERIFICATION_KEY,
-    kept_verifications,
-    notices,
-    told_of_kept,
-)
+from chargewatch.supervision.registry import notices
 from chargewatch.supervision.registry_rows import (
+    VERIFICATION_KEY,
     check_references,
     identifier_of,
+    kept_verifications,
+    ledger_patches,
     named_rows,
     old_and_new,
     row_values,
     tariff_rows,
+    told_of_kept,
+    verification_name,
 )
 from chargewatch.wire.registry_file import ListSource, RegistryFile
 
@@ -146,8 +146,7 @@ class _Look:
                 before = stored.get(key)
             if before is not None:
                 before = before | {"connector": row["connector"]}
-            name = identifier_of(row, ["connector", "verified_on", "certificate"]).strip()
-            self.preview.note("verifications", name, before, row)
+            self.preview.note("verifications", verification_name(row), before, row)
         self.preview.notices = [*self.preview.notices, *told_of_kept(left_out)]
 
     async def every_list(self) -> None:
@@ -165,6 +164,13 @@ class _Look:
             ["operator_id", "station_id", "valid_from"],
             tariff_rows(self.file),
         )
+        inspectors = row_values(self.file, "inspectors")
+        await self.plain_list("inspectors", tables.inspector, ["name"], inspectors)
+        for patch in await ledger_patches(self.connection, self.file, unsaved=True):
+            before, after = patch.connector_before, patch.of_connector
+            if any(before[column] != value for column, value in after.items()):
+                self.preview.note("connectors", patch.connector, before, after)
+            self.preview.note("ledger", patch.connector, patch.entry_before, patch.of_entry)
 
 
 async def preview_registry(database: Database, file: RegistryFile, *, rules: RuleSet) -> Preview:
@@ -172,14 +178,22 @@ async def preview_registry(database: Database, file: RegistryFile, *, rules: Rul
 
     Raises: RegistryFileError, naming file, line and column, when a row refers to something unknown.
     """
+    async with database.begin() as connection:
+        await sql.forbid_writing(connection)
+        return await preview_in(connection, file, rules=rules)
+
+
+async def preview_in(connection: AsyncConnection, file: RegistryFile, *, rules: RuleSet) -> Preview:
+    """Return what an import would change, as the registry is in a transaction.
+
+    Raises: RegistryFileError, as `preview_registry`.
+    """
     preview = Preview(
         rows={name: len(rows) for name, rows in file.rows.items()},
         notices=notices(file, rules),
         sources=file.sources,
         told=file.told,
     )
-    async with database.begin() as connection:
-        await sql.forbid_writing(connection)
-        await check_references(connection, file)
-        await _Look(connection, file, preview).every_list()
+    await check_references(connection, file)
+    await _Look(connection, file, preview).every_list()
     return preview

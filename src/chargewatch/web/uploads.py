@@ -26,6 +26,8 @@ FILE_PATHS: Mapping[str, int] = {
     r"/cases/[^/]+/(entries|reply)": MOST_FILE_BYTES + ENVELOPE_BYTES,
     r"/api/v1/cases/[^/]+/(reply-)?files": MOST_FILE_BYTES,
     r"/check": 2 * MOST_RECORD_BYTES + ENVELOPE_BYTES,
+    r"/registry/import": MOST_FILE_BYTES + ENVELOPE_BYTES,
+    r"/api/v1/registry/imports": MOST_FILE_BYTES,
 }
 """Addresses that take more than a small body, as expressions, and how many bytes they take.
 

@@ -27,7 +27,7 @@ from chargewatch.wire.registry.archive import (
 from chargewatch.wire.registry.csv_rows import read_csv
 from chargewatch.wire.registry.json_rows import read_json
 from chargewatch.wire.registry.notes import ListSource, Notes, RawRow, readable, refuse
-from chargewatch.wire.registry.tables import Table, list_named, rows_of_table
+from chargewatch.wire.registry.tables import OTHER, Table, list_named, rows_of_table
 from chargewatch.wire.registry.values import CurrentRow, is_blank, shown
 from chargewatch.wire.registry.workbook import Workbook, is_workbook
 from chargewatch.wire.registry_models import LISTS, Row
@@ -157,7 +157,16 @@ def _read_raw(path: Path, notes: Notes) -> tuple[str, RawLists]:
 
 def _validate(raw: RawRow, model: type[Row], reading: CurrentRow) -> PlacedRow | None:
     """Return the valid row; what is wrong with it is noted."""
-    values = {key: value for key, value in raw.values.items() if not is_blank(value)}
+    values = {
+        key: value
+        for key, value in raw.values.items()
+        if not is_blank(value) and not key.startswith(OTHER)
+    }
+    others = {
+        key.removeprefix(OTHER): value for key, value in raw.values.items() if key.startswith(OTHER)
+    }
+    if others:
+        values["extra"] = {**others, **_given_others(values.get("extra"))}
     try:
         return PlacedRow(raw.file, raw.line, model.model_validate(values, context=reading))
     except ValidationError as exc:
@@ -165,6 +174,10 @@ def _validate(raw: RawRow, model: type[Row], reading: CurrentRow) -> PlacedRow |
             column, message, given = _told_error(dict(error))
             reading.notes.wrong(f"{raw.file}, line {raw.line}, column {column}: {message}{given}")
         return None
+
+
+def _given_others(value: object) -> dict[str, object]:
+    return value if isinstance(value, dict) else {}
 
 
 def _told_error(error: dict[str, Any]) -> tuple[str, str, str]:
@@ -190,6 +203,28 @@ def _refuse_duplicates(rows: Sequence[PlacedRow], notes: Notes) -> None:
             notes.wrong(
                 placed.error(placed.row.key_columns[0], f"stands already in line {earlier.line}")
             )
+
+
+def one_row(
+    name: str, values: dict[str, object], *, place: str, zone: str = DEFAULT_ZONE
+) -> RegistryFile:
+    """Return a file of one row of a list, read by the rules of all files; None is not given.
+
+    Args:
+        name: of the list.
+        values: by column, as a file or a form has them.
+        place: what a message calls it.
+        zone: time zone of times that have no offset.
+
+    Raises: RegistryFileError, naming the columns.
+    """
+    notes = Notes()
+    reading = CurrentRow(place, 1, notes, ZoneInfo(zone))
+    placed = _validate(RawRow(place, 1, values), LISTS[name], reading)
+    notes.refuse()
+    rows: dict[str, list[PlacedRow]] = {other: [] for other in LISTS}
+    rows[name] = [] if placed is None else [placed]
+    return RegistryFile(place, "", rows, told=tuple(notes.told()))
 
 
 def read_registry_file(

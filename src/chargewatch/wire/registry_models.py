@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping, Sequence
 from datetime import date, time
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal
@@ -14,10 +16,12 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    ValidationInfo,
     model_validator,
 )
 
 from chargewatch.wire.registry import values
+from chargewatch.wire.registry.ledger_columns import ledger_headings
 
 
 def _periods(value: Any) -> Any:
@@ -41,6 +45,36 @@ def _clock(value: Any) -> Any:
     return time(int(found[1]), int(found[2]))
 
 
+def _whole(value: Any, info: ValidationInfo) -> Any:
+    """A cell of a table holds a whole number as text or as a sheet's number."""
+    number = values.read_number(value, info)
+    if number != int(number):
+        raise ValueError("is not a whole number")
+    return int(number)
+
+
+MOST_OTHERS = 50
+"""Columns of a ledger that are kept as they are."""
+
+
+def _others(value: Any, info: ValidationInfo) -> Any:
+    """Columns that nobody knows, by their heading; an object in JSON, or JSON in a cell."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError as exc:
+            raise ValueError("is not a JSON object") from exc
+    if not isinstance(value, dict):
+        raise ValueError("is not an object of headings and their values")
+    if len(value) > MOST_OTHERS:
+        raise ValueError(f"has more than {MOST_OTHERS} columns that aren't of the ledger")
+    return {
+        str(key)[:100]: values.read_text(cell, info)[:2000]
+        for key, cell in value.items()
+        if not values.is_blank(cell)
+    }
+
+
 Identity = Annotated[
     str,
     BeforeValidator(values.read_name),
@@ -56,6 +90,12 @@ Code = Annotated[str, BeforeValidator(values.read_code), _LENGTH]
 Certificate = Annotated[
     str, BeforeValidator(values.read_code), StringConstraints(min_length=1, max_length=200)
 ]
+PlaceCode = Annotated[
+    str,
+    BeforeValidator(values.read_code),
+    StringConstraints(pattern=r"^[1-9]\d{5}(\d{3}|\d{6})?$"),
+]
+"""GB/T 2260: six digits of a district; nine with the street, twelve with the community."""
 AccuracyClass = Annotated[str, BeforeValidator(values.read_class), _LENGTH]
 Key = Annotated[str, BeforeValidator(values.read_key)]
 Day = Annotated[date, BeforeValidator(values.read_date)]
@@ -81,10 +121,17 @@ Result = Annotated[
 
 
 class Row(BaseModel):
-    """A row of any list."""
+    """A row of any list.
+
+    key_columns: what identifies a row in its list.
+    headings: other names of columns, as the national ledger has them.
+    keeps_others: whether columns that nobody knows are kept as they are, under `extra`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     key_columns: ClassVar[tuple[str, ...]]
+    headings: ClassVar[Mapping[str, Sequence[str]]] = {}
+    keeps_others: ClassVar[bool] = False
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -219,6 +266,52 @@ class TariffRow(Row):
     ]
 
 
+class InspectorRow(Row):
+    """A person who inspects, and the operators whose piles that person must not inspect."""
+
+    key_columns = ("name",)
+    name: InstrumentName
+    username: Identity | None = None
+    active: Flag = True
+    recused_operators: Annotated[list[Identity], BeforeValidator(values.read_names)] = []
+
+    @model_validator(mode="after")
+    def _no_operator_twice(self) -> InspectorRow:
+        if len(set(self.recused_operators)) != len(self.recused_operators):
+            raise ValueError("recused_operators: one of them stands there twice")
+        return self
+
+
+class LedgerRow(Row):
+    """An instrument as the national ledger has it; what isn't given stays as it is."""
+
+    key_columns = ("connector", "serial", "manufacturer")
+    headings = ledger_headings()
+    keeps_others = True
+    connector: InstrumentName | None = None
+    instrument_name: Text | None = None
+    item: Text | None = None
+    kind: Text | None = None
+    model: Text | None = None
+    measuring_range: Text | None = None
+    accuracy_class: AccuracyClass | None = None
+    serial: Code | None = None
+    manufacturer: Text | None = None
+    origin: Text | None = None
+    place: Text | None = None
+    place_code: PlaceCode | None = None
+    quantity: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=1_000_000)] | None = None
+    purpose: Text | None = None
+    submission: Text | None = None
+    extra: Annotated[dict[str, str], BeforeValidator(_others)] = {}
+
+    @model_validator(mode="after")
+    def _is_named(self) -> LedgerRow:
+        if self.connector is None and self.serial is None:
+            raise ValueError("connector: is missing, and so is the serial number: give one of them")
+        return self
+
+
 LISTS: dict[str, type[Row]] = {
     "operators": OperatorRow,
     "stations": StationRow,
@@ -226,5 +319,7 @@ LISTS: dict[str, type[Row]] = {
     "reference_meters": ReferenceMeterRow,
     "verifications": VerificationRow,
     "tariffs": TariffRow,
+    "inspectors": InspectorRow,
+    "ledger": LedgerRow,
 }
 """Lists of a registry file, in the order in which they refer to one another."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from chargewatch.errors import RegistryFileError
+from chargewatch.wire.registry.ledger_columns import LEDGER_NAMES
 from chargewatch.wire.registry.notes import ListSource, Notes, RawRow, readable
 from chargewatch.wire.registry.values import is_blank, shown, strip
 from chargewatch.wire.registry_models import LISTS
@@ -59,10 +60,14 @@ def compact(text: str) -> str:
 
 
 _LIST_OF = {compact(name): name for name in LISTS}
+_LIST_OF |= {compact(name): "ledger" for name in LEDGER_NAMES}
 _COLUMNS_OF = {
     name: {compact(column): column for column in model.model_fields}
+    | {compact(other): column for column, others in model.headings.items() for other in others}
     for name, model in LISTS.items()
 }
+OTHER = "extra: "
+"""How a column begins that nobody knows, of a list that keeps such."""
 
 
 def list_named(text: str) -> str | None:
@@ -100,18 +105,22 @@ class TableColumns:
         """Return the column of a name; None, noted once, when there is none."""
         if text not in self._seen:
             column = self._seen[text] = self.known.get(compact(text))
-            if column is None:
+            if column is None and LISTS[self.list].keeps_others:
+                column = self._seen[text] = OTHER + strip(text)[:100]
+                self.notes.tell(f"{self.place}: column {text[:60]!r} is kept as it is")
+            elif column is None:
                 self.notes.wrong(self._unknown(text, line))
             elif strip(text) != column:
                 self.notes.tell(f"{self.place}: column {text[:60]!r} was read as {column}")
         return self._seen[text]
 
     def _unknown(self, text: str, line: int) -> str:
-        close = difflib.get_close_matches(text[:60], self.known.values(), n=1)
+        known = list(dict.fromkeys(self.known.values()))
+        close = difflib.get_close_matches(text[:60], known, n=1)
         guess = f" (meant {close[0]}?)" if close else ""
         return (
             f"{self.place}, line {line}, column {strip(text)[:60]}: is not a column of "
-            f"{self.list}{guess}; known: {', '.join(self.known.values())}"
+            f"{self.list}{guess}; known: {', '.join(known)}"
         )
 
     def of_object(self, values: Mapping[str, object], line: int) -> dict[str, object]:
