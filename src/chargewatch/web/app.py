@@ -55,8 +55,9 @@ def _answer_error(
         return redirect_to_log_in(request)
     if code == "set_up_second_factor":
         return RedirectResponse("/profile", status_code=303)
+    template = "public_error.html" if site.is_public(request.url.path) else "error.html"
     page = render(
-        request, "error.html", account=None, status=status, code=code, message=message,
+        request, template, account=None, status=status, code=code, message=message,
         http_status=status,
     )  # fmt: skip
     page.headers.update(headers or {})

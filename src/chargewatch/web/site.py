@@ -130,3 +130,8 @@ SECTION_GROUPS = tuple(
 def modules() -> Iterator[str]:
     """Yield the modules of all pages, each once."""
     yield from dict.fromkeys(page.module for page in PAGES)
+
+
+def is_public(path: str) -> bool:
+    """Return whether a path belongs to the pages for everybody, whose errors look like them."""
+    return path.startswith(("/p/", "/check", "/complaints/status"))

@@ -9,8 +9,10 @@ HIDDEN = "…"
 # begins like a date is one.
 _NUMBER = re.compile(
     r"(?<![\dA-Za-z.\-])(?!(?:19|20)\d\d-\d{1,2}-\d)\+?\d(?:[ \-]?\d){6,}(?![\dA-Za-z])"
+    # A mobile number, whatever it is glued to.
+    r"|(?<!\d)1[3-9]\d{9}(?!\d)"
 )
-_ADDRESS = re.compile(r"[^\s@<>,;，；。]+@[^\s@<>,;，；。]+\.[A-Za-z]{2,}")
+_ADDRESS = re.compile(r"[A-Za-z0-9._%+\-]+@[A-Za-z0-9.\-]+\.[A-Za-z]{2,}")
 
 
 def without_contacts(text: str | None) -> str | None:

@@ -37,6 +37,8 @@ from chargewatch.web.render import render
 router = APIRouter()
 
 MOST_KEY = 4_096
+MOST_PART = 4 * MOST_RECORD_BYTES
+"""More than the whole form may have: what is too large is told, not cut off."""
 
 
 def _page(request: Request, *, status: int = 200, **told: Any) -> Response:
@@ -61,9 +63,7 @@ async def _sent(request: Request) -> tuple[dict[str, str], bytes]:
     Raises: ApiError 400 for a form that can't be read.
     """
     try:
-        async with request.form(
-            max_files=1, max_fields=10, max_part_size=MOST_RECORD_BYTES
-        ) as form:
+        async with request.form(max_files=1, max_fields=10, max_part_size=MOST_PART) as form:
             fields = {name: value for name, value in form.items() if isinstance(value, str)}
             upload = form.get("file")
             content = await upload.read() if isinstance(upload, UploadFile) else b""
