@@ -19,7 +19,9 @@ PAGES = (
     *(
         page.address(connector="TJ0001-01-1", station_id="TJ0001")
         for page in site.PAGES
-        if page.whole and not page.public
+        if page.whole
+        and not page.public
+        and not re.search(r"\{(?!connector|station_id)", page.path)
     ),
     "/piles/TJ0001-05-1",
     "/nothing-here",

@@ -38,7 +38,11 @@ OF_OP2 = {
     "file_id": FILE_ID,
 }
 PAGES = (
-    *(page.address(**OF_OP2) for page in site_map.PAGES if page.whole and not page.public),
+    *(
+        page.address(**OF_OP2)
+        for page in site_map.PAGES
+        if page.whole and not page.public and not re.search("draw_id|complaint_id", page.path)
+    ),
     "/piles?tier=red&tier=grey&q=TJ&sort=error&page=1",
     "/piles/TJ0001-05-1",
     "/piles/TJ0001-06-1",

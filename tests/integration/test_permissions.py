@@ -20,7 +20,9 @@ OPEN = {
     ("POST", "/login"), ("POST", "/logout"), ("GET", "/preferences"),
     ("GET", "/api/v1/public/coverage"),
     ("GET", "/favicon.ico"), ("GET", "/api/v1/openapi.json"), ("GET", "/api/v1/health"),
-    ("GET", "/api/v1/public/draws"), ("GET", "/api/v1/public/draws/{draw_id}"),
+    ("GET", "/published"), *(("GET", f"/published/draws/{{draw_id}}{end}")
+      for end in ("", "/list.txt", "/draw.json")), ("GET", "/api/v1/public/draws"),
+    ("GET", "/api/v1/public/draws/{draw_id}"),
     ("POST", "/api/v1/login"), ("POST", "/api/v1/telemetry/{kind}"), ("GET", "/api/v1/me"),
     ("GET", "/api/v1/public/operators"), ("GET", "/api/v1/public/operators/{operator_id}"),
     ("GET", "/api/v1/public/operators/{operator_id}/grades/{month}"),

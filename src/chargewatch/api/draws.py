@@ -31,6 +31,7 @@ from chargewatch.api.models_inspections import (
     Reason,
 )
 from chargewatch.api.piles import Limit, aware
+from chargewatch.api.public import Counted
 from chargewatch.draws.frame import DrawError
 from chargewatch.errors import NotFoundError
 from chargewatch.storage.office import draws as rows
@@ -270,7 +271,7 @@ async def withdraw_draw(
     responses={200: {"model": PublicDraws}},
     summary="Published draws; needs no log-in",
 )
-async def list_public_draws(service: ServiceOf) -> JsonAnswer:
+async def list_public_draws(service: ServiceOf, _: Counted) -> JsonAnswer:
     """Answer the newest draws whose hash was published."""
     async with service.database.connect() as connection:
         found = await published.public_draws(
@@ -286,7 +287,11 @@ async def list_public_draws(service: ServiceOf) -> JsonAnswer:
     summary="One published draw; needs no log-in",
 )
 async def show_public_draw(
-    service: ServiceOf, draw_id: NameInPath, after: AfterRank = 0, limit: Limit = PAGE_ROWS
+    service: ServiceOf,
+    _: Counted,
+    draw_id: NameInPath,
+    after: AfterRank = 0,
+    limit: Limit = PAGE_ROWS,
 ) -> JsonAnswer:
     """Answer hash, throws and results of a published draw."""
     today = draw_clock(service).today
