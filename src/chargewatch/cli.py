@@ -37,6 +37,7 @@ COMMANDS: dict[str, str] = {
     "jobs": "jobs",
     "migrate": "migrate",
     "openapi": "openapi",
+    "outcomes": "outcomes",
     "quarantine": "quarantine",
     "refresh": "refresh",
     "registry": "registry",
@@ -46,6 +47,7 @@ COMMANDS: dict[str, str] = {
     "signals": "signals",
     "simulate": "simulate",
     "user": "user",
+    "verification": "verification",
     "work": "work",
 }
 """Command name to module of chargewatch.commands; a module is imported when its command runs."""

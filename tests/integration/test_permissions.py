@@ -34,6 +34,7 @@ OPEN = {
       for end in ("", ".csv")), ("GET", "/api/v1/public/piles/{connector}"),
 }  # fmt: skip
 VALUES = {
+    "{verification_id}": "1", "{event_id}": "1",
     "{connector}": "TJ0001-01-1", "{station_id}": "TJ0001", "{username}": "nobody-yet",
     "{token_id}": "1", "{job_id}": "1", "{webhook_id}": "1",
     "{operator_id}": "OP1", "{month}": "2026-01",

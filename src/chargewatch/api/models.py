@@ -169,6 +169,7 @@ class Assessment(Findings):
 class Verification(BaseModel):
     """One verification of a connector."""
 
+    verification_id: int
     verified_on: date
     valid_until: date | None
     result: str
@@ -316,8 +317,12 @@ class Sessions(BaseModel):
 
 
 class Change(BaseModel):
-    """What a gateway declared to have changed, at the connector or at its station."""
+    """What a gateway, the office or an operator declared to have changed.
 
+    At the connector or at its station; origin: topic, office or operator.
+    """
+
+    event_id: int
     kind: str
     at: datetime
     of_connector: bool
@@ -326,6 +331,10 @@ class Change(BaseModel):
     start_wh: float | None
     stop_wh: float | None
     received_at: datetime
+    origin: str
+    declared_by: str | None
+    withdrawn_at: datetime | None
+    withdrawn_why: str | None
 
 
 class Changes(BaseModel):

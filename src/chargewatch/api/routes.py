@@ -26,6 +26,7 @@ from chargewatch.api import (
     session,
     stations,
     telemetry,
+    verifications,
 )
 
 API_PREFIX = "/api/v1"
@@ -53,6 +54,7 @@ MODULES = (
     due,
     registry_files,
     registry,
+    verifications,
 )
 """In the order of docs/api.md."""
 

@@ -22,6 +22,8 @@ class AdvisoryLock(IntEnum):
     """The first of two keys; the second is the hash of the name that is reserved."""
     CREDIT = 7_226_084
     """One grading of a month at a time."""
+    OUTCOMES = 7_226_079
+    """One count of flags' outcomes at a time."""
     AUDIT = 7_226_078
     """One entry after the other, in the order of their commits; always the last lock."""
 

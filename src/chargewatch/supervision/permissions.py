@@ -23,6 +23,10 @@ class Permission(StrEnum):
     """Look after one's own password, second factor and tokens."""
     SEE = "see"
     """Piles, stations, signals, runs and the ledger, an operator's user those of its operator."""
+    ENTER_VERIFICATIONS = "enter_verifications"
+    """Enter and withdraw verifications."""
+    DECLARE_CHANGES = "declare_changes"
+    """Declare works on piles by hand, an operator's user on those of its operator."""
     SEE_AUDIT = "see_audit"
     """The audit trail."""
     SEE_USERS = "see_users"
@@ -100,6 +104,17 @@ PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
         Permission.RECUSE,
     },
     Role.OPERATOR: _EVERYBODY | {Permission.REPLY_TO_CASES, Permission.COMMIT},
+    Role.OPERATOR: _EVERYBODY | {Permission.COMMIT},
+    Role.OPERATOR: _EVERYBODY,
+    Role.SUPERVISOR: _EVERYBODY
+    | {
+        Permission.SEE_USERS,
+        Permission.SEE_JOBS,
+        Permission.ENTER_VERIFICATIONS,
+        Permission.DECLARE_CHANGES,
+    },
+    Role.INSPECTOR: _EVERYBODY | {Permission.ENTER_VERIFICATIONS, Permission.DECLARE_CHANGES},
+    Role.OPERATOR: _EVERYBODY | {Permission.DECLARE_CHANGES},
     Role.AUDITOR: READS | {Permission.OWN_ACCOUNT},
 }
 """The table. Nobody has a permission that does not stand here."""

@@ -126,6 +126,22 @@ PAGES = (
     Page(name="ledger export", path="/registry/ledger", module="registry", whole=False),
     Page(name="registry list", path="/registry/{list_name}", module="registry"),
     Page(name="registry row", path="/registry/{list_name}/{row_name}", module="registry"),
+    Page(name="outcomes", path="/outcomes", module="outcomes", group="office"),
+    Page(name="verifications", path="/verifications", module="verifications"),
+    Page(name="verification_new", path="/verifications/new", module="verifications"),
+    Page(name="verification", path="/verifications/{verification_id}", module="verifications"),
+    Page(
+        name="dcc.xml",
+        path="/verifications/{verification_id}/dcc.xml",
+        module="verifications",
+        whole=False,
+    ),
+    Page(
+        name="verification_file",
+        path="/verifications/{verification_id}/file",
+        module="verifications",
+        whole=False,
+    ),
     Page(name="system", path="/system", module="system", group="system"),
     Page(
         name="users",

@@ -18,7 +18,7 @@ from chargewatch.supervision.files import MOST_FILE_BYTES
 from chargewatch.web.security import MAX_FORM_BYTES, check_form
 
 MOST_FILES = 5
-MOST_FIELDS = 50
+MOST_FIELDS = 80
 ENVELOPE_BYTES = 65_536
 """What a form adds to its files: fields, boundaries, names."""
 
@@ -28,6 +28,7 @@ FILE_PATHS: Mapping[str, int] = {
     r"/check": 2 * MOST_RECORD_BYTES + ENVELOPE_BYTES,
     r"/registry/import": MOST_FILE_BYTES + ENVELOPE_BYTES,
     r"/api/v1/registry/imports": MOST_FILE_BYTES,
+    r"/verifications": MOST_FILE_BYTES + ENVELOPE_BYTES,
 }
 """Addresses that take more than a small body, as expressions, and how many bytes they take.
 

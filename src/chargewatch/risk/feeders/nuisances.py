@@ -10,6 +10,12 @@ from __future__ import annotations
 import numpy as np
 
 from chargewatch.domain.arrays import Floats
+from chargewatch.domain.currents import (
+    LARGEST_ONE_PHASE_W,
+    LEAST_CURRENT_A,
+    LIGHT_SHARE,
+    NOMINAL_V,
+)
 from chargewatch.domain.times import DAY_S, SLOT_S
 from chargewatch.risk.feeders.blocks import Group
 from chargewatch.risk.feeders.day import FeederRows
@@ -46,11 +52,6 @@ NUISANCE_PRIORS = (
 )
 NUISANCE_MEAN = np.array([prior.mean for prior in NUISANCE_PRIORS])
 NUISANCE_U = np.array([prior.u for prior in NUISANCE_PRIORS])
-LIGHT_SHARE = 0.1
-LEAST_CURRENT_A = 6.0
-"""I_min: a tenth of I_max, and not below 6 A."""
-NOMINAL_V = 230.0
-LARGEST_ONE_PHASE_W = 7_700.0
 
 
 def prior_gain(group: Group, fleet: Fleet) -> Floats:

@@ -19,7 +19,8 @@ METER_CHANGES = ("meter_replaced", "connector_replaced")
 METERING_WORKS = ("cable_replaced", "metering_firmware", "seal_opened")
 """Declared works on a pile that may have changed its error."""
 
-_DUE_BEFORE = timedelta(minutes=5)  # as far back as a declaration may explain a step
+DUE_BEFORE = timedelta(minutes=5)
+"""As far back as a declaration may explain a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ async def store_events(connection: asyncpg.Connection, rows: Sequence[EventRow])
         (0 if row.connector_id else 1, row.connector_id or row.meter_id, day)
         for row in new
         if row.kind in REGISTER_CHANGES and (row.connector_id or row.meter_id)
-        for day in (row.at.date(), (row.at - _DUE_BEFORE).date())
+        for day in (row.at.date(), (row.at - DUE_BEFORE).date())
     ]
     if due:
         kinds, instruments, days = zip(*due, strict=True)

@@ -16,6 +16,8 @@ from chargewatch.api.signed import with_signed_checks
 from chargewatch.storage.office import cases as case_rows
 from chargewatch.storage.pages import city as city_rows
 from chargewatch.storage.pages import pile as pile_rows
+from chargewatch.supervision.declared_changes import CHANGE_KINDS
+from chargewatch.supervision.permissions import Permission
 from chargewatch.web.formats import Formats, is_known
 from chargewatch.web.pages.session import Visitor
 from chargewatch.web.reason import worded_reason
@@ -155,6 +157,8 @@ async def show_pile(
         method="" if assessment is None else method_names(assessment["method"], formats),
         budget=[] if assessment is None else budget_rows(assessment),
         verifications=verifications,
+        declares=account.may(Permission.DECLARE_CHANGES),
+        change_kinds=CHANGE_KINDS,
         signals=signals,
         cases=cases,
         session_rows=await with_signed_checks([dict(item) for item in session_rows], row),

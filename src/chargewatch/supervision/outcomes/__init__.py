@@ -1,0 +1,1 @@
+"""What became of flags: hits and misses by later verifications, and the figures of them."""
