@@ -309,7 +309,17 @@ async def test_an_inspection_must_be_of_the_pile(site: Site) -> None:
     assert "not of" in wrong.text
     right = await enter(site, header, asked(OWN, inspection_id=number))
     assert right.status_code == 200, right.text
-    assert (await shown(site, header, right.json()["verification_id"]))["inspection_id"] == number
+    kept = right.json()["verification_id"]
+    assert (await shown(site, header, kept))["inspection_id"] == number
+    async with site.database.connect() as connection:
+        done = await connection.execute(
+            text("SELECT state, result, verification_id FROM inspection WHERE inspection_id = :n"),
+            {"n": number},
+        )
+        assert tuple(done.one()) == ("done", "pass", kept)
+    late = await enter(site, header, asked(OWN, inspection_id=number, certificate="C-2"))
+    assert late.status_code == 422
+    assert "done already" in late.text
 
 
 async def test_the_command_enters_shows_and_writes_certificates(

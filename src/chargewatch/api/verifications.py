@@ -35,6 +35,7 @@ from chargewatch.storage.office import outcomes as outcome_rows
 from chargewatch.storage.office import verifications as rows
 from chargewatch.supervision import declared_changes
 from chargewatch.supervision.accounts import Account
+from chargewatch.supervision.inspections.results import InspectionError
 from chargewatch.supervision.outcomes.count import OUTCOMES, read_figures
 from chargewatch.supervision.permissions import Permission
 from chargewatch.supervision.verifications import asked, entering
@@ -58,6 +59,7 @@ def refusals() -> Iterator[None]:
     except (
         MeasurementError,
         entering.VerificationError,
+        InspectionError,
         declared_changes.DeclarationError,
     ) as exc:
         raise ApiError(422, "refused", str(exc)) from exc

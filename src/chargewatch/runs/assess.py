@@ -41,6 +41,7 @@ from chargewatch.storage import pile_index
 from chargewatch.storage.archive.window import Archive, open_archive, session_names
 from chargewatch.storage.database import Database
 from chargewatch.storage.migrate import require_newest_schema
+from chargewatch.storage.office import outcomes
 from chargewatch.storage.office.evidence import KeptFile
 from chargewatch.storage.runs import inputs as load_store
 from chargewatch.storage.runs import money as money_store
@@ -426,6 +427,7 @@ async def _save(context: RunContext, decided: _Decided, files: Sequence[KeptFile
             digest=decided.digest,
             summary=summary,
         )
+        await outcomes.count(connection, zone=context.zone.key, connector_id=None)
         await pile_index.rebuild(connection)
         await enter_run(connection, context, digest=decided.digest, files=files)
     context.clock.lap("save")

@@ -140,7 +140,7 @@ _SCOPE = "AND c.operator_id = :scope"
 _OUTCOME = "AND f.outcome = :outcome"
 
 
-async def count(connection: AsyncConnection, *, zone: str, connector_id: int | None) -> int:
+async def count(connection: sql.Connection, *, zone: str, connector_id: int | None) -> int:
     """Make all outcomes anew, or those of one connector; return how many flags there are."""
     await sql.run(connection, LOCK_IN_TRANSACTION, key=AdvisoryLock.OUTCOMES)
     one = {} if connector_id is None else {"connector_id": connector_id}

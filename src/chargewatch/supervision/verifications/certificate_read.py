@@ -15,7 +15,7 @@ from xml.etree.ElementTree import Element
 
 from chargewatch.errors import ChargewatchError
 from chargewatch.supervision.verifications.certificate import DCC, MEASUREMENT_ERROR
-from chargewatch.supervision.verifications.entering import LONGEST_CERTIFICATE_TEXT
+from chargewatch.supervision.verifications.entering import LONGEST_FIELD
 from chargewatch.supervision.verifications.judge import MOST_POINTS, NewPoint
 from chargewatch.supervision.verifications.safe_xml import read_xml
 
@@ -62,9 +62,7 @@ def _first(element: Element, *names: str) -> Element | None:
 
 
 def _text(element: Element | None) -> str:
-    return (
-        "" if element is None else " ".join((element.text or "").split())[:LONGEST_CERTIFICATE_TEXT]
-    )
+    return "" if element is None else " ".join((element.text or "").split())[:LONGEST_FIELD]
 
 
 def _content(element: Element | None) -> str:

@@ -18,8 +18,12 @@ from chargewatch.storage.office import verifications as rows
 from chargewatch.storage.pages import pile as pile_rows
 from chargewatch.storage.pile_index import driver_of, rebuild
 from chargewatch.supervision.audit import Action, Actor, record
+from chargewatch.supervision.cases.entries import write_entry
+from chargewatch.supervision.cases.model import EntryKind
+from chargewatch.supervision.cases.working import held_case
+from chargewatch.supervision.inspections.results import record_result
 from chargewatch.supervision.outcomes.count import count_outcomes
-from chargewatch.supervision.verifications.decision import RULE
+from chargewatch.supervision.verifications.decision import RULE, VerificationResult
 from chargewatch.supervision.verifications.judge import (
     Judged,
     JudgedPoint,
@@ -29,7 +33,7 @@ from chargewatch.supervision.verifications.judge import (
 
 EARLIEST_DAY = date(2000, 1, 1)
 LEAST_WHY, MOST_WHY = 3, 1000
-LONGEST_CERTIFICATE_TEXT = 200
+LONGEST_FIELD = 200
 
 
 class VerificationError(ChargewatchError):
@@ -83,14 +87,12 @@ def _check_texts(place: Place, new: NewVerification) -> None:
     for name, told in texts.items():
         require_text(name, told)
     for name in ("certificate", "institute"):
-        if len(getattr(new, name)) > LONGEST_CERTIFICATE_TEXT:
-            raise VerificationError(f"{name} has more than {LONGEST_CERTIFICATE_TEXT} characters")
+        if len(getattr(new, name)) > LONGEST_FIELD:
+            raise VerificationError(f"{name} has more than {LONGEST_FIELD} characters")
     if len(new.note) > MOST_WHY:
         raise VerificationError(f"note has more than {MOST_WHY} characters")
-    if new.reference is not None and len(new.reference.name) > LONGEST_CERTIFICATE_TEXT:
-        raise VerificationError(
-            f"the reference's name has more than {LONGEST_CERTIFICATE_TEXT} characters"
-        )
+    if new.reference is not None and len(new.reference.name) > LONGEST_FIELD:
+        raise VerificationError(f"the reference's name has more than {LONGEST_FIELD} characters")
 
 
 async def _check_links(
@@ -230,8 +232,22 @@ async def enter_verification(
         _row(instrument, new, judged, rules=rules, actor=actor, now=now),
         [_point_row(point, new) for point in judged.points],
     )
+    if new.case_id is not None:
+        await write_entry(
+            connection,
+            await held_case(connection, new.case_id),
+            actor,
+            EntryKind.COMMENT,
+            now=now,
+            text=f"/verifications/{verification_id}: {judged.result.value}",
+            verification_id=verification_id,
+        )
     await count_outcomes(connection, zone=zone, connector_id=connector_id)
     await rebuild(await driver_of(connection))
+    if new.inspection_id is not None and judged.result is not VerificationResult.UNDECIDED:
+        await record_result(
+            connection, actor, new.inspection_id, verification_id, judged.result.value, now
+        )
     links = {
         name: value
         for name in ("file_id", "inspection_id", "case_id")
