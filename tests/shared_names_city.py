@@ -207,6 +207,52 @@ async def _seed_complaints(connection: AsyncConnection, now: datetime) -> None:
         )
 
 
+async def _seed_money(
+    connection: AsyncConnection, claims: list[tuple[int, str, str, str]], run_id: int
+) -> None:
+    """Every amount of an operator is its number."""
+    now = datetime.now(UTC)
+    told = {"month": now.date().replace(day=1), "run_id": run_id}
+    await connection.execute(
+        insert(tables.money_month).values(**told, counted_from=now, counted_to=now)
+    )
+    sides = ("overcharge", "undercharge")
+    names = [f"{side}{end}_cny" for side in sides for end in ("", "_low", "_high")]
+    for connector_id, _, station_id, operator_id in claims:
+        amounts = dict.fromkeys([*names, "energy_wh", "paid_cny"], float(number(operator_id)))
+        counts = {"sessions": number(operator_id), "sessions_unknown": 0}
+        for cause in ("error", "billing"):
+            await connection.execute(
+                insert(tables.money_owed).values(
+                    **told,
+                    **amounts,
+                    **counts,
+                    connector_id=connector_id,
+                    operator_id=operator_id,
+                    station_id=station_id,
+                    cause=cause,
+                )
+            )
+    for operator_id in (*OPERATORS, ""):
+        count = sum(number(name) for name in OPERATORS if operator_id in ("", name))
+        amounts = dict.fromkeys([*names, "energy_wh", "paid_cny"], float(count))
+        net = {"net_cny": 0.0, "net_low_cny": -1.0, "net_high_cny": 1.0}
+        for cause in ("error", "billing"):
+            await connection.execute(
+                insert(tables.money_total).values(
+                    **told,
+                    **amounts,
+                    **net,
+                    operator_id=operator_id,
+                    cause=cause,
+                    sessions=count,
+                    sessions_unknown=0,
+                    connectors=count,
+                    connectors_unknown=0,
+                )
+            )
+
+
 async def _seed_messages(connection: AsyncConnection, now: datetime) -> None:
     for operator_id in OPERATORS:
         told, count = mark(operator_id), number(operator_id)
@@ -271,6 +317,7 @@ async def seed_shared_names(database: Database) -> None:
         for claim in claims:
             await _seed_claim(connection, claim, int(run_id or 0), now)
         await _seed_complaints(connection, now)
+        await _seed_money(connection, claims, int(run_id or 0))
         await _seed_messages(connection, now)
         marks = {operator_id: mark(operator_id) for operator_id in OPERATORS}
         await seed_credit(connection, marks, now=now)

@@ -15,6 +15,7 @@ from chargewatch.storage import tables
 from chargewatch.storage.database import Database
 from chargewatch.storage.pile_index import driver_of, rebuild
 from credit_city import seed_credit
+from web_money import seed_money
 
 STATIONS = 12
 PILES_PER_STATION = 10
@@ -472,6 +473,9 @@ async def seed_city(database: Database, *, now: datetime | None = None) -> None:
     async with database.begin() as connection:
         await _seed_registry(connection, now)
         run_id = await _seed_runs(connection, now)
+        await seed_money(
+            connection, now, run_id, [_error_of(n) for n in range(STATIONS * PILES_PER_STATION)]
+        )
         await _seed_signals(connection, now, run_id)
         await _seed_telemetry(connection, now)
         await _seed_ingest(connection, now)

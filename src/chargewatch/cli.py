@@ -36,6 +36,7 @@ COMMANDS: dict[str, str] = {
     "ingest": "ingest",
     "jobs": "jobs",
     "migrate": "migrate",
+    "money": "money",
     "openapi": "openapi",
     "outcomes": "outcomes",
     "quarantine": "quarantine",

@@ -19,6 +19,9 @@ from chargewatch.storage.pile_index import driver_of, rebuild
 from chargewatch.storage.tables import (
     assessment,
     latest_reading,
+    money_month,
+    money_owed,
+    money_total,
     risk_run,
     run_state,
     signal,
@@ -93,7 +96,8 @@ async def test_empty_pages_say_what_to_do_next(empty_site: Site, path: str) -> N
 
 async def test_piles_are_listed_before_the_first_run(site: Site) -> None:
     async with site.database.begin() as connection:
-        for table in (signal, run_state, assessment, risk_run):
+        money = (money_month, money_owed, money_total)
+        for table in (*money, signal, run_state, assessment, risk_run):
             await connection.execute(delete(table))
     page = await site.client.get("/piles")
     assert "120 piles" in page.text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -90,6 +91,14 @@ VALUES: dict[str, tuple[str, ...]] = {
     "tier": ("red",),
     "unbalanced": ("true",),
     "until": ("2100-01-01T00:00:00Z",),
+}
+VALUES |= {
+    "after": (*VALUES["after"], "1e9:0"),
+    "cause": ("error", "billing"),
+    "month": (*VALUES["month"], f"{datetime.now(UTC):%Y-%m}"),
+    "show": (*VALUES["show"], "all", "owed"),
+    "side": ("overcharge", "undercharge"),
+    "sort": (*VALUES["sort"], "overcharge", "undercharge"),
 }
 # These change something; what they answer is about the asker alone. Each has tests of its own.
 WRITES = {
@@ -280,6 +289,7 @@ async def test_the_test_above_would_see_it(site: Site) -> None:
                 told[operator_id].add(url.partition("?")[0])
     for found in told.values():
         assert {"/", "/piles", "/piles.csv", "/system", "/signals", "/api/v1/events"} <= found
+        assert {"/money", "/api/v1/money"} <= found
 
 
 async def test_an_operators_token_opens_no_route_for_reading(site: Site) -> None:

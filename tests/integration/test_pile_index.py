@@ -52,6 +52,12 @@ RANK = "array_position(ARRAY['red', 'orange', 'yellow', 'grey', 'green'], a.tier
 ORDERS = {
     "priority": f"{RANK}, {NAN_LAST.format('priority_money')} DESC NULLS LAST, a.connector_id",
     "money": f"{NAN_LAST.format('priority_money')} DESC NULLS LAST, a.connector_id",
+    **{
+        side: f"coalesce({NAN_LAST.format(f'{side}_error')} + "
+        f"coalesce({NAN_LAST.format(f'{side}_billing')}, 0), "
+        f"{NAN_LAST.format(f'{side}_billing')}) DESC NULLS LAST, a.connector_id"
+        for side in ("overcharge", "undercharge")
+    },
     "error": f"abs({NAN_LAST.format('relative_error')}) DESC NULLS LAST, a.connector_id",
     "probability": f"{NAN_LAST.format('p_nonconforming')} DESC NULLS LAST, a.connector_id",
     "connector": "c.connector, c.operator_id, c.station_id",
@@ -126,7 +132,17 @@ async def city(any_database_url: str) -> AsyncIterator[Database]:
     async with open_database(any_database_url) as database:
         async with database.begin() as connection:
             await fill(connection)
-            await rebuild(await driver_of(connection))
+            driver = await driver_of(connection)
+            await driver.execute(
+                "UPDATE assessment SET overcharge_error = round(random()), "
+                "undercharge_error = connector_id % 3, undercharge_billing = 1 "
+                "WHERE connector_id % 4 > 0"
+            )
+            await driver.execute(
+                "UPDATE assessment SET overcharge_billing = connector_id % 5 "
+                "WHERE connector_id % 3 > 0"
+            )
+            await rebuild(driver)
         yield database
 
 

@@ -67,9 +67,7 @@ def pile_filter(
     district: Annotated[str, Query(max_length=12)] = "",
     signal: Annotated[str, Query(max_length=64, description="code of an open signal")] = "",
     q: Annotated[str, Query(max_length=64, description="beginning of a name, or station")] = "",
-    sort: Annotated[str, Query(description="priority, money, error, probability, connector")] = (
-        "priority"
-    ),
+    sort: Annotated[str, Query(description=", ".join(SORTS))] = ("priority"),
 ) -> PileFilter:
     """Return the filter that a query string asks for.
 
@@ -122,9 +120,7 @@ async def list_piles(
     district: Annotated[str, Query(max_length=12)] = "",
     signal: Annotated[str, Query(max_length=64, description="code of an open signal")] = "",
     q: Annotated[str, Query(max_length=64, description="beginning of a name, or station")] = "",
-    sort: Annotated[str, Query(description="priority, money, error, probability, connector")] = (
-        "priority"
-    ),
+    sort: Annotated[str, Query(description=", ".join(SORTS))] = ("priority"),
     limit: Limit = 50,
     offset: Offset = 0,
 ) -> JsonAnswer:

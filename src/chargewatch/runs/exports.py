@@ -18,6 +18,7 @@ from chargewatch.domain.columns import Form
 from chargewatch.domain.csv_cell import csv_cell
 from chargewatch.errors import NotFoundError
 from chargewatch.storage.database import Database
+from chargewatch.storage.office.money import EXPORTED
 from chargewatch.storage.runs import results as store
 from chargewatch.storage.runs import signals as signal_records
 
@@ -60,6 +61,18 @@ SIGNAL_SCHEMA = pa.schema(
         ("detail", _TEXT),
     ]
 )
+
+
+_OF_MONEY = {"sessions": _COUNT, "sessions_unknown": _COUNT} | dict.fromkeys(
+    ("counted_from", "counted_to"), _TIME
+)
+MONEY_SCHEMA = pa.schema(
+    [
+        (name, _OF_MONEY.get(name, _NUMBER if name.endswith(("_cny", "_wh")) else _TEXT))
+        for name in EXPORTED
+    ]
+)
+"""Of what is owed at connectors, by month and cause."""
 
 
 def _plain(value: Any) -> Any:

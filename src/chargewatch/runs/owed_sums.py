@@ -15,7 +15,8 @@ from chargewatch.risk.results import RunResult
 from chargewatch.runs.load import Loaded
 from chargewatch.runs.owed import Amounts, MonthOwed, Owed
 from chargewatch.storage.bulk import Records
-from chargewatch.storage.runs.money import CAUSES, OWED, TOTAL_COLUMNS
+from chargewatch.storage.runs.money import OWED, TOTAL_COLUMNS
+from chargewatch.storage.tables.money import CAUSES
 
 TWO_SIDED = 1.959963984540054
 """Standard deviations on both sides of the mean that hold 95 % of a normal distribution."""

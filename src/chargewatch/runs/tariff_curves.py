@@ -2,50 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import asyncpg
 import numpy as np
-import orjson
 
 from chargewatch.domain.arrays import Ints
 from chargewatch.domain.times import DAY_S
 from chargewatch.runs.load import Loaded
-from chargewatch.signals.money import TariffCurve, tariff_curve
+from chargewatch.signals.money import TariffCurve, day_periods, local_midnights, tariff_curve
 from chargewatch.storage.runs import inputs as store
-
-
-def _clock_s(text: str) -> float:
-    hours, _, minutes = text.partition(":")
-    return int(hours) * 3600.0 + float(minutes or 0) * 60.0
-
-
-def _day_periods(periods: Any) -> list[dict[str, float]]:
-    rows = orjson.loads(periods) if isinstance(periods, str | bytes) else periods
-    return [
-        {
-            "from": _clock_s(row["from"]),
-            # Midnight as an end is the end of the day.
-            "to": _clock_s(row["to"]) or float(DAY_S),
-            "energy_price": float(row["energy_price"]),
-            "service_price": float(row["service_price"]),
-        }
-        for row in rows
-    ]
-
-
-def local_midnights(first: datetime, last: datetime, zone: ZoneInfo) -> list[float]:
-    """Return the beginnings of the local days that touch [first, last], s."""
-    day = first.astimezone(zone).date() - timedelta(days=1)
-    found: list[float] = []
-    while True:
-        midnight = datetime.combine(day, time(), zone)
-        if midnight > last:
-            return found
-        found.append(midnight.timestamp())
-        day += timedelta(days=1)
 
 
 async def load_curves(
@@ -66,7 +34,7 @@ async def load_curves(
         groups.setdefault((row["operator_id"], row["station_id"]), []).append(
             {
                 "valid_from_s": row["valid_from"].astimezone(UTC).timestamp(),
-                "periods": _day_periods(row["periods"]),
+                "periods": day_periods(row["periods"]),
             }
         )
     # A session may have begun days before the window.

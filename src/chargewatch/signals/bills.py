@@ -153,6 +153,7 @@ class BillDifferences:
     """What sessions were charged too much (positive) or too little by their bills; shape (s,)."""
 
     bill: Floats  # NaN: not known
+    energy_wh: Floats  # charged for beyond (or short of) the register, 0 within the tolerance
     rightful: Floats  # rightful price of the energy by the register; NaN: not known
     metered_wh: Floats  # NaN: not known
 
@@ -183,7 +184,10 @@ def differences(terms: Terms, metered_wh: Floats, *, tolerance_wh: Floats) -> Bi
     bill = np.where(nothing, terms.above + np.maximum(terms.rightful, 0.0), bill)
     bill = np.where(np.isnan(terms.rightful) | np.isnan(metered), np.nan, bill)
     return BillDifferences(
-        bill=bill, rightful=np.where(near, wh, metered) * price, metered_wh=metered
+        bill=bill,
+        energy_wh=np.where(near, 0.0, away),
+        rightful=np.where(near, wh, metered) * price,
+        metered_wh=metered,
     )
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, time, timedelta, tzinfo
 from typing import Any
 
 import numpy as np
+import orjson
 
 from chargewatch.domain.arrays import Floats, Ints
 from chargewatch.domain.times import DAY_S
@@ -123,6 +124,38 @@ def _day_pieces(periods: Sequence[Mapping[str, Any]]) -> list[tuple[float, tuple
     if at < DAY_S:
         pieces.append((at, (np.nan, np.nan)))
     return pieces
+
+
+def _clock_s(text: str) -> float:
+    hours, _, minutes = text.partition(":")
+    return int(hours) * 3600.0 + float(minutes or 0) * 60.0
+
+
+def day_periods(periods: Any) -> list[dict[str, float]]:
+    """Return the periods of a registered tariff, as JSON or read, for `tariff_curve`."""
+    rows = orjson.loads(periods) if isinstance(periods, str | bytes) else periods
+    return [
+        {
+            "from": _clock_s(row["from"]),
+            # Midnight as an end is the end of the day.
+            "to": _clock_s(row["to"]) or float(DAY_S),
+            "energy_price": float(row["energy_price"]),
+            "service_price": float(row["service_price"]),
+        }
+        for row in rows
+    ]
+
+
+def local_midnights(first: datetime, last: datetime, zone: tzinfo) -> list[float]:
+    """Return the beginnings of the local days that touch [first, last], s."""
+    day = first.astimezone(zone).date() - timedelta(days=1)
+    found: list[float] = []
+    while True:
+        midnight = datetime.combine(day, time(), zone)
+        if midnight > last:
+            return found
+        found.append(midnight.timestamp())
+        day += timedelta(days=1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,7 @@ Claim = tuple[str, str, str]
 """A connector as an operator has it at a station: connector, operator_id, station_id."""
 
 
-FORM = 2
+FORM = 3
 """Of what is stored; an index of another one is not read, but built on the spot."""
 
 TIERS = tuple(tier.value for tier in TIER_ORDER)
@@ -43,9 +43,19 @@ NOT_IN_RUN = -1
 NOT_REGISTERED = -(2**31)
 NEVER_VERIFIED = NOT_REGISTERED + 1
 
-SORTS = ("priority", "money", "error", "probability", "connector")
-"""Orders of the list; most urgent, most money, largest error, most probable, by name."""
+SORTS = (
+    "priority",
+    "money",
+    "overcharge",
+    "undercharge",
+    "error",
+    "probability",
+    "connector",
+)
+"""Orders of the list; most urgent, most money, most paid too much and too little in 30 days,
+largest error, most probable, by name."""
 
+SIDES = ("overcharge", "undercharge")
 _TYPES = {"tier": "<i1", "money": "<f8"}
 _POSITION = "<i4"
 _COUNTS = ("operator", "station", "district", "name_length")
@@ -77,7 +87,8 @@ _ASSESSMENTS = sql.statement(
     "pile index: assessments",
     """
 SELECT connector_id, (array_position(CAST(:tiers AS text[]), tier) - 1)::smallint, priority_money,
-  relative_error, p_nonconforming FROM assessment WHERE run_id = :run_id
+  relative_error, p_nonconforming, overcharge_error, overcharge_billing, undercharge_error,
+  undercharge_billing FROM assessment WHERE run_id = :run_id
 """,
 )
 _RED = sql.statement(
@@ -105,6 +116,7 @@ _ASSESSMENT_ROW = np.dtype(
         ("money", "f8"),
         ("error", "f8"),
         ("probability", "f8"),
+        *((f"{side} by {cause}", "f8") for side in SIDES for cause in ("error", "billing")),
     ]
 )
 
@@ -337,6 +349,16 @@ async def _run_columns(
     )
     listed = np.flatnonzero(tier != NOT_IN_RUN).astype(_POSITION)
     most = _descending(money, listed=listed)
+
+    def by_side(side: str) -> Positions:
+        """Of both causes as much as is known; nothing of what is not."""
+        error, billing = (
+            _placed(rows, connector_id, f"{side} by {cause}", unknown=np.nan)
+            for cause in ("error", "billing")
+        )
+        known = np.where(np.isnan(error), billing, error + np.nan_to_num(billing))
+        return listed[np.argsort(_descending(known, listed=listed), kind="stable")]
+
     # A sort is stable: equal ones stay in the order of connector_id.
     columns = {
         "tier": tier,
@@ -348,6 +370,7 @@ async def _run_columns(
             np.argsort(_descending(probability, listed=listed), kind="stable")
         ],
         "by_connector": by_name[tier[by_name] != NOT_IN_RUN],
+        **{f"by_{side}": by_side(side) for side in SIDES},
     }
     previous = await sql.value(connection, _PREVIOUS_RUN, run_id=run["run_id"], as_of=run["as_of"])
     before = await sql.rows(connection, _RED, run_id=previous, timeout_s=600)

@@ -94,8 +94,33 @@ class Formats:
         """Return an amount of money."""
         if value is None or math.isnan(value):
             return UNKNOWN
-        symbol = {"CNY": "¥", "EUR": "€", "USD": "$"}.get(self.currency, self.currency + NARROW)
-        return f"{symbol}{NARROW}{value:,.0f}"
+        return f"{self._symbol}{value:,.0f}"
+
+    def amount(self, value: float | None) -> str:
+        """Return an amount of money to the cent; in words where it is not known."""
+        if value is None or math.isnan(value):
+            return self.t("money.unknown")
+        return f"{MINUS if value < -0.005 else ''}{self._symbol}{abs(value):,.2f}"
+
+    def signed_amount(self, value: float | None) -> str:
+        """Return an amount with its sign: plus is too much."""
+        if value is None or math.isnan(value):
+            return self.t("money.unknown")
+        sign = "" if abs(value) < 0.005 else "+" if value > 0 else MINUS
+        return f"{sign}{self._symbol}{abs(value):,.2f}"
+
+    def amounts(self, low: float, high: float) -> str:
+        """Return an interval of money to the cent."""
+        return f"{low:,.2f}{NARROW}\N{EN DASH}{NARROW}{high:,.2f}"
+
+    def month(self, month: date) -> str:
+        """Return a month like 2026-11."""
+        return month.isoformat()[:7]
+
+    @property
+    def _symbol(self) -> str:
+        symbols = {"CNY": "¥", "EUR": "€", "USD": "$"}
+        return symbols.get(self.currency, self.currency) + NARROW
 
     def kilowatt_hours(self, energy_wh: float | None, digits: int = 3) -> str:
         """Return an energy in kWh."""

@@ -20,6 +20,7 @@ from chargewatch.storage.office import complaints as complaint_rows
 from chargewatch.storage.office import credit as credit_rows
 from chargewatch.storage.office import draws as draw_rows
 from chargewatch.storage.office import inspections as inspection_rows
+from chargewatch.storage.office import money as money_rows
 from chargewatch.storage.office import operator_days as operator_day_rows
 from chargewatch.storage.office import public as public_rows
 from chargewatch.storage.pages import city as city_rows
@@ -55,6 +56,7 @@ PAGE_MODULES = (
     operator_day_rows,
     *(complaint_rows, public_rows),
     *(draw_rows, inspection_rows),
+    money_rows,
 )
 PAGE_QUERIES: dict[str, Ask] = {
     name: ask for module in PAGE_MODULES for name, ask in watched_queries(module.__name__).items()

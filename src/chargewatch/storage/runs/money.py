@@ -11,10 +11,7 @@ import numpy as np
 
 from chargewatch.storage import sql
 from chargewatch.storage.bulk import Records, copy_records_in
-from chargewatch.storage.tables.money import money_total
-
-CAUSES = ("error", "billing")
-"""A cause is told to the database as its place here."""
+from chargewatch.storage.tables.money import CAUSES, money_total
 
 _REALS = (
     *(
@@ -31,7 +28,7 @@ OWED = np.dtype(
     [
         ("month", "M8[D]"),
         ("connector_id", "i4"),
-        ("cause", "i2"),
+        ("cause", "i2"),  # its place in CAUSES
         *((name, "f8") for name in _REALS),
         ("sessions", "i4"),
         ("sessions_unknown", "i4"),
@@ -64,7 +61,7 @@ _FILL = sql.statement(
     f"""
 INSERT INTO money_owed (connector_id, operator_id, station_id, cause, run_id, {_NAMES})
 SELECT c.connector_id, c.operator_id, c.station_id,
-  CASE s.cause WHEN 0 THEN 'error' ELSE 'billing' END, :run_id,
+  (CAST(:causes AS text[]))[s.cause + 1], :run_id,
   {", ".join(f"s.{name}" for name in _NAMES.split(", "))}
 FROM money_stage s JOIN connector c USING (connector_id)
 """,  # noqa: S608 - names of columns
@@ -97,7 +94,7 @@ async def save_money(
         await sql.run(connection, statement, months=[month[0] for month in months], timeout_s=600)
     await sql.run(connection, _STAGE)
     await copy_records_in(connection, "money_stage", owed)
-    await sql.run(connection, _FILL, run_id=run_id, timeout_s=600)
+    await sql.run(connection, _FILL, run_id=run_id, causes=list(CAUSES), timeout_s=600)
     await connection.copy_records_to_table(
         "money_total", records=totals, columns=TOTAL_COLUMNS, timeout=600
     )

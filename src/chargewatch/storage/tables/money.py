@@ -21,6 +21,9 @@ from sqlalchemy import (
 
 from chargewatch.storage.tables.base import Timestamp, metadata
 
+CAUSES = ("error", "billing")
+"""By what the meter indicates; by what is charged for that."""
+
 
 def _amounts() -> list[Column[Any]]:
     """Return an expected amount of each side with its 95 % interval, money; NaN: not known."""

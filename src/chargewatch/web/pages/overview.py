@@ -15,9 +15,11 @@ from fastapi.responses import Response
 
 from chargewatch.api.context import service_of
 from chargewatch.api.events import arrival
+from chargewatch.storage.office import money as money_rows
 from chargewatch.storage.pages import city as city_rows
 from chargewatch.storage.pages.city import DistrictTier
 from chargewatch.web.assets import static_folder
+from chargewatch.web.pages.money import by_month
 from chargewatch.web.pages.session import Visitor
 from chargewatch.web.render import render
 
@@ -25,6 +27,7 @@ router = APIRouter()
 
 DUE_SOON = timedelta(days=90)
 NEWEST_RED = 8
+MONTHS_OF_MONEY = 3
 
 
 @cache
@@ -72,6 +75,7 @@ async def overview(request: Request, account: Visitor) -> Response:
             run_id = run["run_id"]
             sums = await city_rows.tiers_by_district(connection, run_id, scope=scope)
             red = await city_rows.newest_red(connection, run_id, scope=scope, limit=NEWEST_RED)
+        owed = await money_rows.totals(connection, month=None, scope=scope, everybody=True)
         signals = await city_rows.open_signals_by_code(connection, scope=scope)
         coverage = await city_rows.verification_coverage(
             connection, today=today, soon=today + DUE_SOON, scope=scope
@@ -86,6 +90,7 @@ async def overview(request: Request, account: Visitor) -> Response:
         tiers=tiers,
         total=sum(tiers.values()),
         money=money,
+        owed=by_month(owed)[:MONTHS_OF_MONEY],
         districts=districts,
         red=red,
         arrival=await arrival(service, scope),

@@ -19,6 +19,7 @@ from chargewatch.storage.pages import pile as pile_rows
 from chargewatch.supervision.declared_changes import CHANGE_KINDS
 from chargewatch.supervision.permissions import Permission
 from chargewatch.web.formats import Formats, is_known
+from chargewatch.web.pages.money import pile_money
 from chargewatch.web.pages.session import Visitor
 from chargewatch.web.reason import worded_reason
 from chargewatch.web.render import formats_of, render
@@ -126,6 +127,7 @@ async def show_pile(
                 station_id=row["station_id"],
             )
         )
+        money = await pile_money(connection, row)
         n_sessions = await pile_rows.session_count(connection, connector_id)
         session_rows = await pile_rows.sessions(
             connection, connector_id, limit=SESSIONS_SHOWN, offset=(sessions - 1) * SESSIONS_SHOWN
@@ -156,6 +158,7 @@ async def show_pile(
         reason="" if assessment is None else worded_reason(assessment["reason"], formats.t),
         method="" if assessment is None else method_names(assessment["method"], formats),
         budget=[] if assessment is None else budget_rows(assessment),
+        money=money,
         verifications=verifications,
         declares=account.may(Permission.DECLARE_CHANGES),
         change_kinds=CHANGE_KINDS,

@@ -1,0 +1,1 @@
+"""Money owed: which sessions it comes from."""
