@@ -63,7 +63,7 @@ async def _page(
     account: Account,
     wanted: CaseFilter,
     *,
-    parameters: dict[str, Any],
+    owner: str = "",
     after: str = "",
     status: int = 200,
     problem: str = "",
@@ -71,6 +71,14 @@ async def _page(
 ) -> Response:
     service = service_of(request)
     today = office_now(service).date()
+    parameters = {
+        "state": wanted.state,
+        "owner": owner,
+        "operator": wanted.operator_id,
+        "subject": wanted.subject,
+        "overdue": "1" if wanted.overdue else "",
+        "sort": "" if wanted.sort == "newest" else wanted.sort,
+    }
     async with service.database.connect() as connection:
         page = await load_page(
             connection, account, wanted, today=today, limit=PAGE_ROWS, after=after
@@ -118,15 +126,8 @@ async def list_cases(
         overdue=bool(overdue) and overdue not in ("0", "false"),
         sort=sort or "newest",
     )
-    parameters = {
-        "state": state,
-        "owner": owner if account.scope is None else "",
-        "operator": operator,
-        "subject": subject,
-        "overdue": "1" if wanted.overdue else "",
-        "sort": "" if wanted.sort == "newest" else wanted.sort,
-    }
-    return await _page(request, account, wanted, parameters=parameters, after=after)
+    asked_owner = owner if account.scope is None else ""
+    return await _page(request, account, wanted, owner=asked_owner, after=after)
 
 
 @router.post("/cases")
@@ -220,7 +221,6 @@ async def step_ticked(request: Request, account: CaseWorker) -> Response:
         request,
         account,
         shown,
-        parameters={"state": shown.state},
         status=status,
         problem=problem,
         result=result,
