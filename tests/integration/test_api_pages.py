@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
@@ -27,6 +28,7 @@ from chargewatch.storage.tables import (
     signal,
     station,
 )
+from chargewatch.supervision.complaints.filing import NewComplaint, file_complaint
 from chargewatch.supervision.permissions import Permission
 from chargewatch.web import site as site_map
 from chargewatch.web.server import address_of, listen, make_server
@@ -39,6 +41,9 @@ OF_OP2 = {
     "operator_id": "OP2",
     "number": NUMBER,
     "file_id": FILE_ID,
+    "complaint_id": "1",
+    "list_name": "stations",
+    "row_name": "TJ0001",
 }
 PAGES = (
     *(
@@ -61,6 +66,13 @@ PAGES = (
 async def site(database_url: str) -> AsyncIterator[Site]:
     async with open_site(database_url) as opened:
         await seed_cases(opened.database, [("OP2", "TJ0001", "TJ0001-01-1", "it")])
+        told = NewComplaint(
+            connector="TJ0001-01-1", kind="price", text="dear", session_text=None,
+            session_at=None, bill_cny=None, contact=None, language="en",
+        )  # fmt: skip
+        await file_complaint(
+            opened.database, told, now=datetime.now(UTC), zone=ZoneInfo("Asia/Shanghai")
+        )
         opened.client.headers.update(await opened.token("admin"))
         yield opened
 

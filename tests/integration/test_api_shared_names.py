@@ -66,6 +66,7 @@ VALUES: dict[str, tuple[str, ...]] = {
     "complaint_id": ("1", "2"),
     "code": ("conflict", "register_jump", "clock_skew"),
     "days": ("31",),
+    "error": ("access_denied",),
     "district": ("120101", "120116"),
     "gaps": ("true",),
     "grade": ("A", "-"),

@@ -127,7 +127,7 @@ async def test_the_way_of_a_case_through_every_state(site: Site, office: Office)
         ("case_step", "resume"), ("case_step", "release"), ("case_step", "assign"),
         ("case_closed", None), ("case_reopened", None),
     ]  # fmt: skip
-    assert contents[1]["detail"]["before"] == {"state": "open", "owner": None}
+    assert contents[1]["detail"]["before"] == {"state": "open"}
     assert contents[9]["why"] == "+3.1 % measured"
     # What the operator wrote is proved by its hash, and not copied into the trail.
     assert "2 March" not in str(contents[4]) and len(contents[4]["detail"]["text_sha256"]) == 64

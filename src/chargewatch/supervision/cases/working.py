@@ -184,7 +184,7 @@ async def take_step(
         for key, value in changes.items()
         if key in before
     }
-    detail = {**after, "before": {key: before[key] for key in after}}
+    detail = {**after, "before": {key: before[key] for key in after if before[key]}}
     told, unknown = await write_text(
         connection, case, actor, step.kind, why, now=now, for_operator=shown, **detail
     )
