@@ -110,6 +110,9 @@ def excerpt_of(course: Course, connector: int) -> Excerpt:
     solved, found, config = course.solved, course.found, course.config
     inputs = inputs_part(course.inputs, cut.connectors, cut.own, cut.meters, cut.vehicles)
 
+    # A change parts what came before it from what came since.
+    dated = cut.own | solved.known.changes.taken[cut.connectors]
+
     def part(city: CityStatistics, sessions: Ints) -> CityStatistics:
         return statistics_part(
             city,
@@ -119,6 +122,7 @@ def excerpt_of(course: Course, connector: int) -> Excerpt:
             meters=cut.meters,
             sessions=sessions,
             vehicles=cut.vehicles,
+            dated=dated,
         )
 
     closed = course.closed
@@ -138,6 +142,7 @@ def excerpt_of(course: Course, connector: int) -> Excerpt:
         nodes=cut.nodes,
         anchors=anchors_of(solved.city.inputs, cut.block),
         layout=statistics.layout,
+        dated=dated,
     )
     facts = _facts_part(solved.city.facts, solved.city, cut, statistics)
     city = prepared(with_wider_anchors(inputs, situations), evened, config=config, facts=facts)

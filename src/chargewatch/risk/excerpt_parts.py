@@ -15,7 +15,8 @@ from chargewatch.risk.memory import PER_CONNECTOR, SERIES, CityStatistics
 from chargewatch.risk.rebuilding import part_of
 from chargewatch.risk.rounds_input import RoundsInput
 from chargewatch.risk.run_inputs import Fleet, RunInputs
-from chargewatch.risk.vehicles import chosen
+from chargewatch.risk.spreads import SessionsInTime
+from chargewatch.risk.vehicles import SessionRows, chosen
 
 
 def _taken(record: Any, rows: Ints | Bools) -> Any:
@@ -41,6 +42,18 @@ def _without_others(fleet: Fleet, own: Bools) -> Fleet:
             blank = np.nan if values.dtype.kind == "f" else 0
             told[field.name] = np.where(own, values, blank).astype(values.dtype)
     return Fleet(**told)
+
+
+def _without_times(rows: SessionRows, dated: Bools, own: Bools) -> SessionRows:
+    """Return sessions of which only some have a time, and only own ones their course."""
+    return replace(
+        rows,
+        ended_s=np.where(dated, rows.ended_s, 0.0),
+        **{
+            name: np.where(own, getattr(rows, name), 0.0)
+            for name in ("started_s", "charge_s", "energy_wh")
+        },
+    )
 
 
 def anchors_of(inputs: RunInputs, connectors: Ints) -> Ints:
@@ -90,6 +103,7 @@ def statistics_part(
     meters: Ints,
     sessions: Ints,
     vehicles: Ints,
+    dated: Bools,
 ) -> CityStatistics:
     """Return a city's statistics of the connectors of inputs made by `inputs_part`.
 
@@ -101,6 +115,7 @@ def statistics_part(
         meters: rows in the city.
         sessions: rows of the sessions that are told.
         vehicles: keys that become running numbers.
+        dated: whose sessions' times are told, shape (n,).
     """
     layout = feeder_layout(inputs.fleet, inputs.references, as_of_s=inputs.as_of_s)
     sizes = [group.size for group in city.layout.groups]
@@ -123,6 +138,7 @@ def statistics_part(
         connector=np.searchsorted(connectors, rows.connector),
         vehicle=_numbered(rows.vehicle, vehicles),
     )
+    rows = _without_times(rows, dated[rows.connector], own[rows.connector])
     return replace(
         city,
         layout=layout,
@@ -143,11 +159,16 @@ def judgement_part(
     nodes: Ints,
     anchors: Ints,
     layout: FeederLayout,
+    dated: Bools,
 ) -> Judgement:
-    """Return a judgement of some rows of the city, each ascending; feeders as in a layout."""
+    """Return a judgement of some rows of the city, each ascending; feeders as in a layout.
+
+    Of sessions at connectors without a date there is only how far they are believed.
+    """
     changes, possible = known.changes, known.changes.possible
     of_city = city.statistics.layout
     sizes = [group.size for group in of_city.groups]
+    told = dated[np.searchsorted(connectors, city.statistics.sessions.connector[sessions])]
     cut = {
         field.name: getattr(changes, field.name)[connectors]
         for field in fields(changes)
@@ -165,17 +186,26 @@ def judgement_part(
             tail=known.weights.tail[sessions],
             node_tail=known.weights.node_tail[nodes],
         ),
-        in_time=None if known.in_time is None else _taken(known.in_time, sessions),
+        in_time=_in_time_part(known, sessions, told),
         holds=known.holds[anchors],
         own=known.own[connectors],
         own_variance=known.own_variance[connectors],
         changes=replace(
             changes,
             possible=_taken(possible, connectors),
-            session_weight=changes.session_weight[sessions],
+            session_weight=np.where(told, changes.session_weight[sessions], np.nan),
             **cut,
         ),
         shift=known.shift[meters],
         shift_u=known.shift_u[meters],
         suspect=known.suspect[meters],
+    )
+
+
+def _in_time_part(known: Judgement, sessions: Ints, told: Bools) -> SessionsInTime | None:
+    if known.in_time is None:
+        return None
+    part = _taken(known.in_time, sessions)
+    return SessionsInTime(
+        **{name: np.where(told, values, 0.0) for name, values in vars(part).items()}
     )
