@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import pytest
+from evidence_case import seed_evidence
 
 from chargewatch.supervision.complaints.filing import NewComplaint, file_complaint
 from chargewatch.supervision.permissions import PERMISSIONS, Role
@@ -32,6 +33,8 @@ ADDRESSES = (
     "/piles/TJ0001-01-1/history",
     "/piles/TJ0001-01-1/sessions",
     "/piles/TJ0001-01-1/changes",
+    "/piles/TJ0001-01-1/evidence",
+    "/piles/TJ0001-01-1/evidence.zip",
     "/piles/TJ0001-01-1/readings",
     "/piles/TJ0001-01-1/money",
     "/piles/TJ0001-01-1/money/sessions?show=all&limit=500",
@@ -94,6 +97,10 @@ async def site(database_url: str) -> AsyncIterator[Site]:
             await file_complaint(
                 opened.database, told, now=datetime.now(UTC), zone=ZoneInfo("Asia/Shanghai")
             )
+        await seed_evidence(
+            opened.database,
+            [("OP2", "TJ0001", "TJ0001-01-1"), ("OP1", "TJ0002", "TJ0002-01-1")],
+        )
         await seed_cases(
             opened.database,
             [
@@ -142,6 +149,8 @@ async def test_the_tests_above_would_see_it(site: Site) -> None:
         "/piles/TJ0002-01-1/history",
         "/piles/TJ0002-01-1/sessions",
         "/piles/TJ0002-01-1/changes",
+        "/piles/TJ0002-01-1/evidence",
+        "/piles/TJ0002-01-1/evidence.zip",
         "/piles/TJ0002-01-1/readings",
         "/piles/TJ0002-01-1/money",
         "/piles/TJ0002-01-1/money/sessions",

@@ -103,6 +103,9 @@ VALUES |= {
 }
 # These change something; what they answer is about the asker alone. Each has tests of its own.
 WRITES = {
+    # No operator's user may: tests/integration/test_evidence.py.
+    "/api/v1/piles/{connector}/evidence",
+    "/piles/{connector}/evidence",
     "/api/v1/login",
     "/api/v1/logout",
     "/api/v1/telemetry/{kind}",

@@ -105,6 +105,9 @@ PAGES = (
     ),
     Page(name="operators", path="/operators", module="operators", group="office"),
     Page(name="operator", path="/operators/{operator_id}", module="operators"),
+    Page(
+        name="evidence file", path="/piles/{connector}/evidence.zip", module="evidence", whole=False
+    ),
     Page(name="label", path="/piles/{connector}/label", module="labels"),
     Page(name="label.svg", path="/piles/{connector}/label.svg", module="labels", whole=False),
     Page(name="labels", path="/stations/{station_id}/labels", module="labels"),

@@ -34,6 +34,11 @@ WHERE a.run_id = (
 WANTED = sql.statement(
     "evidence: wanted", "SELECT operator_id, station_id, connector FROM evidence_wanted"
 )
+IS_WANTED = sql.statement(
+    "evidence: is wanted",
+    "SELECT EXISTS (SELECT FROM evidence_wanted WHERE operator_id = :operator_id "
+    "AND station_id = :station_id AND connector = :connector)",
+)
 TAKEN = sql.statement(
     "evidence: taken",
     "DELETE FROM evidence_wanted WHERE operator_id = :operator_id "
@@ -106,6 +111,21 @@ async def flags_before(
 async def wanted(connection: asyncpg.Connection) -> Sequence[Any]:
     """Return operator, station and connector of what the next run is asked to take."""
     return await sql.rows(connection, WANTED)
+
+
+async def is_wanted(
+    connection: AsyncConnection, *, operator_id: str, station_id: str, connector: str
+) -> bool:
+    """Return whether the next run is asked for a pile's evidence."""
+    return bool(
+        await sql.value(
+            connection,
+            IS_WANTED,
+            operator_id=operator_id,
+            station_id=station_id,
+            connector=connector,
+        )
+    )
 
 
 async def want(

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from chargewatch.api.context import service_of
+from chargewatch.api.evidence import evidence_listed
 from chargewatch.api.piles import MAX_OFFSET, Key, find_pile
 from chargewatch.api.signed import with_signed_checks
 from chargewatch.storage.office import cases as case_rows
@@ -145,6 +146,7 @@ async def show_pile(
             operator_id=row["operator_id"],
             scope=account.scope,
         )
+        evidence = await evidence_listed(connection, row)
     formats = formats_of(request)
     return render(
         request,
@@ -164,6 +166,7 @@ async def show_pile(
         change_kinds=CHANGE_KINDS,
         signals=signals,
         cases=cases,
+        evidence=evidence,
         session_rows=await with_signed_checks([dict(item) for item in session_rows], row),
         changes=changes,
         n_sessions=n_sessions,
