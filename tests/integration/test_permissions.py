@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.routing import APIRoute, iter_route_contexts
 
-from chargewatch.supervision import accounts
+from chargewatch.supervision import accounts, permissions
 from chargewatch.supervision.audit import Actor
 from chargewatch.supervision.permissions import PERMISSIONS, READS, Permission, Role
 from chargewatch.web.site import PAGES
@@ -224,3 +226,16 @@ async def test_a_stolen_session_does_not_try_out_the_password(site: Site) -> Non
         )
         assert (answer.status_code, answer.json()["error"]["code"]) == (422, "wrong_password")
     assert max(waited) >= 2
+
+
+def test_every_role_has_one_row_in_the_table() -> None:
+    """A second row would take away what the first one gives."""
+    tree = ast.parse(Path(permissions.__file__).read_text(encoding="utf-8"))
+    table = next(
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "PERMISSIONS"
+    )
+    assert isinstance(table, ast.Dict)
+    keys = [ast.unparse(key) for key in table.keys if key is not None]
+    assert sorted(keys) == sorted(f"Role.{role.name}" for role in Role)

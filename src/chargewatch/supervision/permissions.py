@@ -95,6 +95,8 @@ PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
         Permission.RUN_DRAWS,
         Permission.RECUSE,
         Permission.EDIT_REGISTRY,
+        Permission.ENTER_VERIFICATIONS,
+        Permission.DECLARE_CHANGES,
     },
     Role.INSPECTOR: _EVERYBODY
     | {
@@ -102,19 +104,11 @@ PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
         Permission.SEE_BRIEF,
         Permission.SEE_INSPECTIONS,
         Permission.RECUSE,
-    },
-    Role.OPERATOR: _EVERYBODY | {Permission.REPLY_TO_CASES, Permission.COMMIT},
-    Role.OPERATOR: _EVERYBODY | {Permission.COMMIT},
-    Role.OPERATOR: _EVERYBODY,
-    Role.SUPERVISOR: _EVERYBODY
-    | {
-        Permission.SEE_USERS,
-        Permission.SEE_JOBS,
         Permission.ENTER_VERIFICATIONS,
         Permission.DECLARE_CHANGES,
     },
-    Role.INSPECTOR: _EVERYBODY | {Permission.ENTER_VERIFICATIONS, Permission.DECLARE_CHANGES},
-    Role.OPERATOR: _EVERYBODY | {Permission.DECLARE_CHANGES},
+    Role.OPERATOR: _EVERYBODY
+    | {Permission.REPLY_TO_CASES, Permission.COMMIT, Permission.DECLARE_CHANGES},
     Role.AUDITOR: READS | {Permission.OWN_ACCOUNT},
 }
 """The table. Nobody has a permission that does not stand here."""
