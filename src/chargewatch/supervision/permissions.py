@@ -100,6 +100,8 @@ PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
     },
     Role.INSPECTOR: _EVERYBODY
     | {
+        Permission.ENTER_VERIFICATIONS,
+        Permission.DECLARE_CHANGES,
         Permission.WORK_CASES,
         Permission.SEE_BRIEF,
         Permission.SEE_INSPECTIONS,
