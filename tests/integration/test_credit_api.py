@@ -267,3 +267,26 @@ async def test_lists_are_narrowed_and_sorted(site: Site) -> None:
     for question in ("sort=money", "grade=E", "limit=0"):
         answer = await site.client.get(f"/api/v1/operators?{question}", headers=clerk)
         assert answer.status_code == 422
+
+
+async def test_odd_addresses_are_told_what_is_wrong(site: Site) -> None:
+    clerk = await site.token("the-supervisor")
+    await site.log_in("the-supervisor")
+    for address, status in (
+        ("/operators/OP1?month=0000-01", 422),
+        ("/operators/OP1?month=9999-12", 404),
+        ("/operators/OP1?month=2026-01&revision=9", 404),
+        ("/operators/OP1?month=2026-01&revision=99999999999", 422),
+        ("/operators/%00", 422),
+        ("/operators/a%2Fb", 404),
+        ("/operators?page=99", 200),
+        ("/operators?grade=-&q=%25", 200),
+        ("/api/v1/operators/OP1/grades/0000-01", 422),
+        ("/api/v1/operators/OP1/grades/2026-02-01", 422),
+        ("/api/v1/public/operators?after=%25&limit=1", 200),
+        ("/api/v1/public/operators/OP1/grades/1999-01", 404),
+    ):
+        answer = await site.client.get(address)
+        assert answer.status_code == status, address
+    far = f"/api/v1/operators/OP1/commitments/{2**70}/publish"
+    assert (await site.client.post(far, headers=clerk)).status_code == 422

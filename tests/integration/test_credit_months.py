@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
@@ -166,6 +167,8 @@ async def test_money_complaints_and_commitments(database: Database) -> None:
     await add(
         database, tables.money_total, owed("error", -3.0, 10.004, 25.0), owed("billing", 7, 7, 7),
         owed("error", 99, 99, 99, operator_id=""), owed("error", 99, 99, 99, month=OCTOBER),
+        # Nothing of it is known of B's errors: that is not "nothing owed".
+        owed("error", math.nan, math.nan, math.nan, operator_id="B"),
     )  # fmt: skip
     at = datetime(2026, 11, 3, tzinfo=UTC)
     await add(database, tables.office_case, case(1, "connector:A1-0", "confirmed", at))
@@ -196,7 +199,9 @@ async def test_money_complaints_and_commitments(database: Database) -> None:
             await commitments.decide(
                 database, "A", number, kept=kept, why="seen", actor=CLERK, now=NOW, zone=ZONE
             )
-    found = (await facts_of(database))["A"]
+    everybody = await facts_of(database)
+    assert "owed" not in everybody["B"]
+    found = everybody["A"]
     # What is below zero isn't owed; error and billing concern the same sessions.
     assert pair(found, "owed") == (7, Fraction("40000.13"))
     assert (found["owed"].estimate, found["owed"].most) == (Fraction(17), Fraction(32))

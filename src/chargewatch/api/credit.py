@@ -48,6 +48,7 @@ router = APIRouter(tags=["credit"])
 Grader = Annotated[Account, Depends(permitted(Permission.GRADE_OPERATORS))]
 Committer = Annotated[Account, Depends(permitted(Permission.COMMIT))]
 
+CommitmentId = Annotated[int, Path(ge=1, le=2**63 - 1)]
 MonthInPath = Annotated[str, Path(pattern=MONTH, description="as `2026-11`")]
 Sort = Annotated[Literal["score", "score_down", "name"], Query()]
 GradeWanted = Annotated[
@@ -248,7 +249,7 @@ async def record_commitment(
     responses={**ERRORS},
 )
 async def publish_commitment(
-    service: ServiceOf, viewer: Grader, operator_id: NameInPath, commitment_id: int
+    service: ServiceOf, viewer: Grader, operator_id: NameInPath, commitment_id: CommitmentId
 ) -> None:
     """Show a commitment to the public."""
     with credit_refusals():
@@ -266,7 +267,7 @@ async def decide_commitment(
     service: ServiceOf,
     viewer: Grader,
     operator_id: NameInPath,
-    commitment_id: int,
+    commitment_id: CommitmentId,
     wanted: Decision,
 ) -> None:
     """Say that a commitment was kept or broken; once."""

@@ -47,13 +47,15 @@ FACTS = {
         "FROM (SELECT operator_id, count(*) AS whole FROM connector WHERE registered "
         "GROUP BY operator_id) o LEFT JOIN bad b USING (operator_id)",
     ),
-    # Error and billing concern the same sessions: what was paid for them counts once.
+    # Error and billing concern the same sessions: what was paid for them counts once. A sum that is
+    # not known (NaN, above all numbers) is left out, both: no row.
     "owed": sql.statement(
         "credit: money owed",
         "SELECT operator_id, sum(greatest(overcharge_low_cny, 0)) AS bad, "
         "sum(overcharge_cny) AS estimate, sum(overcharge_high_cny) AS most, "
         "max(paid_cny) AS whole, count(*) AS found FROM money_total "
         "WHERE operator_id <> '' AND month >= :since AND month < :until "
+        "AND overcharge_low_cny < 'Infinity' AND paid_cny < 'Infinity' "
         "GROUP BY operator_id",
     ),
     "silence": sql.statement(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import RowMapping
@@ -172,8 +172,8 @@ async def keep_day(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]
     {
         "operator: weeks": lambda s: {
             "operator_id": s.operator_id,
-            "since": date(s.now.year - 1, 1, 1),
-            "until": date(s.now.year + 1, 1, 1),
+            "since": s.now.date() - timedelta(weeks=26),
+            "until": s.now.date() + timedelta(days=1),
         }
     }
 )

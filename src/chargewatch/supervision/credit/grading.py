@@ -65,8 +65,6 @@ def months_later(month: date, count: int) -> date:
 
 def _fraction(value: Any) -> Fraction:
     """Return a count, hours or money as graded: to the hundredth."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return Fraction(0)
     return rounded(Fraction(Decimal(str(value))), 2)
 
 

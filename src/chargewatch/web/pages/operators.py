@@ -14,7 +14,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chargewatch.api import credit as credit_api
 from chargewatch.api.addresses import NameInPath
 from chargewatch.api.context import permitted, require_visitor, service_of
-from chargewatch.api.credit import GradeWanted, Sort, check_scope, load_operator, zone_of
+from chargewatch.api.credit import (
+    CommitmentId,
+    GradeWanted,
+    Sort,
+    check_scope,
+    credit_refusals,
+    load_operator,
+    zone_of,
+)
 from chargewatch.api.errors import ApiError, not_found
 from chargewatch.api.models_credit import MONTH
 from chargewatch.api.piles import MAX_OFFSET
@@ -131,13 +139,14 @@ async def _arithmetic(
 ) -> dict[str, Any] | None:
     """Return the grade that was asked for: the newest draft, else the newest published one.
 
-    Raises: ApiError 404 for a month that was never published.
+    Raises: ApiError 404 for a month that was never published, 422 for one that is none.
     """
     if not month:
         draft = await rows.draft(connection, operator_id)
         row = draft or await rows.published(connection, operator_id)
         return None if row is None else {"draft": draft is not None, "row": row}
-    wanted = date(int(month[:4]), int(month[5:]), 1)
+    with credit_refusals():
+        wanted = grading.month_of(month)
     row = await rows.published(connection, operator_id, month=wanted, revision=revision)
     if row is None:
         raise not_found("published grade", f"{operator_id} {month}")
@@ -243,7 +252,7 @@ async def make_commitment(
 
 @router.post("/operators/{operator_id}/commitments/{commitment_id}")
 async def change_commitment(
-    request: Request, account: Grader, operator_id: NameInPath, commitment_id: int
+    request: Request, account: Grader, operator_id: NameInPath, commitment_id: CommitmentId
 ) -> Response:
     """Publish a commitment, or say that it was kept or broken."""
     form = await read_own_form(request)
