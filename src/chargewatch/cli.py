@@ -34,6 +34,7 @@ COMMANDS: dict[str, str] = {
     "gateway": "gateway",
     "health": "health",
     "ingest": "ingest",
+    "inspections": "inspections",
     "jobs": "jobs",
     "migrate": "migrate",
     "money": "money",

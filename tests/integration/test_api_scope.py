@@ -65,7 +65,17 @@ ADDRESSES = (
     "/operators/OP2/grades/2026-01",
 )
 # What no operator's user may ask for.
-REFUSED = ("/users", "/audit", "/draws", "/draws/2026-12", "/lots", "/jobs", "/jobs/{job_id}")
+REFUSED = (
+    "/users",
+    "/audit",
+    "/draws",
+    "/draws/2026-12",
+    "/lots",
+    "/inspections/route",
+    "/piles/TJ0001-01-1/settles",
+    "/jobs",
+    "/jobs/{job_id}",
+)
 OF_OP2 = {
     "connector": "TJ0001-01-1",
     "station_id": "TJ0001",

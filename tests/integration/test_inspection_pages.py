@@ -151,6 +151,37 @@ async def test_nobody_outside_learns_of_an_inspection_before_it_is_made(site: Si
         assert json.loads((await outside.get(f"{PUBLIC}/draw.json")).text)["size"] == 12
 
 
+async def test_what_would_settle_a_pile_is_the_offices_business(
+    site: Site, database_url: str, run_command: RunCommand
+) -> None:
+    header = await site.token("zhao")
+    route = (await site.client.get("/api/v1/inspections/route?visits=4", headers=header)).json()
+    visits = [one for stop in route["stops"] for one in stop["visits"]]
+    assert len(visits) == 4
+    parts = sum(one["settled"] + one["told_of_neighbours"] for one in visits)
+    assert route["settled"] == pytest.approx(parts)
+    told = (await site.client.get("/api/v1/piles/TJ0001-01-1/settles", headers=header)).json()
+    assert told["settles"]["expanded_after"] < told["settles"]["expanded_now"]
+    assert told["settles"]["neighbours"]
+    grey = (await site.client.get("/api/v1/piles/TJ0001-05-1/settles", headers=header)).json()
+    assert grey["settles"] is None
+    done = run_command(
+        *("inspections", "route", "--visits", "4", "--json"),
+        env={"CHARGEWATCH_DATABASE_URL": database_url},
+    )
+    assert done.returncode == 0, done.stderr
+    assert [s["station_id"] for s in json.loads(done.stdout)["stops"]] == [
+        s["station_id"] for s in route["stops"]
+    ]
+    for name, shown in (("zhao", True), ("op2", False)):
+        site.client.cookies.clear()
+        await site.log_in(name)
+        page = (await site.client.get("/piles/TJ0001-01-1")).text
+        assert ("What would settle it" in page) is shown
+        status = (await site.client.get("/inspections/route")).status_code
+        assert status == (200 if shown else 403)
+
+
 async def test_an_inspector_recuses_itself_and_nobody_else(site: Site) -> None:
     await add_inspectors(site.database)
     async with site.database.begin() as connection:
@@ -179,7 +210,9 @@ async def test_pages_are_whole_in_every_state_and_language(site: Site, language:
     for path in (
         "/inspections", "/inspections?state=done&operator=OP1", "/inspections?inspector=sun",
         DRAW, f"{DRAW}?after=5", "/inspections/lots", "/inspections/lots?operator=OP2&current=DC",
-        "/inspections/lots?model=none", "/published", PUBLIC, f"{PUBLIC}?after=1",
+        "/inspections/route",
+        "/inspections/route?visits=3&operator=OP2", "/inspections/lots?model=none", "/published",
+        PUBLIC, f"{PUBLIC}?after=1",
     ):  # fmt: skip
         answer = await site.client.get(path)
         assert answer.status_code == 200, path

@@ -18,15 +18,26 @@ from chargewatch.api.models_inspections import (
     NewInspection,
     PlannedInspection,
     Reason,
+    RouteAnswer,
+    SettlesAnswer,
     VerificationFound,
 )
-from chargewatch.api.piles import BeforeId, Limit
+from chargewatch.api.piles import BeforeId, Key, Limit, find_pile
 from chargewatch.storage.office import draws as draw_rows
 from chargewatch.storage.office import inspections as rows
+from chargewatch.storage.pages import city as city_rows
 from chargewatch.storage.pages.city import PAGE_ROWS
 from chargewatch.supervision.accounts import Account
 from chargewatch.supervision.inspections import results
 from chargewatch.supervision.inspections.lots import lot_plan
+from chargewatch.supervision.inspections.route import (
+    FIELD_TEST_U,
+    MOST_VISITS,
+    TEST_MINUTES,
+    TRIP_MINUTES,
+    route_of,
+    settles_pile,
+)
 
 router = APIRouter(tags=["inspections"])
 
@@ -145,3 +156,53 @@ async def list_lots(
         found = await draw_rows.lots(connection, lot, limit=PAGE_ROWS)
         plan = await lot_plan(connection, lot) if found else None
     return JsonAnswer({"lots": rows_of(found), "plan": None if plan is None else asdict(plan)})
+
+
+Visits = Annotated[int, Query(ge=1, le=MOST_VISITS, description="piles to test at most")]
+FieldTestU = Annotated[
+    float, Query(gt=0, lt=0.1, description="standard uncertainty of a field test, fraction")
+]
+Minutes = Annotated[float, Query(ge=1, le=10_000)]
+
+
+@router.get(
+    "/inspections/route",
+    response_class=JsonAnswer,
+    responses={200: {"model": RouteAnswer}, **ERRORS},
+)
+async def propose_route(
+    service: ServiceOf,
+    viewer: Reader,
+    visits: Visits = 20,
+    operator: Annotated[str, Query(max_length=64)] = "",
+    u_ref: FieldTestU = FIELD_TEST_U,
+    trip_minutes: Minutes = TRIP_MINUTES,
+    test_minutes: Minutes = TEST_MINUTES,
+) -> JsonAnswer:
+    """Answer where field tests would settle most of the expected harm, grouped by station."""
+    with draw_refusals():
+        async with service.database.connect() as connection:
+            route = await route_of(
+                connection,
+                visits=visits,
+                operator_id=operator,
+                u_ref=u_ref,
+                trip_minutes=trip_minutes,
+                test_minutes=test_minutes,
+            )
+    return JsonAnswer(asdict(route))
+
+
+@router.get(
+    "/piles/{connector}/settles",
+    response_class=JsonAnswer,
+    responses={200: {"model": SettlesAnswer}, **ERRORS},
+)
+async def show_what_settles(service: ServiceOf, viewer: Reader, key: Key) -> JsonAnswer:
+    """Answer what one field test would do to U and to the probability of nonconformity."""
+    async with service.database.connect() as connection:
+        row = await find_pile(connection, key, scope=viewer.scope)
+        run = await city_rows.newest_run(connection)
+        found = await settles_pile(connection, row, run)
+    told = None if found is None else asdict(found)
+    return JsonAnswer({"connector": key.connector, "settles": told})

@@ -329,3 +329,65 @@ class PublicDrawDetail(BaseModel):
     operators: list[PublicOperator]
     results: list[PublicResult]
     next_after: int | None
+
+
+class VisitRow(BaseModel):
+    """One pile of a route; fractions, money of a month."""
+
+    connector: str
+    tier: str
+    p_nonconforming: float
+    expanded_now: float = Field(description="U now, k = 2")
+    expanded_after: float = Field(description="U after the test, k = 2")
+    money: float
+    settled: float = Field(description="of it by this test")
+    told_of_neighbours: float = Field(description="doubt removed at untested piles of the station")
+
+
+class StopRow(BaseModel):
+    """One station of a route."""
+
+    station_id: str
+    station_name: str
+    operator_id: str
+    visits: list[VisitRow]
+    minutes: float
+
+
+class RouteAnswer(BaseModel):
+    """Where to go first."""
+
+    stops: list[StopRow]
+    undecided_before: float
+    settled: float
+    minutes: float
+    looked_at: int
+
+
+class NeighbourRow(BaseModel):
+    """What a test would tell of another pile of the station."""
+
+    connector: str
+    expanded_now: float
+    expanded_after: float
+
+
+class Settles(BaseModel):
+    """What one field test would do to a pile, and to its neighbours."""
+
+    u_ref: float
+    expanded_now: float
+    expanded_after: float
+    p_now: float
+    shown_nonconforming: float
+    shown_conforming: float
+    left_open: float
+    settled: float = Field(description="money of a month")
+    neighbours: list[NeighbourRow]
+
+
+class SettlesAnswer(BaseModel):
+    """What would settle a pile; null where nothing is known of it."""
+
+    connector: str
+    settles: Settles | None

@@ -64,6 +64,12 @@ PAGES = (
     Page(name="brief", path="/brief", module="notices", permission=Permission.SEE_BRIEF),
     Page(name="inspections", path="/inspections", module="inspections", group="office"),
     Page(
+        name="route",
+        path="/inspections/route",
+        module="inspections",
+        permission=Permission.SEE_INSPECTIONS,
+    ),
+    Page(
         name="lots",
         path="/inspections/lots",
         module="inspections",

@@ -94,6 +94,43 @@ VERIFICATION = sql.statement(
     "FROM verification v JOIN connector c USING (connector_id) "
     "WHERE v.verification_id = :verification_id",
 )
+# The stations of the piles with most money at risk, whole: what a test tells, it tells of its
+# neighbours too. `busy` piles are inspected already.
+_HARM = "greatest(a.priority_money - coalesce(NULLIF(a.overcharge_billing, 'NaN'), 0), 0)"
+"""Money at risk of a month by the meter's error: a field test settles no bill."""
+ROUTE_PILES = sql.statement(
+    "inspections: route piles",
+    """
+WITH first AS (
+  SELECT DISTINCT c.station_id, c.operator_id FROM (
+    SELECT connector_id FROM assessment
+    WHERE run_id = :run_id AND p_nonconforming >= 0 AND p_nonconforming <> 'NaN'
+      AND priority_money > 0 AND priority_money <> 'NaN'
+    ORDER BY priority_money DESC LIMIT :most
+  ) a JOIN connector c USING (connector_id) WHERE c.registered{narrowed}
+)
+SELECT c.connector, c.station_id, c.operator_id, s.name AS station_name, a.relative_error,
+  a.standard_uncertainty, a.common_uncertainty, a.mpe, a.p_nonconforming,
+  {harm} AS priority_money, a.tier,
+  EXISTS (SELECT FROM inspection i WHERE i.connector = c.connector
+    AND i.operator_id = c.operator_id AND i.state = 'planned') AS busy
+FROM first JOIN connector c USING (station_id, operator_id)
+JOIN assessment a ON a.connector_id = c.connector_id AND a.run_id = :run_id
+LEFT JOIN station s ON s.station_id = c.station_id AND s.operator_id = c.operator_id
+WHERE c.registered AND a.p_nonconforming <> 'NaN' AND a.standard_uncertainty <> 'NaN'
+ORDER BY c.station_id, c.connector
+""".replace("{harm}", _HARM),
+)
+STATION_PILES = sql.statement(
+    "inspections: station piles",
+    "SELECT c.connector, c.station_id, c.operator_id, s.name AS station_name, a.relative_error, "  # noqa: S608
+    "a.standard_uncertainty, a.common_uncertainty, a.mpe, a.p_nonconforming, "
+    f"{_HARM} AS priority_money, a.tier, false AS busy FROM connector c "
+    "JOIN assessment a ON a.connector_id = c.connector_id AND a.run_id = :run_id "
+    "LEFT JOIN station s ON s.station_id = c.station_id AND s.operator_id = c.operator_id "
+    "WHERE c.station_id = :station_id AND c.operator_id = :operator_id "
+    "AND a.p_nonconforming <> 'NaN' AND a.standard_uncertainty <> 'NaN' ORDER BY c.connector",
+)
 
 
 async def inspection_of(connection: AsyncConnection, inspection_id: int) -> RowMapping | None:
@@ -283,3 +320,32 @@ async def case_by_number(connection: AsyncConnection, number: str) -> RowMapping
 async def verification(connection: AsyncConnection, verification_id: int) -> RowMapping | None:
     """Return the result of a verification and of which connector it is."""
     return await sql.row(connection, VERIFICATION, verification_id=verification_id)
+
+
+async def route_piles(
+    connection: AsyncConnection, *, run_id: int, most: int, operator_id: str = ""
+) -> Sequence[RowMapping]:
+    """Return the piles at the stations of the `most` piles with most money at risk."""
+    values: dict[str, Any] = {"operator_id": operator_id} if operator_id else {}
+    part = " AND c.operator_id = :operator_id" if operator_id else ""
+    return await sql.rows(
+        connection, ROUTE_PILES.filled(narrowed=part), run_id=run_id, most=most, **values
+    )
+
+
+@watched(
+    {
+        "inspections: station": lambda s: {
+            "station_id": s.station_id,
+            "operator_id": s.operator_id,
+            "run_id": s.run_id or 0,
+        }
+    }
+)
+async def station_piles(
+    connection: AsyncConnection, station_id: str, *, operator_id: str, run_id: int
+) -> Sequence[RowMapping]:
+    """Return the assessed piles of a station."""
+    return await sql.rows(
+        connection, STATION_PILES, station_id=station_id, operator_id=operator_id, run_id=run_id
+    )

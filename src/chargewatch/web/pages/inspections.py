@@ -14,7 +14,7 @@ from fastapi.responses import RedirectResponse, Response
 from chargewatch.api.context import permitted, require_visitor, service_of
 from chargewatch.api.draws import draw_clock, draw_refusals
 from chargewatch.api.errors import ApiError
-from chargewatch.api.inspections import INSPECTION_STATES, Word, known_state
+from chargewatch.api.inspections import INSPECTION_STATES, Minutes, Visits, Word, known_state
 from chargewatch.api.piles import BeforeId
 from chargewatch.storage.office import draws as draw_rows
 from chargewatch.storage.office import inspections as rows
@@ -24,6 +24,7 @@ from chargewatch.supervision.accounts import Account
 from chargewatch.supervision.inspections import draws
 from chargewatch.supervision.inspections.eligible import DrawWanted
 from chargewatch.supervision.inspections.lots import lot_plan
+from chargewatch.supervision.inspections.route import TEST_MINUTES, TRIP_MINUTES, route_of
 from chargewatch.supervision.permissions import Permission
 from chargewatch.web.pages.session import Visitor
 from chargewatch.web.render import render
@@ -174,4 +175,45 @@ async def show_lots(
         lot={name: value for name, value in lot.items() if value},
         operators=operators,
         runs=account.may(Permission.RUN_DRAWS),
+    )
+
+
+@router.get("/inspections/route")
+async def show_route(
+    request: Request,
+    account: Reader,
+    visits: Visits = 20,
+    operator: Annotated[str, Query(max_length=64)] = "",
+    trip_minutes: Minutes = TRIP_MINUTES,
+    test_minutes: Minutes = TEST_MINUTES,
+) -> Response:
+    """Show where field tests would settle most of the expected harm."""
+    asked: dict[str, Any] = {
+        "visits": visits,
+        "operator": operator.strip(),
+        "trip_minutes": trip_minutes,
+        "test_minutes": test_minutes,
+    }
+    route, problem = None, ""
+    async with service_of(request).database.connect() as connection:
+        operators = await city_rows.operators(connection, scope=account.scope)
+        try:
+            with draw_refusals():
+                route = await route_of(
+                    connection,
+                    visits=visits,
+                    operator_id=asked["operator"],
+                    trip_minutes=trip_minutes,
+                    test_minutes=test_minutes,
+                )
+        except ApiError as exc:
+            problem = str(exc)
+    return render(
+        request,
+        "route.html",
+        account=account,
+        route=route,
+        asked=asked,
+        operators=operators,
+        problem=problem,
     )

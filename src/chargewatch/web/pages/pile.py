@@ -18,6 +18,7 @@ from chargewatch.storage.office import cases as case_rows
 from chargewatch.storage.pages import city as city_rows
 from chargewatch.storage.pages import pile as pile_rows
 from chargewatch.supervision.declared_changes import CHANGE_KINDS
+from chargewatch.supervision.inspections.route import settles_pile
 from chargewatch.supervision.permissions import Permission
 from chargewatch.web.formats import Formats, is_known
 from chargewatch.web.pages.money import pile_money
@@ -147,6 +148,11 @@ async def show_pile(
             scope=account.scope,
         )
         evidence = await evidence_listed(connection, row)
+        settles = (
+            await settles_pile(connection, row, run)
+            if account.may(Permission.SEE_INSPECTIONS)
+            else None
+        )
     formats = formats_of(request)
     return render(
         request,
@@ -173,4 +179,5 @@ async def show_pile(
         sessions_page=sessions,
         session_page_rows=SESSIONS_SHOWN,
         texts=chart_texts(formats),
+        settles=settles,
     )
