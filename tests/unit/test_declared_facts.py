@@ -77,6 +77,15 @@ def read_of(variable: str, *, by: ast.ClassDef) -> set[str]:
     return found
 
 
+def test_no_key_stands_twice_in_one_table() -> None:
+    for module, tree in modules().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Dict):
+                keys = [ast.unparse(key) for key in node.keys if key is not None]
+                twice = sorted({key for key in keys if keys.count(key) > 1})
+                assert not twice, f"{module}:{node.lineno}: {', '.join(twice)}: the last one wins"
+
+
 def test_every_field_that_steers_something_is_read() -> None:
     checked = set()
     for module, node, variable in steering_classes():
