@@ -20,7 +20,7 @@ from chargewatch.risk.engine import Course, result_of
 from chargewatch.risk.estimator import CityEstimate
 from chargewatch.risk.evidence import Held, Judgement, Pasts, pasts_before, weighted
 from chargewatch.risk.excerpt_parts import anchors_of, inputs_part, judgement_part, statistics_part
-from chargewatch.risk.feeders.blocks import meters_above
+from chargewatch.risk.feeders.blocks import FeederLayout, feeder_layout, meters_above
 from chargewatch.risk.inference import Solved, concluded
 from chargewatch.risk.memory import CityStatistics, extended
 from chargewatch.risk.rebuilding import Rebuilt, with_wider_anchors
@@ -222,10 +222,12 @@ def replayed(excerpt: Excerpt) -> RunResult:
     The statistics of the open days are made anew from their intervals and sessions.
     """
     config = excerpt.config
-    statistics = _with_open_days(excerpt)
-    evened = excerpt.evened
-    if evened is None:
-        evened = statistics
+    told = excerpt.inputs
+    layout = feeder_layout(told.fleet, told.references, as_of_s=told.as_of_s)
+    statistics = _with_open_days(excerpt, layout)
+    evened = statistics
+    if excerpt.evened is not None:
+        evened = replace(excerpt.evened, layout=layout)
     inputs = with_wider_anchors(excerpt.inputs, excerpt.situations)
     city = prepared(inputs, evened, config=config, facts=excerpt.facts)
     pasts = _pasts(city, excerpt)
@@ -262,11 +264,11 @@ def _pasts(city: RoundsInput, excerpt: Excerpt) -> Pasts:
     return replace(pasts, age=age)
 
 
-def _with_open_days(excerpt: Excerpt) -> CityStatistics:
+def _with_open_days(excerpt: Excerpt, layout: FeederLayout) -> CityStatistics:
     """Return the statistics up to the run, those of the block made anew from the open days."""
     told = excerpt.statistics
     made = extended(
-        excerpt.closed,
+        replace(excerpt.closed, layout=layout),
         excerpt.inputs,
         until_s=excerpt.inputs.as_of_s,
         config=excerpt.config,

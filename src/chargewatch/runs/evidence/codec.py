@@ -125,7 +125,9 @@ class Unflattened:
         if wanted in (np.float64, np.int64, np.bool_):
             sort = {np.float64: "f", np.int64: "i", np.bool_: "b"}[wanted]
             if values.dtype.kind != sort:
-                raise EvidenceError(f"the array {place!r} holds {values.dtype}, not {wanted}")
+                raise EvidenceError(
+                    f"the array {place!r} holds {values.dtype}, not {wanted.__name__}"
+                )
         return values
 
     def _value(self, kind: type, place: str) -> Any:
