@@ -106,8 +106,6 @@ PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
         Permission.SEE_BRIEF,
         Permission.SEE_INSPECTIONS,
         Permission.RECUSE,
-        Permission.ENTER_VERIFICATIONS,
-        Permission.DECLARE_CHANGES,
     },
     Role.OPERATOR: _EVERYBODY
     | {Permission.REPLY_TO_CASES, Permission.COMMIT, Permission.DECLARE_CHANGES},
