@@ -137,6 +137,7 @@ WRITES = {
     "/api/v1/complaints/{complaint_id}/end",
     "/api/v1/complaints/{complaint_id}/told",
     "/api/v1/complaints/{complaint_id}/contact",
+    "/api/v1/complaints/{complaint_id}/case",
     "/api/v1/jobs/{job_id}/again",
     "/jobs/{job_id}/again",
     "/inspections",

@@ -262,6 +262,38 @@ async def test_the_office_takes_steps_on_the_page(site: Site, clock: DoorClock) 
     assert stale.status_code == 403
 
 
+async def test_a_case_is_opened_from_an_accepted_complaint(site: Site, clock: DoorClock) -> None:
+    for _ in range(2):
+        await filed_reference(site, clock)
+    await filed_reference(site, clock, connector="UNKNOWN-1")
+    header = await site.token("admin")
+
+    async def open_case(number: int) -> Any:
+        return await site.client.post(f"/api/v1/complaints/{number}/case", headers=header)
+
+    assert (await open_case(1)).status_code == 422
+    for number in (1, 2, 3):
+        assert await act(site, header, "accept", number) == 204
+    first, second = (await open_case(1)).json(), (await open_case(2)).json()
+    # The second one is an entry of the same case.
+    assert first == second == {"number": "2026-000001"}
+    refused = await open_case(3)
+    assert refused.status_code == 422
+    assert "register it first" in refused.text
+    case = (await site.client.get("/api/v1/cases/2026-000001", headers=header)).json()
+    assert "complaint" in str(case)
+    assert "my car took 15" not in str(case)
+    await site.log_in("admin")
+    assert 'href="/cases/2026-000001"' in (await site.client.get("/complaints/1")).text
+    # Its operator learns of a case when the office shows it, not by a complaint.
+    of_operator = await site.client.get("/api/v1/complaints/1", headers=await site.token("op2"))
+    assert of_operator.json()["state"] == "accepted"
+    assert (of_operator.json()["case_id"], of_operator.json()["case_number"]) == (None, None)
+    site.client.cookies.clear()
+    await site.log_in("op2")
+    assert "000001" not in (await site.client.get("/complaints/1")).text
+
+
 async def test_a_reference_finds_its_complaint_for_who_answers(
     site: Site, clock: DoorClock
 ) -> None:

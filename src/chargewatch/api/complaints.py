@@ -14,12 +14,19 @@ from chargewatch.api.answers import JsonAnswer, rows_of
 from chargewatch.api.context import Service, ServiceOf, Viewer, permitted
 from chargewatch.api.errors import ApiError, not_found
 from chargewatch.api.models import ERRORS
-from chargewatch.api.models_complaints import AnswerText, ComplaintDetail, Complaints, Reason
+from chargewatch.api.models_complaints import (
+    AnswerText,
+    ComplaintDetail,
+    Complaints,
+    OpenedCase,
+    Reason,
+)
 from chargewatch.api.piles import BeforeId, Limit
 from chargewatch.api.public import today_of
 from chargewatch.errors import NotFoundError
 from chargewatch.storage.office import complaints as rows
 from chargewatch.supervision.accounts import Account
+from chargewatch.supervision.cases.model import CaseError
 from chargewatch.supervision.complaints import triage
 from chargewatch.supervision.complaints.near import near_complaint
 from chargewatch.supervision.complaints.privacy import without_contacts
@@ -42,7 +49,7 @@ def complaint_refusals() -> Iterator[None]:
         yield
     except NotFoundError as exc:
         raise ApiError(404, "not_found", str(exc)) from exc
-    except ComplaintError as exc:
+    except (ComplaintError, CaseError) as exc:
         raise ApiError(422, "refused", str(exc)) from exc
 
 
@@ -56,6 +63,9 @@ def seen_by(account: Account, row: Mapping[Any, Any]) -> dict[str, Any]:
     shown = dict(row)
     if not account.may(Permission.ANSWER_COMPLAINTS):
         shown["reference"] = None
+        if account.scope is not None:
+            # Of its cases an operator sees those that it was shown, on their own page.
+            shown |= {name: None for name in ("case_id", "case_number") if name in shown}
         for name in ("text", "session_text"):
             if name in shown:
                 shown[name] = without_contacts(shown[name])
@@ -178,6 +188,21 @@ async def told(service: ServiceOf, viewer: Answerer, complaint_id: ComplaintId) 
     with complaint_refusals():
         async with service.database.begin() as connection:
             await triage.note_told(connection, viewer.actor, complaint_id, now=service.clock())
+
+
+@router.post(
+    "/complaints/{complaint_id}/case",
+    response_class=JsonAnswer,
+    responses={200: {"model": OpenedCase}, **ERRORS},
+)
+async def open_case(service: ServiceOf, viewer: Answerer, complaint_id: ComplaintId) -> JsonAnswer:
+    """Open a case of the pile that an accepted complaint is about, or add to its open one."""
+    with complaint_refusals():
+        async with service.database.begin() as connection:
+            number = await triage.open_case(
+                connection, viewer.actor, complaint_id, now=service.clock(), zone=zone_of(service)
+            )
+    return JsonAnswer({"number": number})
 
 
 @router.delete("/complaints/{complaint_id}/contact", status_code=204, responses={**ERRORS})

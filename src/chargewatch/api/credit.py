@@ -31,6 +31,7 @@ from chargewatch.api.models_credit import (
     PublishedArithmetic,
 )
 from chargewatch.api.piles import Limit, Offset
+from chargewatch.api.public import counted_read
 from chargewatch.errors import NotFoundError
 from chargewatch.storage.office import credit as rows
 from chargewatch.storage.office import operator_days
@@ -341,6 +342,7 @@ async def ask_for_grades(
     response_class=JsonAnswer,
     responses={200: {"model": PublicOperators}},
     tags=["public"],
+    dependencies=[Depends(counted_read)],
 )
 async def list_public_operators(
     service: ServiceOf,
@@ -358,6 +360,7 @@ async def list_public_operators(
     response_class=JsonAnswer,
     responses={200: {"model": PublicOperator}, 404: ERRORS[404]},
     tags=["public"],
+    dependencies=[Depends(counted_read)],
 )
 async def show_public_operator(service: ServiceOf, operator_id: NameInPath) -> JsonAnswer:
     """Answer one operator with published grade and commitments; no log-in."""
@@ -373,6 +376,7 @@ async def show_public_operator(service: ServiceOf, operator_id: NameInPath) -> J
     response_class=JsonAnswer,
     responses={200: {"model": PublishedArithmetic}, 404: ERRORS[404]},
     tags=["public"],
+    dependencies=[Depends(counted_read)],
 )
 async def show_public_grade(
     service: ServiceOf,

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import date
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 
 from chargewatch.api.addresses import NameInPath
 from chargewatch.api.answers import JsonAnswer
@@ -21,6 +21,7 @@ from chargewatch.api.models_registry import (
     StepTakenBack,
 )
 from chargewatch.api.piles import Limit
+from chargewatch.api.public import counted_read
 from chargewatch.api.registry import RegistryEditor, Wanted, registry_refusals, today_of
 from chargewatch.domain.districts import district_name
 from chargewatch.storage.office.coverage import By
@@ -242,6 +243,7 @@ async def show_coverage(
     response_class=JsonAnswer,
     responses={200: {"model": CoverageFigures}},
     summary="Coverage of verifications, for everybody",
+    dependencies=[Depends(counted_read)],
 )
 async def show_public_coverage(service: ServiceOf, by: By = "district") -> JsonAnswer:
     """Answer the present coverage of the city, by district or operator; needs no log-in."""

@@ -73,6 +73,7 @@ class ComplaintDetail(ComplaintRow):
     bill_cny: Decimal | None
     language: str
     answer: str | None
+    case_number: str | None = Field(description="of the case that was opened; not for operators")
     contact: str | None = Field(description="only for who may answer complaints")
     near_since: datetime
     near_until: datetime
@@ -84,6 +85,12 @@ class Reason(BaseModel):
     """Why a complaint is refused; its complainer reads it."""
 
     reason: str = Field(max_length=2 * MOST_TEXT)
+
+
+class OpenedCase(BaseModel):
+    """The case that a complaint led to."""
+
+    number: str
 
 
 class AnswerText(BaseModel):

@@ -35,7 +35,9 @@ COUNTS = sql.statement(
 )
 ONE = sql.statement(
     "complaints: one",
-    f"SELECT *, {OVERDUE} AS overdue FROM complaint "  # noqa: S608
+    f"SELECT *, {OVERDUE} AS overdue, "  # noqa: S608
+    "(SELECT number FROM office_case k WHERE k.case_id = complaint.case_id) AS case_number "
+    "FROM complaint "
     "WHERE complaint_id = :complaint_id "
     "AND (CAST(:scope AS text) IS NULL OR operator_id = :scope)",
 )
@@ -88,6 +90,10 @@ END = sql.statement(
 TELL = sql.statement(
     "complaints: told",
     "UPDATE complaint SET notified_at = :now WHERE complaint_id = :complaint_id",
+)
+LINK_CASE = sql.statement(
+    "complaints: link case",
+    "UPDATE complaint SET case_id = :case_id WHERE complaint_id = :complaint_id",
 )
 CONTACT_ENDS = sql.statement(
     "complaints: contact ends",

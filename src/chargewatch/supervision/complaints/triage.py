@@ -16,6 +16,9 @@ from chargewatch.errors import ChargewatchError, NotFoundError
 from chargewatch.storage import sql
 from chargewatch.storage.office import complaints as rows
 from chargewatch.supervision.audit import Action, Actor, record
+from chargewatch.supervision.cases.entries import tell
+from chargewatch.supervision.cases.model import Origin
+from chargewatch.supervision.cases.opening import Wanted, flagged_since, open_wanted
 from chargewatch.supervision.complaints.clocks import clocks_named
 from chargewatch.supervision.complaints.filing import MOST_TEXT, plain_words
 from chargewatch.supervision.complaints.privacy import without_contacts
@@ -138,6 +141,42 @@ async def note_told(
         raise ComplaintError(f"complaint {complaint_id}: that it was told is noted already")
     await sql.run(transaction, rows.TELL, complaint_id=complaint_id, now=now)
     await record(transaction, actor, Action.COMPLAINT_TOLD, _subject(complaint_id), at=now)
+
+
+async def open_case(
+    transaction: AsyncConnection, actor: Actor, complaint_id: int, *, now: datetime, zone: ZoneInfo
+) -> str:
+    """Open a case of an accepted complaint's pile, or add to the open one; return its number.
+
+    Raises: NotFoundError, ComplaintError when it is not accepted or nobody's pile, CaseError.
+    """
+    row = await _in_state(transaction, complaint_id, "accepted", "answered")
+    if row["operator_id"] is None:
+        raise ComplaintError(
+            f"complaint {complaint_id} is about {row['connector']}, which is not in the register: "
+            "register it first"
+        )
+    local = now.astimezone(zone)
+    pile = await rows.registered(transaction, row["connector"])
+    wanted = Wanted(
+        operator_id=row["operator_id"],
+        station_id=row["station_id"],
+        connector=row["connector"],
+        subject=f"connector:{row['connector']}",
+        origin=Origin.COMPLAINT,
+        origin_key=str(complaint_id),
+        title=f"Complaint {complaint_id}: {row['kind']}",
+        deadline=row["end_by"] if row["end_by"] >= local.date() else None,
+        flagged_at=None if pile is None else await flagged_since(transaction, pile["connector_id"]),
+    )
+    (case,), told = await open_wanted(transaction, actor, [wanted], now=local)
+    await sql.run(transaction, rows.LINK_CASE, complaint_id=complaint_id, case_id=case.case_id)
+    await tell(transaction, actor, told, now=now)
+    await record(
+        transaction, actor, Action.COMPLAINT_CASE_OPENED, _subject(complaint_id), at=now,
+        case=case.number,
+    )  # fmt: skip
+    return case.number
 
 
 async def erase_contact(

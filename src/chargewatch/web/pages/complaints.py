@@ -148,6 +148,8 @@ async def _do(
             await triage.end(connection, actor, complaint_id, now=now, zone=zone)
         case "told":
             await triage.note_told(connection, actor, complaint_id, now=now)
+        case "case":
+            await triage.open_case(connection, actor, complaint_id, now=now, zone=zone)
         case "erase":
             await triage.erase_contact(connection, actor, complaint_id, now=now)
         case _:
