@@ -1,4 +1,4 @@
-"""`chargewatch registry import` and `export`."""
+"""`chargewatch registry`: import and export; the office's commands are in registry_office."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import orjson
 
+from chargewatch.commands.registry_office import due, edit, show, show_share
 from chargewatch.console import (
     json_option,
     print_json,
@@ -22,23 +23,24 @@ from chargewatch.settings import Settings
 from chargewatch.storage.database import open_database
 from chargewatch.storage.migrate import require_newest_schema
 from chargewatch.supervision.audit import command_line
-from chargewatch.supervision.registry import ImportReport, export_registry, import_registry
+from chargewatch.supervision.instruments.exports import Form, export_file, export_ledger
+from chargewatch.supervision.registry import ImportReport, import_registry
 from chargewatch.supervision.registry_preview import Preview, preview_registry
 from chargewatch.wire.registry_file import RegistryFile, read_registry_file
 
 
 @click.group("registry")
 def command() -> None:
-    """Import and export the registry of instruments."""
+    """Import, export, look up and edit the registry."""
 
 
-async def _import_file(settings: Settings, path: Path) -> ImportReport:
+async def _import_file(settings: Settings, path: Path, why: str) -> ImportReport:
     """Import one registry file with the settings' database and rule set."""
     file = _read(settings, path)
     async with open_database(settings.require_database_url()) as database:
         await require_newest_schema(database)
         return await import_registry(
-            database, file, actor=command_line(), rules=rule_set(settings.mpe_rules)
+            database, file, actor=command_line(), rules=rule_set(settings.mpe_rules), why=why
         )
 
 
@@ -60,16 +62,19 @@ def _read(settings: Settings, path: Path) -> RegistryFile:
 @command.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Show what would change; take nothing.")
+@click.option("--why", default="", help="The reason, for history and audit trail.")
 @json_option
 @click.pass_context
-def import_command(context: click.Context, file: Path, dry_run: bool, as_json: bool) -> None:
+def import_command(
+    context: click.Context, file: Path, dry_run: bool, why: str, as_json: bool
+) -> None:
     """Take a registry file, all of it or nothing. JSON, XLSX, or a folder or zip of CSV files."""
     settings = settings_of(context)
     report: ImportReport | Preview
     if dry_run:
         report = run_async(_preview_file(settings, file))
     else:
-        report = run_async(_import_file(settings, file))
+        report = run_async(_import_file(settings, file, why))
     if as_json:
         print_json(report)
         return
@@ -77,9 +82,10 @@ def import_command(context: click.Context, file: Path, dry_run: bool, as_json: b
         for line in _lines_of(report):
             click.echo(line)
     for name, count in report.rows.items():
-        if count:
-            new, changed = report.new.get(name, 0), report.changed.get(name, 0)
-            alone = count - new - changed
+        new, changed = report.new.get(name, 0), report.changed.get(name, 0)
+        if count or changed:
+            # A line of the ledger may change a connector that is no row of the file.
+            alone = max(0, count - new - changed)
             say(f"{name}: {count} read, {new} new, {changed} changed, {alone} left alone")
     for told in report.told:
         say(f"note: {told}")
@@ -102,16 +108,29 @@ def _lines_of(preview: Preview) -> Iterator[str]:
 
 @command.command("export")
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@click.option(
+    "--form", type=click.Choice(["json", "csv", "xlsx"]),
+    help="Default by the name: .xlsx, .csv of a ledger, .zip of CSV files, else JSON.",
+)  # fmt: skip
+@click.option("--ledger", is_flag=True, help="The national ledger, CSV or XLSX.")
+@click.option("--operator", help="Of one operator only.")
 @click.pass_context
-def export_command(context: click.Context, file: Path) -> None:
-    """Write the registry as JSON, version 1 (FILE - is stdout)."""
+def export_command(
+    context: click.Context, file: Path, form: Form | None, ledger: bool, operator: str | None
+) -> None:
+    """Write the registry: JSON, CSV in a zip, XLSX (- is stdout)."""
+    by_name: dict[str, Form] = {".xlsx": "xlsx", ".csv": "csv", ".zip": "csv"}
+    wanted = form or by_name.get(file.suffix.lower(), "csv" if ledger else "json")
+    if ledger and wanted == "json":
+        raise click.UsageError("--ledger is csv or xlsx")
+    write = export_ledger if ledger else export_file
 
     async def read() -> bytes:
         async with open_database(settings_of(context).require_database_url()) as database:
             await require_newest_schema(database)
-            return orjson.dumps(await export_registry(database), option=orjson.OPT_INDENT_2)
+            return await write(database, wanted, scope=operator)
 
-    content = run_async(read()) + b"\n"
+    content = run_async(read())
     if str(file) == "-":
         write_stdout(content)
         return
@@ -120,3 +139,7 @@ def export_command(context: click.Context, file: Path) -> None:
     except OSError as exc:
         raise InputFileError(f"{file}: can't be written: {exc.strerror}") from exc
     say(f"registry written to {file}")
+
+
+for office_command in (show, edit, due, show_share):
+    command.add_command(office_command)

@@ -17,6 +17,7 @@ from chargewatch.errors import NotFoundError
 from chargewatch.storage.database import Database
 from chargewatch.storage.office import files as file_rows
 from chargewatch.supervision.audit import Action, Actor, record
+from chargewatch.supervision.file_types import plain_name
 from chargewatch.supervision.files import check_file, keep_checked
 from chargewatch.supervision.instruments.editing import EditError, checked_why
 from chargewatch.supervision.registry import ImportReport, import_registry
@@ -81,8 +82,9 @@ async def preview_upload(
     Raises: FileError for a file that isn't kept; RegistryFileError, naming file, line and column
         of every bad row: then it isn't kept either.
     """
+    # First, because it names the place of what is wrong.
+    file = await read_upload(plain_name(name), content, zone=zone)
     checked = await check_file(name, content)
-    file = await read_upload(checked.name, content, zone=zone)
     preview = await preview_registry(database, file, rules=rules)
     async with database.begin() as connection:
         file_id = await keep_checked(connection, actor, checked)
