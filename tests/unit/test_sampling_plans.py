@@ -9,6 +9,7 @@ from scipy import stats
 from chargewatch.draws.frame import DrawError
 from chargewatch.draws.plans import sampling_plan
 from chargewatch.draws.sequential import ClaimOutcome, martingale, stand
+from chargewatch.supervision.inspections.lots import plans_of
 
 
 @pytest.mark.parametrize("lot", [1, 14, 20, 100, 333, 1000, 20_000])
@@ -83,3 +84,29 @@ def test_results_that_cannot_be_are_refused() -> None:
     for conforming, risk in ((1.0, 0.05), (0.0, 0.05), (0.95, 0.0), (0.95, 1.0)):
         with pytest.raises(DrawError):
             stand([], lot=10, conforming=conforming, risk=risk)
+
+
+def test_what_will_never_be_known_counts_against_either_decision() -> None:
+    known = stand([False] * 70, lot=1000)
+    for k in (0, 30, 69):
+        row: list[bool | None] = [False] * 70
+        row[k] = None
+        found = stand(row, lot=1000)
+        assert found.risk_of_confirming > known.risk_of_confirming
+        assert found.risk_of_refuting >= known.risk_of_refuting
+        assert found.nonconforming == 0
+    bad = stand([True] * 5, lot=1000)
+    assert stand([True, True, None, True, True], lot=1000).risk_of_refuting > bad.risk_of_refuting
+
+
+def test_looked_up_plans_stand_beside_computed_ones_with_their_risks() -> None:
+    found = plans_of(1200)
+    assert [(one.name, one.size, one.allowed) for one in found.plans] == [
+        ("2014/32/EU, module F", 86, 2), ("95 % conform", 147, 3), ("OIML G 20", 50, 1),
+    ]  # fmt: skip
+    for one in found.plans:
+        assert one.consumers_risk == pytest.approx(
+            stats.hypergeom.cdf(one.allowed, 1200, 84, one.size)
+        )
+    assert [one.confirmed for one in found.plans] == [True, True, False]
+    assert len(plans_of(30).plans) == 2
