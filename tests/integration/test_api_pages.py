@@ -42,6 +42,7 @@ OF_OP2 = {
     "number": NUMBER,
     "file_id": FILE_ID,
     "complaint_id": "1",
+    "verification_id": "1",
     "list_name": "stations",
     "row_name": "TJ0001",
 }

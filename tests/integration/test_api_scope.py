@@ -10,7 +10,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from evidence_case import seed_evidence
+from sqlalchemy import update
 
+from chargewatch.storage import tables
 from chargewatch.supervision.complaints.filing import NewComplaint, file_complaint
 from chargewatch.supervision.permissions import PERMISSIONS, Role
 from chargewatch.web import site as web_site
@@ -61,6 +63,11 @@ ADDRESSES = (
     "/me",
     "/me/tokens",
     "/operators",
+    "/outcomes?limit=500",
+    "/outcomes/figures",
+    "/verifications?limit=500",
+    "/verifications/1",
+    "/verifications/1/dcc.xml",
     "/operators/OP2",
     "/operators/OP2/grades/2026-01",
 )
@@ -83,6 +90,7 @@ OF_OP2 = {
     "complaint_id": "1",
     "number": NUMBER,
     "file_id": FILE_ID,
+    "verification_id": "1",
     "list_name": "stations",
     "row_name": "TJ0001",
 }
@@ -119,6 +127,8 @@ async def site(database_url: str) -> AsyncIterator[Site]:
                 ("OP2", "TJ0004", "TJ0004-01-1", "TJ0004"),
             ],
         )
+        async with opened.database.begin() as connection:
+            await connection.execute(update(tables.verification).values(file_id=int(FILE_ID)))
         yield opened
 
 
@@ -208,6 +218,7 @@ async def test_every_address_of_the_openapi_document_is_covered_here(site: Site)
         )
         .replace("2026-01", "{month}")
         .replace("complaints/1", "complaints/{complaint_id}")
+        .replace("verifications/1", "verifications/{verification_id}")
         .replace("2026-12", "{draw_id}")
         .replace(f"/{NUMBER}", "/{number}")
         .replace(f"/files/{FILE_ID}", "/files/{file_id}")

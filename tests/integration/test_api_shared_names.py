@@ -23,6 +23,11 @@ from web_routes import Address, addresses, variations
 
 # What to ask every parameter for. A route with a new one fails until it stands here.
 VALUES: dict[str, tuple[str, ...]] = {
+    "verification_id": ("1", "2"),
+    "event_id": ("1", "2"),
+    "outcome": ("hit", "miss", "undecided"),
+    "inspection_id": ("1",),
+    "case_id": ("1", "2"),
     "accuracy_class": ("1",),
     "current": ("AC",),
     "draw_id": ("2026-12",),
@@ -110,6 +115,15 @@ WRITES = {
     # No operator's user may: tests/integration/test_evidence.py.
     "/api/v1/piles/{connector}/evidence",
     "/piles/{connector}/evidence",
+    # tests/integration/test_verifications.py
+    "/api/v1/changes/{event_id}/withdraw",
+    "/api/v1/piles/{connector}/changes",
+    "/api/v1/verifications",
+    "/api/v1/verifications/{verification_id}/withdraw",
+    "/changes/{event_id}/withdraw",
+    "/piles/{connector}/changes",
+    "/verifications",
+    "/verifications/{verification_id}/withdraw",
     "/api/v1/login",
     "/api/v1/logout",
     "/api/v1/telemetry/{kind}",

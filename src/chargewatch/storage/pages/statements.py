@@ -22,7 +22,9 @@ from chargewatch.storage.office import draws as draw_rows
 from chargewatch.storage.office import inspections as inspection_rows
 from chargewatch.storage.office import money as money_rows
 from chargewatch.storage.office import operator_days as operator_day_rows
+from chargewatch.storage.office import outcomes as outcome_rows
 from chargewatch.storage.office import public as public_rows
+from chargewatch.storage.office import verifications as verification_rows
 from chargewatch.storage.pages import city as city_rows
 from chargewatch.storage.pages import messages as message_rows
 from chargewatch.storage.pages import pile as pile_rows
@@ -57,6 +59,7 @@ PAGE_MODULES = (
     *(complaint_rows, public_rows),
     *(draw_rows, inspection_rows),
     money_rows,
+    *(verification_rows, outcome_rows),
 )
 PAGE_QUERIES: dict[str, Ask] = {
     name: ask for module in PAGE_MODULES for name, ask in watched_queries(module.__name__).items()
