@@ -289,6 +289,32 @@ async def test_the_page_declares_and_withdraws(site: Site) -> None:
     assert "not done" in (await site.client.get(f"/piles/{OWN}")).text
 
 
+async def test_odd_numbers_and_pages_are_refused(site: Site) -> None:
+    header = await site.token("wu")
+    huge = 10**30
+    for path in (
+        f"/api/v1/verifications/{huge}",
+        f"/api/v1/verifications/{huge}/dcc.xml",
+        "/api/v1/verifications/0",
+        "/api/v1/verifications/-1",
+        f"/verifications/{huge}",
+        "/verifications/x/file",
+        "/api/v1/outcomes?outcome=maybe",
+        "/api/v1/outcomes?before=0001-01-01T00:00:00Z~1",
+        f"/api/v1/outcomes?before=2026-01-01T00:00:00Z~{huge}",
+        "/api/v1/outcomes?before=2026-01-01T00:00:00~1",
+        "/outcomes?before=yesterday",
+    ):
+        answer = await site.client.get(path, headers=header)
+        assert answer.status_code in (404, 422), (path, answer.status_code)
+    for path in (f"/api/v1/verifications/{huge}/withdraw", f"/api/v1/changes/{huge}/withdraw"):
+        answer = await site.client.post(path, json={"why": "because"}, headers=header)
+        assert answer.status_code == 422, path
+    not_json = asked(error=0.0)
+    not_json["loads"][0] |= {"repetitions": [], "relative_error": "NaN", "expanded_uncertainty": 1}
+    assert (await enter(site, header, not_json)).status_code == 422
+
+
 async def test_an_inspection_must_be_of_the_pile(site: Site) -> None:
     header = await site.token("wu")
     values = {

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Path, Query
 from fastapi.responses import Response
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -46,6 +46,7 @@ from chargewatch.supervision.verifications.entering import Place
 router = APIRouter(tags=["verifications"])
 
 Enterer = Annotated[Account, Depends(permitted(Permission.ENTER_VERIFICATIONS))]
+VerificationId = Annotated[int, Path(ge=1, le=2**63 - 1)]
 Declarer = Annotated[Account, Depends(permitted(Permission.DECLARE_CHANGES))]
 
 
@@ -145,7 +146,7 @@ async def list_entered(
     response_class=JsonAnswer,
     responses={200: {"model": VerificationDetail}, **ERRORS},
 )
-async def show(service: ServiceOf, viewer: Viewer, verification_id: int) -> JsonAnswer:
+async def show(service: ServiceOf, viewer: Viewer, verification_id: VerificationId) -> JsonAnswer:
     """Answer one verification with its loads, limits and budgets."""
     async with service.database.connect() as connection:
         found = await verification_of(connection, verification_id, scope=viewer.scope)
@@ -159,7 +160,9 @@ async def show(service: ServiceOf, viewer: Viewer, verification_id: int) -> Json
     responses={200: {"content": {"application/xml": {}}}, **ERRORS},
     summary="As a Digital Calibration Certificate",
 )
-async def show_certificate(service: ServiceOf, viewer: Viewer, verification_id: int) -> Response:
+async def show_certificate(
+    service: ServiceOf, viewer: Viewer, verification_id: VerificationId
+) -> Response:
     """Answer one verification as a DCC, unsigned."""
     async with service.database.connect() as connection:
         found = await verification_of(connection, verification_id, scope=viewer.scope)
@@ -167,7 +170,9 @@ async def show_certificate(service: ServiceOf, viewer: Viewer, verification_id: 
 
 
 @router.post("/verifications/{verification_id}/withdraw", status_code=204, responses={**ERRORS})
-async def withdraw(service: ServiceOf, viewer: Enterer, verification_id: int, wanted: Why) -> None:
+async def withdraw(
+    service: ServiceOf, viewer: Enterer, verification_id: VerificationId, wanted: Why
+) -> None:
     """Withdraw a verification that is wrong; it is no anchor any more."""
     with refusals():
         async with service.database.begin() as connection:
@@ -206,7 +211,9 @@ async def declare(
 
 
 @router.post("/changes/{event_id}/withdraw", status_code=204, responses={**ERRORS})
-async def withdraw_change(service: ServiceOf, viewer: Declarer, event_id: int, wanted: Why) -> None:
+async def withdraw_change(
+    service: ServiceOf, viewer: Declarer, event_id: VerificationId, wanted: Why
+) -> None:
     """Withdraw a change that a person declared."""
     with refusals():
         async with service.database.begin() as connection:
@@ -249,7 +256,7 @@ def split_before(before: str) -> tuple[datetime | None, int | None]:
     at, _, number = before.rpartition("~")
     try:
         moment = datetime.fromisoformat(at)
-        if moment.tzinfo is None or not 0 < int(number) < 2**31:
+        if moment.tzinfo is None or not (1970 < moment.year < 2200 and 0 < int(number) < 2**31):
             raise ValueError(before)
     except ValueError as exc:
         raise ApiError(422, "refused", "before: take next_before of the page before") from exc

@@ -16,7 +16,13 @@ from chargewatch.api.context import permitted, require_visitor, service_of
 from chargewatch.api.errors import ApiError, not_found
 from chargewatch.api.files import file_answer
 from chargewatch.api.piles import BeforeId, Key, find_pile
-from chargewatch.api.verifications import refusals, rules_of, verification_of, zone_of
+from chargewatch.api.verifications import (
+    VerificationId,
+    refusals,
+    rules_of,
+    verification_of,
+    zone_of,
+)
 from chargewatch.domain.mpe import rule_sets
 from chargewatch.errors import ChargewatchError
 from chargewatch.storage.office import files as file_rows
@@ -205,13 +211,13 @@ async def _page(
 
 
 @router.get("/verifications/{verification_id}")
-async def show(request: Request, account: Visitor, verification_id: int) -> Response:
+async def show(request: Request, account: Visitor, verification_id: VerificationId) -> Response:
     """Show one verification: each load with its limit and verdict, and the budget behind it."""
     return await _page(request, account, verification_id)
 
 
 @router.post("/verifications/{verification_id}/withdraw")
-async def withdraw(request: Request, account: Enterer, verification_id: int) -> Response:
+async def withdraw(request: Request, account: Enterer, verification_id: VerificationId) -> Response:
     """Withdraw a verification that is wrong."""
     form = await read_own_form(request)
     service = service_of(request)
@@ -231,7 +237,9 @@ async def withdraw(request: Request, account: Enterer, verification_id: int) -> 
 
 
 @router.get("/verifications/{verification_id}/dcc.xml")
-async def show_certificate(request: Request, account: Visitor, verification_id: int) -> Response:
+async def show_certificate(
+    request: Request, account: Visitor, verification_id: VerificationId
+) -> Response:
     """Answer one verification as a Digital Calibration Certificate."""
     async with service_of(request).database.connect() as connection:
         row = await verification_of(connection, verification_id, scope=account.scope)
@@ -245,7 +253,9 @@ async def show_certificate(request: Request, account: Visitor, verification_id: 
 
 
 @router.get("/verifications/{verification_id}/file")
-async def show_file(request: Request, account: Visitor, verification_id: int) -> Response:
+async def show_file(
+    request: Request, account: Visitor, verification_id: VerificationId
+) -> Response:
     """Answer the certificate that was added to a verification."""
     async with service_of(request).database.connect() as connection:
         row = await verification_of(connection, verification_id, scope=account.scope)
@@ -303,7 +313,9 @@ def _back(connector: str, station_id: str | None, operator_id: str | None) -> st
 
 
 @router.post("/changes/{event_id}/withdraw")
-async def withdraw_change(request: Request, account: Declarer, event_id: int) -> Response:
+async def withdraw_change(
+    request: Request, account: Declarer, event_id: VerificationId
+) -> Response:
     """Withdraw a change that a person declared."""
     form = await read_own_form(request)
     service = service_of(request)
