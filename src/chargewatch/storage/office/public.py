@@ -193,6 +193,6 @@ async def stations(
 async def districts(connection: AsyncConnection, *, today: date) -> Sequence[RowMapping]:
     """Return how many registered piles of each district are of which status.
 
-    It looks at all of them (0.3 s for 100,000), so nobody waits for it: its answer is kept.
+    It looks at all of them, so its answer is kept for a while and shared by all who ask.
     """
     return await sql.rows(connection, DISTRICTS, today=today)
