@@ -196,11 +196,7 @@ def test_what_the_engine_believes_before_data_stands_in_one_place() -> None:
 
 
 # Named by tests alone: the documents are compared with the messages, cities get their faults.
-# Complaints open cases and verifications keep files: they come next.
-FOR_TESTS = {
-    *("wire/payloads.py", "simulators/scenario.py: with_faults"),
-    *("supervision/files.py: keep_file", "supervision/cases/opening.py: open_case"),
-}
+FOR_TESTS = {"wire/payloads.py", "simulators/scenario.py: with_faults"}
 # Python itself looks for it.
 HOOKS = re.compile(r"__\w+__")
 
