@@ -37,7 +37,7 @@ FIELD_TEST_U = 0.001
 TRIP_MINUTES, TEST_MINUTES = 60.0, 40.0
 """Of a way to a station, and of one test. Source of the second: 20 min to 1 h a pile, as offices
 tell (Ningbo 2023, Huzhou 2025)."""
-CANDIDATES = 2_000
+CANDIDATES = 500
 """Piles with most money at risk whose stations are looked at."""
 MOST_VISITS = 500
 
@@ -108,40 +108,49 @@ class _Station:
         free = self.money[self.free]
         return float((self.money * doubt).sum() + (free.max() if free.size else 0.0))
 
-    def told(self, tested: Floats) -> FieldTestOutcome:
-        """Return what tests of some piles would tell of all."""
+    def _u_test(self, tested: Floats) -> Floats:
+        """Return which uncertainty of a measurement of its own says as much of each pile."""
         left = common_variance(self.common, self.own2, u_ref=self.u_ref, tested=tested)
         narrowed = self.u**2 - self.common**2 * (1.0 - left)
         precision = 1.0 / narrowed - 1.0 / self.u**2 + tested / self.u_ref**2
         with np.errstate(divide="ignore"):
-            u_test = 1.0 / np.sqrt(np.maximum(precision, 0.0))
+            return np.asarray(1.0 / np.sqrt(np.maximum(precision, 0.0)))
+
+    def told(self, *trials: Floats) -> FieldTestOutcome:
+        """Return what tests of some piles would tell of all, one trial behind the other."""
         return settled_by(
-            self.error,
-            self.mpe,
-            standard_uncertainty=self.u,
-            p=self.p,
-            u_test=u_test,
+            np.tile(self.error, len(trials)),
+            np.tile(self.mpe, len(trials)),
+            standard_uncertainty=np.tile(self.u, len(trials)),
+            p=np.tile(self.p, len(trials)),
+            u_test=np.concatenate([self._u_test(tested) for tested in trials]),
             population=self.population,
         )
 
+    def values(self, *trials: Floats) -> Floats:
+        """Return by trial the harm settled at the tested piles, and the doubt removed at others."""
+        after = self.told(*trials).doubt_after.reshape(len(trials), -1)
+        tested = np.array(trials)
+        scale = self.money / np.maximum(self.p, 1e-9)
+        own = scale * (self.p - np.minimum(after, self.p))
+        doubt = scale * np.maximum(np.minimum(self.p, 1 - self.p) - after, 0.0)
+        return np.array([(own * tested).sum(axis=1), (doubt * (1 - tested)).sum(axis=1)])
+
     def value(self, tested: Floats) -> tuple[float, float]:
         """Return the harm settled at the tested piles, and the doubt removed at the others."""
-        found = self.told(tested)
-        scale = self.money / np.maximum(self.p, 1e-9)
-        own = scale * (self.p - np.minimum(found.doubt_after, self.p))
-        doubt = np.maximum(np.minimum(self.p, 1 - self.p) - found.doubt_after, 0.0)
-        return float((own * tested).sum()), float((scale * doubt * (1 - tested)).sum())
+        own, others = self.values(tested)
+        return float(own[0]), float(others[0])
 
     def best(self) -> tuple[float, int]:
         """Return the most that one more test settles, and of which pile; -1 when none is left."""
-        gain, best = 0.0, -1
-        for k in np.flatnonzero(self.free & (self.tested == 0) & (self.money > 0)):
-            tested = self.tested.copy()
-            tested[k] = 1.0
-            found = sum(self.value(tested)) - self.present
-            if found > gain:
-                gain, best = found, int(k)
-        return gain, best
+        able = np.flatnonzero(self.free & (self.tested == 0) & (self.money > 0))
+        if not able.size:
+            return 0.0, -1
+        trials = np.repeat(self.tested[None], able.size, axis=0)
+        trials[np.arange(able.size), able] = 1.0
+        gains = self.values(*trials).sum(axis=0) - self.present
+        first = int(np.argmax(gains))
+        return (float(gains[first]), int(able[first])) if gains[first] > 0 else (0.0, -1)
 
     def take(self, k: int) -> None:
         """Put a pile on the route."""
