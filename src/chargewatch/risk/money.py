@@ -15,7 +15,7 @@ from chargewatch.domain.arrays import Floats, Ints
 from chargewatch.risk.decision import Population, expected_positive, posterior_parts
 
 SIDES_OF_INTERVAL = (0.025, 0.975)
-HALVINGS = 40
+HALVINGS = 26
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,10 +13,9 @@ from chargewatch.domain.arrays import Bools, Floats, Ints, sum_by_row
 from chargewatch.domain.times import DAY_S
 from chargewatch.risk.money import NAMES, Undelivered, parted, undelivered
 from chargewatch.risk.results import RunResult
-from chargewatch.runs.load import Loaded, as_told
+from chargewatch.runs.load import Loaded
 from chargewatch.signals.billing import Billing
 from chargewatch.signals.bills import Terms, charged, differences, plain_terms
-from chargewatch.signals.money import Fees
 from chargewatch.signals.sessions import BilledSessions
 from chargewatch.storage.bulk import Records, seconds_of
 
@@ -102,15 +101,21 @@ def session_money(loaded: Loaded, rows: Ints, odd: Records) -> SessionMoney:
         rows: of Loaded.sessions, by (connector, started_s).
         odd: dtype ODD_BILL, ascending.
     """
-    records, fleet = loaded.sessions[rows], loaded.inputs.fleet
-    connector = loaded.registry.connector_rows(records["connector_id"])
-    told = as_told(records, Fees)
+    records, fleet = loaded.sessions, loaded.inputs.fleet
+
+    def column(name: str) -> Floats:
+        # A column at a time: rows of sessions are wide.
+        return np.asarray(records[name][rows], float)
+
+    connector = loaded.registry.connector_rows(records["connector_id"][rows])
     sessions = BilledSessions(
-        name=records["session_id"],
+        name=records["session_id"][rows],
         connector=connector,
-        started_s=seconds_of(records["started_at"]),
-        ended_s=seconds_of(records["ended_at"]),
-        **as_told(records, BilledSessions),
+        started_s=seconds_of(records["started_at"][rows]),
+        ended_s=seconds_of(records["ended_at"][rows]),
+        start_wh=column("start_wh"),
+        stop_wh=column("stop_wh"),
+        billed_wh=column("billed_wh"),
     )
     billing = Billing(
         sessions=sessions,
@@ -119,10 +124,11 @@ def session_money(loaded: Loaded, rows: Ints, odd: Records) -> SessionMoney:
     )
     zero = billing.from_zero
     asked = charged(
-        **{
-            name: told[name]
-            for name in ("energy_fee", "service_fee", "other_fee", "discount", "total_fee")
-        }
+        energy_fee=column("energy_fee"),
+        service_fee=column("service_fee"),
+        other_fee=column("other_fee"),
+        discount=column("discount"),
+        total_fee=column("total_fee"),
     )
     found = differences(
         _with_odd(plain_terms(sessions.billed_wh, asked), sessions.name, odd),

@@ -22,6 +22,11 @@ UNIT_BAND = 0.02
 USUAL_PRICE = 0.8
 """Money per kWh, between which and a thousand times that or a thousandth a bill's unit is told."""
 
+MOST_PRICE = 25 * USUAL_PRICE
+"""No energy costs more: where a bill is not of the register's energy, such a price values none."""
+LEAST_WH = 1e-3
+"""What registers and bills are told to; less is nothing."""
+
 
 def charged(
     *,
@@ -118,14 +123,16 @@ def _above_tariff(
 ) -> Floats:
     """Return by how much each period's price passes the tariff in the mean over its time.
 
-    Only of periods that pass it beyond what clocks explain; others count as the tariff's own.
+    Only of sessions that pass it somewhere beyond what clocks explain, but there of all periods:
+    what one asks too much another one may have given. Others count as the tariff's own.
     """
     out = np.zeros(periods.session.size)
     chosen = curve_of[fees.connector[periods.session]] if periods.session.size else np.empty(0, int)
     for number in np.unique(chosen[chosen >= 0]):
         rows = np.flatnonzero(chosen == number)
         worst = price_difference(periods, rows, curves[number], clock_limit_s)
-        rows = rows[worst > PRICE_STEP]
+        passing = np.unique(periods.session[rows[worst > PRICE_STEP]])
+        rows = rows[np.isin(periods.session[rows], passing)]
         if rows.size:
             out[rows] = _mean_difference(periods, rows, curves[number])
     return out
@@ -170,19 +177,23 @@ def differences(terms: Terms, metered_wh: Floats, *, tolerance_wh: Floats) -> Bi
     is M Q / W, with W the energy charged for and Q its rightful price.
     """
     metered = np.where(metered_wh >= 0, metered_wh, np.nan)
-    wh = _in_the_unit_of_money(terms, metered)
+    metered = np.where(metered < LEAST_WH, 0.0, metered)
+    wh = np.where(np.abs(terms.charged_wh) < LEAST_WH, 0.0, terms.charged_wh)
+    wh = _in_the_unit_of_money(terms, wh, metered)
     with np.errstate(divide="ignore", invalid="ignore"):
         price = np.where(wh > 0, terms.rightful / wh, np.nan)
     # No energy, no money: nothing is owed for nothing.
     price = np.where((wh == 0) & (terms.rightful == 0), 0.0, price)
     away = wh - metered
     near = np.abs(away) <= tolerance_wh
+    price = np.where(near | (price <= MOST_PRICE / 1000.0), price, np.nan)
     nothing = near & np.isnan(price) & np.isfinite(terms.rightful)
     price = np.where(nothing, 0.0, price)
     bill = np.where(near, 0.0, away * price) + terms.above
     # Money for no energy at all.
     bill = np.where(nothing, terms.above + np.maximum(terms.rightful, 0.0), bill)
-    bill = np.where(np.isnan(terms.rightful) | np.isnan(metered), np.nan, bill)
+    unknown = np.isnan(terms.rightful) | np.isnan(metered) | (~near & np.isnan(price))
+    bill = np.where(unknown, np.nan, bill)
     return BillDifferences(
         bill=bill,
         energy_wh=np.where(near, 0.0, away),
@@ -191,16 +202,19 @@ def differences(terms: Terms, metered_wh: Floats, *, tolerance_wh: Floats) -> Bi
     )
 
 
-def _in_the_unit_of_money(terms: Terms, metered: Floats) -> Floats:
+def _in_the_unit_of_money(terms: Terms, wh: Floats, metered: Floats) -> Floats:
     """Return the energy charged for, in the register's unit where the bill's is another one.
 
     The money tells which of the two it was made with: the one with a price that is one.
     """
-    wh = terms.charged_wh
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = wh / metered
+        far = np.flatnonzero((ratio > 0.5 * UNIT) | (ratio < 2 / UNIT))
+        ratio, rightful = ratio[far], terms.rightful[far]
         other = (np.abs(ratio / UNIT - 1) < UNIT_BAND) | (np.abs(ratio * UNIT - 1) < UNIT_BAND)
         usual = USUAL_PRICE / 1000.0
-        off = np.abs(np.log(terms.rightful / wh / usual))
-        off_metered = np.abs(np.log(terms.rightful / metered / usual))
-    return np.where(other & (off_metered < off), metered, wh)
+        off = np.abs(np.log(rightful / wh[far] / usual))
+        off_metered = np.abs(np.log(rightful / metered[far] / usual))
+    out = wh.copy()
+    out[far] = np.where(other & (off_metered < off), metered[far], wh[far])
+    return out
