@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from datetime import date, datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
 
 import orjson
 import pytest
 from runs_case import TO, feed, make_test_city, messages_of, register
 
+from chargewatch.domain.mpe import rule_set
 from chargewatch.runs.assess import run_assessment
 from chargewatch.settings import load_settings
 from chargewatch.simulators.scenario import FaultSpec
 from chargewatch.storage.database import open_database
+from chargewatch.storage.pages import pile as pile_rows
+from chargewatch.supervision.money.sessions import PlaceOfSessions, sessions_owed
 
 HOME = timezone(timedelta(hours=8))
 DAYS = 24
@@ -165,3 +169,46 @@ async def test_nights_count_the_money_of_a_full_run(database_url, tmp_path, city
             for side in ("overcharge", "undercharge"):
                 away = 0.05 * u + 1e-6 if one["cause"] == "error" else 1e-6
                 assert one[f"{side}_cny"] == pytest.approx(other[f"{side}_cny"], abs=away)
+
+
+async def test_sessions_of_a_month_add_up_to_it(database_url, tmp_path, city):
+    """Over less under is the sum of the sessions that the page lists."""
+    settings = load_settings({})
+    async with open_database(database_url) as database:
+        await register(database, tmp_path, city.registry())
+        await feed(database_url, messages_of(city))
+        await run_assessment(database, settings, as_of=TO, days=60)
+        rows = await owed_rows(database)
+        found = {}
+        async with database.connect() as connection:
+            for name in sorted({row["connector"] for row in rows}):
+                pile = await pile_rows.pile(connection, name, scope=None)
+                place = PlaceOfSessions(
+                    connector_id=pile["connector_id"],
+                    operator_id=pile["operator_id"],
+                    station_id=pile["station_id"],
+                    resolution_wh=pile["resolution_wh"],
+                    rated_power_w=pile["rated_power_w"],
+                )
+                for month in (date(2026, 10, 1), date(2026, 11, 1)):
+                    found[name, month] = await sessions_owed(
+                        connection,
+                        place,
+                        month=month,
+                        zone=ZoneInfo(settings.time_zone),
+                        clock_limit_s=rule_set(settings.mpe_rules).clock_limit_s,
+                    )
+    for row in rows:
+        sessions = found[row["connector"], row["month"]]
+        name = f"{'bill' if row['cause'] == 'billing' else 'error'}_difference"
+        told = [getattr(one, name) for one in sessions]
+        known = [one for one in told if one == one]
+        assert len(told) - len(known) == row["sessions_unknown"]
+        net = row["overcharge_cny"] - row["undercharge_cny"]
+        assert sum(known) == pytest.approx(net, abs=1e-6 + 1e-9 * abs(net))
+        if row["cause"] == "error":
+            assert len(sessions) == row["sessions"]
+        for one in sessions:
+            if one.counted:
+                should = one.paid - one.bill_difference - one.error_difference
+                assert one.should_have_been == pytest.approx(should)
