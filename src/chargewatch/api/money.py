@@ -48,7 +48,7 @@ def month_of(text: str) -> date | None:
         return None
     try:
         year, _, month = text.partition("-")
-        if len(text) != 7 or not (year.isdecimal() and month.isdecimal()):
+        if len(text) != 7 or not (text.isascii() and year.isdecimal() and month.isdecimal()):
             raise ValueError(text)
         return date(int(year), int(month), 1)
     except ValueError as exc:
