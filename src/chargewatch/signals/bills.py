@@ -24,7 +24,7 @@ USUAL_PRICE = 0.8
 
 MOST_PRICE = 25 * USUAL_PRICE
 """No energy costs more: where a bill is not of the register's energy, such a price values none."""
-LEAST_WH = 1e-3
+NOTHING_WH = 1e-3
 """What registers and bills are told to; less is nothing."""
 
 
@@ -177,8 +177,8 @@ def differences(terms: Terms, metered_wh: Floats, *, tolerance_wh: Floats) -> Bi
     is M Q / W, with W the energy charged for and Q its rightful price.
     """
     metered = np.where(metered_wh >= 0, metered_wh, np.nan)
-    metered = np.where(metered < LEAST_WH, 0.0, metered)
-    wh = np.where(np.abs(terms.charged_wh) < LEAST_WH, 0.0, terms.charged_wh)
+    metered = np.where(metered < NOTHING_WH, 0.0, metered)
+    wh = np.where(np.abs(terms.charged_wh) < NOTHING_WH, 0.0, terms.charged_wh)
     wh = _in_the_unit_of_money(terms, wh, metered)
     with np.errstate(divide="ignore", invalid="ignore"):
         price = np.where(wh > 0, terms.rightful / wh, np.nan)
