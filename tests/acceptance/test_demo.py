@@ -140,6 +140,7 @@ def check(done: subprocess.CompletedProcess[str], *, broker: str, least_faults: 
     outcome: dict[str, Any] = json.loads(done.stdout)
     assert outcome["stored"] == outcome["published"] > 10_000, told
     assert (outcome["lost"], outcome["missed"]) == (0, []), told
+    assert outcome["office"] == {"cases": 6, "drawn": 8, "complaints": 4}, told
     assert outcome["true_faults"] >= least_faults, told
     assert broker in outcome["engines"]["broker"]["found"], told
     assert outcome["engines"]["broker"]["lost"]

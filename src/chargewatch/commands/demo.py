@@ -13,6 +13,7 @@ from rich.table import Table
 
 from chargewatch.console import json_option, print_json, run_async, settings_of
 from chargewatch.local.demo import SUPERVISOR, Demo, DemoFinding, Outcome, run_demo
+from chargewatch.local.office import INSPECTORS, WITNESS, operator_user
 from chargewatch.simulators.scenario import parse_overrides
 
 SHOWN = 15
@@ -78,6 +79,8 @@ def _show(demo: Demo, outcome: Outcome, *, console: Console, once: bool) -> None
         console.print(f"  pages      {demo.address}")
         console.print(f"  user       {SUPERVISOR}")
         console.print(f"  password   {demo.password}")
+        names = ", ".join((WITNESS, *INSPECTORS, "auditor", *map(operator_user, demo.operators)))
+        console.print(f"  also       {names}, with the same password")
         console.print()
         console.print("Telemetry goes on live. Ctrl-C ends the demo and leaves nothing behind.")
 

@@ -10,7 +10,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import orjson
 from chargewatch.domain.mpe import rule_set
 from chargewatch.errors import EngineError
 from chargewatch.local.engines import Engine, Engines, engines
+from chargewatch.local.office import Office, add_people, inspector_rows, play_office
 from chargewatch.local.processes import (
     LOCALHOST,
     ChildProcess,
@@ -80,6 +81,7 @@ class Outcome:
     findings: Sequence[DemoFinding]
     missed: Sequence[str]
     engines: Mapping[str, Engine]
+    office: Mapping[str, int] = field(default_factory=dict)  # what the simulated office did
 
     @property
     def lost(self) -> int:
@@ -102,6 +104,7 @@ class Outcome:
             "seconds": round(self.seconds, 1),
             "lost": self.lost,
             "missed": list(self.missed),
+            "office": dict(self.office),
             "engines": {name: asdict(engine) for name, engine in self.engines.items()},
         }
 
@@ -128,6 +131,8 @@ class Demo:
         self.say = say
         self.progress = progress
         self.registry = city.registry()
+        self.operators = [row["operator_id"] for row in self.registry["operators"]]
+        self.registry["inspectors"] = inspector_rows(self.operators)
         self.station_ids = sorted({row["station_id"] for row in self.registry["stations"]})
         self.password = accounts.generate_password()
         self.port = settings.http_port
@@ -213,10 +218,15 @@ class Demo:
             await accounts.add_user(
                 database, SUPERVISOR, role=role, password=self.password, actor=Actor(name="demo")
             )
+            await add_people(database, self.operators, password=self.password)
 
     def ingest_ready(self) -> bool:
         """Whether ingest has its session at the broker, by its log."""
         return b"subscribed" in (self.folder / "ingest.log").read_bytes()
+
+    def worker_ready(self) -> bool:
+        """Whether the worker has done a job, by its log."""
+        return b"job_done" in (self.folder / "work.log").read_bytes()
 
     async def publish_history(self, ingest: ChildProcess) -> None:
         """Publish the city's history and return when ingest has dealt with all of it.
@@ -301,6 +311,40 @@ class Demo:
                 if abs(finding.true_error) >= 2 * finding.mpe and finding.tier != "red"
             ],
         )
+
+    async def work_in_the_office(self, outcome: Outcome) -> Mapping[str, int]:
+        """Let a simulated office work on what was found; return how much it did."""
+        registered = {row["connector"]: row for row in self.registry["connectors"]}
+        stations = {row["station_id"]: row["operator_id"] for row in self.registry["stations"]}
+        truth = self.city.truth()["connectors"]
+        red = [
+            finding
+            for finding in outcome.findings
+            if finding.tier == "red" and finding.connector in registered
+        ]
+        red.sort(key=lambda finding: -abs(finding.true_error) / finding.mpe)
+        async with open_database(self.engines.database_url) as database:
+            office = Office(
+                database=database,
+                settings=self.settings,
+                supervisor=SUPERVISOR,
+                errors={row["connector"]: row["relative_error"] for row in truth},
+                now=datetime.now(UTC),
+                places={
+                    name: (row["station_id"], stations[row["station_id"]])
+                    for name, row in registered.items()
+                },
+            )
+            return await play_office(
+                office,
+                red=[finding.connector for finding in red],
+                silent=[
+                    row["connector"]
+                    for row in truth
+                    if "silence" in row.get("signals", []) and row["connector"] in registered
+                ],
+                operators=self.operators,
+            )
 
     def check_pages(self) -> None:
         """Ask the server for its health, as a load balancer would."""
@@ -425,9 +469,16 @@ async def run_demo(
             say("history is taken in; estimating every connector's error")
             progress("one risk run over the history")
             await asyncio.to_thread(demo.assess)
+            outcome = await demo.outcome(started=started)
+            progress("a simulated office works on it")
+            outcome = replace(outcome, office=await demo.work_in_the_office(outcome))
+            say(
+                "a simulated office has {cases} cases, {complaints} complaints and a draw of "
+                "{drawn} piles with its results".format_map(outcome.office)
+            )
+            services.enter_context(demo.child("work")).start(demo.worker_ready)
             serve = services.enter_context(demo.child("serve"))
             serve.start(lambda: port_answers(demo.port, host=demo.host))
-            outcome = await demo.outcome(started=started)
             if outcome.lost:
                 say(ingest.log_end())
             await asyncio.to_thread(demo.check_pages)
