@@ -62,6 +62,8 @@ ADDRESSES = (
     "/registry/coverage?by=operator",
     "/me",
     "/me/tokens",
+    "/me/notices",
+    "/me/wish",
     "/operators",
     "/outcomes?limit=500",
     "/outcomes/figures",
@@ -82,6 +84,8 @@ REFUSED = (
     "/piles/TJ0001-01-1/settles",
     "/jobs",
     "/jobs/{job_id}",
+    "/brief",
+    "/webhooks",
 )
 OF_OP2 = {
     "connector": "TJ0001-01-1",
