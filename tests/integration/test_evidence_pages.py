@@ -53,7 +53,7 @@ async def test_the_next_run_is_asked_on_the_page_by_those_who_work_cases(site: S
     site.client.cookies.clear()
     await site.log_in("admin")
     page = (await site.client.get("/piles/TJ0003-01-1")).text
-    assert "None yet: runs take it of piles that become red or orange." in page
+    assert "Not taken yet: runs take it of piles that become red or orange." in page
     token = TOKEN_FIELD.search(page)
     assert token is not None
     address = "/piles/TJ0003-01-1/evidence"
