@@ -81,6 +81,7 @@ VALUES: dict[str, tuple[str, ...]] = {
     "grade": ("A", "-"),
     "month": ("2026-01",),
     "revision": ("1", "2"),
+    "run": ("1",),
     "asked": ("1",),
     "job_id": ("1",),
     "language": ("zh",),
@@ -212,11 +213,22 @@ WRITES = {
     "/operators/{operator_id}/commitments/{commitment_id}",
     "/api/v1/credit/{month}",
     "/operators/grade",
+    # One's own: tests/integration/test_notices.py.
+    "/api/v1/me/notices/read",
+    "/api/v1/me/wish",
+    "/notices/read",
+    "/notices/wish",
+    # No operator's user may: tests/integration/test_notices.py, test_permissions.py.
+    "/brief/seen",
+    "/api/v1/webhooks",
+    "/api/v1/webhooks/{webhook_id}",
+    "/webhooks",
+    "/webhooks/{webhook_id}/end",
 }
 
 PUBLIC = ("/api/v1/openapi.json", "/api/v1/health", "/login", "/preferences", "/favicon.ico")
 # What these tell of registered piles and of operators, everybody may know.
-FOR_EVERYBODY = ("/p/", "/check", "/complaints/status", "/api/v1/public/")
+FOR_EVERYBODY = ("/p/", "/published", "/check", "/complaints/status", "/api/v1/public/")
 
 
 def of_other(operator_id: str) -> re.Pattern[str]:
