@@ -40,9 +40,10 @@ def _name(pile: Mapping[Any, Any]) -> PileName:
 async def evidence_listed(connection: AsyncConnection, pile: Mapping[Any, Any]) -> dict[str, Any]:
     """Return what evidence there is of a pile, and whether the next run is asked for it."""
     name = vars(_name(pile))
+    files = rows_of(await rows.files_of(connection, **name))
     return {
         **name,
-        "files": rows_of(await rows.files_of(connection, **name)),
+        "files": [{k: v for k, v in file.items() if k not in name} for file in files],
         "wanted": await rows.is_wanted(connection, **name),
     }
 

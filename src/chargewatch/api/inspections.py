@@ -31,10 +31,12 @@ from chargewatch.supervision.accounts import Account
 from chargewatch.supervision.inspections import results
 from chargewatch.supervision.inspections.lots import lot_plan
 from chargewatch.supervision.inspections.route import (
+    EMPTY_ROUTE,
     FIELD_TEST_U,
     MOST_VISITS,
     TEST_MINUTES,
     TRIP_MINUTES,
+    NoRunError,
     route_of,
     settles_pile,
 )
@@ -179,17 +181,23 @@ async def propose_route(
     trip_minutes: Minutes = TRIP_MINUTES,
     test_minutes: Minutes = TEST_MINUTES,
 ) -> JsonAnswer:
-    """Answer where field tests would settle most of the expected harm, grouped by station."""
+    """Answer where field tests would settle most of the expected harm, grouped by station.
+
+    Before the first run the route is empty.
+    """
     with draw_refusals():
         async with service.database.connect() as connection:
-            route = await route_of(
-                connection,
-                visits=visits,
-                operator_id=operator,
-                u_ref=u_ref,
-                trip_minutes=trip_minutes,
-                test_minutes=test_minutes,
-            )
+            try:
+                route = await route_of(
+                    connection,
+                    visits=visits,
+                    operator_id=operator,
+                    u_ref=u_ref,
+                    trip_minutes=trip_minutes,
+                    test_minutes=test_minutes,
+                )
+            except NoRunError:
+                route = EMPTY_ROUTE
     return JsonAnswer(asdict(route))
 
 

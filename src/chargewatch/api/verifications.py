@@ -150,8 +150,11 @@ async def show(service: ServiceOf, viewer: Viewer, verification_id: Verification
     """Answer one verification with its loads, limits and budgets."""
     async with service.database.connect() as connection:
         found = await verification_of(connection, verification_id, scope=viewer.scope)
-    told = VerificationDetail.model_fields
-    return JsonAnswer({name: found[name] for name in told})
+    told = {name: found[name] for name in VerificationDetail.model_fields}
+    told["points"] = [
+        {k: v for k, v in point.items() if k != "verification_id"} for point in found["points"]
+    ]
+    return JsonAnswer(told)
 
 
 @router.get(

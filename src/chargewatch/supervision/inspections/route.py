@@ -78,6 +78,13 @@ class Route:
     looked_at: int
 
 
+EMPTY_ROUTE = Route(stops=(), undecided_before=0.0, settled=0.0, minutes=0.0, looked_at=0)
+
+
+class NoRunError(DrawError):
+    """No route without a finished run."""
+
+
 @dataclass
 class _Station:
     """The piles of one station, and who of them is on the route."""
@@ -362,11 +369,11 @@ async def route_of(
 ) -> Route:
     """Return a route by the newest run, as `plan_route`.
 
-    Raises: DrawError for numbers that can't be, or without a run.
+    Raises: DrawError for numbers that can't be; NoRunError before the first run.
     """
     run = await sql.row(connection, NEWEST_RUN, run_id=None)
     if run is None:
-        raise DrawError("no risk run has finished yet: `chargewatch assess` first")
+        raise NoRunError("no risk run has finished yet: `chargewatch assess` first")
     found = await rows.route_piles(
         connection, run_id=run["run_id"], most=CANDIDATES, operator_id=operator_id
     )
