@@ -18,11 +18,22 @@ from chargewatch.supervision import tokens
 from chargewatch.supervision.audit import Action, Actor, record
 from web_cases import NUMBER, seed_cases
 from web_client import PASSWORD, Site, open_site
+from web_office import WITHDRAWN, fill_office
 from web_rarities import fill_rarities
 from web_routes import Address, addresses
 
 STATION, CONNECTOR = "TJ0001", "TJ0001-01-1"
-NO_JSON = {"/api/v1/events", "/api/v1/cases/{number}/files/{file_id}"}
+OPEN_CASE = "2026-000002"
+# A stream, and files: their own tests read them.
+NO_JSON = {
+    "/api/v1/events",
+    "/api/v1/cases/{number}/files/{file_id}",
+    "/api/v1/piles/{connector}/evidence.zip",
+    "/api/v1/verifications/{verification_id}/dcc.xml",
+    "/api/v1/registry/export",
+    "/api/v1/registry/ledger-file",
+    *(f"/api/v1/public/{name}.csv" for name in ("piles", "stations", "districts")),
+}
 IN_PATH = {
     "draw_id": "2026-12",
     "number": NUMBER,
@@ -31,6 +42,10 @@ IN_PATH = {
     "operator_id": "OP2",
     "month": "2026-01",
     "job_id": "1",
+    "complaint_id": "1",
+    "verification_id": str(WITHDRAWN),
+    "list_name": "stations",
+    "row_name": STATION,
 }
 
 
@@ -41,6 +56,7 @@ async def site(database_url: str) -> AsyncIterator[Site]:
         await fill_rarities(opened.database)
         names = (CONNECTOR, f"{STATION}-02-1", f"{STATION}-03-1")
         await seed_cases(opened.database, [("OP2", STATION, name, "it") for name in names])
+        await fill_office(opened.database)
         header = await opened.token("admin")
         for _ in range(2):
             body = {"label": "test"}
@@ -84,7 +100,7 @@ def fields_of(model: Any, path: str = "") -> set[str]:
     for part in get_args(model):
         if part is type(None):
             continue
-        inner = f"{path}[]" if getattr(model, "__origin__", None) is list else path
+        inner = f"{path}[]" if getattr(model, "__origin__", None) in (list, tuple) else path
         return fields_of(part, inner)
     return {path}
 
@@ -102,7 +118,7 @@ async def ask(site: Site, address: Address, header: Mapping[str, str]) -> list[t
     """Return the bodies of all answers with 200, each with what was asked for."""
     queries: list[dict[str, str]] = [
         {},
-        *([{"state": "all"}] if address.path == "/api/v1/cases" else []),
+        *([{"state": "all"}] if address.path in WITH_ENDED else []),
         *({name: v} for name, v in QUERY if name in address.in_query),
     ]
     answers = []
@@ -115,7 +131,16 @@ async def ask(site: Site, address: Address, header: Mapping[str, str]) -> list[t
 
 
 # What changes the form of an answer: pages that have a next one, spans without data, old steps.
-QUERY = (("limit", "1"), ("offset", "5000"), ("days", "31"), ("since", "2199-01-01T00:00:00Z"))
+QUERY = (
+    ("limit", "1"),
+    ("offset", "5000"),
+    ("days", "31"),
+    ("since", "2199-01-01T00:00:00Z"),
+    # The beginning of certificates.
+    ("q", "V-"),
+)
+# Lists that leave out what has ended unless they are asked.
+WITH_ENDED = ("/api/v1/cases", "/api/v1/complaints")
 
 
 async def test_every_answer_is_what_its_model_declares(site: Site) -> None:
@@ -144,35 +169,98 @@ async def test_every_answer_is_what_its_model_declares(site: Site) -> None:
     assert reads - checked == {("GET", path) for path in NO_JSON}
 
 
+def writes() -> list[tuple[str, str, Any]]:
+    """Return method, path and body of everything that changes something and answers with JSON."""
+    now = datetime.now(UTC)
+    later = (now + timedelta(days=9)).date().isoformat()
+    compared = {"load": "100 %", "repetitions": [{"indicated_wh": 5020, "reference_wh": 5000}] * 3}
+    kinds = ["job_failed"]
+    return [
+        ("POST", "/api/v1/users", {"username": "new", "role": "operator", "operator_id": "OP1"}),
+        ("POST", "/api/v1/users/{username}/password", None),
+        ("POST", "/api/v1/me/second-factor", None),
+        ("POST", "/api/v1/me/tokens", {"label": "test", "scope": "all", "days": 1}),
+        ("POST", "/api/v1/me/wish", {"mail": "a@city.example", "mail_kinds": kinds}),
+        (
+            "POST",
+            "/api/v1/webhooks",
+            {"label": "portal", "address": "https://portal.example/in", "kinds": kinds},
+        ),
+        (
+            "POST",
+            "/api/v1/operators/{operator_id}/commitments",
+            {"text": "all of them verified in time", "until": later},
+        ),
+        ("POST", "/api/v1/credit/{month}", {"action": "recount", "why": "a test"}),
+        ("POST", "/api/v1/complaints/{complaint_id}/case", None),
+        ("POST", "/api/v1/piles/{connector}/evidence", None),
+        (
+            "POST",
+            "/api/v1/piles/{connector}/changes",
+            {"kind": "meter_replaced", "at": (now - timedelta(hours=1)).isoformat()},
+        ),
+        (
+            "POST",
+            "/api/v1/verifications",
+            {
+                "connector": CONNECTOR,
+                "verified_on": (now - timedelta(days=1)).date().isoformat(),
+                "kind": "subsequent",
+                "certificate": "C-1",
+                "reference": {"name": "R1", "expanded_uncertainty": 0.001},
+                "resolution_wh": 1,
+                "loads": [compared],
+            },
+        ),
+        (
+            "POST",
+            "/api/v1/inspections",
+            {"case": OPEN_CASE, "inspectors": ["wang", "chen"], "due_on": later},
+        ),
+        (
+            "POST",
+            "/api/v1/registry/{list_name}",
+            {"values": {"name": "\uff34\uff21\uff2e\uff27"}, "why": "new here"},
+        ),
+        (
+            "PATCH",
+            "/api/v1/registry/{list_name}/{row_name}",
+            {"values": {"username": "\uff37ang"}, "version": 0, "why": "logs in now"},
+        ),
+    ]
+
+
+# Their own tests check what these answer.
+CHECKED_ELSEWHERE = (
+    ("POST", "/api/v1/cases"),
+    ("POST", "/api/v1/registry/imports"),
+    ("POST", "/api/v1/login"),
+    ("POST", "/api/v1/telemetry/"),
+)
+
+
 async def test_what_changes_something_answers_what_its_model_declares(site: Site) -> None:
     header = await site.token("admin")
-    user = {"username": "new", "role": "operator", "operator_id": "OP1"}
-    bodies = {
-        "/api/v1/users": user,
-        "/api/v1/users/{username}/password": None,
-        "/api/v1/me/second-factor": None,
-        "/api/v1/me/tokens": {"label": "test", "scope": "all", "days": 1},
-        "/api/v1/operators/{operator_id}/commitments": {
-            "text": "all of them verified in time",
-            "until": (datetime.now(UTC) + timedelta(days=9)).date().isoformat(),
-        },
-        "/api/v1/credit/{month}": {"action": "recount", "why": "a test"},
-    }
-    for path, body in bodies.items():
-        model = declared_models(site)["POST", path]
+    of_writes = {
+        "username": "new", "operator_id": "OP1", "complaint_id": "2", "list_name": "inspectors",
+        "row_name": "wang",
+    }  # fmt: skip
+    asked = writes()
+    models = declared_models(site)
+    for method, path, body in asked:
+        model = models[method, path]
         assert model is not None
-        url = path.replace("{username}", "new")
-        url = url.replace("{operator_id}", "OP1").replace("{month}", "2026-01")
-        answer = await site.client.post(url, headers=header, json=body)
-        assert answer.status_code == 200, answer.text
-        assert told(check(model, answer.text, url)) == fields_of(model)
-    answering = {path for (_, path), model in declared_models(site).items() if model is not None}
-    reading = {path for method, path in declared_models(site) if method == "GET"}
-    others = {"/api/v1/registry/imports", "/api/v1/registry/imports/{file_id}"}
-    others |= {"/api/v1/login", "/api/v1/telemetry/{kind}"}
-    # What steps of cases answer is checked by their own tests.
-    answering = {path for path in answering if not path.startswith("/api/v1/cases")}
-    assert answering - reading - others <= set(bodies)
+        url = path.format_map(IN_PATH | of_writes)
+        answer = await site.client.request(method, url, headers=header, json=body)
+        assert answer.status_code == 200, f"{url}: {answer.text}"
+        assert fields_of(model) <= told(check(model, answer.text, url)), url
+    answering = {key for key, model in models.items() if model is not None and key[0] != "GET"}
+    others = {
+        (method, path)
+        for method, path in answering
+        if any(method == m and path.startswith(p) for m, p in CHECKED_ELSEWHERE)
+    }
+    assert answering - others == {(method, path) for method, path, _ in asked}
 
 
 async def test_log_in_and_receipts_are_what_their_models_declare(site: Site) -> None:
