@@ -55,7 +55,15 @@ HISTORY = sql.statement(
     "h.import_id, i.source FROM registry_history h LEFT JOIN registry_import i USING (import_id) "
     "WHERE (h.kind, h.identifier) IN (SELECT * FROM unnest(CAST(:kinds AS text[]), "
     "CAST(:identifiers AS text[]))) AND h.history_id < CAST(:before AS bigint) "
-    "ORDER BY h.history_id DESC LIMIT :limit",
+    "AND h.history_id > CAST(:since AS bigint) ORDER BY h.history_id DESC LIMIT :limit",
+)
+# The change by which a row became an operator's is its own history already.
+OF_OTHERS = sql.statement(
+    "registry row: history of others",
+    "SELECT coalesce(greatest(max(history_id) FILTER (WHERE after->>'operator_id' <> :scope), "
+    "max(history_id) FILTER (WHERE before->>'operator_id' <> :scope) - 1), 0) "
+    "FROM registry_history WHERE (kind, identifier) IN "
+    "(SELECT * FROM unnest(CAST(:kinds AS text[]), CAST(:identifiers AS text[])))",
 )
 VERSION = sql.statement(
     "registry row: version",
@@ -96,16 +104,46 @@ Named = Sequence[tuple[str, str]]
     {"registry: history": lambda s: {"named": [("connectors", s.connector)], "limit": 100}},
 )
 async def history(
-    connection: AsyncConnection, *, named: Named, limit: int, before: int | None = None
+    connection: AsyncConnection,
+    *,
+    named: Named,
+    limit: int,
+    before: int | None = None,
+    since: int = 0,
 ) -> Sequence[RowMapping]:
-    """Return what was changed of rows, the newest first."""
+    """Return what was changed of rows, the newest first, after the change `since`."""
     return await sql.rows(
         connection,
         HISTORY,
         kinds=[kind for kind, _ in named],
         identifiers=[identifier for _, identifier in named],
         before=LARGEST if before is None else before,
+        since=since,
         limit=limit,
+    )
+
+
+@watched(
+    {
+        "registry: history of others": lambda s: {
+            "named": [("connectors", s.connector)],
+            "scope": s.operator_id,
+        }
+    },
+)
+async def last_of_others(connection: AsyncConnection, *, named: Named, scope: str) -> int:
+    """Return the last change of rows from when they were not an operator's; 0 when there is none.
+
+    named: the rows, and those that they belong to.
+    """
+    return int(
+        await sql.value(
+            connection,
+            OF_OTHERS,
+            kinds=[kind for kind, _ in named],
+            identifiers=[identifier for _, identifier in named],
+            scope=scope,
+        )
     )
 
 

@@ -23,6 +23,8 @@ MEMBERS = "reference_meter_connectors"
 """How the history calls the connectors of a reference meter."""
 INNER = {"connector_id", "registered"}
 """What the history holds beside the fields of a list."""
+OF_STATIONS = frozenset({"stations", "connectors", "reference_meters", "verifications", "ledger"})
+"""Lists whose rows change hands with their station."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +138,8 @@ def field_changes(found: Sequence[Mapping[Any, Any]], *, scope: str | None) -> l
     changes = []
     for row in found:
         before, after = row["before"], row["after"]
+        if scope is not None and before is not None and before.get("operator_id", scope) != scope:
+            before = None
         hidden = INNER if scope is None else INNER | {"operator_id"}
         fields = {
             name: (None if before is None else before.get(name), value)
@@ -171,7 +175,8 @@ async def whole_history(
 ) -> list[FieldChange]:
     """Return every change of a row, the newest first.
 
-    Of a connector also those of its verifications and of its line in the ledger.
+    Of a connector also those of its verifications and of its line in the ledger. An operator's
+    user learns nothing from the time before the row was its operator's.
     """
     named = [*row.named]
     if row.kind == "connectors":
@@ -180,5 +185,13 @@ async def whole_history(
         for found in await rows.verifications(connection, connector_id=connector_id):
             told = dict(found) | {"connector": row.identifier}
             named.append(("verifications", verification_name(told)))
-    found_rows = await rows.history(connection, named=named, limit=limit, before=before)
+    since = 0
+    if scope is not None and row.kind in OF_STATIONS:
+        owners = [*named, ("stations", row.stored["station_id"])]
+        if row.kind in {"ledger", "verifications"}:
+            owners.append(("connectors", row.stored["connector"]))
+        since = await rows.last_of_others(connection, named=owners, scope=scope)
+    found_rows = await rows.history(
+        connection, named=named, limit=limit, before=before, since=since
+    )
     return field_changes(found_rows, scope=scope)
