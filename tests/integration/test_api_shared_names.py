@@ -402,3 +402,32 @@ async def test_what_is_for_everybody_is_the_same_for_all_and_of_registered_piles
                 if f"/{name}" in url:
                     assert foreign not in told.pop(), url
     assert asked > 30
+
+
+NEXT_YEAR = f"{datetime.now(UTC).year + 1}-01-01"
+OTHER_AND_OWN: list[tuple[str, str, dict[str, Any]]] = [
+    ("cases/2026-000002/reply", "cases/2026-000003/reply", {"text": "repaired"}),
+    ("changes/5/withdraw", "changes/2/withdraw", {"why": "was another pile"}),
+    (
+        "piles/C-1/changes?station_id=ST&operator_id=OP2",
+        "piles/C-1/changes?station_id=ST&operator_id=OP1",
+        {"kind": "connector_replaced", "at": "2026-02-01T00:00:00Z", "serial": "N-1"},
+    ),
+    (
+        "operators/OP2/commitments",
+        "operators/OP1/commitments",
+        {"text": "no pile is silent", "until": NEXT_YEAR},
+    ),
+]
+
+
+@pytest.mark.parametrize(("others", "own", "body"), OTHER_AND_OWN)
+async def test_a_write_reaches_ones_own_and_nothing_of_the_other(
+    site: Site, others: str, own: str, body: dict[str, Any]
+) -> None:
+    header = await site.token("op1")
+    refused = await site.client.post(f"/api/v1/{others}", headers=header, json=body)
+    assert refused.status_code in {403, 404}, refused.text
+    assert not of_other("OP1").search(refused.text)
+    taken = await site.client.post(f"/api/v1/{own}", headers=header, json=body)
+    assert taken.status_code < 300, taken.text
