@@ -77,6 +77,19 @@ USUAL = {
     "token_id": "1",
     "draw_id": "2026-12",
     "inspection_id": "1",
+    "commitment_id": "1",
+    "complaint_id": "1",
+    "event_id": "1",
+    "file_id": "1",
+    "job_id": "1",
+    "list_name": "stations",
+    "month": "2026-01",
+    "number": "2026-000001",
+    "operator_id": "OP1",
+    "row_name": "TJ0001",
+    "step": "filed",
+    "verification_id": "1",
+    "webhook_id": "1",
 }
 
 

@@ -70,7 +70,7 @@ async def test_full_and_nightly_runs_from_files_equal_those_from_the_database(
             assert [first.mode, night.mode, full.mode] == ["full", "nightly", "full"]
             digests[name] = [run.result_digest for run in (first, night, full)]
             async with database.raw() as connection:
-                await connection.execute("TRUNCATE risk_run, run_state, assessment, signal")
+                await connection.execute("TRUNCATE risk_run, run_state, assessment, signal CASCADE")
     assert digests["files"] == digests["database"]
     days = archive_of(full)["days"]
     assert days == {"charging_session": 8, "connector_interval": 8, "meter_interval": 8}

@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert, text
+from sqlalchemy import delete, insert, text
 
 from chargewatch.draws.frame import DrawError, list_hash, read_frame
 from chargewatch.errors import NotFoundError
@@ -69,6 +69,7 @@ async def test_the_list_has_every_registered_pile_with_its_arithmetic(city: Data
                     accept_by=NOW.today, language="en", clocks="x",
                 )
             )  # fmt: skip
+        await connection.execute(delete(tables.credit_grade))
         await connection.execute(
             insert(tables.credit_grade).values(
                 operator_id="OP2", month=date(2026, 10, 1), revision=1, grade="D", arithmetic={},

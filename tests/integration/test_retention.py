@@ -185,6 +185,8 @@ def test_every_hypertable_has_a_rule_and_a_segment() -> None:
             "ledger_gap",
             "session_name",
             "complaint_contact",
+            "job",
+            "notice",
             "evidence_file",
         )
     }
@@ -222,6 +224,8 @@ def test_command_prints_what_it_did(database_url: str, run_command: Any) -> None
             "ledger_gap",
             "session_name",
             "complaint_contact",
+            "job",
+            "notice",
             "evidence_file",
         ),
     }

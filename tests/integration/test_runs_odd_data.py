@@ -151,7 +151,7 @@ async def test_odd_data_of_one_operator_change_nothing_of_the_others(
 async def test_a_station_that_the_engine_fails_on_is_told_and_the_city_judged(
     embedded_server, tmp_path, city, monkeypatch
 ):
-    real = {name: getattr(estimate, name) for name in ("advance", "assess")}
+    real = {name: getattr(estimate, name) for name in ("advance", "assessed")}
     broken = city.registry()["stations"][0]["station_id"]
 
     def failing(name):

@@ -61,6 +61,9 @@ def variables_of(command: click.Command, prefix: str) -> set[str]:
 def test_documented_variables_exist() -> None:
     named = set(re.findall(r"`(CHARGEWATCH_[A-Z0-9_]+)`", documentation()))
     known = {PREFIX + name.upper() for name in SETTING_NAMES} | variables_of(cli.root, PREFIX)
+    # A secret may lie in a file.
+    secrets = {option.name for option in fields(Settings) if option.metadata.get("secret")}
+    known |= {f"{PREFIX}{name.upper()}_FILE" for name in secrets}
     of_scripts = {
         name
         for name in named

@@ -18,7 +18,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import rfc8785
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 
@@ -26,6 +25,7 @@ from chargewatch.errors import ChargewatchError, SettingError
 from chargewatch.storage import audit as rows
 from chargewatch.storage.database import Database
 from chargewatch.storage.sql import Connection
+from chargewatch.supervision.canonical import canonical
 from chargewatch.tlog.merkle import EntryError, GrowingTree, LogError, leaf_hash
 from chargewatch.tlog.note import (
     Checkpoint,
@@ -173,7 +173,7 @@ async def record(
     told |= {"role": actor.role} if actor.role else {}
     told |= {"why": why} if why else {}
     told |= {"detail": detail} if detail else {}
-    content = rfc8785.dumps(told).decode()
+    content = canonical(told).decode()
     if len(content.encode()) > LARGEST_ENTRY:
         raise AuditError(f"what {action} tells of {subject} is longer than {LARGEST_ENTRY} bytes")
     last = await rows.last_entry(connection)

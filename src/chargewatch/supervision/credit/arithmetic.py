@@ -20,8 +20,7 @@ from datetime import date
 from fractions import Fraction
 from typing import Any
 
-import rfc8785
-
+from chargewatch.supervision.canonical import canonical
 from chargewatch.supervision.credit.interval import exact_interval
 from chargewatch.supervision.credit.rules import (
     CreditError,
@@ -189,7 +188,7 @@ def compute(
 
 def digest(told: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a grade's arithmetic in its canonical form (RFC 8785)."""
-    return hashlib.sha256(rfc8785.dumps(dict(told))).hexdigest()
+    return hashlib.sha256(canonical(told)).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

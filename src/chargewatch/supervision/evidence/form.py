@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 import orjson
-import rfc8785
 from numpy.typing import NDArray
 
 from chargewatch.errors import ChargewatchError
+from chargewatch.supervision.canonical import canonical
 
 FORMAT = "chargewatch-evidence"
 FORMAT_VERSION = 1
@@ -79,7 +79,7 @@ def made(told: Mapping[str, Any], arrays: Arrays) -> EvidenceFile:
         )
         place += len(content)
     manifest = {"format": FORMAT, "version": FORMAT_VERSION, **told, "arrays": listed}
-    text = rfc8785.dumps(manifest)
+    text = canonical(manifest)
     return EvidenceFile(
         manifest=orjson.loads(text), arrays=arrays, digest=hashlib.sha256(text).hexdigest()
     )
@@ -99,7 +99,7 @@ def _bytes(values: NDArray[Any]) -> bytes:
 def packed(file: EvidenceFile) -> bytes:
     """Return the bytes of an evidence file; the same file gives the same bytes."""
     parts = {
-        MANIFEST: rfc8785.dumps(dict(file.manifest)),
+        MANIFEST: canonical(file.manifest),
         ARRAYS: b"".join(_bytes(values) for _, values in sorted(file.arrays.items())),
     }
     if file.proof:

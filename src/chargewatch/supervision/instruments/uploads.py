@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import rfc8785
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chargewatch.domain.mpe import RuleSet
@@ -17,6 +16,7 @@ from chargewatch.errors import NotFoundError
 from chargewatch.storage.database import Database
 from chargewatch.storage.office import files as file_rows
 from chargewatch.supervision.audit import Action, Actor, record
+from chargewatch.supervision.canonical import canonical
 from chargewatch.supervision.file_types import plain_name
 from chargewatch.supervision.files import check_file, keep_checked
 from chargewatch.supervision.instruments.editing import EditError, checked_why
@@ -56,7 +56,7 @@ def preview_digest(preview: Preview) -> str:
         "added": preview.added,
         "changes": [asdict(change) for change in preview.changes],
     }
-    return hashlib.sha256(rfc8785.dumps(told)).hexdigest()
+    return hashlib.sha256(canonical(told)).hexdigest()
 
 
 def _read(name: str, content: bytes, zone: str) -> RegistryFile:
