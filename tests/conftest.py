@@ -137,7 +137,9 @@ class TemplateDatabase:
         # The server allows only one clone of a template at a time: repeat when two meet.
         for attempt in range(50):
             try:
-                await _execute(self.admin_url, f"CREATE DATABASE {name} TEMPLATE {self.template}")
+                # Files copied are four times as quick as pages logged, where nothing is kept.
+                wanted = f"CREATE DATABASE {name} TEMPLATE {self.template} STRATEGY FILE_COPY"
+                await _execute(self.admin_url, wanted)
                 break
             except asyncpg.ObjectInUseError:
                 if attempt == 49:
