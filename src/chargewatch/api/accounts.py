@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 
 from chargewatch.api.answers import JsonAnswer, rows_of
 from chargewatch.api.context import Own, ServiceOf, client_address, permitted
-from chargewatch.api.errors import ApiError
+from chargewatch.api.errors import ApiError, answered
 from chargewatch.api.models import ERRORS
 from chargewatch.api.models_accounts import (
     ApiTokens,
@@ -27,7 +27,6 @@ from chargewatch.api.models_accounts import (
 )
 from chargewatch.api.piles import BeforeId, Limit
 from chargewatch.api.session import password_turn
-from chargewatch.errors import NotFoundError
 from chargewatch.storage import audit as audit_rows
 from chargewatch.storage import users as user_rows
 from chargewatch.supervision import accounts, second_factor, tokens
@@ -42,15 +41,9 @@ AuditReader = Annotated[Account, Depends(permitted(Permission.SEE_AUDIT))]
 NO_STORE = {"Cache-Control": "no-store"}
 
 
-@contextmanager
-def refusals() -> Iterator[None]:
+def refusals() -> AbstractContextManager[None]:
     """Turn what an account's service refuses into answers with its words."""
-    try:
-        yield
-    except NotFoundError as exc:
-        raise ApiError(404, "not_found", str(exc)) from exc
-    except AccountError as exc:
-        raise ApiError(422, "refused", str(exc)) from exc
+    return answered({AccountError: (422, "refused")})
 
 
 @router.post("/me/password", status_code=204, responses={**ERRORS}, summary="Change the password")

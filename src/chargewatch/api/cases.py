@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from datetime import date, datetime
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chargewatch.api.addresses import NameInPath
 from chargewatch.api.answers import JsonAnswer
 from chargewatch.api.context import Service, ServiceOf, Viewer
-from chargewatch.api.errors import ApiError, not_found
+from chargewatch.api.errors import ApiError, answered, not_found
 from chargewatch.api.files import file_answer
 from chargewatch.api.models import ERRORS
 from chargewatch.api.models_cases import (
@@ -24,7 +24,6 @@ from chargewatch.api.models_cases import (
     Cases,
 )
 from chargewatch.api.piles import Limit
-from chargewatch.errors import NotFoundError
 from chargewatch.storage.office import cases as rows
 from chargewatch.storage.office import files as file_rows
 from chargewatch.storage.office.cases import SORTS, CaseFilter
@@ -48,21 +47,16 @@ _SHOWN_DETAIL = ("state", "outcome", "deadline")
 """What an operator's user is told of an entry beside its text."""
 
 
-@contextmanager
-def case_refusals() -> Iterator[None]:
+def case_refusals() -> AbstractContextManager[None]:
     """Turn what cases and files refuse into answers with their words."""
-    try:
-        yield
-    except NotFoundError as exc:
-        raise ApiError(404, "not_found", str(exc)) from exc
-    except CaseRoleError as exc:
-        raise ApiError(403, "not_permitted", str(exc)) from exc
-    except CaseConflictError as exc:
-        raise ApiError(409, "not_now", str(exc)) from exc
-    except CaseError as exc:
-        raise ApiError(422, "refused", str(exc)) from exc
-    except FileError as exc:
-        raise ApiError(422, "file_refused", str(exc)) from exc
+    return answered(
+        {
+            CaseRoleError: (403, "not_permitted"),
+            CaseConflictError: (409, "not_now"),
+            CaseError: (422, "refused"),
+            FileError: (422, "file_refused"),
+        }
+    )
 
 
 def office_now(service: Service) -> datetime:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chargewatch.api.answers import JsonAnswer, rows_of
 from chargewatch.api.context import Service, ServiceOf, Viewer, permitted
-from chargewatch.api.errors import ApiError, not_found
+from chargewatch.api.errors import answered, not_found
 from chargewatch.api.models import ERRORS
 from chargewatch.api.models_complaints import (
     AnswerText,
@@ -23,7 +23,6 @@ from chargewatch.api.models_complaints import (
 )
 from chargewatch.api.piles import BeforeId, Limit
 from chargewatch.api.public import today_of
-from chargewatch.errors import NotFoundError
 from chargewatch.storage.office import complaints as rows
 from chargewatch.supervision.accounts import Account
 from chargewatch.supervision.cases.model import CaseError
@@ -42,15 +41,9 @@ StateWanted = Literal[
 ]
 
 
-@contextmanager
-def complaint_refusals() -> Iterator[None]:
+def complaint_refusals() -> AbstractContextManager[None]:
     """Turn what can't be done with a complaint into answers with its words."""
-    try:
-        yield
-    except NotFoundError as exc:
-        raise ApiError(404, "not_found", str(exc)) from exc
-    except (ComplaintError, CaseError) as exc:
-        raise ApiError(422, "refused", str(exc)) from exc
+    return answered({ComplaintError: (422, "refused"), CaseError: (422, "refused")})
 
 
 def zone_of(service: Service) -> ZoneInfo:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import date, timedelta
 from typing import Annotated, Any, Literal
@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chargewatch.api.addresses import NameInPath
 from chargewatch.api.answers import JsonAnswer, rows_of
 from chargewatch.api.context import Service, ServiceOf, Viewer, permitted
-from chargewatch.api.errors import ApiError, not_found
+from chargewatch.api.errors import answered, not_found
 from chargewatch.api.models import ERRORS
 from chargewatch.api.models_credit import (
     MONTH,
@@ -32,7 +32,6 @@ from chargewatch.api.models_credit import (
 )
 from chargewatch.api.piles import Limit, Offset
 from chargewatch.api.public import counted_read
-from chargewatch.errors import NotFoundError
 from chargewatch.storage.office import credit as rows
 from chargewatch.storage.office import operator_days
 from chargewatch.supervision.accounts import Account
@@ -59,15 +58,9 @@ WEEKS = 26
 """Of data quality that are shown."""
 
 
-@contextmanager
-def credit_refusals() -> Iterator[None]:
+def credit_refusals() -> AbstractContextManager[None]:
     """Turn what the credit's rules refuse into answers with their words."""
-    try:
-        yield
-    except NotFoundError as exc:
-        raise ApiError(404, "not_found", str(exc)) from exc
-    except CreditError as exc:
-        raise ApiError(422, "refused", str(exc)) from exc
+    return answered({CreditError: (422, "refused")})
 
 
 def zone_of(service: Service) -> ZoneInfo:

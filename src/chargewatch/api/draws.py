@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chargewatch.api.addresses import NameInPath
 from chargewatch.api.answers import JsonAnswer, rows_of
 from chargewatch.api.context import Service, ServiceOf, permitted
-from chargewatch.api.errors import ApiError
+from chargewatch.api.errors import ApiError, answered
 from chargewatch.api.models import ERRORS
 from chargewatch.api.models_inspections import (
     DrawDetail,
@@ -33,7 +33,6 @@ from chargewatch.api.models_inspections import (
 from chargewatch.api.piles import Limit, aware
 from chargewatch.api.public import Counted
 from chargewatch.draws.frame import DrawError
-from chargewatch.errors import NotFoundError
 from chargewatch.storage.office import draws as rows
 from chargewatch.storage.office import inspections as inspection_rows
 from chargewatch.storage.pages.city import PAGE_ROWS
@@ -53,19 +52,16 @@ Recuser = Annotated[Account, Depends(permitted(Permission.RECUSE))]
 AfterRank = Annotated[int, Query(ge=0, le=2**31 - 1)]
 
 
-@contextmanager
-def draw_refusals() -> Iterator[None]:
+def draw_refusals() -> AbstractContextManager[None]:
     """Turn what a step of a draw or an inspection refuses into answers with its words."""
-    try:
-        yield
-    except NotFoundError as exc:
-        raise ApiError(404, "not_found", str(exc)) from exc
-    except (DrawStateError, InspectionError) as exc:
-        raise ApiError(409, "not_now", str(exc)) from exc
-    except DrawError as exc:
-        raise ApiError(422, "refused", str(exc)) from exc
-    except TimestampError as exc:
-        raise ApiError(502, "no_time_stamp", str(exc)) from exc
+    return answered(
+        {
+            DrawStateError: (409, "not_now"),
+            InspectionError: (409, "not_now"),
+            DrawError: (422, "refused"),
+            TimestampError: (502, "no_time_stamp"),
+        }
+    )
 
 
 def draw_clock(service: Service) -> DrawClock:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from chargewatch.api.answers import JsonAnswer
-from chargewatch.errors import ChargewatchError
+from chargewatch.errors import ChargewatchError, NotFoundError
 
 
 class ApiError(ChargewatchError):
@@ -25,6 +27,30 @@ def not_found(kind: str, name: str) -> ApiError:
     return ApiError(
         404, "not_found", f"no {kind} {name!r} that you may see: check the name in the list"
     )
+
+
+@contextmanager
+def answered(
+    told: Mapping[type[ChargewatchError], tuple[int, str]], *, retry_s: int = 60
+) -> Iterator[None]:
+    """Turn what a service refuses into an ApiError with its words; what is not there is a 404.
+
+    Args:
+        told: status and code by error; the first that fits counts, so narrow ones come first.
+        retry_s: when to come again, where the status is 503.
+    """
+    try:
+        yield
+    except ChargewatchError as exc:
+        kinds: dict[type[ChargewatchError], tuple[int, str]] = {
+            NotFoundError: (404, "not_found"),
+            **told,
+        }
+        for kind, (status, code) in kinds.items():
+            if isinstance(exc, kind):
+                headers = {"Retry-After": str(retry_s)} if status == 503 else None
+                raise ApiError(status, code, str(exc), headers=headers) from exc
+        raise
 
 
 def error_document(code: str, message: str) -> dict[str, Any]:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends
 
 from chargewatch.api.answers import JsonAnswer, rows_of
 from chargewatch.api.context import Service, ServiceOf, permitted
-from chargewatch.api.errors import ApiError
+from chargewatch.api.errors import ApiError, answered
 from chargewatch.api.models import ERRORS
 from chargewatch.api.models_jobs import JobRow, Jobs
 from chargewatch.api.piles import BeforeId, Limit
-from chargewatch.errors import NotFoundError
 from chargewatch.storage.office import jobs as rows
 from chargewatch.supervision.accounts import Account
 from chargewatch.supervision.jobs.asking import JobError, ask_again
@@ -27,14 +25,8 @@ JobManager = Annotated[Account, Depends(permitted(Permission.MANAGE_JOBS))]
 JobState = Literal["", "waiting", "running", "done", "failed"]
 
 
-@contextmanager
-def _refusals() -> Iterator[None]:
-    try:
-        yield
-    except NotFoundError as exc:
-        raise ApiError(404, "not_found", str(exc)) from exc
-    except JobError as exc:
-        raise ApiError(409, "refused", str(exc)) from exc
+def _refusals() -> AbstractContextManager[None]:
+    return answered({JobError: (409, "refused")})
 
 
 async def try_again(service: Service, account: Account, job_id: int) -> None:

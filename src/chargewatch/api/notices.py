@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Annotated
 from zoneinfo import ZoneInfo
@@ -12,7 +11,7 @@ from fastapi import APIRouter, Depends
 
 from chargewatch.api.answers import JsonAnswer, rows_of
 from chargewatch.api.context import Own, Service, ServiceOf, permitted
-from chargewatch.api.errors import ApiError
+from chargewatch.api.errors import answered
 from chargewatch.api.models import ERRORS
 from chargewatch.api.models_notices import (
     BriefModel,
@@ -24,7 +23,6 @@ from chargewatch.api.models_notices import (
     WishModel,
 )
 from chargewatch.api.piles import BeforeId, Limit
-from chargewatch.errors import NotFoundError
 from chargewatch.storage.office import notices as rows
 from chargewatch.supervision.accounts import Account
 from chargewatch.supervision.notices import sending
@@ -40,15 +38,9 @@ WebhookReader = Annotated[Account, Depends(permitted(Permission.SEE_WEBHOOKS))]
 WebhookManager = Annotated[Account, Depends(permitted(Permission.MANAGE_WEBHOOKS))]
 
 
-@contextmanager
-def told_refusals() -> Iterator[None]:
+def told_refusals() -> AbstractContextManager[None]:
     """Turn what can't be kept as asked into answers with its words."""
-    try:
-        yield
-    except NotFoundError as exc:
-        raise ApiError(404, "not_found", str(exc)) from exc
-    except NoticeError as exc:
-        raise ApiError(422, "refused", str(exc)) from exc
+    return answered({NoticeError: (422, "refused")})
 
 
 @router.get("/me/notices", response_class=JsonAnswer, responses={200: {"model": Notices}, **ERRORS})

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from typing import Annotated, Any
@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, Query
 from chargewatch.api.addresses import NameInPath
 from chargewatch.api.answers import JsonAnswer
 from chargewatch.api.context import Service, ServiceOf, Viewer, permitted
-from chargewatch.api.errors import ApiError
+from chargewatch.api.errors import ApiError, answered
 from chargewatch.api.models import ERRORS
 from chargewatch.api.models_registry import (
     Edit,
@@ -26,7 +26,7 @@ from chargewatch.api.models_registry import (
     RowHistory,
 )
 from chargewatch.api.piles import BeforeId, Limit
-from chargewatch.errors import NotFoundError, RegistryFileError
+from chargewatch.errors import RegistryFileError
 from chargewatch.storage.office import instruments as rows
 from chargewatch.storage.office.instruments import InstrumentFilter, SearchBy, State
 from chargewatch.supervision.accounts import Account
@@ -52,26 +52,18 @@ router = APIRouter(tags=["registry"])
 RegistryEditor = Annotated[Account, Depends(permitted(Permission.EDIT_REGISTRY))]
 
 
-@contextmanager
-def registry_refusals() -> Iterator[None]:
-    """Turn what the registry refuses into answers with its words.
-
-    Raises: ApiError 404, 409, 422 or 503.
-    """
-    try:
-        yield
-    except NotFoundError as exc:
-        raise ApiError(404, "not_found", str(exc)) from exc
-    except OutdatedEditError as exc:
-        raise ApiError(409, "outdated", str(exc)) from exc
-    except StalePreviewError as exc:
-        raise ApiError(409, "stale_preview", str(exc)) from exc
-    except (EditError, DueError) as exc:
-        raise ApiError(422, "refused", str(exc)) from exc
-    except FileError as exc:
-        raise ApiError(422, "bad_file", str(exc)) from exc
-    except RegistryBusyError as exc:
-        raise ApiError(503, "registry_busy", str(exc), headers={"Retry-After": "60"}) from exc
+def registry_refusals() -> AbstractContextManager[None]:
+    """Turn what the registry refuses into answers with its words."""
+    return answered(
+        {
+            OutdatedEditError: (409, "outdated"),
+            StalePreviewError: (409, "stale_preview"),
+            EditError: (422, "refused"),
+            DueError: (422, "refused"),
+            FileError: (422, "bad_file"),
+            RegistryBusyError: (503, "registry_busy"),
+        }
+    )
 
 
 def today_of(service: Service) -> date:

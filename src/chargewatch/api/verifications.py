@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chargewatch.api.answers import JsonAnswer, rows_of
 from chargewatch.api.context import Service, ServiceOf, Viewer, permitted
-from chargewatch.api.errors import ApiError, not_found
+from chargewatch.api.errors import ApiError, answered, not_found
 from chargewatch.api.models import ERRORS
 from chargewatch.api.models_verifications import (
     ChangeAsked,
@@ -30,7 +30,7 @@ from chargewatch.api.models_verifications import (
 )
 from chargewatch.api.piles import BeforeId, Key, Limit
 from chargewatch.domain.mpe import RuleSet, rule_set
-from chargewatch.errors import NotFoundError, SettingError
+from chargewatch.errors import SettingError
 from chargewatch.storage.office import outcomes as outcome_rows
 from chargewatch.storage.office import verifications as rows
 from chargewatch.supervision import declared_changes
@@ -50,20 +50,19 @@ VerificationId = Annotated[int, Path(ge=1, le=2**63 - 1)]
 Declarer = Annotated[Account, Depends(permitted(Permission.DECLARE_CHANGES))]
 
 
-@contextmanager
-def refusals() -> Iterator[None]:
+def refusals() -> AbstractContextManager[None]:
     """Turn what is refused into answers with its words."""
-    try:
-        yield
-    except NotFoundError as exc:
-        raise ApiError(404, "not_found", str(exc)) from exc
-    except (
-        MeasurementError,
-        entering.VerificationError,
-        InspectionError,
-        declared_changes.DeclarationError,
-    ) as exc:
-        raise ApiError(422, "refused", str(exc)) from exc
+    return answered(
+        dict.fromkeys(
+            (
+                MeasurementError,
+                entering.VerificationError,
+                InspectionError,
+                declared_changes.DeclarationError,
+            ),
+            (422, "refused"),
+        )
+    )
 
 
 def rules_of(service: Service, name: str | None) -> RuleSet:
