@@ -258,6 +258,11 @@ class Settings:
 
     sources: Mapping[str, str] = field(default_factory=dict, repr=False)
 
+    @property
+    def zone(self) -> ZoneInfo:
+        """Where days begin."""
+        return ZoneInfo(self.time_zone)
+
     def require_database_url(self) -> str:
         """Return the database's URL, or raise SettingError with the next step."""
         if not self.database_url:

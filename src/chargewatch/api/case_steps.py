@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chargewatch.api.addresses import NameInPath
 from chargewatch.api.answers import JsonAnswer
-from chargewatch.api.cases import case_document, case_refusals, find_case, office_now
+from chargewatch.api.cases import case_document, case_refusals, find_case
 from chargewatch.api.context import Service, ServiceOf, permitted
 from chargewatch.api.files import read_body
 from chargewatch.api.models import ERRORS
@@ -44,7 +44,7 @@ def _written(
 ) -> JsonAnswer:
     return JsonAnswer(
         {
-            "case": case_document(written.case, account, today=office_now(service).date()),
+            "case": case_document(written.case, account, today=service.today),
             "already_open": written.case.opened_at != now,
             "unknown_mentions": list(written.unknown_mentions),
         }
@@ -81,7 +81,7 @@ async def _wanted_of(connection: AsyncConnection, new: NewCase) -> Wanted:
 @router.post("/cases", response_class=JsonAnswer, responses={200: {"model": CaseWritten}, **ERRORS})
 async def open_one(service: ServiceOf, viewer: Worker, new: NewCase) -> JsonAnswer:
     """Open a case, or add to the one that is open for the same thing."""
-    now = office_now(service)
+    now = service.local_now
     with case_refusals():
         async with service.database.begin() as connection:
             wanted = await _wanted_of(connection, new)
@@ -94,7 +94,7 @@ async def open_one(service: ServiceOf, viewer: Worker, new: NewCase) -> JsonAnsw
 )
 async def change_many(service: ServiceOf, viewer: Worker, wanted: CaseBulk) -> JsonAnswer:
     """Open cases for piles and signals, or assign cases or set their deadline, many at once."""
-    now = office_now(service)
+    now = service.local_now
     refused: dict[str, str] = {}
     with case_refusals():
         async with service.database.begin() as connection:
@@ -168,7 +168,7 @@ async def step_one(
     service: ServiceOf, viewer: Worker, number: NameInPath, wanted: CaseStep
 ) -> JsonAnswer:
     """Take a step of a case."""
-    now = office_now(service)
+    now = service.local_now
     with case_refusals():
         async with service.database.begin() as connection:
             case = await find_case(connection, number, viewer)
@@ -186,7 +186,7 @@ async def comment(
     service: ServiceOf, viewer: Worker, number: NameInPath, wanted: CaseComment
 ) -> JsonAnswer:
     """Write a comment into a case."""
-    now = office_now(service)
+    now = service.local_now
     with case_refusals():
         async with service.database.begin() as connection:
             case = await find_case(connection, number, viewer)
@@ -216,7 +216,7 @@ async def attach(
 ) -> JsonAnswer:
     """Attach the body, a file as it is, to a case."""
     content = await read_body(request, most_bytes=MOST_FILE_BYTES)
-    now = office_now(service)
+    now = service.local_now
     with case_refusals():
         checked = await check_file(name, content)
         async with service.database.begin() as connection:
@@ -242,7 +242,7 @@ async def reply(
     service: ServiceOf, viewer: Replier, number: NameInPath, wanted: CaseText
 ) -> JsonAnswer:
     """Reply to a case, as its operator."""
-    now = office_now(service)
+    now = service.local_now
     with case_refusals():
         async with service.database.begin() as connection:
             case = await find_case(connection, number, viewer)
@@ -261,7 +261,7 @@ async def object_to(
     service: ServiceOf, viewer: Replier, number: NameInPath, wanted: CaseText
 ) -> JsonAnswer:
     """Object to a case, as its operator; the first objection within 60 days opens it again."""
-    now = office_now(service)
+    now = service.local_now
     with case_refusals():
         async with service.database.begin() as connection:
             case = await find_case(connection, number, viewer)
@@ -281,7 +281,7 @@ async def attach_to_reply(
 ) -> JsonAnswer:
     """Attach the body, a file as it is, to a case, as its operator."""
     content = await read_body(request, most_bytes=MOST_FILE_BYTES)
-    now = office_now(service)
+    now = service.local_now
     with case_refusals():
         checked = await check_file(name, content)
         async with service.database.begin() as connection:

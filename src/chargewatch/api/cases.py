@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from datetime import date, datetime
 from typing import Annotated, Any
-from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
@@ -57,11 +56,6 @@ def case_refusals() -> AbstractContextManager[None]:
             FileError: (422, "file_refused"),
         }
     )
-
-
-def office_now(service: Service) -> datetime:
-    """Return the time in the office's zone, whose day and year count."""
-    return service.clock().astimezone(ZoneInfo(service.settings.time_zone))
 
 
 def case_document(case: Mapping[Any, Any] | Case, account: Account, *, today: date) -> Any:
@@ -201,7 +195,7 @@ async def list_cases(
         viewer, state=state, owner=owner, operator=operator, subject=subject, overdue=overdue,
         sort=sort,
     )  # fmt: skip
-    today = office_now(service).date()
+    today = service.today
     async with service.database.connect() as connection:
         page = await load_page(connection, viewer, wanted, today=today, limit=limit, after=after)
     found = page.pop("rows")
@@ -229,7 +223,7 @@ async def show_case(service: ServiceOf, viewer: Viewer, number: NameInPath) -> J
         entries = await rows.entries(connection, case.case_id, only_shown=viewer.scope is not None)
     return JsonAnswer(
         {
-            "case": case_document(case, viewer, today=office_now(service).date()),
+            "case": case_document(case, viewer, today=service.today),
             "entries": [entry_document(row, viewer) for row in entries],
             "possible_steps": steps_of(case, viewer),
         }

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Depends, Path, Query
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -22,7 +21,6 @@ from chargewatch.api.models_complaints import (
     Reason,
 )
 from chargewatch.api.piles import BeforeId, Limit
-from chargewatch.api.public import today_of
 from chargewatch.storage.office import complaints as rows
 from chargewatch.supervision.accounts import Account
 from chargewatch.supervision.cases.model import CaseError
@@ -44,11 +42,6 @@ StateWanted = Literal[
 def complaint_refusals() -> AbstractContextManager[None]:
     """Turn what can't be done with a complaint into answers with its words."""
     return answered({ComplaintError: (422, "refused"), CaseError: (422, "refused")})
-
-
-def zone_of(service: Service) -> ZoneInfo:
-    """Return the office's time zone."""
-    return ZoneInfo(service.settings.time_zone)
 
 
 def seen_by(account: Account, row: Mapping[Any, Any]) -> dict[str, Any]:
@@ -73,7 +66,7 @@ async def complaint_detail(
     Raises: ApiError 404 also when it is about another operator's pile.
     """
     row = await rows.complaint_of(
-        connection, complaint_id, scope=account.scope, today=today_of(service)
+        connection, complaint_id, scope=account.scope, today=service.today
     )
     if row is None:
         raise not_found("complaint", str(complaint_id))
@@ -107,7 +100,7 @@ async def list_complaints(
         found = await rows.complaints(
             connection,
             scope=viewer.scope,
-            today=today_of(service),
+            today=service.today,
             limit=limit + 1,
             state=state,
             connector=connector,
@@ -137,7 +130,11 @@ async def accept(service: ServiceOf, viewer: Answerer, complaint_id: ComplaintId
     with complaint_refusals():
         async with service.database.begin() as connection:
             await triage.accept(
-                connection, viewer.actor, complaint_id, now=service.clock(), zone=zone_of(service)
+                connection,
+                viewer.actor,
+                complaint_id,
+                now=service.clock(),
+                zone=service.settings.zone,
             )
 
 
@@ -171,7 +168,11 @@ async def end(service: ServiceOf, viewer: Answerer, complaint_id: ComplaintId) -
     with complaint_refusals():
         async with service.database.begin() as connection:
             await triage.end(
-                connection, viewer.actor, complaint_id, now=service.clock(), zone=zone_of(service)
+                connection,
+                viewer.actor,
+                complaint_id,
+                now=service.clock(),
+                zone=service.settings.zone,
             )
 
 
@@ -193,7 +194,11 @@ async def open_case(service: ServiceOf, viewer: Answerer, complaint_id: Complain
     with complaint_refusals():
         async with service.database.begin() as connection:
             number = await triage.open_case(
-                connection, viewer.actor, complaint_id, now=service.clock(), zone=zone_of(service)
+                connection,
+                viewer.actor,
+                complaint_id,
+                now=service.clock(),
+                zone=service.settings.zone,
             )
     return JsonAnswer({"number": number})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import cached_property
 from typing import Annotated, Any, Protocol, cast
 
@@ -75,6 +75,16 @@ class Service:
     messages: Slots = field(
         default_factory=lambda: Slots(a_user=16, in_all=64, what="messages", retry_s=5)
     )
+
+    @property
+    def local_now(self) -> datetime:
+        """The present time where the office is."""
+        return self.clock().astimezone(self.settings.zone)
+
+    @property
+    def today(self) -> date:
+        """The day where the office is."""
+        return self.local_now.date()
 
     @cached_property
     def provider(self) -> Provider:

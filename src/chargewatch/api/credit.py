@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import date, timedelta
 from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Depends, Path, Query
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -61,11 +60,6 @@ WEEKS = 26
 def credit_refusals() -> AbstractContextManager[None]:
     """Turn what the credit's rules refuse into answers with their words."""
     return answered({CreditError: (422, "refused")})
-
-
-def zone_of(service: Service) -> ZoneInfo:
-    """Return the office's time zone."""
-    return ZoneInfo(service.settings.time_zone)
 
 
 def check_scope(account: Account, operator_id: str) -> None:
@@ -165,7 +159,7 @@ async def list_operators(
 )
 async def show_operator(service: ServiceOf, viewer: Viewer, operator_id: NameInPath) -> JsonAnswer:
     """Answer an operator's grades with their arithmetic, its commitments and data quality."""
-    today = service.clock().astimezone(zone_of(service)).date()
+    today = service.today
     async with service.database.connect() as connection:
         found = await load_operator(connection, operator_id, viewer, today=today)
     return JsonAnswer(found | {"weeks": [_counts(week) for week in found["weeks"]]})
@@ -233,7 +227,7 @@ async def record_commitment(
             until=until,
             actor=account.actor,
             now=service.clock(),
-            zone=zone_of(service),
+            zone=service.settings.zone,
         )
 
 
@@ -290,7 +284,7 @@ async def decide(
             why=why,
             actor=account.actor,
             now=service.clock(),
-            zone=zone_of(service),
+            zone=service.settings.zone,
         )
 
 
@@ -316,7 +310,7 @@ async def ask_for_grades(
         grading.check_month(
             grading.month_of(month),
             now=service.clock(),
-            zone=zone_of(service),
+            zone=service.settings.zone,
             closing=action != "draft",
         )
         if action == "recount":

@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
-from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Depends, Query
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -66,7 +65,7 @@ def draw_refusals() -> AbstractContextManager[None]:
 
 def draw_clock(service: Service) -> DrawClock:
     """Return the present time and the platform's time zone."""
-    return DrawClock(now=service.clock(), zone=ZoneInfo(service.settings.time_zone))
+    return DrawClock(now=service.clock(), zone=service.settings.zone)
 
 
 def told_row(draw: Mapping[Any, Any]) -> dict[str, Any]:

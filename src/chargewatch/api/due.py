@@ -22,7 +22,7 @@ from chargewatch.api.models_registry import (
 )
 from chargewatch.api.piles import Limit
 from chargewatch.api.public import counted_read
-from chargewatch.api.registry import RegistryEditor, Wanted, registry_refusals, today_of
+from chargewatch.api.registry import RegistryEditor, Wanted, registry_refusals
 from chargewatch.domain.districts import district_name
 from chargewatch.storage.office.coverage import By
 from chargewatch.storage.office.due import STEPS
@@ -164,7 +164,7 @@ async def take_step(
             note=wanted.note,
             actor=viewer.actor,
             now=service.clock(),
-            today=today_of(service),
+            today=service.today,
         )
 
 
@@ -209,7 +209,7 @@ async def coverage_figures(
     """
     if not EARLIEST_COVERAGE <= on <= LATEST_COVERAGE:
         raise ApiError(422, "invalid_request", f"on: from {EARLIEST_COVERAGE} to {LATEST_COVERAGE}")
-    today = today_of(service)
+    today = service.today
 
     async def load() -> Sequence[VerifiedShare]:
         async with service.database.connect() as connection:
@@ -234,7 +234,7 @@ async def show_coverage(
     service: ServiceOf, viewer: Viewer, by: By = "district", on: date | None = None
 ) -> JsonAnswer:
     """Answer the share of instruments with a valid verification; an operator's user its own."""
-    day = on or today_of(service)
+    day = on or service.today
     return JsonAnswer(await coverage_figures(service, on=day, by=by, scope=viewer.scope))
 
 
@@ -247,5 +247,5 @@ async def show_coverage(
 )
 async def show_public_coverage(service: ServiceOf, by: By = "district") -> JsonAnswer:
     """Answer the present coverage of the city, by district or operator; needs no log-in."""
-    figures = await coverage_figures(service, on=today_of(service), by=by, scope=None)
+    figures = await coverage_figures(service, on=service.today, by=by, scope=None)
     return JsonAnswer(figures, headers={"Cache-Control": "public, max-age=300"})

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Query
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -114,7 +113,7 @@ async def pile_sessions(
         connection,
         place,
         month=month,
-        zone=ZoneInfo(service.settings.time_zone),
+        zone=service.settings.zone,
         clock_limit_s=rule_set(service.settings.mpe_rules).clock_limit_s,
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Annotated
-from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Depends
 
@@ -93,7 +92,7 @@ async def find_brief(service: Service, account: Account) -> Brief:
             user_id=account.user_id,
             username=account.username,
             now=service.clock(),
-            zone=ZoneInfo(service.settings.time_zone),
+            zone=service.settings.zone,
         )
 
 

@@ -6,10 +6,8 @@ import csv
 import hashlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date
 from typing import Annotated, Any
 from urllib.parse import urlencode
-from zoneinfo import ZoneInfo
 
 import orjson
 from fastapi import APIRouter, Depends, Query, Request
@@ -57,11 +55,6 @@ Name = Annotated[str, Query(max_length=64)]
 District = Annotated[str, Query(max_length=12)]
 
 
-def today_of(service: Service) -> date:
-    """Return today where the office is."""
-    return service.clock().astimezone(ZoneInfo(service.settings.time_zone)).date()
-
-
 def _answer(
     request: Request, body: bytes, media_type: str, *, following: str = "", name: str = ""
 ) -> Response:
@@ -85,7 +78,7 @@ def _answer(
 
 
 def _document(service: Service, **content: Any) -> bytes:
-    head = {"licence": service.settings.open_data_licence, "as_of": today_of(service)}
+    head = {"licence": service.settings.open_data_licence, "as_of": service.today}
     return orjson.dumps({**head, **content})
 
 
@@ -117,7 +110,7 @@ async def _piles(
     async with service.database.connect() as connection:
         found = await rows.piles(
             connection,
-            today=today_of(service),
+            today=service.today,
             limit=limit + 1,
             after=after,
             station_id=station,
@@ -194,7 +187,7 @@ async def show_pile(
 ) -> Response:
     """Answer a registered pile with its newest verification and published inspection."""
     async with service.database.connect() as connection:
-        found = await public_pile(connection, connector, today=today_of(service))
+        found = await public_pile(connection, connector, today=service.today)
     if found is None:
         raise ApiError(404, "not_registered", f"{connector!r} is not in the register")
     return _answer(request, _document(service, **found.document()), "application/json")
@@ -205,7 +198,7 @@ async def _stations(
 ) -> list[dict[str, Any]]:
     async with service.database.connect() as connection:
         found = await rows.stations(
-            connection, today=today_of(service), limit=limit + 1, after=after, district=district
+            connection, today=service.today, limit=limit + 1, after=after, district=district
         )
     return [{name: row[name] for name in STATION_COLUMNS} for row in found]
 
@@ -256,7 +249,7 @@ async def list_stations_csv(
 
 async def _districts(service: Service) -> list[dict[str, Any]]:
     """Return all districts; the one figure that looks at every pile is kept for a while."""
-    today = today_of(service)
+    today = service.today
 
     async def load() -> list[dict[str, Any]]:
         async with service.database.connect() as connection:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from datetime import date, timedelta
+from datetime import timedelta
 from typing import Annotated, Any
-from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Depends, Query
 
@@ -66,11 +65,6 @@ def registry_refusals() -> AbstractContextManager[None]:
     )
 
 
-def today_of(service: Service) -> date:
-    """Return the present day in the city."""
-    return service.clock().astimezone(ZoneInfo(service.settings.time_zone)).date()
-
-
 def instrument_filter(
     service: ServiceOf,
     q: Annotated[
@@ -87,7 +81,7 @@ def instrument_filter(
     after: Annotated[str, Query(max_length=300, description="`next_after` of the page")] = "",
 ) -> InstrumentFilter:
     """Return the filter that a query string asks for."""
-    today = today_of(service)
+    today = service.today
     return InstrumentFilter(
         text=q.strip(),
         by=by,

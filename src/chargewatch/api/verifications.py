@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
-from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Depends, Path, Query
 from fastapi.responses import Response
@@ -76,11 +75,6 @@ def rules_of(service: Service, name: str | None) -> RuleSet:
         raise ApiError(422, "refused", str(exc).partition(": ")[2]) from exc
 
 
-def zone_of(service: Service) -> ZoneInfo:
-    """Return the office's time zone."""
-    return ZoneInfo(service.settings.time_zone)
-
-
 async def verification_of(
     connection: AsyncConnection, verification_id: int, *, scope: str | None
 ) -> dict[str, Any]:
@@ -114,7 +108,7 @@ async def enter(service: ServiceOf, viewer: Enterer, wanted: VerificationAsked) 
                 new,
                 rules=rules,
                 now=service.clock(),
-                zone=zone_of(service),
+                zone=service.settings.zone,
             )
     async with service.database.connect() as connection:
         entered = await verification_of(connection, verification_id, scope=None)
@@ -184,7 +178,7 @@ async def withdraw(
                 verification_id,
                 why=wanted.why,
                 now=service.clock(),
-                zone=zone_of(service),
+                zone=service.settings.zone,
             )
 
 
@@ -243,7 +237,7 @@ async def show_figures(service: ServiceOf, viewer: Viewer) -> JsonAnswer:
     """Answer precision, recall and delays of flags, with intervals."""
     async with service.database.connect() as connection:
         figures = await read_figures(
-            connection, scope=viewer.scope, zone=zone_of(service), now=service.clock()
+            connection, scope=viewer.scope, zone=service.settings.zone, now=service.clock()
         )
     return JsonAnswer(figures_document(figures))
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
-from zoneinfo import ZoneInfo
 
 import asyncpg
 import click
@@ -203,7 +202,7 @@ async def _load(dsn: str, settings: Settings, days: int, folder: Path | None) ->
             first=first,
             as_of=END,
             rules=rule_set(settings.mpe_rules),
-            zone=ZoneInfo(settings.time_zone),
+            zone=settings.zone,
             archive=archive,
         )
         parts = blocks(first, END, connectors=loaded.inputs.fleet.size)

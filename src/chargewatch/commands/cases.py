@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import click
 
@@ -27,7 +26,7 @@ MOST_LISTED = 500
 
 
 def _now(settings: Settings) -> datetime:
-    return datetime.now(UTC).astimezone(ZoneInfo(settings.time_zone))
+    return datetime.now(settings.zone)
 
 
 def _told(case: Case | Mapping[Any, Any]) -> dict[str, Any]:
@@ -125,7 +124,7 @@ def show(context: click.Context, number: str, as_json: bool) -> None:
     outcome = f": {case.outcome}" if case.outcome else ""
     click.echo(f"{case.number}\t{case.state}{outcome}\t{case.subject}\t{case.title}")
     for row in entries:
-        at = row["at"].astimezone(ZoneInfo(settings.time_zone)).strftime("%Y-%m-%d %H:%M")
+        at = row["at"].astimezone(settings.zone).strftime("%Y-%m-%d %H:%M")
         click.echo(f"{at}\t{row['author']}\t{row['kind']}\t{row['file_name'] or row['text']}")
 
 

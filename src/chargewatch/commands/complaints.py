@@ -56,7 +56,7 @@ def list_complaints(
     settings = settings_of(context)
 
     async def load() -> list[dict[str, Any]]:
-        today = datetime.now(ZoneInfo(settings.time_zone)).date()
+        today = datetime.now(settings.zone).date()
         async with open_database(settings.require_database_url()) as database:
             await require_newest_schema(database)
             async with database.connect() as connection:
@@ -90,7 +90,7 @@ def show(context: click.Context, number: int, as_json: bool) -> None:
     settings = settings_of(context)
 
     async def load() -> dict[str, Any]:
-        today = datetime.now(ZoneInfo(settings.time_zone)).date()
+        today = datetime.now(settings.zone).date()
         async with open_database(settings.require_database_url()) as database:
             await require_newest_schema(database)
             async with database.connect() as connection:
@@ -130,7 +130,7 @@ def _take(context: click.Context, step: Step) -> None:
     settings = settings_of(context)
 
     async def run(settings: Settings) -> None:
-        zone = ZoneInfo(settings.time_zone)
+        zone = settings.zone
         async with open_database(settings.require_database_url()) as database:
             await require_newest_schema(database)
             async with database.begin() as connection:

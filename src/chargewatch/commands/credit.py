@@ -7,7 +7,6 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
-from zoneinfo import ZoneInfo
 
 import click
 import orjson
@@ -68,7 +67,7 @@ def grade(
     if (publish and recount) or bool(why) != recount:
         raise click.UsageError("--recount and --why belong together, and not with --publish")
     settings = settings_of(context)
-    zone, now = ZoneInfo(settings.time_zone), datetime.now(UTC)
+    zone, now = settings.zone, datetime.now(UTC)
     wanted = grading.month_now(now, zone) if month is None else grading.month_of(month)
 
     async def run() -> Graded:

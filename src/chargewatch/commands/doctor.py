@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
-from zoneinfo import ZoneInfo
 
 import click
 import paho.mqtt.client as paho
@@ -104,7 +103,7 @@ def _rules(settings: Settings) -> Diagnosis:
     found = f"{rules.name}: {rules.regulation}, {holds}"
     if not rules.checked_against_source:
         found += ", not checked against the text of the regulation"
-    in_force = rules.in_force(datetime.now(ZoneInfo(settings.time_zone)).date())
+    in_force = rules.in_force(datetime.now(settings.zone).date())
     if not in_force:
         found += ", not in force today"
     is_sound = in_force and rules.checked_against_source

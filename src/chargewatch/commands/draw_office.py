@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, TypeVar
-from zoneinfo import ZoneInfo
 
 import click
 
@@ -38,7 +37,7 @@ T = TypeVar("T")
 
 def clock_of(settings: Settings) -> DrawClock:
     """Return the present time and the platform's time zone."""
-    return DrawClock(now=datetime.now(UTC), zone=ZoneInfo(settings.time_zone))
+    return DrawClock(now=datetime.now(UTC), zone=settings.zone)
 
 
 def in_database(context: click.Context, work: Callable[[Database], Awaitable[T]]) -> T:

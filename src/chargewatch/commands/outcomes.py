@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import asdict
 from datetime import UTC, datetime
-from zoneinfo import ZoneInfo
 
 import click
 
@@ -26,7 +25,7 @@ async def _count(settings: Settings) -> int:
     async with open_database(settings.require_database_url()) as database:
         await require_newest_schema(database)
         async with database.begin() as connection:
-            return await count_outcomes(connection, zone=ZoneInfo(settings.time_zone))
+            return await count_outcomes(connection, zone=settings.zone)
 
 
 async def _show(settings: Settings, operator_id: str | None) -> Figures:
@@ -36,7 +35,7 @@ async def _show(settings: Settings, operator_id: str | None) -> Figures:
             return await read_figures(
                 connection,
                 scope=operator_id,
-                zone=ZoneInfo(settings.time_zone),
+                zone=settings.zone,
                 now=datetime.now(UTC),
             )
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import click
 
@@ -50,7 +49,7 @@ ALL_ROWS = 1_000_000
 
 
 def _today(settings: Settings) -> date:
-    return datetime.now(UTC).astimezone(ZoneInfo(settings.time_zone)).date()
+    return datetime.now(settings.zone).date()
 
 
 async def _open(database: Database) -> Database:

@@ -6,7 +6,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import click
 from pydantic import ValidationError
@@ -82,7 +81,7 @@ async def _enter(
     rules: str | None,
     file: tuple[str, bytes] | None,
 ) -> dict[str, Any]:
-    actor, zone = command_line(), ZoneInfo(settings.time_zone)
+    actor, zone = command_line(), settings.zone
     async with open_database(settings.require_database_url()) as database:
         await require_newest_schema(database)
         async with database.begin() as connection:
@@ -122,7 +121,7 @@ async def _withdraw(settings: Settings, number: int, why: str) -> None:
                 number,
                 why=why,
                 now=datetime.now(UTC),
-                zone=ZoneInfo(settings.time_zone),
+                zone=settings.zone,
             )
 
 

@@ -67,7 +67,7 @@ class Office:
     @property
     def zone(self) -> ZoneInfo:
         """Where days begin."""
-        return ZoneInfo(self.settings.time_zone)
+        return self.settings.zone
 
     @property
     def lead(self) -> Actor:

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import asyncpg
 import numpy as np
@@ -77,7 +76,7 @@ def _ignore(_line: str) -> None:
 
 def _engine_config(settings: Settings, as_of: datetime) -> EngineConfig:
     """Return the engine's numbers; the hours of situations are local ones as of the run."""
-    offset = as_of.astimezone(ZoneInfo(settings.time_zone)).utcoffset()
+    offset = as_of.astimezone(settings.zone).utcoffset()
     return EngineConfig(
         half_life_days=settings.half_life_days,
         utc_offset_s=offset.total_seconds() if offset else 0.0,
@@ -121,7 +120,7 @@ async def run_assessment(
     InputFileError for a damaged file of the archive.
     """
     as_of = (as_of or datetime.now(UTC)).astimezone(UTC)
-    zone, rules = ZoneInfo(settings.time_zone), rule_set(settings.mpe_rules)
+    zone, rules = settings.zone, rule_set(settings.mpe_rules)
     configuration = configuration_of(settings, days=days, as_of=as_of)
     await require_newest_schema(database)
     await store.require_not_ahead(database, as_of)

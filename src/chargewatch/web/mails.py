@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import time
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from chargewatch.errors import SettingError
 from chargewatch.settings import Settings
@@ -101,7 +100,7 @@ async def _ask_for_briefs(work: Work) -> None:
 
 async def _send_brief(work: Work) -> dict[str, Any]:
     server, sender = _mail_settings(work.settings)
-    username, zone = work.arguments["username"], ZoneInfo(work.settings.time_zone)
+    username, zone = work.arguments["username"], work.settings.zone
     async with work.database.connect() as connection:
         user = await user_by_name(connection, username)
         wish = await rows.wish(connection, user["user_id"]) if user else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 from urllib.parse import quote, urlencode
-from zoneinfo import ZoneInfo
 
 import orjson
 from fastapi import Request
@@ -102,7 +101,7 @@ def formats_of(request: Request) -> Formats:
     service = service_of(request)
     return Formats(
         t=Translator(language_of(request)),
-        zone=ZoneInfo(service.settings.time_zone),
+        zone=service.settings.zone,
         currency=service.settings.currency,
         now=service.clock(),
     )

@@ -17,7 +17,7 @@ async def grade_operators(work: Work) -> list[dict[str, Any]]:
 
     Raises: CreditError for what can't be graded so.
     """
-    zone = ZoneInfo(work.settings.time_zone)
+    zone = work.settings.zone
     told = work.arguments.get("month")
     if told is None:
         running = grading.month_now(work.now, zone)

@@ -87,7 +87,7 @@ class Worker:
         self._database = database
         self._settings = settings
         self._kinds = {kind.name: kind for kind in kinds}
-        self._zone = ZoneInfo(settings.time_zone)
+        self._zone = settings.zone
         self._stop = asyncio.Event()
         self._asked: set[str] = set()
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"

@@ -380,7 +380,7 @@ async def collect_job(work: Work) -> None:
         told = await collect(
             connection,
             now=work.now,
-            zone=ZoneInfo(settings.time_zone),
+            zone=settings.zone,
             messengers=bool(settings.messengers),
         )
         await job_rows.forget_done(connection, kind=work.kind)

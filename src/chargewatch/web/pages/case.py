@@ -14,7 +14,6 @@ from chargewatch.api.cases import (
     download_file,
     entry_document,
     find_case,
-    office_now,
     steps_of,
 )
 from chargewatch.api.context import permitted, require_visitor, service_of
@@ -51,7 +50,7 @@ async def _page(
     unknown: tuple[str, ...] = (),
 ) -> Response:
     service = service_of(request)
-    today = office_now(service).date()
+    today = service.today
     async with service.database.connect() as connection:
         row = await rows.case_detail(connection, number, scope=account.scope)
         if row is None:
@@ -118,7 +117,7 @@ async def step_case(request: Request, account: CaseWorker, number: NameInPath) -
             async with service.database.begin() as connection:
                 case = await find_case(connection, number, account)
                 written = await working.step_case(
-                    connection, account.actor, case.case_id, wanted, now=office_now(service)
+                    connection, account.actor, case.case_id, wanted, now=service.local_now
                 )
     except ApiError as exc:
         if exc.status == 404:
@@ -167,7 +166,7 @@ async def comment(request: Request, account: CaseWorker, number: NameInPath) -> 
             text=fields.get("text", ""),
             files=files,
             for_operator=fields.get("for_operator") == "yes",
-            now=office_now(service_of(request)),
+            now=service_of(request).local_now,
         )
 
     return await _write(request, account, number, write)
@@ -188,7 +187,7 @@ async def reply(request: Request, account: CaseReplier, number: NameInPath) -> R
             case.case_id,
             text=fields.get("text", ""),
             files=files,
-            now=office_now(service_of(request)),
+            now=service_of(request).local_now,
         )
 
     return await _write(request, account, number, write)

@@ -15,7 +15,6 @@ from chargewatch.api.cases import (
     case_filter,
     case_refusals,
     load_page,
-    office_now,
 )
 from chargewatch.api.context import permitted, require_visitor, service_of
 from chargewatch.api.errors import ApiError
@@ -70,7 +69,7 @@ async def _page(
     result: BulkResult | None = None,
 ) -> Response:
     service = service_of(request)
-    today = office_now(service).date()
+    today = service.today
     parameters = {
         "state": wanted.state,
         "owner": owner,
@@ -135,7 +134,7 @@ async def open_by_hand(request: Request, account: CaseWorker) -> Response:
     """Open a case for a pile or a station, and go to it; or to the one that is open."""
     form = await read_own_form(request)
     service = service_of(request)
-    now = office_now(service)
+    now = service.local_now
     place = {
         "station_id": form.get("station_id", "").strip(),
         "operator_id": form.get("operator_id", "").strip(),
@@ -187,7 +186,7 @@ async def open_ticked(request: Request, account: CaseWorker) -> Response:
                 piles=piles,
                 signals=signals,
                 deadline=deadline,
-                now=office_now(service),
+                now=service.local_now,
             )
     target = f"/cases/{found[0].number}" if len(found) == 1 else "/cases"
     return RedirectResponse(target, status_code=303)
@@ -212,7 +211,7 @@ async def step_ticked(request: Request, account: CaseWorker) -> Response:
         with case_refusals():
             async with service.database.begin() as connection:
                 result = await bulk.step_many(
-                    connection, account.actor, ticked, wanted, now=office_now(service)
+                    connection, account.actor, ticked, wanted, now=service.local_now
                 )
     except ApiError as exc:
         status, problem = exc.status, str(exc)

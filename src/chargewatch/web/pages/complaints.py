@@ -15,12 +15,10 @@ from chargewatch.api.complaints import (
     complaint_detail,
     complaint_refusals,
     seen_by,
-    zone_of,
 )
 from chargewatch.api.context import Service, permitted, require_visitor, service_of
 from chargewatch.api.errors import ApiError, not_found
 from chargewatch.api.piles import BeforeId
-from chargewatch.api.public import today_of
 from chargewatch.storage.office import complaints as rows
 from chargewatch.storage.pages.city import PAGE_ROWS
 from chargewatch.supervision.accounts import Account
@@ -57,7 +55,7 @@ async def list_complaints(
             number = await rows.number_of(connection, reference) if reference else None
             if number is not None:
                 return RedirectResponse(f"/complaints/{number}", status_code=303)
-        today = today_of(service)
+        today = service.today
         found = await rows.complaints(
             connection,
             scope=account.scope,
@@ -135,7 +133,7 @@ async def _do(
 
     Raises: ApiError 422 for a step that there is not; NotFoundError, ComplaintError.
     """
-    now, zone, actor = service.clock(), zone_of(service), account.actor
+    now, zone, actor = service.clock(), service.settings.zone, account.actor
     step, text = form.get("step", ""), form.get("text", "")
     match step:
         case "accept":

@@ -23,7 +23,7 @@ from chargewatch.api.due import (
     place_of,
 )
 from chargewatch.api.errors import ApiError
-from chargewatch.api.registry import Wanted, registry_refusals, today_of
+from chargewatch.api.registry import Wanted, registry_refusals
 from chargewatch.api.slots import SlottedStream
 from chargewatch.domain.csv_cell import csv_cell
 from chargewatch.domain.districts import district_name, districts
@@ -210,7 +210,7 @@ async def tell_step(request: Request, account: RegistryClerk, connector: NameInP
                 note=note,
                 actor=account.actor,
                 now=service.clock(),
-                today=today_of(service),
+                today=service.today,
             )
     return RedirectResponse(local_path(form.get("next", "/registry/due")), status_code=303)
 
@@ -221,7 +221,7 @@ async def show_coverage_page(
 ) -> Response:
     """Show the share of instruments with a valid verification."""
     service = service_of(request)
-    day = on or today_of(service)
+    day = on or service.today
     figures = await coverage_figures(
         service, on=day, by=by, scope=account.scope, language=language_of(request)
     )
@@ -232,6 +232,6 @@ async def show_coverage_page(
         figures=figures,
         by=by,
         on=day,
-        today=today_of(service),
+        today=service.today,
         choices=("district", "operator"),
     )

@@ -14,7 +14,6 @@ from chargewatch.api.addresses import NameInPath
 from chargewatch.api.context import Service, service_of
 from chargewatch.api.errors import ApiError, not_found
 from chargewatch.api.piles import Key, find_pile
-from chargewatch.api.public import today_of
 from chargewatch.storage.office import public as public_rows
 from chargewatch.storage.pages import stations as station_rows
 from chargewatch.web.language import LANGUAGES, Translator
@@ -102,7 +101,7 @@ async def show_labels(request: Request, account: Visitor, station_id: NameInPath
             raise not_found("station", station_id)
         found = await public_rows.piles(
             connection,
-            today=today_of(service),
+            today=service.today,
             limit=MOST_LABELS + 1,
             station_id=station_id,
             operator_id=station["operator_id"],

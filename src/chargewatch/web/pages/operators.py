@@ -21,7 +21,6 @@ from chargewatch.api.credit import (
     check_scope,
     credit_refusals,
     load_operator,
-    zone_of,
 )
 from chargewatch.api.errors import ApiError, not_found
 from chargewatch.api.models_credit import MONTH
@@ -85,7 +84,7 @@ async def _list(
             words=words,
             sort=sort,
         )
-    running = grading.month_now(service.clock(), zone_of(service))
+    running = grading.month_now(service.clock(), service.settings.zone)
     return render(
         request,
         "operators.html",
@@ -165,7 +164,7 @@ async def _page(
     form: Mapping[str, str] | None = None,
 ) -> Response:
     service = service_of(request)
-    today = service.clock().astimezone(zone_of(service)).date()
+    today = service.today
     async with service.database.connect() as connection:
         operator = await load_operator(connection, operator_id, account, today=today)
         shown = await _arithmetic(connection, operator_id, month, revision)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from chargewatch.api.context import service_of
-from chargewatch.api.verifications import next_before, split_before, zone_of
+from chargewatch.api.verifications import next_before, split_before
 from chargewatch.storage.office import outcomes as rows
 from chargewatch.storage.pages.city import PAGE_ROWS
 from chargewatch.supervision.outcomes.count import OUTCOMES, read_figures
@@ -31,7 +31,7 @@ async def show(
     at, number = split_before(before)
     async with service.database.connect() as connection:
         figures = await read_figures(
-            connection, scope=account.scope, zone=zone_of(service), now=service.clock()
+            connection, scope=account.scope, zone=service.settings.zone, now=service.clock()
         )
         found = await rows.newest(
             connection,

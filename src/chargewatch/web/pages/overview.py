@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import cache
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import orjson
 from fastapi import APIRouter, Request
@@ -66,7 +65,7 @@ async def overview(request: Request, account: Visitor) -> Response:
     """Show tiers, money at risk, districts, newest red piles and whether telemetry arrives."""
     service = service_of(request)
     scope = account.scope
-    today = service.clock().astimezone(ZoneInfo(service.settings.time_zone)).date()
+    today = service.today
     sums: Sequence[DistrictTier] = ()
     red: Sequence[Any] = ()
     async with service.database.connect() as connection:

@@ -9,10 +9,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from chargewatch.api.addresses import NameInPath
-from chargewatch.api.complaints import complaint_refusals, zone_of
+from chargewatch.api.complaints import complaint_refusals
 from chargewatch.api.context import client_address, service_of
 from chargewatch.api.errors import ApiError
-from chargewatch.api.public import Counted, today_of
+from chargewatch.api.public import Counted
 from chargewatch.api.public_door import EVERYBODY
 from chargewatch.storage.office import complaints as rows
 from chargewatch.supervision.complaints import triage
@@ -52,7 +52,7 @@ def _form(
     status: int = 200,
 ) -> Response:
     service = service_of(request)
-    today = today_of(service)
+    today = service.today
     clocks = clocks_on(today)
     return render(
         request,
@@ -99,7 +99,7 @@ async def send_complaint(request: Request, _: Counted, connector: NameInPath) ->
         told = read_complaint(
             connector,
             form,
-            zone=zone_of(service),
+            zone=service.settings.zone,
             now=service.clock(),
             language=language_of(request),
         )
@@ -118,7 +118,7 @@ async def send_complaint(request: Request, _: Counted, connector: NameInPath) ->
     service.door.forms.use(mark)
     try:
         filed = await file_complaint(
-            service.database, told, now=service.clock(), zone=zone_of(service)
+            service.database, told, now=service.clock(), zone=service.settings.zone
         )
     except BaseException:
         service.door.forms.forget(mark)
@@ -128,7 +128,7 @@ async def send_complaint(request: Request, _: Counted, connector: NameInPath) ->
 
 def _filed(request: Request, connector: str, filed: Filed, *, has_contact: bool) -> Response:
     service = service_of(request)
-    today = today_of(service)
+    today = service.today
     clocks = clocks_on(today)
     accept_by = clocks.accept_by(today)
     return render(

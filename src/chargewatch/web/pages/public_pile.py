@@ -8,7 +8,7 @@ from fastapi.responses import Response
 from chargewatch.api.addresses import NameInPath
 from chargewatch.api.context import service_of
 from chargewatch.api.errors import ApiError
-from chargewatch.api.public import Counted, today_of
+from chargewatch.api.public import Counted
 from chargewatch.supervision.complaints.filing import is_plausible_name
 from chargewatch.supervision.public import public_pile
 from chargewatch.web.pages.overview import district_names
@@ -23,7 +23,7 @@ async def show_public_pile(request: Request, _: Counted, connector: NameInPath) 
     if not is_plausible_name(connector):
         raise ApiError(404, "not_found", "no pile can have this name: scan its code again")
     service = service_of(request)
-    today = today_of(service)
+    today = service.today
     async with service.database.connect() as connection:
         found = await public_pile(connection, connector, today=today)
     if found is None:

@@ -21,7 +21,6 @@ from chargewatch.api.verifications import (
     refusals,
     rules_of,
     verification_of,
-    zone_of,
 )
 from chargewatch.domain.mpe import rule_sets
 from chargewatch.errors import ChargewatchError
@@ -127,7 +126,7 @@ async def show_form(
     currents = currents_of(pile)
     values = starting_values(
         pile,
-        today=service.clock().astimezone(zone_of(service)).date(),
+        today=service.today,
         i_max_a=None if currents is None else currents[1],
     )
     for name, value in (("inspection_id", inspection_id), ("case_id", case_id)):
@@ -189,7 +188,7 @@ async def _keep(
             new,
             rules=rules_of(service, None),
             now=service.clock(),
-            zone=zone_of(service),
+            zone=service.settings.zone,
         )
 
 
@@ -229,7 +228,7 @@ async def withdraw(request: Request, account: Enterer, verification_id: Verifica
                 verification_id,
                 why=form.get("why", ""),
                 now=service.clock(),
-                zone=zone_of(service),
+                zone=service.settings.zone,
             )
     except entering.VerificationError as exc:
         return await _page(request, account, verification_id, problem=str(exc))
@@ -288,7 +287,7 @@ async def declare(request: Request, account: Declarer, key: Key) -> Response:
         }
         new = declared_changes.NewChange(
             kind=form.get("kind", ""),
-            at=at if at.tzinfo else at.replace(tzinfo=zone_of(service)),
+            at=at if at.tzinfo else at.replace(tzinfo=service.settings.zone),
             detail=form.get("detail", "").strip(),
             serial=form.get("serial", "").strip(),
             **{k: None if v is None else v * WH_IN_KWH for k, v in energies.items()},
