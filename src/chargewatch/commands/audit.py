@@ -22,8 +22,7 @@ from chargewatch.console import (
 from chargewatch.errors import InputFileError, SettingError
 from chargewatch.settings import Settings
 from chargewatch.storage import audit as rows
-from chargewatch.storage.database import open_database
-from chargewatch.storage.migrate import require_newest_schema
+from chargewatch.storage.migrate import open_migrated
 from chargewatch.supervision import audit
 from chargewatch.supervision.audit import TrailReport
 from chargewatch.tlog.note import Note, VerifierKey, read_note, read_verifier_key
@@ -104,8 +103,7 @@ def checkpoint(context: click.Context, folder: Path | None, as_json: bool) -> No
     keys = _keys_of(settings)
 
     async def run() -> tuple[Note, int]:
-        async with open_database(settings.require_database_url()) as database:
-            await require_newest_schema(database)
+        async with open_migrated(settings.require_database_url()) as database:
             note = await audit.make_checkpoint(database, keys, now=datetime.now(UTC))
             return note, await audit.export(database, folder) if folder else 0
 
@@ -159,8 +157,7 @@ def _verify_proof(path: Path, keys: tuple[VerifierKey, ...], *, as_json: bool) -
 async def _verify_database(
     settings: Settings, known: tuple[VerifierKey, ...] | None
 ) -> TrailReport:
-    async with open_database(settings.require_database_url()) as database:
-        await require_newest_schema(database)
+    async with open_migrated(settings.require_database_url()) as database:
         return await audit.verify_database(database, keys=known)
 
 
@@ -195,8 +192,7 @@ def proof(context: click.Context, entry: int, out: Path) -> None:
     settings = settings_of(context)
 
     async def run() -> str:
-        async with open_database(settings.require_database_url()) as database:
-            await require_newest_schema(database)
+        async with open_migrated(settings.require_database_url()) as database:
             return (await audit.prove_entry(database, entry)).text()
 
     text = run_async(run())
@@ -253,10 +249,11 @@ def list_entries(
     settings = settings_of(context)
 
     async def run() -> list[dict[str, object]]:
-        async with open_database(settings.require_database_url()) as database:
-            await require_newest_schema(database)
-            async with database.connect() as connection:
-                found = await rows.newest(connection, limit=limit, subject=subject, actor=actor)
+        async with (
+            open_migrated(settings.require_database_url()) as database,
+            database.connect() as connection,
+        ):
+            found = await rows.newest(connection, limit=limit, subject=subject, actor=actor)
         return [{"entry": row["entry"]} | orjson.loads(row["content"]) for row in found]
 
     entries = run_async(run())

@@ -12,8 +12,8 @@ import click
 from chargewatch.console import json_option, print_json, run_async, say, settings_of
 from chargewatch.errors import InputFileError, NotFoundError
 from chargewatch.settings import Settings
-from chargewatch.storage.database import Database, open_database
-from chargewatch.storage.migrate import require_newest_schema
+from chargewatch.storage.database import Database
+from chargewatch.storage.migrate import open_migrated
 from chargewatch.storage.office import cases as rows
 from chargewatch.storage.office.cases import SORTS, CaseFilter
 from chargewatch.supervision.audit import command_line
@@ -76,17 +76,18 @@ def list_cases(
     )
 
     async def run() -> list[dict[str, Any]]:
-        async with open_database(settings.require_database_url()) as database:
-            await require_newest_schema(database)
-            async with database.connect() as connection:
-                found = await rows.cases(
-                    connection,
-                    wanted,
-                    scope=None,
-                    today=_now(settings).date(),
-                    limit=MOST_LISTED,
-                    after=None,
-                )
+        async with (
+            open_migrated(settings.require_database_url()) as database,
+            database.connect() as connection,
+        ):
+            found = await rows.cases(
+                connection,
+                wanted,
+                scope=None,
+                today=_now(settings).date(),
+                limit=MOST_LISTED,
+                after=None,
+            )
         return [_told(row) for row in found]
 
     found = run_async(run())
@@ -110,8 +111,7 @@ def show(context: click.Context, number: str, as_json: bool) -> None:
     settings = settings_of(context)
 
     async def run() -> tuple[Case, list[dict[str, Any]]]:
-        async with open_database(settings.require_database_url()) as database:
-            await require_newest_schema(database)
+        async with open_migrated(settings.require_database_url()) as database:
             case = await _case(database, number)
             async with database.connect() as connection:
                 found = await rows.entries(connection, case.case_id, only_shown=False)
@@ -160,24 +160,25 @@ def open_one(
 
     async def run() -> tuple[Case, bool]:
         now = _now(settings)
-        async with open_database(settings.require_database_url()) as database:
-            await require_newest_schema(database)
-            async with database.begin() as connection:
-                if signal_id is not None:
-                    wanted = await opening.wanted_of_signal(
-                        connection, signal_id, title=title, deadline=day
-                    )
-                elif connector is not None:
-                    wanted = await opening.wanted_of_pile(
-                        connection, connector, station_id=station_id, operator_id=operator_id,
-                        origin=Origin.HAND, title=title, deadline=day,
-                    )  # fmt: skip
-                else:
-                    wanted = await opening.wanted_of_station(
-                        connection, station_id or "", operator_id=operator_id or "", title=title,
-                        deadline=day,
-                    )  # fmt: skip
-                cases = await bulk.open_many(connection, command_line(), [wanted], now=now)
+        async with (
+            open_migrated(settings.require_database_url()) as database,
+            database.begin() as connection,
+        ):
+            if signal_id is not None:
+                wanted = await opening.wanted_of_signal(
+                    connection, signal_id, title=title, deadline=day
+                )
+            elif connector is not None:
+                wanted = await opening.wanted_of_pile(
+                    connection, connector, station_id=station_id, operator_id=operator_id,
+                    origin=Origin.HAND, title=title, deadline=day,
+                )  # fmt: skip
+            else:
+                wanted = await opening.wanted_of_station(
+                    connection, station_id or "", operator_id=operator_id or "", title=title,
+                    deadline=day,
+                )  # fmt: skip
+            cases = await bulk.open_many(connection, command_line(), [wanted], now=now)
         return cases[0], cases[0].opened_at == now
 
     case, is_new = run_async(run())
@@ -212,8 +213,7 @@ def close(
     settings = settings_of(context)
 
     async def run() -> Case:
-        async with open_database(settings.require_database_url()) as database:
-            await require_newest_schema(database)
+        async with open_migrated(settings.require_database_url()) as database:
             case = await _case(database, number)
             async with database.begin() as connection:
                 return await working.close_case(
@@ -257,8 +257,7 @@ def comment(
 
     async def run() -> CaseChange:
         files = [await check_file(path.name, _content(path)) for path in paths]
-        async with open_database(settings.require_database_url()) as database:
-            await require_newest_schema(database)
+        async with open_migrated(settings.require_database_url()) as database:
             case = await _case(database, number)
             async with database.begin() as connection:
                 return await working.write_comment(

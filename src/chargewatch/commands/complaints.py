@@ -13,8 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chargewatch.console import json_option, print_json, run_async, say, settings_of
 from chargewatch.errors import NotFoundError
 from chargewatch.settings import Settings
-from chargewatch.storage.database import open_database
-from chargewatch.storage.migrate import require_newest_schema
+from chargewatch.storage.migrate import open_migrated
 from chargewatch.storage.office import complaints as rows
 from chargewatch.supervision.audit import command_line
 from chargewatch.supervision.complaints import triage
@@ -57,17 +56,18 @@ def list_complaints(
 
     async def load() -> list[dict[str, Any]]:
         today = datetime.now(settings.zone).date()
-        async with open_database(settings.require_database_url()) as database:
-            await require_newest_schema(database)
-            async with database.connect() as connection:
-                found = await rows.complaints(
-                    connection,
-                    scope=None,
-                    today=today,
-                    limit=limit,
-                    state=state,
-                    connector=connector,
-                )
+        async with (
+            open_migrated(settings.require_database_url()) as database,
+            database.connect() as connection,
+        ):
+            found = await rows.complaints(
+                connection,
+                scope=None,
+                today=today,
+                limit=limit,
+                state=state,
+                connector=connector,
+            )
         return [dict(row) for row in found]
 
     found = run_async(load())
@@ -91,21 +91,22 @@ def show(context: click.Context, number: int, as_json: bool) -> None:
 
     async def load() -> dict[str, Any]:
         today = datetime.now(settings.zone).date()
-        async with open_database(settings.require_database_url()) as database:
-            await require_newest_schema(database)
-            async with database.connect() as connection:
-                row = await rows.complaint_of(connection, number, scope=None, today=today)
-                if row is None:
-                    raise NotFoundError(
-                        f"no complaint {number}: `chargewatch complaints list --state all`"
-                    )
-                near = await near_complaint(connection, row)
-                return {
-                    **row,
-                    "contact": await rows.contact_of(connection, number),
-                    "sessions": list(near.sessions),
-                    "signals": [dict(signal) for signal in near.signals],
-                }
+        async with (
+            open_migrated(settings.require_database_url()) as database,
+            database.connect() as connection,
+        ):
+            row = await rows.complaint_of(connection, number, scope=None, today=today)
+            if row is None:
+                raise NotFoundError(
+                    f"no complaint {number}: `chargewatch complaints list --state all`"
+                )
+            near = await near_complaint(connection, row)
+            return {
+                **row,
+                "contact": await rows.contact_of(connection, number),
+                "sessions": list(near.sessions),
+                "signals": [dict(signal) for signal in near.signals],
+            }
 
     found = run_async(load())
     if as_json:
@@ -131,10 +132,11 @@ def _take(context: click.Context, step: Step) -> None:
 
     async def run(settings: Settings) -> None:
         zone = settings.zone
-        async with open_database(settings.require_database_url()) as database:
-            await require_newest_schema(database)
-            async with database.begin() as connection:
-                await step(connection, datetime.now(UTC), zone)
+        async with (
+            open_migrated(settings.require_database_url()) as database,
+            database.begin() as connection,
+        ):
+            await step(connection, datetime.now(UTC), zone)
 
     run_async(run(settings))
 

@@ -22,8 +22,7 @@ from chargewatch.console import (
 )
 from chargewatch.errors import InputFileError, NotFoundError
 from chargewatch.settings import Settings
-from chargewatch.storage.database import open_database
-from chargewatch.storage.migrate import require_newest_schema
+from chargewatch.storage.migrate import open_migrated
 from chargewatch.storage.office import credit as rows
 from chargewatch.supervision.audit import command_line
 from chargewatch.supervision.credit import grading
@@ -71,8 +70,7 @@ def grade(
     wanted = grading.month_now(now, zone) if month is None else grading.month_of(month)
 
     async def run() -> Graded:
-        async with open_database(settings.require_database_url()) as database:
-            await require_newest_schema(database)
+        async with open_migrated(settings.require_database_url()) as database:
             if publish:
                 return await grading.publish_month(
                     database, wanted, actor=command_line(), now=now, zone=zone
@@ -127,13 +125,13 @@ def show(
 
 
 async def _all(settings: Settings) -> list[Mapping[str, Any]]:
-    async with open_database(settings.require_database_url()) as database:
-        await require_newest_schema(database)
-        async with database.connect() as connection:
-            return [
-                dict(row)
-                for row in await rows.operators(connection, scope=None, limit=_MOST_OPERATORS)
-            ]
+    async with (
+        open_migrated(settings.require_database_url()) as database,
+        database.connect() as connection,
+    ):
+        return [
+            dict(row) for row in await rows.operators(connection, scope=None, limit=_MOST_OPERATORS)
+        ]
 
 
 def _show_all(found: list[Mapping[str, Any]], *, as_json: bool) -> None:
@@ -158,13 +156,14 @@ async def _one(
     draft: bool,
     revision: int | None = None,
 ) -> dict[str, Any]:
-    async with open_database(settings.require_database_url()) as database:
-        await require_newest_schema(database)
-        async with database.connect() as connection:
-            if draft:
-                row = await rows.draft(connection, operator, month=month)
-            else:
-                row = await rows.published(connection, operator, month=month, revision=revision)
+    async with (
+        open_migrated(settings.require_database_url()) as database,
+        database.connect() as connection,
+    ):
+        if draft:
+            row = await rows.draft(connection, operator, month=month)
+        else:
+            row = await rows.published(connection, operator, month=month, revision=revision)
     if row is None:
         when = f" of {month:%Y-%m}" if month else ""
         raise NotFoundError(

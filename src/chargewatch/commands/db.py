@@ -15,9 +15,8 @@ from chargewatch.console import json_option, print_json, run_async, say, setting
 from chargewatch.errors import DatabaseError
 from chargewatch.settings import Settings
 from chargewatch.storage.archive.export import ExportedDay, due_days, export_day
-from chargewatch.storage.database import open_database
 from chargewatch.storage.intake.ledger_days import unbalanced
-from chargewatch.storage.migrate import require_newest_schema
+from chargewatch.storage.migrate import open_migrated
 from chargewatch.storage.pages.statements import QueryPlan, explain_pages
 from chargewatch.storage.retention import apply_policies, apply_retention
 from chargewatch.storage.roles import RoleReport, make_roles, passwords_from
@@ -32,8 +31,7 @@ command.add_command(refresh.command, "rollups")
 
 
 async def _retention(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
-    async with open_database(settings.require_database_url()) as database:
-        await require_newest_schema(database)
+    async with open_migrated(settings.require_database_url()) as database:
         rules = {
             "raw_days": settings.raw_retention_days,
             "rollup_days": settings.rollup_retention_days,
@@ -78,10 +76,11 @@ def retention_command(context: click.Context, dry_run: bool, as_json: bool) -> N
 
 
 async def _balance(settings: Settings) -> list[dict[str, Any]]:
-    async with open_database(settings.require_database_url()) as database:
-        await require_newest_schema(database)
-        async with database.begin() as connection:
-            return [dict(row) for row in await unbalanced(connection)]
+    async with (
+        open_migrated(settings.require_database_url()) as database,
+        database.begin() as connection,
+    ):
+        return [dict(row) for row in await unbalanced(connection)]
 
 
 @command.command("balance")
@@ -105,8 +104,7 @@ def balance_command(context: click.Context, as_json: bool) -> None:
 async def _roles(
     settings: Settings, *, prefix: str, passwords: dict[str, str] | None, rotate: bool
 ) -> RoleReport:
-    async with open_database(settings.require_database_url()) as database:
-        await require_newest_schema(database)
+    async with open_migrated(settings.require_database_url()) as database:
         return await make_roles(database, prefix=prefix, passwords=passwords, rotate=rotate)
 
 
@@ -151,8 +149,7 @@ async def _export(
     settings: Settings, *, days: list[date] | None, folder: Path
 ) -> tuple[list[ExportedDay], list[date]]:
     """Export days (None: those that are due); return them, and days that wait."""
-    async with open_database(settings.require_database_url()) as database:
-        await require_newest_schema(database)
+    async with open_migrated(settings.require_database_url()) as database:
         waiting: list[date] = []
         if days is None:
             days, waiting = await due_days(
@@ -237,8 +234,7 @@ def export_command(
 
 
 async def _plans(settings: Settings) -> list[QueryPlan]:
-    async with open_database(settings.require_database_url()) as database:
-        await require_newest_schema(database)
+    async with open_migrated(settings.require_database_url()) as database:
         return await explain_pages(database)
 
 

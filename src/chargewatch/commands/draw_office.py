@@ -21,8 +21,8 @@ from chargewatch.console import (
 from chargewatch.draws.frame import DrawError
 from chargewatch.errors import NotFoundError
 from chargewatch.settings import Settings
-from chargewatch.storage.database import Database, open_database
-from chargewatch.storage.migrate import require_newest_schema
+from chargewatch.storage.database import Database
+from chargewatch.storage.migrate import open_migrated
 from chargewatch.storage.office import draws as rows
 from chargewatch.storage.pages.city import PAGE_ROWS
 from chargewatch.supervision.audit import command_line
@@ -45,8 +45,7 @@ def in_database(context: click.Context, work: Callable[[Database], Awaitable[T]]
 
     async def run() -> T:
         settings = settings_of(context)
-        async with open_database(settings.require_database_url()) as database:
-            await require_newest_schema(database)
+        async with open_migrated(settings.require_database_url()) as database:
             return await work(database)
 
     return run_async(run())

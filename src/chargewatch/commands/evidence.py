@@ -15,8 +15,7 @@ from chargewatch.runs.evidence.grounds import read
 from chargewatch.runs.evidence.replay import Recomputed
 from chargewatch.runs.evidence.replay import replay as replay_file
 from chargewatch.settings import Settings
-from chargewatch.storage.database import open_database
-from chargewatch.storage.migrate import require_newest_schema
+from chargewatch.storage.migrate import open_migrated
 from chargewatch.supervision.evidence.form import MOST_EVIDENCE_BYTES, EvidenceFile, unpacked
 from chargewatch.supervision.evidence.kept import (
     GivenFile,
@@ -86,8 +85,7 @@ def export(
 async def _exported(
     settings: Settings, connector: str, operator: str | None, run_id: int | None
 ) -> GivenFile:
-    async with open_database(settings.require_database_url()) as database:
-        await require_newest_schema(database)
+    async with open_migrated(settings.require_database_url()) as database:
         pile = await one_pile(database, connector, operator_id=operator)
         return await given_out(database, pile, run_id=run_id)
 

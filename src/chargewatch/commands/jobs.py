@@ -12,8 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chargewatch.console import json_option, print_json, run_async, say, settings_of
 from chargewatch.errors import InputFileError, NotFoundError
 from chargewatch.settings import Settings
-from chargewatch.storage.database import open_database
-from chargewatch.storage.migrate import require_newest_schema
+from chargewatch.storage.migrate import open_migrated
 from chargewatch.storage.office import jobs as rows
 from chargewatch.supervision import jobs
 from chargewatch.supervision.audit import command_line
@@ -25,10 +24,11 @@ state_choice = click.Choice(jobs.STATES)
 
 def _with_database(settings: Settings, use: Callable[[AsyncConnection], Awaitable[Any]]) -> Any:
     async def run() -> Any:
-        async with open_database(settings.require_database_url()) as database:
-            await require_newest_schema(database)
-            async with database.begin() as connection:
-                return await use(connection)
+        async with (
+            open_migrated(settings.require_database_url()) as database,
+            database.begin() as connection,
+        ):
+            return await use(connection)
 
     return run_async(run())
 

@@ -10,8 +10,7 @@ import click
 
 from chargewatch.console import json_option, print_json, run_async, say, settings_of
 from chargewatch.settings import Settings
-from chargewatch.storage.database import open_database
-from chargewatch.storage.migrate import require_newest_schema
+from chargewatch.storage.migrate import open_migrated
 from chargewatch.supervision.outcomes.count import Figures, count_outcomes, read_figures
 from chargewatch.supervision.outcomes.figures import CountedShare, Delay
 
@@ -22,22 +21,24 @@ def command() -> None:
 
 
 async def _count(settings: Settings) -> int:
-    async with open_database(settings.require_database_url()) as database:
-        await require_newest_schema(database)
-        async with database.begin() as connection:
-            return await count_outcomes(connection, zone=settings.zone)
+    async with (
+        open_migrated(settings.require_database_url()) as database,
+        database.begin() as connection,
+    ):
+        return await count_outcomes(connection, zone=settings.zone)
 
 
 async def _show(settings: Settings, operator_id: str | None) -> Figures:
-    async with open_database(settings.require_database_url()) as database:
-        await require_newest_schema(database)
-        async with database.connect() as connection:
-            return await read_figures(
-                connection,
-                scope=operator_id,
-                zone=settings.zone,
-                now=datetime.now(UTC),
-            )
+    async with (
+        open_migrated(settings.require_database_url()) as database,
+        database.connect() as connection,
+    ):
+        return await read_figures(
+            connection,
+            scope=operator_id,
+            zone=settings.zone,
+            now=datetime.now(UTC),
+        )
 
 
 @command.command("count")

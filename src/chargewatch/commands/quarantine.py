@@ -11,8 +11,7 @@ from chargewatch.api.ledger import quarantined_item
 from chargewatch.console import json_option, print_json, run_async, say, settings_of
 from chargewatch.ingest.replay import ReplayReport, replay_quarantine
 from chargewatch.settings import Settings
-from chargewatch.storage.database import open_database
-from chargewatch.storage.migrate import require_newest_schema
+from chargewatch.storage.migrate import open_migrated
 from chargewatch.storage.pages import messages as message_rows
 from chargewatch.wire.rejection import CODES, INTERNAL_ERROR
 
@@ -27,22 +26,23 @@ def command() -> None:
 async def _list(
     settings: Settings, *, code: str, station: str, limit: int, before: int | None
 ) -> dict[str, Any]:
-    async with open_database(settings.require_database_url()) as database:
-        await require_newest_schema(database)
-        async with database.connect() as connection:
-            rows = await message_rows.quarantined(
-                connection,
-                scope=None,
-                limit=limit,
-                before_id=before,
-                code=code,
-                station_id=station,
-            )
-            codes = await message_rows.quarantine_codes(connection, scope=None)
-            waiting = await message_rows.quarantine_waiting(connection, scope=None)
-            beyond = await message_rows.beyond_quota(
-                connection, scope=None, limit=limit, station_id=station
-            )
+    async with (
+        open_migrated(settings.require_database_url()) as database,
+        database.connect() as connection,
+    ):
+        rows = await message_rows.quarantined(
+            connection,
+            scope=None,
+            limit=limit,
+            before_id=before,
+            code=code,
+            station_id=station,
+        )
+        codes = await message_rows.quarantine_codes(connection, scope=None)
+        waiting = await message_rows.quarantine_waiting(connection, scope=None)
+        beyond = await message_rows.beyond_quota(
+            connection, scope=None, limit=limit, station_id=station
+        )
     return {
         "codes": [dict(row) for row in codes],
         "waiting": waiting,

@@ -11,13 +11,11 @@ from chargewatch.console import json_option, print_json, run_async, say, setting
 from chargewatch.runs.plan import first_unjudged_day
 from chargewatch.runs.rollups import refresh_rollups
 from chargewatch.settings import Settings
-from chargewatch.storage.database import open_database
-from chargewatch.storage.migrate import require_newest_schema
+from chargewatch.storage.migrate import open_migrated
 
 
 async def _refresh(settings: Settings, *, recompute_all: bool) -> dict[str, Any]:
-    async with open_database(settings.require_database_url()) as database:
-        await require_newest_schema(database)
+    async with open_migrated(settings.require_database_url()) as database:
         since = None if recompute_all else await first_unjudged_day(database)
         return asdict(await refresh_rollups(database, since=since, recompute_all=recompute_all))
 

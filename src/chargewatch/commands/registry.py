@@ -20,8 +20,7 @@ from chargewatch.console import (
 from chargewatch.domain.mpe import rule_set
 from chargewatch.errors import InputFileError
 from chargewatch.settings import Settings
-from chargewatch.storage.database import open_database
-from chargewatch.storage.migrate import require_newest_schema
+from chargewatch.storage.migrate import open_migrated
 from chargewatch.supervision.audit import command_line
 from chargewatch.supervision.instruments.exports import Form, export_file, export_ledger
 from chargewatch.supervision.registry import ImportReport, import_registry
@@ -37,8 +36,7 @@ def command() -> None:
 async def _import_file(settings: Settings, path: Path, why: str) -> ImportReport:
     """Import one registry file with the settings' database and rule set."""
     file = _read(settings, path)
-    async with open_database(settings.require_database_url()) as database:
-        await require_newest_schema(database)
+    async with open_migrated(settings.require_database_url()) as database:
         return await import_registry(
             database, file, actor=command_line(), rules=rule_set(settings.mpe_rules), why=why
         )
@@ -47,8 +45,7 @@ async def _import_file(settings: Settings, path: Path, why: str) -> ImportReport
 async def _preview_file(settings: Settings, path: Path) -> Preview:
     """Look what one registry file would change."""
     file = _read(settings, path)
-    async with open_database(settings.require_database_url()) as database:
-        await require_newest_schema(database)
+    async with open_migrated(settings.require_database_url()) as database:
         return await preview_registry(database, file, rules=rule_set(settings.mpe_rules))
 
 
@@ -126,8 +123,7 @@ def export_command(
     write = export_ledger if ledger else export_file
 
     async def read() -> bytes:
-        async with open_database(settings_of(context).require_database_url()) as database:
-            await require_newest_schema(database)
+        async with open_migrated(settings_of(context).require_database_url()) as database:
             return await write(database, wanted, scope=operator)
 
     content = run_async(read())

@@ -10,8 +10,7 @@ from chargewatch import logs
 from chargewatch.console import run_async, say, settings_of
 from chargewatch.ingest.intake import Intake
 from chargewatch.settings import Settings
-from chargewatch.storage.database import open_database
-from chargewatch.storage.migrate import require_newest_schema
+from chargewatch.storage.migrate import open_migrated
 from chargewatch.web.app import create_app
 from chargewatch.web.server import address_of, listen, serve
 
@@ -19,8 +18,7 @@ from chargewatch.web.server import address_of, listen, serve
 async def _serve(settings: Settings) -> None:
     listener = listen(settings.http_host, settings.http_port)
     with listener:
-        async with open_database(settings.require_database_url(), pool_size=10) as database:
-            await require_newest_schema(database)
+        async with open_migrated(settings.require_database_url(), pool_size=10) as database:
             say(f"chargewatch serves on {address_of(listener)} ({database.capabilities.engine})")
             # Pages may not write readings: the HTTP door has a role of its own where there is one.
             door = replace(

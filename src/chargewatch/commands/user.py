@@ -12,7 +12,7 @@ from chargewatch.console import json_option, print_json, run_async, say, setting
 from chargewatch.settings import Settings
 from chargewatch.storage import users
 from chargewatch.storage.database import open_database
-from chargewatch.storage.migrate import require_newest_schema
+from chargewatch.storage.migrate import open_migrated
 from chargewatch.supervision import accounts, second_factor, tokens
 from chargewatch.supervision.audit import command_line
 from chargewatch.supervision.permissions import Role
@@ -30,8 +30,7 @@ def _read_password(prompt: bool) -> tuple[str, bool]:
 async def _add(
     settings: Settings, name: str, *, role: Role, operator_id: str | None, password: str
 ) -> None:
-    async with open_database(settings.require_database_url()) as database:
-        await require_newest_schema(database)
+    async with open_migrated(settings.require_database_url()) as database:
         await accounts.add_user(
             database,
             name,
@@ -43,10 +42,11 @@ async def _add(
 
 
 async def _list(settings: Settings) -> list[dict[str, Any]]:
-    async with open_database(settings.require_database_url()) as database:
-        await require_newest_schema(database)
-        async with database.connect() as connection:
-            return [dict(row) for row in await users.all_users(connection)]
+    async with (
+        open_migrated(settings.require_database_url()) as database,
+        database.connect() as connection,
+    ):
+        return [dict(row) for row in await users.all_users(connection)]
 
 
 @click.group("user")
@@ -152,8 +152,7 @@ def token(
     now = datetime.now(UTC)
 
     async def run(settings: Settings) -> str | int:
-        async with open_database(settings.require_database_url()) as database:
-            await require_newest_schema(database)
+        async with open_migrated(settings.require_database_url()) as database:
             if revoke:
                 return await tokens.revoke_operator_tokens(
                     database, operator_id, now=now, actor=command_line()
@@ -183,8 +182,7 @@ def end_second_factor(context: click.Context, name: str) -> None:
     """End a lost second factor."""
 
     async def run(settings: Settings) -> None:
-        async with open_database(settings.require_database_url()) as database:
-            await require_newest_schema(database)
+        async with open_migrated(settings.require_database_url()) as database:
             await second_factor.end(database, name, actor=command_line(), now=datetime.now(UTC))
 
     run_async(run(settings_of(context)))

@@ -23,8 +23,7 @@ from chargewatch.console import (
 from chargewatch.domain.mpe import rule_set
 from chargewatch.errors import InputFileError, NotFoundError
 from chargewatch.settings import Settings
-from chargewatch.storage.database import open_database
-from chargewatch.storage.migrate import require_newest_schema
+from chargewatch.storage.migrate import open_migrated
 from chargewatch.storage.office import verifications as rows
 from chargewatch.supervision.audit import command_line
 from chargewatch.supervision.files import keep_file
@@ -82,55 +81,59 @@ async def _enter(
     file: tuple[str, bytes] | None,
 ) -> dict[str, Any]:
     actor, zone = command_line(), settings.zone
-    async with open_database(settings.require_database_url()) as database:
-        await require_newest_schema(database)
-        async with database.begin() as connection:
-            if file is not None:
-                file_id = await keep_file(connection, actor, name=file[0], content=file[1])
-                new = replace(new, file_id=file_id)
-            number = await entering.enter_verification(
-                connection,
-                actor,
-                place,
-                new,
-                rules=rule_set(rules or settings.mpe_rules),
-                now=datetime.now(UTC),
-                zone=zone,
-            )
+    async with (
+        open_migrated(settings.require_database_url()) as database,
+        database.begin() as connection,
+    ):
+        if file is not None:
+            file_id = await keep_file(connection, actor, name=file[0], content=file[1])
+            new = replace(new, file_id=file_id)
+        number = await entering.enter_verification(
+            connection,
+            actor,
+            place,
+            new,
+            rules=rule_set(rules or settings.mpe_rules),
+            now=datetime.now(UTC),
+            zone=zone,
+        )
     return await _read(settings, number)
 
 
 async def _read(settings: Settings, number: int) -> dict[str, Any]:
-    async with open_database(settings.require_database_url()) as database:
-        await require_newest_schema(database)
-        async with database.connect() as connection:
-            found = await rows.verification(connection, number, scope=None)
-            if found is None:
-                raise NotFoundError(f"no verification {number}: `verification list` has them")
-            points = await rows.points(connection, number)
+    async with (
+        open_migrated(settings.require_database_url()) as database,
+        database.connect() as connection,
+    ):
+        found = await rows.verification(connection, number, scope=None)
+        if found is None:
+            raise NotFoundError(f"no verification {number}: `verification list` has them")
+        points = await rows.points(connection, number)
     return dict(found) | {"points": [dict(point) for point in points]}
 
 
 async def _withdraw(settings: Settings, number: int, why: str) -> None:
-    async with open_database(settings.require_database_url()) as database:
-        await require_newest_schema(database)
-        async with database.begin() as connection:
-            await entering.withdraw_verification(
-                connection,
-                command_line(),
-                number,
-                why=why,
-                now=datetime.now(UTC),
-                zone=settings.zone,
-            )
+    async with (
+        open_migrated(settings.require_database_url()) as database,
+        database.begin() as connection,
+    ):
+        await entering.withdraw_verification(
+            connection,
+            command_line(),
+            number,
+            why=why,
+            now=datetime.now(UTC),
+            zone=settings.zone,
+        )
 
 
 async def _list(settings: Settings, limit: int) -> list[dict[str, Any]]:
-    async with open_database(settings.require_database_url()) as database:
-        await require_newest_schema(database)
-        async with database.connect() as connection:
-            found = await rows.entered(connection, scope=None, before=None, limit=limit)
-            return [dict(row) for row in found]
+    async with (
+        open_migrated(settings.require_database_url()) as database,
+        database.connect() as connection,
+    ):
+        found = await rows.entered(connection, scope=None, before=None, limit=limit)
+        return [dict(row) for row in found]
 
 
 def _tell(found: dict[str, Any]) -> None:

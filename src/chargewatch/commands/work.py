@@ -10,15 +10,13 @@ import click
 from chargewatch import logs
 from chargewatch.console import run_async, say, settings_of
 from chargewatch.settings import Settings
-from chargewatch.storage.database import open_database
-from chargewatch.storage.migrate import require_newest_schema
+from chargewatch.storage.migrate import open_migrated
 from chargewatch.supervision.jobs.worker import Worker
 from chargewatch.web.mails import ALL_JOBS
 
 
 async def _work(settings: Settings, *, until_idle: bool) -> int:
-    async with open_database(settings.require_database_url()) as database:
-        await require_newest_schema(database)
+    async with open_migrated(settings.require_database_url()) as database:
         worker = Worker(database, settings, ALL_JOBS)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

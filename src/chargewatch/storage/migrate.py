@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from alembic import command
@@ -15,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chargewatch.errors import DatabaseError
 from chargewatch.storage import sql
-from chargewatch.storage.database import Database
+from chargewatch.storage.database import Database, open_database
 from chargewatch.storage.locks import LOCK, UNLOCK, AdvisoryLock
 from chargewatch.storage.pile_index import rebuild_if_missing
 
@@ -115,3 +117,14 @@ async def require_newest_schema(database: Database) -> None:
             f"the database has schema {have or 'none'}, this version needs {need}: "
             "run `chargewatch migrate`"
         )
+
+
+@asynccontextmanager
+async def open_migrated(url: str, *, pool_size: int = 5) -> AsyncIterator[Database]:
+    """Yield the database at a URL, when it has the schema that this version needs.
+
+    Raises: DatabaseError that names the address, or what to run first.
+    """
+    async with open_database(url, pool_size=pool_size) as database:
+        await require_newest_schema(database)
+        yield database
