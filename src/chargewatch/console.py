@@ -85,17 +85,26 @@ def say(line: str) -> None:
         click.echo(line, err=True)
 
 
+def read_file(path: Path) -> bytes:
+    """Return the content of a file.
+
+    Raises: InputFileError that names the file.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise InputFileError(f"{path} can't be read: {exc.strerror or exc}") from exc
+
+
 def read_text_file(path: Path) -> str:
     """Return a UTF-8 file as it is, line ends and all.
 
     Raises: InputFileError that names the file.
     """
     try:
-        return path.read_bytes().decode()
+        return read_file(path).decode()
     except UnicodeDecodeError as exc:
         raise InputFileError(f"{path} is not UTF-8: {exc}") from exc
-    except OSError as exc:
-        raise InputFileError(f"{path} can't be read: {exc.strerror or exc}") from exc
 
 
 def write_text_file(path: Path, text: str) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from chargewatch.console import json_option, print_json, run_async, say, settings_of
-from chargewatch.errors import InputFileError, NotFoundError
+from chargewatch.console import json_option, print_json, read_file, run_async, say, settings_of
+from chargewatch.errors import NotFoundError
 from chargewatch.settings import Settings
 from chargewatch.storage.database import Database
 from chargewatch.storage.migrate import open_migrated
@@ -256,7 +256,7 @@ def comment(
     settings = settings_of(context)
 
     async def run() -> CaseChange:
-        files = [await check_file(path.name, _content(path)) for path in paths]
+        files = [await check_file(path.name, read_file(path)) for path in paths]
         async with open_migrated(settings.require_database_url()) as database:
             case = await _case(database, number)
             async with database.begin() as connection:
@@ -270,10 +270,3 @@ def comment(
         say(f"nobody who may read it is called @{name}")
     if as_json:
         print_json(_told(written.case))
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as exc:
-        raise InputFileError(f"{path} can't be read: {exc.strerror or exc}") from exc

@@ -14,6 +14,7 @@ from chargewatch.api.models_verifications import VerificationAsked
 from chargewatch.console import (
     json_option,
     print_json,
+    read_file,
     run_async,
     say,
     settings_of,
@@ -174,10 +175,7 @@ def enter(
     verification's file. It is an anchor of the next run.
     """
     settings = settings_of(context)
-    try:
-        content = file.read_bytes()
-    except OSError as exc:
-        raise InputFileError(f"{file} can't be read: {exc.strerror or exc}") from exc
+    content = read_file(file)
     rules, kept = None, None
     if _is_xml(content):
         place, new = _read_dcc(content, connector, kind)

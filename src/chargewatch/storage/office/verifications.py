@@ -73,11 +73,6 @@ ENTERED = sql.statement(
     "ORDER BY v.verification_id DESC LIMIT :limit",
 )
 OF_SCOPE = "AND c.operator_id = :scope"
-INSPECTION = sql.statement(
-    "verifications: inspection",
-    "SELECT inspection_id, connector, operator_id, station_id, state FROM inspection "
-    "WHERE inspection_id = :inspection_id",
-)
 CASE = sql.statement(
     "verifications: case",
     "SELECT case_id, number, connector, operator_id, station_id FROM office_case "
@@ -155,11 +150,6 @@ async def entered(
         return await sql.rows(connection, ENTERED.filled(where=""), before=before, limit=limit)
     wanted = ENTERED.filled(where=OF_SCOPE)
     return await sql.rows(connection, wanted, scope=scope, before=before, limit=limit)
-
-
-async def inspection(connection: AsyncConnection, inspection_id: int) -> RowMapping | None:
-    """Return what an inspection is of; None when there is none."""
-    return await sql.row(connection, INSPECTION, inspection_id=inspection_id)
 
 
 async def case(connection: AsyncConnection, case_id: int) -> RowMapping | None:

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chargewatch.domain.mpe import RuleSet
 from chargewatch.errors import ChargewatchError, NotFoundError
 from chargewatch.storage.office import verifications as rows
+from chargewatch.storage.office.inspections import inspection_of
 from chargewatch.storage.pages import pile as pile_rows
 from chargewatch.storage.pile_index import driver_of, rebuild
 from chargewatch.supervision.audit import Action, Actor, record
@@ -99,7 +100,7 @@ async def _check_links(
     connection: AsyncConnection, instrument: Mapping[Any, Any], new: NewVerification
 ) -> None:
     if new.inspection_id is not None:
-        found = await rows.inspection(connection, new.inspection_id)
+        found = await inspection_of(connection, new.inspection_id)
         if found is None:
             raise VerificationError(f"no inspection {new.inspection_id}")
         if (found["connector"], found["operator_id"]) != (
