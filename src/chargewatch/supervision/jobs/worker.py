@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 ALIVE_EVERY_S = 5.0
 DEAD_AFTER_S = 30.0
 LOOK_EVERY_S = 1.0
-TRIES_OF_A_JOB = 8
-"""Then a job has failed; somebody has to look."""
+TRIES_OF_A_JOB = 12
+"""Three and a half hours of waiting; then a job has failed, and somebody has to look."""
 FIRST_DELAY_S = 10.0
 LONGEST_DELAY_S = 3_600.0
 LONGEST_ERROR = 2_000

@@ -32,7 +32,8 @@ Text = Annotated[str, Query(max_length=4000)]
 
 
 def _redirect_uri(request: Request) -> str:
-    return str(request.base_url).rstrip("/") + BACK
+    known = service_of(request).settings.public_url
+    return (known or str(request.base_url)).rstrip("/") + BACK
 
 
 @router.get("/login/provider")
