@@ -26,7 +26,7 @@ from chargewatch.runs.owed import Amounts, Owed
 from chargewatch.storage.office import evidence
 from chargewatch.storage.office.evidence import KeptFile
 from chargewatch.supervision.audit import PLATFORM, Action, record
-from chargewatch.supervision.evidence.form import EvidenceError, EvidenceFile, packed
+from chargewatch.supervision.evidence.form import EvidenceError, EvidenceFile, packed, unpacked
 from chargewatch.supervision.evidence.kept import PileName, keep_evidence
 
 log = logging.getLogger("chargewatch.runs")
@@ -170,7 +170,9 @@ def taken(made: Made, rows: Sequence[int], *, run: Mapping[str, Any]) -> list[Ke
         one = made.assessments[row]
         try:
             file = evidence_of(made, row, run=run)
-            again = replay(file)
+            content = packed(file)
+            # What is kept, not what it was made of: that is what others will read.
+            again = replay(unpacked(content))
             if again.differs:
                 raise EvidenceError(
                     f"computed again, {', '.join(again.differs)} came out otherwise"
@@ -185,7 +187,7 @@ def taken(made: Made, rows: Sequence[int], *, run: Mapping[str, Any]) -> list[Ke
                 connector=one.connector,
                 tier=one.tier.value,
                 digest=file.digest,
-                content=packed(file),
+                content=content,
             )
         )
     return files
