@@ -10,10 +10,9 @@ from decimal import Decimal
 from typing import Any
 
 from chargewatch.draws.frame import DrawError, Frame, Inspector, Pile, listed_name, told_name
-from chargewatch.storage import sql
 from chargewatch.storage.database import Database
-from chargewatch.storage.newest_run import NEWEST_RUN
 from chargewatch.storage.office import draws as rows
+from chargewatch.storage.pages.city import newest_run
 from chargewatch.supervision.inspections.weights import ALIKE, Facts, rule_on, weigh
 
 LATELY_VERIFIED_DAYS = 90
@@ -62,7 +61,7 @@ async def _find(database: Database, wanted: DrawWanted, *, now: datetime, months
         database.raw() as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
-        run = await sql.row(connection, NEWEST_RUN, run_id=None)
+        run = await newest_run(connection)
         return _Found(
             piles=await rows.eligible(
                 connection,

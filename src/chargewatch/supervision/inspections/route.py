@@ -28,9 +28,8 @@ from chargewatch.risk.preposterior import (
     population_of,
     settled_by,
 )
-from chargewatch.storage import sql
-from chargewatch.storage.newest_run import NEWEST_RUN
 from chargewatch.storage.office import inspections as rows
+from chargewatch.storage.pages.city import newest_run
 
 FIELD_TEST_U = 0.001
 """Standard uncertainty of a field test: a fifth of the MPE of class 1, k = 2."""
@@ -371,7 +370,7 @@ async def route_of(
 
     Raises: DrawError for numbers that can't be; NoRunError before the first run.
     """
-    run = await sql.row(connection, NEWEST_RUN, run_id=None)
+    run = await newest_run(connection)
     if run is None:
         raise NoRunError("no risk run has finished yet: `chargewatch assess` first")
     found = await rows.route_piles(

@@ -9,10 +9,9 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chargewatch.storage import sql
-from chargewatch.storage.newest_run import NEWEST_RUN
 from chargewatch.storage.office import brief as rows
 from chargewatch.storage.office import notices as notice_rows
+from chargewatch.storage.pages.city import newest_run
 
 FIRST_BRIEF = timedelta(days=1)
 """What somebody who never looked is told of."""
@@ -57,7 +56,7 @@ async def brief_of(
         zone: in which days end.
     """
     since = await notice_rows.seen_at(connection, user_id) or now - FIRST_BRIEF
-    newest = await sql.row(connection, NEWEST_RUN, run_id=None)
+    newest = await newest_run(connection)
     before = await rows.run_before(connection, since=since)
     is_new = newest is not None and (before is None or newest["run_id"] != before["run_id"])
     red: tuple[str, ...] = ()
